@@ -1,0 +1,297 @@
+package catalog
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Quote is one identifier as SQL writes it.
+func Quote(name string) string { return pgx.Identifier{name}.Sanitize() }
+
+// QuoteAll quotes and joins a list of identifiers.
+func QuoteAll(names []string) string {
+	quoted := make([]string, len(names))
+	for i, n := range names {
+		quoted[i] = Quote(n)
+	}
+	return strings.Join(quoted, ", ")
+}
+
+// Literal is a string constant. The session must have
+// standard_conforming_strings on, as ours have.
+func Literal(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
+
+// CreateSQL are the statements that create an empty table like t under another
+// name: columns, validated checks and storage. Left for later are what a copy
+// would trip over or pay for (keys, indexes, NOT VALID constraints), and what
+// only the table in use may have (defaults, identity, foreign keys, grants): a
+// default on the shadow would depend on the source's sequence and keep the
+// application from dropping it.
+func (t *Table) CreateSQL(as Name) []string {
+	create := "CREATE "
+	if t.Persistence == "u" {
+		create += "UNLOGGED "
+	}
+	create += fmt.Sprintf("TABLE %s (\n\t%s\n) USING %s", as, strings.Join(t.elements(), ",\n\t"), Quote(t.AccessMethod))
+	if options := t.storageOptions(); options != "" {
+		create += " WITH (" + options + ")"
+	}
+	if t.Tablespace != "" {
+		create += " TABLESPACE " + Quote(t.Tablespace)
+	}
+	statements := []string{create}
+	for _, c := range t.Columns {
+		statements = append(statements, c.settingsSQL(as)...)
+	}
+	return statements
+}
+
+// elements are the columns and constraints between CREATE TABLE's parentheses.
+func (t *Table) elements() []string {
+	// From PostgreSQL 18 on NOT NULL is a named constraint.
+	named := false
+	for _, c := range t.Constraints {
+		named = named || c.Type == "n"
+	}
+	var elements []string
+	for _, c := range t.Columns {
+		elements = append(elements, c.definition(!named))
+	}
+	for _, c := range t.Constraints {
+		if (c.Type == "c" || c.Type == "n") && c.Validated {
+			elements = append(elements, "CONSTRAINT "+Quote(c.Name)+" "+c.Definition)
+		}
+	}
+	return elements
+}
+
+func (c Column) definition(notNull bool) string {
+	def := Quote(c.Name) + " " + c.Type
+	switch c.Compression {
+	case "p":
+		def += " COMPRESSION pglz"
+	case "l":
+		def += " COMPRESSION lz4"
+	}
+	if c.Collation != "" {
+		def += " COLLATE " + c.Collation
+	}
+	if c.NotNull && notNull {
+		def += " NOT NULL"
+	}
+	switch {
+	case c.Generated == "s":
+		def += " GENERATED ALWAYS AS (" + c.Expression + ") STORED"
+	case c.Generated == "v":
+		def += " GENERATED ALWAYS AS (" + c.Expression + ") VIRTUAL"
+	}
+	return def
+}
+
+var storageWords = map[string]string{"p": "PLAIN", "e": "EXTERNAL", "m": "MAIN", "x": "EXTENDED"}
+
+// settingsSQL are the column properties that CREATE TABLE has no words for.
+func (c Column) settingsSQL(table Name) []string {
+	alter := fmt.Sprintf("ALTER TABLE %s ALTER COLUMN %s SET ", table, Quote(c.Name))
+	var statements []string
+	if c.Storage != "" {
+		statements = append(statements, alter+"STORAGE "+storageWords[c.Storage])
+	}
+	if c.Statistics != nil {
+		statements = append(statements, alter+fmt.Sprintf("STATISTICS %d", *c.Statistics))
+	}
+	if len(c.Options) > 0 {
+		statements = append(statements, alter+"("+optionList("", c.Options)+")")
+	}
+	return statements
+}
+
+func (t *Table) storageOptions() string {
+	var lists []string
+	if len(t.Options) > 0 {
+		lists = append(lists, optionList("", t.Options))
+	}
+	if len(t.ToastOptions) > 0 {
+		lists = append(lists, optionList("toast.", t.ToastOptions))
+	}
+	return strings.Join(lists, ", ")
+}
+
+// optionList turns reloptions, "name=value" each, into what WITH ( ) takes.
+func optionList(prefix string, options []string) string {
+	list := make([]string, len(options))
+	for i, o := range options {
+		name, value, _ := strings.Cut(o, "=")
+		list[i] = prefix + Quote(name) + " = " + Literal(value)
+	}
+	return strings.Join(list, ", ")
+}
+
+// DefaultsSQL gives the columns of a copy their defaults, or with drop takes
+// them away.
+func (t *Table) DefaultsSQL(on Name, drop bool) []string {
+	var statements []string
+	for _, c := range t.Columns {
+		if c.Generated != "" || c.Expression == "" {
+			continue
+		}
+		action := "SET DEFAULT " + c.Expression
+		if drop {
+			action = "DROP DEFAULT"
+		}
+		statements = append(statements, fmt.Sprintf("ALTER TABLE %s ALTER COLUMN %s %s", on, Quote(c.Name), action))
+	}
+	return statements
+}
+
+// CreateSQL builds the index on another table, under its own name. The session's
+// default_tablespace decides where it goes.
+func (i Index) CreateSQL(table Name) string {
+	unique := ""
+	if i.Unique {
+		unique = "UNIQUE "
+	}
+	return fmt.Sprintf("CREATE %sINDEX %s ON %s %s", unique, Quote(i.Name), table, i.Tail)
+}
+
+// FromIndex reports whether the constraint can be made of a finished unique
+// index (ADD CONSTRAINT … USING INDEX), which exclusion and temporal ones cannot.
+func (c Constraint) FromIndex() bool { return (c.Type == "p" || c.Type == "u") && !c.Period }
+
+// AddSQL adds the constraint to a table, from the index of its name where that
+// is possible. It takes ACCESS EXCLUSIVE on table.
+func (c Constraint) AddSQL(table Name) string {
+	definition := c.Definition
+	if c.FromIndex() {
+		definition = map[string]string{"p": "PRIMARY KEY", "u": "UNIQUE"}[c.Type] + " USING INDEX " + Quote(c.Name) +
+			deferrable(c.Deferrable, c.Deferred)
+	}
+	return fmt.Sprintf("ALTER TABLE %s ADD CONSTRAINT %s %s", table, Quote(c.Name), definition)
+}
+
+func deferrable(deferrable, deferred bool) string {
+	switch {
+	case deferred:
+		return " DEFERRABLE INITIALLY DEFERRED"
+	case deferrable:
+		return " DEFERRABLE"
+	default:
+		return ""
+	}
+}
+
+var referentialActions = map[string]string{
+	"a": "NO ACTION", "r": "RESTRICT", "c": "CASCADE", "n": "SET NULL", "d": "SET DEFAULT",
+}
+
+// AddSQL adds the foreign key to the table it names, NOT VALID, so that no row
+// is looked at. It takes SHARE ROW EXCLUSIVE on both tables.
+func (f ForeignKey) AddSQL() string {
+	columns, refColumns := f.Columns, f.RefColumns
+	list, refList := QuoteAll(columns), QuoteAll(refColumns)
+	if last := len(columns) - 1; f.Period {
+		list = QuoteAll(columns[:last]) + ", PERIOD " + Quote(columns[last])
+		refList = QuoteAll(refColumns[:last]) + ", PERIOD " + Quote(refColumns[last])
+	}
+	sql := fmt.Sprintf("ALTER TABLE %s ADD CONSTRAINT %s FOREIGN KEY (%s) REFERENCES %s (%s)",
+		f.Table, Quote(f.Name), list, f.Referenced, refList)
+	if f.Match == "f" {
+		sql += " MATCH FULL"
+	}
+	sql += " ON UPDATE " + referentialActions[f.OnUpdate] + " ON DELETE " + referentialActions[f.OnDelete]
+	if len(f.DeleteColumns) > 0 {
+		sql += " (" + QuoteAll(f.DeleteColumns) + ")"
+	}
+	sql += deferrable(f.Deferrable, f.Deferred)
+	if !f.Enforced {
+		return sql + " NOT ENFORCED"
+	}
+	return sql + " NOT VALID"
+}
+
+// DropSQL drops the foreign key. It takes ACCESS EXCLUSIVE on both tables.
+func (f ForeignKey) DropSQL() string {
+	return fmt.Sprintf("ALTER TABLE %s DROP CONSTRAINT %s", f.Table, Quote(f.Name))
+}
+
+// ValidateSQL checks the rows that were there before the key was added. It
+// takes SHARE UPDATE EXCLUSIVE on its table and ROW SHARE on the other: neither
+// stops the application.
+func (f ForeignKey) ValidateSQL() string {
+	return fmt.Sprintf("ALTER TABLE %s VALIDATE CONSTRAINT %s", f.Table, Quote(f.Name))
+}
+
+// CommentSQL is the comment on the key, or nothing where it has none.
+func (f ForeignKey) CommentSQL() []string {
+	return comment("CONSTRAINT "+Quote(f.Name)+" ON "+f.Table.String(), f.Comment)
+}
+
+func comment(object, text string) []string {
+	if text == "" {
+		return nil
+	}
+	return []string{"COMMENT ON " + object + " IS " + Literal(text)}
+}
+
+// CommentsSQL are the comments on the table, its columns, constraints and
+// indexes, for a copy of that name.
+func (t *Table) CommentsSQL(on Name) []string {
+	statements := comment("TABLE "+on.String(), t.Comment)
+	for _, c := range t.Columns {
+		statements = append(statements, comment("COLUMN "+on.String()+"."+Quote(c.Name), c.Comment)...)
+	}
+	for _, c := range t.Constraints {
+		statements = append(statements, comment("CONSTRAINT "+Quote(c.Name)+" ON "+on.String(), c.Comment)...)
+	}
+	for _, i := range t.Indexes {
+		statements = append(statements, comment("INDEX "+Name{on.Schema, i.Name}.String(), i.Comment)...)
+	}
+	return statements
+}
+
+// MarksSQL are the properties that name an index of the table: CLUSTER mark,
+// replica identity, statistics targets of index columns.
+func (t *Table) MarksSQL(on Name) []string {
+	alter := "ALTER TABLE " + on.String()
+	var statements []string
+	for _, i := range t.Indexes {
+		if i.Clustered {
+			statements = append(statements, alter+" CLUSTER ON "+Quote(i.Name))
+		}
+		for _, s := range i.Statistics {
+			statements = append(statements, fmt.Sprintf("ALTER INDEX %s ALTER COLUMN %d SET STATISTICS %d",
+				Name{on.Schema, i.Name}, s.Column, s.Target))
+		}
+	}
+	switch t.ReplicaIdentity.Kind {
+	case "n":
+		statements = append(statements, alter+" REPLICA IDENTITY NOTHING")
+	case "f":
+		statements = append(statements, alter+" REPLICA IDENTITY FULL")
+	case "i":
+		statements = append(statements, alter+" REPLICA IDENTITY USING INDEX "+Quote(t.ReplicaIdentity.Index))
+	}
+	return statements
+}
+
+// IdentitySQL makes a column of a table the identity that s describes; the
+// sequence is created in the table's schema.
+func (s Sequence) IdentitySQL(table Name, always bool) string {
+	generated := "BY DEFAULT"
+	if always {
+		generated = "ALWAYS"
+	}
+	cycle := "NO CYCLE"
+	if s.Cycle {
+		cycle = "CYCLE"
+	}
+	return fmt.Sprintf("ALTER TABLE %s ALTER COLUMN %s ADD GENERATED %s AS IDENTITY "+
+		"(SEQUENCE NAME %s START WITH %d INCREMENT BY %d MINVALUE %d MAXVALUE %d CACHE %d %s)",
+		table, Quote(s.Column), generated, s.Name.In(table.Schema),
+		s.Start, s.Increment, s.Min, s.Max, s.Cache, cycle)
+}
+
+// CommentSQL is the comment on the sequence, for one of that name.
+func (s Sequence) CommentSQL(on Name) []string { return comment("SEQUENCE "+on.String(), s.Comment) }

@@ -1,0 +1,111 @@
+package catalog
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+)
+
+// Difference is one property in which two descriptions differ. Property is a
+// path such as columns.id.type; Was and Is are JSON, empty where the property
+// is absent on that side.
+type Difference struct {
+	Property, Was, Is string
+}
+
+func (d Difference) String() string {
+	switch {
+	case d.Was == "":
+		return fmt.Sprintf("%s added: %s", d.Property, d.Is)
+	case d.Is == "":
+		return fmt.Sprintf("%s removed: %s", d.Property, d.Was)
+	default:
+		return fmt.Sprintf("%s was %s, is %s", d.Property, d.Was, d.Is)
+	}
+}
+
+// Diff compares two descriptions property by property, in a stable order.
+// Columns, indexes and the like are matched by name, not by position, except
+// that the order of the columns is a property of its own.
+func Diff(was, is *Table) ([]Difference, error) {
+	before, err := properties(was)
+	if err != nil {
+		return nil, err
+	}
+	after, err := properties(is)
+	if err != nil {
+		return nil, err
+	}
+	paths := maps.Clone(before)
+	maps.Copy(paths, after)
+	var diffs []Difference
+	for _, path := range slices.Sorted(maps.Keys(paths)) {
+		if before[path] != after[path] {
+			diffs = append(diffs, Difference{Property: path, Was: before[path], Is: after[path]})
+		}
+	}
+	return diffs, nil
+}
+
+// properties flattens a description to one level of members below each named
+// element, so that a whole added column is one difference.
+func properties(t *Table) (map[string]string, error) {
+	text, err := json.Marshal(t)
+	if err != nil {
+		return nil, fmt.Errorf("encode description of %s: %w", t.Name, err)
+	}
+	var members map[string]any
+	decoder := json.NewDecoder(bytes.NewReader(text))
+	decoder.UseNumber() // a sequence's maximum does not fit a float64
+	if err := decoder.Decode(&members); err != nil {
+		return nil, fmt.Errorf("decode description of %s: %w", t.Name, err)
+	}
+	flat := map[string]string{}
+	for key, value := range members {
+		list, ok := value.([]any)
+		if !ok {
+			flat[key] = compact(value)
+			continue
+		}
+		var order []string
+		for _, element := range list {
+			name := elementName(element)
+			order = append(order, name)
+			flat[key+"."+name] = compact(element)
+		}
+		if key == "columns" {
+			flat["columns order"] = compact(order)
+		}
+	}
+	return flat, nil
+}
+
+// elementName identifies a member of a list: by its name where it has one,
+// else by all of itself.
+func elementName(element any) string {
+	object, ok := element.(map[string]any)
+	if !ok {
+		return compact(element)
+	}
+	name, ok := object["name"]
+	if !ok {
+		return compact(element)
+	}
+	if table, ok := object["table"]; ok {
+		return compact(table) + "." + compact(name)
+	}
+	if text, ok := name.(string); ok {
+		return text
+	}
+	return compact(name)
+}
+
+func compact(value any) string {
+	text, err := json.Marshal(value)
+	if err != nil { // cannot be: value came out of a JSON decoder
+		return fmt.Sprint(value)
+	}
+	return string(text)
+}

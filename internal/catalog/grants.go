@@ -1,0 +1,91 @@
+package catalog
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// GrantsSQL are the statements that turn the privileges have into want on an
+// object written as GRANT writes it ("TABLE a.b", "SEQUENCE a.b"). Every want
+// must have been granted by the object's owner, who runs them.
+func GrantsSQL(object string, have, want []Grant) []string {
+	var statements []string
+	for _, g := range have {
+		if !slices.ContainsFunc(want, g.sameRight) {
+			statements = append(statements, "REVOKE "+g.on(object)+" FROM "+role(g.Grantee))
+		}
+	}
+	for _, g := range want {
+		if slices.ContainsFunc(have, g.sameRight) {
+			continue
+		}
+		sql := "GRANT " + g.on(object) + " TO " + role(g.Grantee)
+		if g.Grantable {
+			sql += " WITH GRANT OPTION"
+		}
+		statements = append(statements, sql)
+	}
+	return statements
+}
+
+func (g Grant) sameRight(o Grant) bool {
+	return g.Column == o.Column && g.Grantee == o.Grantee && g.Privilege == o.Privilege && g.Grantable == o.Grantable
+}
+
+func (g Grant) on(object string) string {
+	if g.Column == "" {
+		return g.Privilege + " ON " + object
+	}
+	return fmt.Sprintf("%s (%s) ON %s", g.Privilege, Quote(g.Column), object)
+}
+
+func role(name string) string {
+	if name == "" {
+		return "PUBLIC"
+	}
+	return Quote(name)
+}
+
+// RelationGrants lists the privileges on a table (kind "r") or sequence ("s").
+func RelationGrants(ctx context.Context, q Querier, oid uint32, kind string) ([]Grant, error) {
+	g, err := collect[Grant](ctx, q, grantsSQL, oid, kind)
+	if err != nil {
+		return nil, fmt.Errorf("read grants of relation %d: %w", oid, err)
+	}
+	return g, nil
+}
+
+const closeSQL = `
+SELECT DISTINCT CASE WHEN e.grantee = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(e.grantee)) END
+FROM  (SELECT relowner AS owner, relacl AS acl FROM pg_class WHERE $1 = 'TABLE' AND oid = to_regclass($2)
+       UNION ALL
+       SELECT proowner, coalesce(proacl, acldefault('f', proowner))
+       FROM   pg_proc WHERE $1 = 'FUNCTION' AND oid = to_regprocedure($2)
+       UNION ALL
+       SELECT nspowner, nspacl FROM pg_namespace WHERE $1 = 'SCHEMA' AND oid = to_regnamespace($2)) o
+CROSS  JOIN LATERAL aclexplode(o.acl) e
+WHERE  e.grantee <> o.owner
+ORDER  BY 1`
+
+// Close takes every privilege on an object of ours from everybody but its
+// owner: default privileges may have granted some at creation. kind is TABLE,
+// FUNCTION or SCHEMA, object is quoted as GRANT writes it.
+func Close(ctx context.Context, q Querier, kind, object string) error {
+	rows, err := q.Query(ctx, closeSQL, kind, object)
+	if err != nil {
+		return fmt.Errorf("read privileges on %s: %w", object, err)
+	}
+	grantees, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return fmt.Errorf("read privileges on %s: %w", object, err)
+	}
+	for _, grantee := range grantees {
+		if _, err := q.Exec(ctx, fmt.Sprintf("REVOKE ALL ON %s %s FROM %s", kind, object, grantee)); err != nil {
+			return fmt.Errorf("revoke privileges on %s: %w", object, err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,86 @@
+package catalog
+
+import (
+	"context"
+	"fmt"
+	"slices"
+)
+
+// KeyColumn is a column of the key that tells the rows of a table apart.
+type KeyColumn struct {
+	Name      string
+	Type      string
+	Collation string // quoted; empty where it is the type's own
+	// Equal is the operator that the key's index calls equality, written
+	// OPERATOR(schema.=): with search_path = pg_catalog a plain = would not
+	// be citext's, say, nor could the index serve it.
+	Equal string
+}
+
+// Key chooses the index that identifies rows: the primary key, else the
+// replica identity, else the unique index with the fewest columns. ok is false
+// where there is none.
+func (t *Table) Key() (Index, bool) {
+	best := -1
+	rank := func(i Index) int {
+		switch {
+		case i.Primary:
+			return 0
+		case i.Name == t.ReplicaIdentity.Index:
+			return 1
+		default:
+			return 1 + len(i.KeyColumns)
+		}
+	}
+	for n, i := range t.Indexes { // in name order, so that the choice is stable
+		if len(i.KeyColumns) > 0 && (best < 0 || rank(i) < rank(t.Indexes[best])) {
+			best = n
+		}
+	}
+	if best < 0 {
+		return Index{}, false
+	}
+	return t.Indexes[best], true
+}
+
+// Index returns the index of that name.
+func (t *Table) Index(name string) (Index, bool) {
+	n := slices.IndexFunc(t.Indexes, func(i Index) bool { return i.Name == name })
+	if n < 0 {
+		return Index{}, false
+	}
+	return t.Indexes[n], true
+}
+
+// Strategy 3 of a btree operator family is equality: "Index Method
+// Strategies" in the manual's chapter on extending indexes.
+const keySQL = `
+SELECT    a.attname::text                                        AS name,
+          format_type(a.atttypid, a.atttypmod)                   AS type,
+          CASE WHEN a.attcollation <> 0 AND a.attcollation <> t.typcollation
+               THEN format('%I.%I', cn.nspname, co.collname)
+               ELSE '' END                                       AS collation,
+          format('OPERATOR(%I.%s)', opn.nspname, op.oprname)     AS equal
+FROM      pg_index i
+JOIN      pg_class ic     ON ic.oid = i.indexrelid
+CROSS     JOIN LATERAL unnest(i.indkey::int2[], i.indclass::oid[]) WITH ORDINALITY AS k(attnum, opclass, n)
+JOIN      pg_attribute a  ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+JOIN      pg_type t       ON t.oid = a.atttypid
+LEFT JOIN pg_collation co ON co.oid = a.attcollation
+LEFT JOIN pg_namespace cn ON cn.oid = co.collnamespace
+JOIN      pg_opclass oc   ON oc.oid = k.opclass
+JOIN      pg_amop ao      ON ao.amopfamily = oc.opcfamily AND ao.amopstrategy = 3
+                         AND ao.amoplefttype = oc.opcintype AND ao.amoprighttype = oc.opcintype
+JOIN      pg_operator op  ON op.oid = ao.amopopr
+JOIN      pg_namespace opn ON opn.oid = op.oprnamespace
+WHERE     i.indrelid = $1 AND ic.relname = $2 AND k.n <= i.indnkeyatts
+ORDER BY  k.n`
+
+// ReadKey describes the columns of an index that Key has chosen.
+func ReadKey(ctx context.Context, q Querier, oid uint32, index string) ([]KeyColumn, error) {
+	key, err := collect[KeyColumn](ctx, q, keySQL, oid, index)
+	if err != nil {
+		return nil, fmt.Errorf("describe key %q: %w", index, err)
+	}
+	return key, nil
+}

@@ -1,0 +1,216 @@
+// Package catalog is the one description of a table: read from pg_catalog by
+// OID, it serves for building the shadow, for noticing DDL during a job, for
+// the parity check in the swap and for refusing what cannot be carried over.
+//
+// A description holds no OIDs of sub-objects and no attribute numbers, so that
+// a table and its faithful copy have equal descriptions.
+package catalog
+
+import (
+	"slices"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Name is a schema-qualified name, unquoted.
+type Name struct {
+	Schema string `json:"schema"`
+	Name   string `json:"name"`
+}
+
+// String is the name as SQL writes it, always quoted and qualified.
+func (n Name) String() string { return pgx.Identifier{n.Schema, n.Name}.Sanitize() }
+
+// In is the same bare name in another schema.
+func (n Name) In(schema string) Name { return Name{Schema: schema, Name: n.Name} }
+
+// Table describes a table as far as a repack has to know it.
+type Table struct {
+	OID  uint32 `json:"-"`
+	Name Name   `json:"name"`
+
+	Owner           string          `json:"owner"`
+	Persistence     string          `json:"persistence"` // pg_class.relpersistence: p or u
+	AccessMethod    string          `json:"access_method"`
+	Tablespace      string          `json:"tablespace"` // empty: the database's default
+	Options         []string        `json:"options"`
+	ToastOptions    []string        `json:"toast_options"`
+	ReplicaIdentity ReplicaIdentity `json:"replica_identity"`
+	Comment         string          `json:"comment"`
+
+	Columns     []Column     `json:"columns"`
+	Constraints []Constraint `json:"constraints"`
+	Indexes     []Index      `json:"indexes"`
+	ForeignKeys []ForeignKey `json:"foreign_keys"`  // of this table
+	Referencing []ForeignKey `json:"referenced_by"` // of other tables, to this one
+	Sequences   []Sequence   `json:"sequences"`     // owned by a column
+	Grants      []Grant      `json:"grants"`
+}
+
+// ReplicaIdentity is pg_class.relreplident with the index it names, if any.
+type ReplicaIdentity struct {
+	Kind  string `json:"kind"` // d default, n nothing, f full, i index
+	Index string `json:"index"`
+}
+
+// Column describes an attribute that is not dropped, in attribute order.
+type Column struct {
+	Name        string   `json:"name"`
+	Type        string   `json:"type"`      // format_type with an empty search_path: qualified
+	Collation   string   `json:"collation"` // quoted; empty where it is the type's own
+	NotNull     bool     `json:"not_null"`
+	Identity    string   `json:"identity"`  // a always, d by default, empty none
+	Generated   string   `json:"generated"` // s stored, v virtual, empty none
+	Expression  string   `json:"expression"`
+	Storage     string   `json:"storage"`     // empty where it is the type's own
+	Compression string   `json:"compression"` // p pglz, l lz4, empty default
+	Statistics  *int32   `json:"statistics"`
+	Options     []string `json:"options"`
+	Comment     string   `json:"comment"`
+}
+
+// Constraint describes a check, exclusion, primary key, unique or (from
+// PostgreSQL 18 on) NOT NULL constraint; foreign keys have their own type.
+type Constraint struct {
+	Name       string `json:"name"`
+	Type       string `json:"type"`       // pg_constraint.contype: c, x, p, u, n
+	Definition string `json:"definition"` // pg_get_constraintdef
+	Deferrable bool   `json:"deferrable"`
+	Deferred   bool   `json:"deferred"`
+	Validated  bool   `json:"validated"`
+	Period     bool   `json:"period"` // WITHOUT OVERLAPS, PostgreSQL 18
+	Comment    string `json:"comment"`
+}
+
+// Index describes an index. Tail is pg_get_indexdef from the access method on:
+// what follows "CREATE [UNIQUE] INDEX name ON table ".
+type Index struct {
+	Name       string       `json:"name"`
+	Tail       string       `json:"definition"`
+	Unique     bool         `json:"unique"`
+	Constraint string       `json:"constraint"` // name of the constraint it implements
+	Tablespace string       `json:"tablespace"`
+	Clustered  bool         `json:"clustered"`
+	Valid      bool         `json:"valid"`
+	Statistics []IndexStats `json:"statistics"`
+	Comment    string       `json:"comment"`
+	Size       int64        `json:"-"` // bytes on disk when it was read
+	// KeyColumns are the names of the columns of an index that can tell rows
+	// apart: unique, immediate, not partial, all of its columns plain and NOT
+	// NULL. Otherwise it is empty.
+	KeyColumns []string `json:"-"`
+	Primary    bool     `json:"primary"`
+}
+
+// IndexStats is a statistics target set on an index column (ALTER INDEX …
+// ALTER COLUMN number SET STATISTICS).
+type IndexStats struct {
+	Column int16 `json:"column"`
+	Target int32 `json:"target"`
+}
+
+// ForeignKey describes a foreign key constraint by its parts, so that either
+// side can be another relation than the one it was read from.
+type ForeignKey struct {
+	Name          string   `json:"name"`
+	Table         Name     `json:"table"`
+	Columns       []string `json:"columns"`
+	Referenced    Name     `json:"referenced"`
+	RefColumns    []string `json:"referenced_columns"`
+	Match         string   `json:"match"`     // s simple, f full
+	OnUpdate      string   `json:"on_update"` // a no action, r restrict, c cascade, n set null, d set default
+	OnDelete      string   `json:"on_delete"`
+	DeleteColumns []string `json:"on_delete_columns"` // SET NULL (columns), PostgreSQL 15
+	Deferrable    bool     `json:"deferrable"`
+	Deferred      bool     `json:"deferred"`
+	Validated     bool     `json:"validated"`
+	Enforced      bool     `json:"enforced"` // PostgreSQL 18
+	Period        bool     `json:"period"`   // PostgreSQL 18
+	Comment       string   `json:"comment"`
+	TableOwner    string   `json:"table_owner"`
+}
+
+// Sequence describes a sequence that belongs to a column. An identity's
+// sequence is part of the column; an owned (serial) one is an object that
+// outlives the swap.
+type Sequence struct {
+	Name        Name    `json:"name"`
+	Column      string  `json:"column"`
+	Identity    bool    `json:"identity"`
+	Type        string  `json:"type"`
+	Start       int64   `json:"start"`
+	Increment   int64   `json:"increment"`
+	Min         int64   `json:"min"`
+	Max         int64   `json:"max"`
+	Cache       int64   `json:"cache"`
+	Cycle       bool    `json:"cycle"`
+	Persistence string  `json:"persistence"`
+	Owner       string  `json:"owner"`
+	Comment     string  `json:"comment"`
+	Grants      []Grant `json:"grants"`
+}
+
+// Grant is one privilege of an access control list, column grants included.
+type Grant struct {
+	Column    string `json:"column"` // empty: the whole relation
+	Grantor   string `json:"grantor"`
+	Grantee   string `json:"grantee"` // empty: PUBLIC
+	Privilege string `json:"privilege"`
+	Grantable bool   `json:"grantable"`
+}
+
+// Column returns the column of that name.
+func (t *Table) Column(name string) (Column, bool) {
+	i := slices.IndexFunc(t.Columns, func(c Column) bool { return c.Name == name })
+	if i < 0 {
+		return Column{}, false
+	}
+	return t.Columns[i], true
+}
+
+// Stored returns the names of the columns a copy has to write: all but
+// generated ones.
+func (t *Table) Stored() []string {
+	var names []string
+	for _, c := range t.Columns {
+		if c.Generated == "" {
+			names = append(names, c.Name)
+		}
+	}
+	return names
+}
+
+// Constraint returns the constraint of that name; foreign keys are not looked at.
+func (t *Table) Constraint(name string) (Constraint, bool) {
+	i := slices.IndexFunc(t.Constraints, func(c Constraint) bool { return c.Name == name })
+	if i < 0 {
+		return Constraint{}, false
+	}
+	return t.Constraints[i], true
+}
+
+// SelfReference reports whether a foreign key leads back to the table itself.
+func (f ForeignKey) SelfReference() bool { return f.Table == f.Referenced }
+
+// AllForeignKeys are the keys of the table and those of other tables to it.
+func (t *Table) AllForeignKeys() []ForeignKey { return slices.Concat(t.ForeignKeys, t.Referencing) }
+
+// Unvalidated is a description in which no enforced foreign key is valid, as
+// when all have just been added.
+func (t *Table) Unvalidated() *Table {
+	u := *t
+	u.ForeignKeys, u.Referencing = slices.Clone(t.ForeignKeys), slices.Clone(t.Referencing)
+	for _, keys := range [][]ForeignKey{u.ForeignKeys, u.Referencing} {
+		for i := range keys {
+			keys[i].Validated = false
+		}
+	}
+	return &u
+}
+
+// WasValid reports whether t has the same key, and has it validated.
+func (t *Table) WasValid(key ForeignKey) bool {
+	return slices.ContainsFunc(t.AllForeignKeys(), func(k ForeignKey) bool {
+		return k.Table == key.Table && k.Name == key.Name && k.Validated
+	})
+}
