@@ -1,0 +1,178 @@
+// Package lock takes table locks without standing in the application's way.
+//
+// A waiting strong lock stops everybody who comes after it. So every wait is
+// bounded, all locks of one transaction share one bound, and the bound stays
+// below the server's deadlock_timeout: in a deadlock with the application it
+// is always we who give way, because a session looks for deadlocks only after
+// having waited for deadlock_timeout.
+//
+// https://www.postgresql.org/docs/current/explicit-locking.html
+package lock
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"github.com/jackc/pgerrcode"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// Policy says how long and how often to try.
+type Policy struct {
+	Timeout time.Duration // of all lock waits of one attempt together
+	Retries int           // attempts after the first
+	Log     *slog.Logger
+}
+
+// TimeoutError reports that locks on Relation were not granted in time. Nothing
+// has changed; running again continues the job.
+type TimeoutError struct {
+	Relation string
+	Attempts int
+	Waited   time.Duration // in the last attempt
+	Blockers []Blocker
+	Err      error // the *pgconn.PgError, SQLSTATE 55P03 or 40P01
+}
+
+func (e *TimeoutError) Error() string {
+	msg := fmt.Sprintf("lock on %s not obtained in %d attempts of %s",
+		e.Relation, e.Attempts, e.Waited.Round(time.Millisecond))
+	for _, b := range e.Blockers {
+		msg += "; held by " + b.String()
+	}
+	return msg + "; nothing has changed, run the same command again when the blockers are gone, " +
+		"or raise --lock-timeout or --lock-retries"
+}
+
+// Unwrap returns the server's error.
+func (e *TimeoutError) Unwrap() error { return e.Err }
+
+// Conn is a connection or an acquired connection of a pool.
+type Conn interface {
+	Begin(ctx context.Context) (pgx.Tx, error)
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}
+
+// Tx is a transaction whose lock waits share one bound.
+type Tx struct {
+	pgx.Tx
+	timeout  time.Duration
+	deadline time.Time // zero until the first strong lock is asked for
+}
+
+// Transact runs work in a transaction and commits it. When a lock is not
+// granted in time it rolls back, pauses (exponentially longer, with jitter)
+// and runs work again; after Policy.Retries it returns *TimeoutError.
+// relation is for the message, oids are the tables whose lock holders it names.
+func Transact(ctx context.Context, conn Conn, p Policy, relation string, oids []uint32, work func(context.Context, *Tx) error) error {
+	timeout, err := bound(ctx, conn, p.Timeout)
+	if err != nil {
+		return err
+	}
+	pauses := backoff.NewExponentialBackOff()
+	pauses.InitialInterval = 200 * time.Millisecond
+	pauses.MaxInterval = 10 * time.Second
+	for attempt := 1; ; attempt++ {
+		began := time.Now()
+		err := attemptOnce(ctx, conn, timeout, work)
+		if err == nil || !Denied(err) {
+			return err
+		}
+		blockers, lookErr := Blockers(ctx, conn, oids)
+		if lookErr != nil {
+			return errors.Join(err, lookErr)
+		}
+		if attempt > p.Retries {
+			return &TimeoutError{Relation: relation, Attempts: attempt, Waited: time.Since(began), Blockers: blockers, Err: err}
+		}
+		pause := pauses.NextBackOff()
+		p.Log.Warn("lock not obtained", "table", relation, "attempt", attempt, "retry_in", pause, "blockers", blockers)
+		if err := sleep(ctx, pause); err != nil {
+			return err
+		}
+	}
+}
+
+func attemptOnce(ctx context.Context, conn Conn, timeout time.Duration, work func(context.Context, *Tx) error) error {
+	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+		bounded := &Tx{Tx: tx, timeout: timeout}
+		// Every wait is bounded, also those for rows.
+		if err := bounded.exec(ctx, timeout, ""); err != nil {
+			return err
+		}
+		return work(ctx, bounded)
+	})
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}
+
+// Denied reports whether err is the server's refusal of a lock.
+func Denied(err error) bool {
+	var pgErr *pgconn.PgError
+	return errors.As(err, &pgErr) &&
+		(pgErr.Code == pgerrcode.LockNotAvailable || pgErr.Code == pgerrcode.DeadlockDetected)
+}
+
+const deadlockTimeoutSQL = `
+SELECT setting::bigint FROM pg_settings WHERE name = 'deadlock_timeout'`
+
+// bound keeps a lock timeout below four fifths of deadlock_timeout.
+func bound(ctx context.Context, conn Conn, timeout time.Duration) (time.Duration, error) {
+	var ms int64
+	if err := conn.QueryRow(ctx, deadlockTimeoutSQL).Scan(&ms); err != nil {
+		return 0, fmt.Errorf("read deadlock_timeout: %w", err)
+	}
+	return min(timeout, time.Duration(ms)*time.Millisecond*4/5), nil
+}
+
+const settleSQL = `LOCK TABLE %s IN SHARE UPDATE EXCLUSIVE MODE`
+
+// Settle takes SHARE UPDATE EXCLUSIVE on table: reads and writes pass, but
+// vacuum does not. An autovacuum that is in the way is cancelled by the server
+// once we have waited for deadlock_timeout, which a strong lock of ours never
+// does; so Settle waits longer, in front of nobody, and the strong locks that
+// follow meet no autovacuum.
+func (t *Tx) Settle(ctx context.Context, table string) error {
+	if err := t.exec(ctx, t.timeout*5/4+3*time.Second, fmt.Sprintf(settleSQL, table)); err != nil {
+		return fmt.Errorf("lock %s in SHARE UPDATE EXCLUSIVE mode: %w", table, err)
+	}
+	return nil
+}
+
+const lockSQL = `LOCK TABLE %s IN %s MODE`
+
+// Lock takes a table lock within what is left of the transaction's bound.
+func (t *Tx) Lock(ctx context.Context, table, mode string) error {
+	if err := t.Do(ctx, fmt.Sprintf(lockSQL, table, mode)); err != nil {
+		return fmt.Errorf("lock %s in %s mode: %w", table, mode, err)
+	}
+	return nil
+}
+
+// Do runs statements, separated by semicolons, that may wait for locks, within
+// what is left of the transaction's bound.
+func (t *Tx) Do(ctx context.Context, sql string) error {
+	if t.deadline.IsZero() {
+		t.deadline = time.Now().Add(t.timeout)
+	}
+	return t.exec(ctx, time.Until(t.deadline), sql)
+}
+
+func (t *Tx) exec(ctx context.Context, timeout time.Duration, sql string) error {
+	ms := max(timeout.Milliseconds(), 1) // zero would mean no bound at all
+	_, err := t.Tx.Exec(ctx, fmt.Sprintf("SET LOCAL lock_timeout = %d;\n%s", ms, sql))
+	return err
+}

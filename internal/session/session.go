@@ -1,0 +1,123 @@
+// Package session opens connections whose settings do not depend on what a
+// role, a database or an environment variable has set as a default.
+package session
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// settings are forced on every session. Those a server does not know are
+// skipped; lock_timeout is a safety net under the explicit ones of package lock.
+var settings = map[string]string{
+	"row_security":                        "off", // an error, never a smaller copy
+	"lock_timeout":                        "10s",
+	"statement_timeout":                   "0",
+	"transaction_timeout":                 "0",
+	"idle_in_transaction_session_timeout": "0",
+	"idle_session_timeout":                "0",
+	"default_transaction_isolation":       "read committed",
+	"default_transaction_read_only":       "off",
+	"default_transaction_deferrable":      "off",
+	"default_tablespace":                  "",
+	"default_table_access_method":         "heap",
+	"check_function_bodies":               "on",
+	"quote_all_identifiers":               "off",
+	"standard_conforming_strings":         "on",
+	"transform_null_equals":               "off",
+	"client_min_messages":                 "warning",
+	"DateStyle":                           "ISO, YMD",
+	"IntervalStyle":                       "postgres",
+	"TimeZone":                            "UTC",
+	"bytea_output":                        "hex",
+	"extra_float_digits":                  "1",
+	"jit":                                 "off",
+	"plan_cache_mode":                     "force_custom_plan",
+	"tcp_keepalives_idle":                 "30",
+	"tcp_keepalives_interval":             "10",
+	"tcp_keepalives_count":                "3",
+}
+
+// pg_settings joined by name: set_config itself would create an unknown
+// two-part name and fail on an unknown plain one.
+const settingsSQL = `
+SELECT pg_catalog.set_config(s.name, v.value, false)
+FROM   pg_catalog.jsonb_each_text($1::pg_catalog.jsonb) v
+JOIN   pg_catalog.pg_settings s ON pg_catalog.lower(s.name) OPERATOR(pg_catalog.=) pg_catalog.lower(v.key)`
+
+const searchPathSQL = `SET search_path = pg_catalog`
+
+// A backend that is running a statement notices only through this setting that
+// its client is gone; without it a killed run would hold its locks until the
+// statement ends. Servers on some platforms refuse it.
+const connectionCheckSQL = `SET client_connection_check_interval = '500ms'`
+
+const replicationRoleSQL = `
+SELECT CASE WHEN current_setting('session_replication_role') <> 'origin'
+            THEN set_config('session_replication_role', 'origin', false) END`
+
+// ApplicationName is what pg_stat_activity shows of our sessions.
+func ApplicationName() string {
+	host, _ := os.Hostname() // without a name the process id has to do
+	name := fmt.Sprintf("repack %d@%s", os.Getpid(), host)
+	return name[:min(len(name), 63)]
+}
+
+// Config is a copy of config whose connections are set up by Configure.
+func Config(config *pgx.ConnConfig) *pgx.ConnConfig {
+	c := config.Copy()
+	c.RuntimeParams["application_name"] = ApplicationName()
+	delete(c.RuntimeParams, "search_path")
+	delete(c.RuntimeParams, "options")
+	return c
+}
+
+// Connect opens one configured connection.
+func Connect(ctx context.Context, config *pgx.ConnConfig) (*pgx.Conn, error) {
+	conn, err := pgx.ConnectConfig(ctx, Config(config))
+	if err != nil {
+		return nil, fmt.Errorf("connect: %w", err)
+	}
+	if err := Configure(ctx, conn); err != nil {
+		_ = conn.Close(context.WithoutCancel(ctx)) // the first error is the one to tell
+		return nil, err
+	}
+	return conn, nil
+}
+
+// Pool opens a pool of at most size configured connections.
+func Pool(ctx context.Context, config *pgx.ConnConfig, size int) (*pgxpool.Pool, error) {
+	poolConfig, err := pgxpool.ParseConfig("")
+	if err != nil {
+		return nil, fmt.Errorf("configure connection pool: %w", err)
+	}
+	poolConfig.ConnConfig = Config(config)
+	poolConfig.MaxConns = int32(size)
+	poolConfig.AfterConnect = Configure
+	pool, err := pgxpool.NewWithConfig(ctx, poolConfig)
+	if err != nil {
+		return nil, fmt.Errorf("open connection pool: %w", err)
+	}
+	return pool, nil
+}
+
+// Configure forces the settings every session of ours has. It fails where the
+// role has session_replication_role set and may not reset it.
+func Configure(ctx context.Context, conn *pgx.Conn) error {
+	if _, err := conn.Exec(ctx, searchPathSQL); err != nil {
+		return fmt.Errorf("set search_path: %w", err)
+	}
+	if _, err := conn.Exec(ctx, settingsSQL, settings); err != nil {
+		return fmt.Errorf("set session defaults: %w", err)
+	}
+	_, _ = conn.Exec(ctx, connectionCheckSQL) // best effort: see above
+	if _, err := conn.Exec(ctx, replicationRoleSQL); err != nil {
+		return fmt.Errorf("session_replication_role is not origin and cannot be reset "+
+			"(ALTER ROLE … RESET session_replication_role): %w", err)
+	}
+	return nil
+}
