@@ -1,0 +1,221 @@
+package strategy
+
+import (
+	"fmt"
+
+	"github.com/repack-go/repack/internal/catalog"
+)
+
+// The change log has no index: appending to it is all that the application
+// pays for. A row without a key stands for TRUNCATE.
+const createLogSQL = `CREATE TABLE %s (%s) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 50000)`
+
+// CreateLogSQL creates the change log.
+func (l *Link) CreateLogSQL() string {
+	return fmt.Sprintf(createLogSQL, l.Log, list(l.Key, ", ", func(i int, k catalog.KeyColumn) string {
+		column := logColumn(i) + " " + k.Type
+		if k.Collation != "" {
+			column += " COLLATE " + k.Collation
+		}
+		return column
+	}))
+}
+
+// functionSQL is SECURITY DEFINER because those who write to the table need no
+// right on our log and shadow; nothing comes from the caller but the rows. The
+// planner settings keep a plan that was made for one huge statement (and is
+// cached) from scanning the shadow for every small one after it.
+const functionSQL = `
+CREATE OR REPLACE FUNCTION %[1]s()
+RETURNS trigger
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp%[3]s
+AS %[2]s`
+
+const nestLoops = `
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+SET enable_seqscan = off`
+
+// logRowsSQL is shared by all capture functions. Key updates log the old key
+// and the new.
+const logRowsSQL = `
+    CASE TG_OP
+    WHEN 'INSERT' THEN
+        INSERT INTO %[1]s (%[2]s) SELECT %[3]s FROM new_rows r;
+    WHEN 'UPDATE' THEN
+        INSERT INTO %[1]s (%[2]s) SELECT %[3]s FROM new_rows r UNION SELECT %[3]s FROM old_rows r;
+    WHEN 'DELETE' THEN
+        INSERT INTO %[1]s (%[2]s) SELECT %[3]s FROM old_rows r;
+    ELSE
+        INSERT INTO %[1]s DEFAULT VALUES;
+    END CASE;`
+
+func (l *Link) logRows() string {
+	return fmt.Sprintf(logRowsSQL, l.Log, l.logColumns(""), l.fromKey("r"))
+}
+
+// LogCaptureSQL makes the capture function append keys to the change log.
+func (l *Link) LogCaptureSQL() string {
+	body := "\n#variable_conflict use_column\nBEGIN" + l.logRows() + "\n    RETURN NULL;\nEND\n"
+	return fmt.Sprintf(functionSQL, l.Capture, catalog.Literal(body), "")
+}
+
+// writeThroughSQL tries three ways, each in a subtransaction, and whatever
+// goes wrong with our copy never reaches the application: the last way is to
+// log the key.
+//
+//  1. Rows that are gone are deleted, the others inserted or updated in place.
+//     No read is needed for an insert or an update, so that SERIALIZABLE
+//     writers get no predicate locks they would not have had.
+//  2. All keys are deleted, then the rows inserted: right for statements that
+//     move unique values between rows.
+//  3. The keys are logged.
+//
+// A writer above READ COMMITTED whose snapshot does not see transaction
+// %[3]s, which completed the shadow, logs as well: its DELETE would not find
+// rows that its snapshot does not show.
+const writeThroughSQL = `
+#variable_conflict use_column
+BEGIN
+    IF TG_OP <> 'TRUNCATE' AND (
+        current_setting('transaction_isolation') IN ('read committed', 'read uncommitted') OR
+        coalesce(pg_visible_in_snapshot(%[3]s::xid8, pg_current_snapshot()), false)
+    ) THEN%[1]s
+    END IF;%[2]s
+    RETURN NULL;
+END
+`
+
+const attemptSQL = `
+        BEGIN%s
+            RETURN NULL;
+        EXCEPTION WHEN OTHERS THEN
+            NULL;
+        END;`
+
+// WriteThroughSQL makes the capture function write changes through to the
+// copy. completedBy is the transaction whose commit put the copy in step, as
+// text; while there is none (empty), all writers above READ COMMITTED log.
+func (l *Link) WriteThroughSQL(completedBy string) string {
+	xid := "NULL"
+	if completedBy != "" {
+		xid = catalog.Literal(completedBy)
+	}
+	var attempts string
+	if !l.Replace {
+		attempts += fmt.Sprintf(attemptSQL, l.upsertRows())
+	}
+	attempts += fmt.Sprintf(attemptSQL, l.replaceRows())
+	body := fmt.Sprintf(writeThroughSQL, attempts, l.logRows(), xid)
+	return fmt.Sprintf(functionSQL, l.Capture, catalog.Literal(body), nestLoops)
+}
+
+// Whether a key is really gone is asked of the table, not of the event: one
+// command can delete a row and insert another of the same key (MERGE, a
+// data-modifying CTE), and its triggers fire in no order of ours.
+const upsertRowsSQL = `
+            CASE TG_OP
+            WHEN 'INSERT' THEN
+                INSERT INTO %[1]s (%[2]s) OVERRIDING SYSTEM VALUE
+                SELECT %[3]s FROM %[4]s
+                ON CONFLICT (%[5]s) %[6]s;
+            WHEN 'UPDATE' THEN
+                DELETE FROM %[1]s t
+                USING (SELECT %[7]s FROM old_rows r EXCEPT SELECT %[7]s FROM new_rows r) r
+                WHERE  %[8]s
+                AND    NOT EXISTS (SELECT FROM %[9]s f WHERE %[10]s);
+                INSERT INTO %[1]s (%[2]s) OVERRIDING SYSTEM VALUE
+                SELECT %[3]s FROM %[4]s
+                ON CONFLICT (%[5]s) %[6]s;
+            ELSE
+                DELETE FROM %[1]s t
+                USING  old_rows r
+                WHERE  %[8]s
+                AND    NOT EXISTS (SELECT FROM %[9]s f WHERE %[10]s);
+            END CASE;`
+
+func (l *Link) upsertRows() string {
+	return fmt.Sprintf(upsertRowsSQL, l.To, l.toColumns(), l.fromColumns("n"), l.newRows(),
+		l.toKey(""), l.onConflict(), l.fromKey("r"), l.toIsFrom("t", "r"), l.From, l.toIsFrom("t", "f"))
+}
+
+const replaceRowsSQL = `
+            IF TG_OP <> 'INSERT' THEN
+                DELETE FROM %[1]s t USING old_rows r WHERE %[4]s;
+            END IF;
+            IF TG_OP <> 'DELETE' THEN
+                DELETE FROM %[1]s t USING new_rows r WHERE %[4]s;
+                INSERT INTO %[1]s (%[2]s) OVERRIDING SYSTEM VALUE
+                SELECT %[3]s FROM %[5]s;
+            END IF;
+            IF TG_OP <> 'INSERT' AND EXISTS (
+                SELECT FROM old_rows r, %[6]s f
+                WHERE  %[7]s AND NOT EXISTS (SELECT FROM %[1]s t WHERE %[4]s)
+            ) THEN
+                RAISE EXCEPTION 'a key that this command removed is there again';
+            END IF;`
+
+func (l *Link) replaceRows() string {
+	return fmt.Sprintf(replaceRowsSQL, l.To, l.toColumns(), l.fromColumns("n"), l.toIsFrom("t", "r"),
+		l.newRows(), l.From, l.fromIsFrom("f", "r"))
+}
+
+// newRows is where the current version of a written row is read from.
+func (l *Link) newRows() string {
+	if l.Reread {
+		return fmt.Sprintf("(SELECT DISTINCT %s FROM new_rows r) r, %s n WHERE %s",
+			l.fromKey("r"), l.From, l.fromIsFrom("n", "r"))
+	}
+	return "new_rows n"
+}
+
+func (l *Link) onConflict() string {
+	var sets []Mapping
+	for _, m := range l.Columns {
+		if !l.isKey(m.From) {
+			sets = append(sets, m)
+		}
+	}
+	if len(sets) == 0 {
+		return "DO NOTHING"
+	}
+	return "DO UPDATE SET " + list(sets, ", ", func(_ int, m Mapping) string {
+		return catalog.Quote(m.To) + " = EXCLUDED." + catalog.Quote(m.To)
+	})
+}
+
+// triggerEvents are our triggers, all AFTER … FOR EACH STATEMENT. Their names
+// sort before those of user triggers and of foreign keys (RI_…), in whose
+// order the server fires them: "Overview of Trigger Behavior" in the manual.
+var triggerEvents = []struct{ name, event, transition string }{
+	{"00_repack_insert", "INSERT", "REFERENCING NEW TABLE AS new_rows"},
+	{"00_repack_update", "UPDATE", "REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows"},
+	{"00_repack_delete", "DELETE", "REFERENCING OLD TABLE AS old_rows"},
+	{"00_repack_truncate", "TRUNCATE", ""},
+}
+
+// CreateTriggersSQL attaches the capture function to From. The triggers fire
+// for replica-role writers too (ENABLE ALWAYS). It takes SHARE ROW EXCLUSIVE
+// on From: running writers are waited for, new ones wait.
+func (l *Link) CreateTriggersSQL() []string {
+	var statements []string
+	for _, e := range triggerEvents {
+		statements = append(statements,
+			fmt.Sprintf("CREATE TRIGGER %s AFTER %s ON %s %s FOR EACH STATEMENT EXECUTE FUNCTION %s()",
+				catalog.Quote(e.name), e.event, l.From, e.transition, l.Capture),
+			fmt.Sprintf("ALTER TABLE %s ENABLE ALWAYS TRIGGER %s", l.From, catalog.Quote(e.name)))
+	}
+	return statements
+}
+
+// DropTriggersSQL detaches the capture function from a table. It takes ACCESS
+// EXCLUSIVE on the table.
+func DropTriggersSQL(table catalog.Name) []string {
+	var statements []string
+	for _, e := range triggerEvents {
+		statements = append(statements, fmt.Sprintf("DROP TRIGGER IF EXISTS %s ON %s", catalog.Quote(e.name), table))
+	}
+	return statements
+}
