@@ -1,0 +1,177 @@
+package registry
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/repack-go/repack/internal/catalog"
+)
+
+// Job is one repack of one table.
+type Job struct {
+	ID          int64
+	TableSchema string
+	TableName   string
+	Source      uint32  // OID of the table at setup; the old table after the swap
+	Shadow      *uint32 // OID of the shadow; the table after the swap
+	Strategy    string
+	Options     Options
+	Stage       Stage // latest stage begun
+	StageDone   bool
+	State       State
+
+	ShadowSchema string
+	OldSchema    string
+	OwnSchemas   bool   // whether the job created its two schemas
+	ChangeLog    string // names of artefacts in ShadowSchema
+	Capture      string
+	KeyIndex     string
+	Description  json.RawMessage // the source at setup, a catalog.Table
+
+	Filenode    *uint32
+	Blocks      *int64
+	RowEstimate *int64
+	CompletedBy *string
+	SwappedAt   *time.Time
+
+	RunnerHost  *string
+	RunnerPID   *int32 `db:"runner_pid"`
+	RunnerSince *time.Time
+	Error       *string
+	CreatedAt   time.Time
+	UpdatedAt   time.Time
+	FinishedAt  *time.Time
+}
+
+// Options are what a job was begun with and what resuming it keeps to.
+type Options struct {
+	KeepOld bool `json:"keep_old"`
+}
+
+// Table is the name of the table that is repacked.
+func (j *Job) Table() catalog.Name { return catalog.Name{Schema: j.TableSchema, Name: j.TableName} }
+
+// ShadowTable is the shadow's name before the swap.
+func (j *Job) ShadowTable() catalog.Name { return j.Table().In(j.ShadowSchema) }
+
+// OldTable is the name of the source after the swap.
+func (j *Job) OldTable() catalog.Name { return j.Table().In(j.OldSchema) }
+
+// Swapped reports whether the shadow is in the source's place.
+func (j *Job) Swapped() bool { return j.SwappedAt != nil }
+
+// SourceDescription decodes what the source was at setup.
+func (j *Job) SourceDescription() (*catalog.Table, error) {
+	t := &catalog.Table{OID: j.Source}
+	if err := json.Unmarshal(j.Description, t); err != nil {
+		return nil, fmt.Errorf("decode description of job %d: %w", j.ID, err)
+	}
+	return t, nil
+}
+
+// ErrNotFound reports that there is no job of that kind.
+var ErrNotFound = errors.New("no such job")
+
+// ErrStageMoved reports that a job was not in the stage expected of it:
+// another process has gone on with it.
+var ErrStageMoved = errors.New("the job has been moved on by another process")
+
+// Registry is the schema that remembers jobs.
+type Registry struct {
+	schema              string
+	job, history, chunk string // qualified and quoted
+}
+
+// New names the registry in schema; it does not look whether it is there.
+func New(schema string) *Registry {
+	table := func(name string) string { return pgx.Identifier{schema, name}.Sanitize() }
+	return &Registry{schema: schema, job: table("job"), history: table("stage_history"), chunk: table("chunk")}
+}
+
+const existsSQL = `
+SELECT EXISTS (
+    SELECT FROM pg_class c
+    JOIN   pg_namespace n ON n.oid = c.relnamespace
+    WHERE  n.nspname = $1 AND c.relname = 'job')`
+
+// Exists reports whether the registry has been created in this database.
+func (r *Registry) Exists(ctx context.Context, q catalog.Querier) (exists bool, err error) {
+	if err := q.QueryRow(ctx, existsSQL, r.schema).Scan(&exists); err != nil {
+		return false, fmt.Errorf("look for registry in schema %q: %w", r.schema, err)
+	}
+	return exists, nil
+}
+
+const columns = `
+         id, table_schema, table_name, source, shadow, strategy, options, stage, stage_done, state,
+         shadow_schema, old_schema, own_schemas, change_log, capture, key_index, description,
+         filenode, blocks, row_estimate, completed_by, swapped_at,
+         runner_host, runner_pid, runner_since, error, created_at, updated_at, finished_at`
+
+// A swap turns the OID that bears the table's name from the source's into the
+// shadow's. A job of that name whose table has been dropped or replaced is
+// still the job of that name, until it is reset.
+const findSQL = `
+SELECT ` + columns + `
+FROM     %[1]s
+WHERE    state IN ('active', 'reverting')
+AND      (source = $1 OR shadow = $1 AND swapped_at IS NOT NULL
+          OR table_schema = $2 AND table_name = $3)
+ORDER BY (source = $1 OR shadow = $1) IS TRUE DESC, id DESC
+LIMIT    1`
+
+// Find returns the unfinished job of the table with that OID (zero where there
+// is none) or name. It returns ErrNotFound.
+func (r *Registry) Find(ctx context.Context, q catalog.Querier, oid uint32, name catalog.Name) (*Job, error) {
+	rows, err := q.Query(ctx, fmt.Sprintf(findSQL, r.job), oid, name.Schema, name.Name)
+	return one(rows, err, "find job of "+name.String())
+}
+
+const getSQL = `
+SELECT ` + columns + `
+FROM   %[1]s
+WHERE  id = $1`
+
+// Get reads a job.
+func (r *Registry) Get(ctx context.Context, q catalog.Querier, id int64) (*Job, error) {
+	rows, err := q.Query(ctx, fmt.Sprintf(getSQL, r.job), id)
+	return one(rows, err, fmt.Sprintf("read job %d", id))
+}
+
+// The latest job of every table.
+const listSQL = `
+SELECT   DISTINCT ON (table_schema, table_name)` + columns + `
+FROM     %[1]s
+ORDER BY table_schema, table_name, id DESC`
+
+// List returns the latest job of every table, in the tables' order.
+func (r *Registry) List(ctx context.Context, q catalog.Querier) ([]*Job, error) {
+	rows, err := q.Query(ctx, fmt.Sprintf(listSQL, r.job))
+	if err != nil {
+		return nil, fmt.Errorf("list jobs: %w", err)
+	}
+	jobs, err := pgx.CollectRows(rows, pgx.RowToAddrOfStructByName[Job])
+	if err != nil {
+		return nil, fmt.Errorf("list jobs: %w", err)
+	}
+	return jobs, nil
+}
+
+func one(rows pgx.Rows, err error, doing string) (*Job, error) {
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", doing, err)
+	}
+	job, err := pgx.CollectExactlyOneRow(rows, pgx.RowToAddrOfStructByName[Job])
+	if errors.Is(err, pgx.ErrNoRows) {
+		err = ErrNotFound
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", doing, err)
+	}
+	return job, nil
+}

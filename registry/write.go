@@ -1,0 +1,158 @@
+package registry
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+)
+
+const nextIDSQL = `SELECT nextval(pg_get_serial_sequence($1, 'id'))`
+
+// NextID reserves the number of a job, after which its artefacts are named.
+func (r *Registry) NextID(ctx context.Context, tx pgx.Tx) (id int64, err error) {
+	if err := tx.QueryRow(ctx, nextIDSQL, r.job).Scan(&id); err != nil {
+		return 0, fmt.Errorf("number a new job: %w", err)
+	}
+	return id, nil
+}
+
+const insertSQL = `
+INSERT INTO %[1]s (
+    id, table_schema, table_name, source, shadow, strategy, options, stage, stage_done,
+    shadow_schema, old_schema, own_schemas, change_log, capture, key_index, description,
+    claim, runner_host, runner_pid, runner_since)
+OVERRIDING SYSTEM VALUE
+VALUES (
+    @id, @table_schema, @table_name, @source, @shadow, @strategy, @options, @stage, true,
+    @shadow_schema, @old_schema, @own_schemas, @change_log, @capture, @key_index, @description,
+    @claim, @host, @pid, now())`
+
+const insertHistorySQL = `
+INSERT INTO %[1]s (job_id, stage, ended)
+VALUES ($1, $2, clock_timestamp())`
+
+// Insert records a job whose setup tx is just completing, held by runner.
+func (r *Registry) Insert(ctx context.Context, tx pgx.Tx, j *Job, runner Runner) error {
+	_, err := tx.Exec(ctx, fmt.Sprintf(insertSQL, r.job), pgx.StrictNamedArgs{
+		"id": j.ID, "table_schema": j.TableSchema, "table_name": j.TableName, "source": j.Source,
+		"shadow": j.Shadow, "strategy": j.Strategy, "options": j.Options, "stage": j.Stage,
+		"shadow_schema": j.ShadowSchema, "old_schema": j.OldSchema, "own_schemas": j.OwnSchemas,
+		"change_log": j.ChangeLog, "capture": j.Capture, "key_index": j.KeyIndex, "description": j.Description,
+		"claim": runner.Claim, "host": runner.Host, "pid": runner.PID,
+	})
+	if err != nil {
+		return fmt.Errorf("record job %d: %w", j.ID, err)
+	}
+	if _, err := tx.Exec(ctx, fmt.Sprintf(insertHistorySQL, r.history), j.ID, j.Stage); err != nil {
+		return fmt.Errorf("record %s of job %d: %w", j.Stage, j.ID, err)
+	}
+	return nil
+}
+
+const beginStageSQL = `
+WITH moved AS (
+    UPDATE %[1]s
+    SET    stage = $3, stage_done = false, error = NULL, updated_at = now()
+    WHERE  id = $1 AND claim = $2
+    RETURNING id
+)
+INSERT INTO %[2]s (job_id, stage)
+SELECT id, $3 FROM moved`
+
+// BeginStage records that a job enters a stage, or enters it again.
+func (r *Registry) BeginStage(ctx context.Context, tx pgx.Tx, id int64, claim string, s Stage) error {
+	tag, err := tx.Exec(ctx, fmt.Sprintf(beginStageSQL, r.job, r.history), id, claim, s)
+	return moved(tag.RowsAffected(), err, fmt.Sprintf("begin %s of job %d", s, id))
+}
+
+const endStageSQL = `
+WITH moved AS (
+    UPDATE %[1]s
+    SET    stage_done = true, updated_at = now()
+    WHERE  id = $1 AND claim = $2 AND stage = $3
+    RETURNING id
+), noted AS (
+    UPDATE %[2]s h
+    SET    ended = clock_timestamp()
+    FROM   moved
+    WHERE  h.job_id = moved.id AND h.stage = $3 AND h.ended IS NULL
+    RETURNING 1
+)
+SELECT count(*) FROM moved`
+
+// EndStage records inside tx that a stage is complete, so that its last write
+// and the record commit or fail together.
+func (r *Registry) EndStage(ctx context.Context, tx pgx.Tx, id int64, claim string, s Stage) error {
+	var n int64
+	err := tx.QueryRow(ctx, fmt.Sprintf(endStageSQL, r.job, r.history), id, claim, s).Scan(&n)
+	return moved(n, err, fmt.Sprintf("end %s of job %d", s, id))
+}
+
+const failSQL = `
+WITH failed AS (
+    UPDATE %[1]s
+    SET    error = $3, updated_at = now()
+    WHERE  id = $1 AND claim = $2
+    RETURNING id
+)
+UPDATE %[2]s h
+SET    ended = clock_timestamp(), error = $3
+FROM   failed
+WHERE  h.job_id = failed.id AND h.ended IS NULL`
+
+// Fail records why a job has stopped; its stage stays where it is.
+func (r *Registry) Fail(ctx context.Context, q interface {
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+}, id int64, claim, reason string,
+) error {
+	rows, err := q.Query(ctx, fmt.Sprintf(failSQL, r.job, r.history), id, claim, reason)
+	if err != nil {
+		return fmt.Errorf("record failure of job %d: %w", id, err)
+	}
+	rows.Close()
+	if err := rows.Err(); err != nil {
+		return fmt.Errorf("record failure of job %d: %w", id, err)
+	}
+	return nil
+}
+
+const fenceSQL = `
+SELECT count(*) FROM (
+    SELECT FROM %[1]s WHERE id = $1 AND claim = $2 FOR SHARE
+) held`
+
+// Fence fails tx with ErrStageMoved unless claim is still the job's. It keeps a
+// successor from claiming the job before tx has ended, so that nothing of a
+// process that has lost its job can commit after the new one has begun.
+func (r *Registry) Fence(ctx context.Context, tx pgx.Tx, id int64, claim string) error {
+	var n int64
+	err := tx.QueryRow(ctx, fmt.Sprintf(fenceSQL, r.job), id, claim).Scan(&n)
+	return moved(n, err, fmt.Sprintf("hold job %d", id))
+}
+
+func moved(n int64, err error, doing string) error {
+	if err == nil && n != 1 {
+		err = ErrStageMoved
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", doing, err)
+	}
+	return nil
+}
+
+const updateSQL = `
+UPDATE %[1]s
+SET    filenode = $3, blocks = $4, row_estimate = $5, completed_by = $6, swapped_at = $7, state = $8,
+       options = $9, updated_at = now(),
+       finished_at = CASE WHEN $8 IN ('done', 'reverted', 'reset') THEN clock_timestamp() END
+WHERE  id = $1 AND claim = $2`
+
+// Update writes what changes of a job between its stages: measurements, the
+// transaction that completed the shadow, the swap, the state and the options.
+func (r *Registry) Update(ctx context.Context, tx pgx.Tx, j *Job, claim string) error {
+	tag, err := tx.Exec(ctx, fmt.Sprintf(updateSQL, r.job), j.ID, claim,
+		j.Filenode, j.Blocks, j.RowEstimate, j.CompletedBy, j.SwappedAt, j.State, j.Options)
+	return moved(tag.RowsAffected(), err, fmt.Sprintf("update job %d", j.ID))
+}
