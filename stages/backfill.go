@@ -1,0 +1,249 @@
+package stages
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/repack-go/repack/registry"
+	"github.com/repack-go/repack/strategy"
+)
+
+// backfill copies the source, range of blocks by range of blocks, each chunk
+// committed together with its record. Rows in blocks that are added after the
+// source was measured have been captured.
+//
+// It takes ACCESS SHARE on the source (direct-trigger: ROW SHARE), chunk by chunk.
+func backfill(ctx context.Context, e *Env) error {
+	for {
+		if err := e.measure(ctx); err != nil {
+			return err
+		}
+		err := e.copyChunks(ctx)
+		if errors.Is(err, errRewritten) {
+			e.Log.Warn("source was rewritten (TRUNCATE, VACUUM FULL, CLUSTER): backfill begins again", "table", e.Source.Name.String())
+			if err := e.restartBackfill(ctx); err != nil {
+				return err
+			}
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		return e.write(ctx, func(tx pgx.Tx) error { return e.endStage(ctx, tx, registry.Backfill) })
+	}
+}
+
+// errRewritten reports that the blocks of the source are not those that were
+// measured, so that rows may have moved past the chunks.
+var errRewritten = errors.New("the source's file has been replaced")
+
+// reltuples is -1 before the first VACUUM or ANALYZE.
+const measureSQL = `
+SELECT pg_relation_filenode(c.oid),
+       pg_relation_size(c.oid) / current_setting('block_size')::bigint,
+       greatest(c.reltuples, 0)::bigint
+FROM   pg_class c
+WHERE  c.oid = $1`
+
+// measure notes once how many blocks there are to copy. Capture has been
+// committed by setup.
+func (e *Env) measure(ctx context.Context) error {
+	if e.Job.Blocks != nil {
+		return nil
+	}
+	var job *registry.Job
+	err := e.write(ctx, func(tx pgx.Tx) error {
+		var filenode uint32
+		var blocks, rows int64
+		if err := tx.QueryRow(ctx, measureSQL, e.Job.Source).Scan(&filenode, &blocks, &rows); err != nil {
+			return fmt.Errorf("measure %s: %w", e.Source.Name, err)
+		}
+		var err error
+		job, err = e.update(ctx, tx, func(j *registry.Job) {
+			j.Filenode, j.Blocks, j.RowEstimate = &filenode, &blocks, &rows
+		})
+		return err
+	})
+	if err == nil {
+		e.Job = job
+	}
+	return err
+}
+
+// restartBackfill forgets what has been copied. With write-through rows in the
+// shadow are current; without, the shadow holds nothing worth keeping.
+func (e *Env) restartBackfill(ctx context.Context) error {
+	var job *registry.Job
+	err := e.write(ctx, func(tx pgx.Tx) error {
+		if !e.Strategy.KeyFirst() {
+			if _, err := tx.Exec(ctx, "TRUNCATE "+e.Job.ShadowTable().String()); err != nil {
+				return fmt.Errorf("empty the shadow: %w", err)
+			}
+		}
+		if err := e.Registry.ForgetChunks(ctx, tx, e.Job.ID); err != nil {
+			return err
+		}
+		var err error
+		job, err = e.update(ctx, tx, func(j *registry.Job) { j.Filenode, j.Blocks, j.RowEstimate = nil, nil, nil })
+		return err
+	})
+	if err == nil {
+		e.Job = job
+	}
+	return err
+}
+
+// copyChunks hands the gaps out to workers until nothing is left.
+func (e *Env) copyChunks(ctx context.Context) error {
+	gaps, err := e.Registry.Gaps(ctx, e.Pool, e.Job.ID, *e.Job.Blocks)
+	if err != nil {
+		return err
+	}
+	done, err := e.Registry.Copied(ctx, e.Pool, e.Job.ID)
+	if err != nil {
+		return err
+	}
+	chunks := newDispenser(e, gaps, done)
+	group, groupCtx := errgroup.WithContext(ctx)
+	for range e.Jobs {
+		group.Go(func() error {
+			return e.withConn(groupCtx, func(conn *pgxpool.Conn) error { return e.copyWorker(groupCtx, conn, chunks) })
+		})
+	}
+	return group.Wait()
+}
+
+func (e *Env) copyWorker(ctx context.Context, conn *pgxpool.Conn, chunks *dispenser) error {
+	for {
+		chunk, ok := chunks.next()
+		if !ok {
+			return nil
+		}
+		began := time.Now()
+		if err := e.copyChunk(ctx, conn, &chunk); err != nil {
+			return fmt.Errorf("copy blocks %d to %d: %w", chunk.First, chunk.End, err)
+		}
+		chunk.Took = time.Since(began)
+		e.Log.Debug("chunk copied", "job", e.Job.ID, "first_block", chunk.First, "end_block", chunk.End,
+			"rows", chunk.Rows, "took", chunk.Took)
+		progress := chunks.copied(chunk)
+		if e.Hooks.AfterChunk != nil {
+			if err := e.Hooks.AfterChunk(ctx, progress); err != nil {
+				return err
+			}
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+	}
+}
+
+const filenodeSQL = `SELECT pg_relation_filenode($1::oid)`
+
+// copyChunk copies one range. That the file is still the one that was measured
+// is asked after the copy has locked the source: nobody can replace it then.
+func (e *Env) copyChunk(ctx context.Context, conn *pgxpool.Conn, chunk *registry.Chunk) error {
+	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+		if err := e.Registry.Fence(ctx, tx, e.Job.ID, e.Runner.Claim); err != nil {
+			return err
+		}
+		// A range of TIDs is read as such, not by a scan of all.
+		if _, err := tx.Exec(ctx, "SET LOCAL enable_seqscan = off"); err != nil {
+			return fmt.Errorf("set planner options: %w", err)
+		}
+		began := time.Now()
+		tag, err := tx.Exec(ctx, e.Strategy.CopySQL(e.Link), strategy.TID(chunk.First), strategy.TID(chunk.End))
+		if err != nil {
+			return err
+		}
+		var filenode *uint32
+		if err := tx.QueryRow(ctx, filenodeSQL, e.Job.Source).Scan(&filenode); err != nil {
+			return fmt.Errorf("look up file of %s: %w", e.Source.Name, err)
+		}
+		if filenode == nil || *filenode != *e.Job.Filenode {
+			return errRewritten
+		}
+		chunk.Rows, chunk.Took = tag.RowsAffected(), time.Since(began)
+		return e.Registry.AddChunk(ctx, tx, e.Job.ID, *chunk)
+	})
+}
+
+// A chunk holds a snapshot, and with direct-trigger row locks, for about this
+// long; a writer may have to wait for the latter.
+const (
+	chunkTarget       = 500 * time.Millisecond
+	lockedChunkTarget = 100 * time.Millisecond
+	firstChunkBlocks  = 256
+	maxChunkBlocks    = 1 << 17 // 1 GB
+)
+
+// dispenser hands out the next chunk. This is the one place where a backfill
+// decides to go on.
+type dispenser struct {
+	mu       sync.Mutex
+	gaps     []registry.Chunk
+	size     int64 // blocks of the next chunk
+	target   time.Duration
+	fixed    bool
+	progress Progress
+}
+
+func newDispenser(e *Env, gaps []registry.Chunk, done registry.Copied) *dispenser {
+	d := &dispenser{gaps: gaps, size: firstChunkBlocks, target: chunkTarget}
+	if e.Strategy.KeyFirst() {
+		d.target = lockedChunkTarget
+	}
+	d.progress = Progress{
+		Rows: done.Rows, TotalRows: *e.Job.RowEstimate,
+		Blocks: done.Blocks, TotalBlocks: *e.Job.Blocks,
+	}
+	if e.BatchSize > 0 {
+		d.fixed = true
+		d.size = blocksFor(int64(e.BatchSize), *e.Job.RowEstimate, *e.Job.Blocks)
+	}
+	return d
+}
+
+// blocksFor is about how many blocks so many rows fill. A table that was never
+// analysed is taken to have fifty rows a block.
+func blocksFor(batch, rows, blocks int64) int64 {
+	perBlock := int64(50)
+	if rows > 0 && blocks > 0 {
+		perBlock = max(rows/blocks, 1)
+	}
+	return max(batch/perBlock, 1)
+}
+
+func (d *dispenser) next() (registry.Chunk, bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.gaps) == 0 {
+		return registry.Chunk{}, false
+	}
+	gap := &d.gaps[0]
+	chunk := registry.Chunk{First: gap.First, End: min(gap.First+d.size, gap.End)}
+	if gap.First = chunk.End; gap.First == gap.End {
+		d.gaps = d.gaps[1:]
+	}
+	return chunk, true
+}
+
+// copied counts a chunk and sizes the next by how long this one took.
+func (d *dispenser) copied(c registry.Chunk) Progress {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.progress.Rows += c.Rows
+	d.progress.Blocks += c.End - c.First
+	if !d.fixed && c.Took > 0 {
+		ideal := (c.End - c.First) * int64(d.target) / int64(c.Took)
+		d.size = min(max(ideal, d.size/2, 1), d.size*2, maxChunkBlocks)
+	}
+	return d.progress
+}

@@ -1,0 +1,103 @@
+package stages
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/repack-go/repack/internal/catalog"
+	"github.com/repack-go/repack/internal/lock"
+	"github.com/repack-go/repack/registry"
+	"github.com/repack-go/repack/strategy"
+)
+
+// cleanUp ends the reverse capture and drops the old table and every artefact;
+// after it there is no way back. With KeepOld the old table stays in its
+// schema, as it was at this moment, without a link to any table in use.
+//
+// It takes ACCESS EXCLUSIVE on the new table to drop our triggers.
+func cleanUp(ctx context.Context, e *Env) error {
+	if err := e.releaseNew(ctx); err != nil {
+		return err
+	}
+	if err := e.step(ctx, "clean_up: triggers dropped"); err != nil {
+		return err
+	}
+	keep := ""
+	if e.Job.Options.KeepOld {
+		keep = e.Job.OldSchema
+	}
+	return e.transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
+		if keep == "" {
+			if err := drop(ctx, tx, "TABLE", e.Job.OldTable().String()); err != nil {
+				return err
+			}
+		}
+		if err := e.dropArtefacts(ctx, tx, keep); err != nil {
+			return err
+		}
+		if err := e.endStage(ctx, tx, registry.CleanUp); err != nil {
+			return err
+		}
+		_, err := e.update(ctx, tx, func(j *registry.Job) { j.State = registry.Done })
+		return err
+	})
+}
+
+// releaseNew detaches the capture from the new table. An old table that is to
+// be kept first receives what has been written since the swap.
+func (e *Env) releaseNew(ctx context.Context) error {
+	if e.Job.Options.KeepOld {
+		if err := e.catchUp(ctx); err != nil {
+			return err
+		}
+	}
+	return e.transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
+		if _, ok, err := nameOf(ctx, tx, *e.Job.Shadow); err != nil || !ok {
+			return err
+		}
+		table := e.Link.From.String()
+		if err := tx.Settle(ctx, table); err != nil {
+			return err
+		}
+		if err := tx.Lock(ctx, table, "ACCESS EXCLUSIVE"); err != nil {
+			return err
+		}
+		if e.Job.Options.KeepOld {
+			if _, err := e.Link.ReplayAll(ctx, tx, false); err != nil {
+				return err
+			}
+		}
+		return execAll(ctx, tx, strategy.DropTriggersSQL(e.Link.From))
+	})
+}
+
+func drop(ctx context.Context, q catalog.Querier, kind, object string) error {
+	if _, err := q.Exec(ctx, fmt.Sprintf("DROP %s IF EXISTS %s", kind, object)); err != nil {
+		return fmt.Errorf("drop %s %s: %w", kind, object, err)
+	}
+	return nil
+}
+
+// dropArtefacts drops the capture function, the change log and the job's own
+// schemas but for keep. A schema in which somebody has made something of his
+// own is not dropped: the error names what is in it.
+func (e *Env) dropArtefacts(ctx context.Context, q catalog.Querier, keep string) error {
+	if err := drop(ctx, q, "FUNCTION", e.Link.Capture.String()+"()"); err != nil {
+		return err
+	}
+	if err := drop(ctx, q, "TABLE", e.Link.Log.String()); err != nil {
+		return err
+	}
+	if !e.Job.OwnSchemas {
+		return nil
+	}
+	for _, schema := range []string{e.Job.ShadowSchema, e.Job.OldSchema} {
+		if schema == keep {
+			continue
+		}
+		if err := drop(ctx, q, "SCHEMA", catalog.Quote(schema)); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,175 @@
+// Package stages does the work of a job: one file per stage, and the inverses
+// revert and reset. What a stage has done and the record of it in the registry
+// commit together, so that a job goes on from its last committed step however
+// its process ended.
+package stages
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/repack-go/repack/internal/catalog"
+	"github.com/repack-go/repack/internal/lock"
+	"github.com/repack-go/repack/registry"
+	"github.com/repack-go/repack/strategy"
+)
+
+// Env is what the stages of one run work with.
+type Env struct {
+	Pool     *pgxpool.Pool // sessions configured by internal/session
+	Registry *registry.Registry
+	Runner   registry.Runner
+	Locks    lock.Policy
+	Log      *slog.Logger
+	Hooks    Hooks
+
+	Strategy     strategy.Strategy
+	ShadowSchema string // empty: schemas of the job's own
+	KeepOld      bool
+	Jobs         int           // connections that work at the same time
+	BatchSize    int           // rows a chunk or batch, about; 0: by time
+	SnapshotWait time.Duration // bound on the wait for older snapshots
+
+	Job    *registry.Job  // nil before setup
+	Source *catalog.Table // the source as at setup
+	Link   *strategy.Link // the way changes go: see Open
+
+	validated bool // preValidate has passed in this run
+}
+
+// Hooks are called during a run. An error ends the run as a failure of the
+// stage would; the job can be continued.
+type Hooks struct {
+	BeforeStage func(ctx context.Context, stage registry.Stage) error
+	AfterStage  func(ctx context.Context, stage registry.Stage) error
+	// AfterChunk follows the commit of a chunk of the backfill.
+	AfterChunk func(ctx context.Context, progress Progress) error
+	// AfterStep follows a commit inside a stage, such as "swap: exchanged".
+	AfterStep func(ctx context.Context, step string) error
+}
+
+// Progress is how far the backfill is.
+type Progress struct {
+	Rows, TotalRows     int64 // TotalRows is an estimate
+	Blocks, TotalBlocks int64
+}
+
+func (e *Env) step(ctx context.Context, name string) error {
+	e.Log.Debug("step done", "job", e.Job.ID, "step", name)
+	if e.Hooks.AfterStep == nil {
+		return nil
+	}
+	return e.Hooks.AfterStep(ctx, name)
+}
+
+// Open points e at a job that exists.
+func (e *Env) Open(ctx context.Context, job *registry.Job) error {
+	source, err := job.SourceDescription()
+	if err != nil {
+		return err
+	}
+	e.Job, e.Source = job, source
+	if e.Strategy, err = strategy.New(job.Strategy); err != nil {
+		return err
+	}
+	// The OIDs are asked, not the names: a shadow may be anywhere by now.
+	keyOf := job.Source
+	if job.Swapped() {
+		keyOf = *job.Shadow
+	}
+	key, err := catalog.ReadKey(ctx, e.Pool, keyOf, job.KeyIndex)
+	if err != nil {
+		return err
+	}
+	e.link(key)
+	return nil
+}
+
+// link joins the table in use and its copy: before the swap the source and the
+// shadow, after it the new table and the old one.
+func (e *Env) link(key []catalog.KeyColumn) {
+	j := e.Job
+	e.Link = strategy.NewLink(e.Source, key, j.Table(), j.ShadowTable(),
+		catalog.Name{Schema: j.ShadowSchema, Name: j.ChangeLog}, catalog.Name{Schema: j.ShadowSchema, Name: j.Capture})
+	if j.Swapped() {
+		e.Link = e.Link.Reverse(j.Table(), j.OldTable())
+	}
+}
+
+// transact runs work in a fenced transaction that waits for no lock longer
+// than the policy allows, again if need be.
+func (e *Env) transact(ctx context.Context, work func(ctx context.Context, tx *lock.Tx) error) error {
+	oids := e.lockable()
+	return e.withConn(ctx, func(conn *pgxpool.Conn) error {
+		return lock.Transact(ctx, conn, e.Locks, e.Source.Name.String(), oids, func(ctx context.Context, tx *lock.Tx) error {
+			if err := e.Registry.Fence(ctx, tx, e.Job.ID, e.Runner.Claim); err != nil {
+				return err
+			}
+			return work(ctx, tx)
+		})
+	})
+}
+
+// lockable are the tables whose lock holders are worth naming.
+func (e *Env) lockable() []uint32 {
+	oids := []uint32{e.Source.OID}
+	if e.Job != nil && e.Job.Shadow != nil {
+		oids = append(oids, *e.Job.Shadow)
+	}
+	return oids
+}
+
+// write runs work in a fenced transaction that takes no lock the application
+// could want.
+func (e *Env) write(ctx context.Context, work func(tx pgx.Tx) error) error {
+	return pgx.BeginFunc(ctx, e.Pool, func(tx pgx.Tx) error {
+		if err := e.Registry.Fence(ctx, tx, e.Job.ID, e.Runner.Claim); err != nil {
+			return err
+		}
+		return work(tx)
+	})
+}
+
+func (e *Env) withConn(ctx context.Context, work func(conn *pgxpool.Conn) error) error {
+	conn, err := e.Pool.Acquire(ctx)
+	if err != nil {
+		return fmt.Errorf("connect: %w", err)
+	}
+	defer conn.Release()
+	return work(conn)
+}
+
+// update writes changed fields of the job inside tx. They are set on a copy,
+// and kept only when the transaction commits.
+func (e *Env) update(ctx context.Context, tx pgx.Tx, change func(j *registry.Job)) (*registry.Job, error) {
+	job := *e.Job
+	change(&job)
+	return &job, e.Registry.Update(ctx, tx, &job, e.Runner.Claim)
+}
+
+func (e *Env) endStage(ctx context.Context, tx pgx.Tx, stage registry.Stage) error {
+	return e.Registry.EndStage(ctx, tx, e.Job.ID, e.Runner.Claim, stage)
+}
+
+func execAll(ctx context.Context, q catalog.Querier, statements []string) error {
+	for _, sql := range statements {
+		if _, err := q.Exec(ctx, sql); err != nil {
+			return fmt.Errorf("%s: %w", sql, err)
+		}
+	}
+	return nil
+}
+
+func describe(t *catalog.Table) (json.RawMessage, error) {
+	text, err := json.Marshal(t)
+	if err != nil {
+		return nil, fmt.Errorf("encode description of %s: %w", t.Name, err)
+	}
+	return text, nil
+}

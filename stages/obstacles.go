@@ -1,0 +1,152 @@
+package stages
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/repack-go/repack/internal/catalog"
+)
+
+// obstacle is a query for things that the swap does not carry over. It takes
+// the table's OID and returns a description of each.
+type obstacle struct{ sql, why, remedy string }
+
+var obstacleChecks = []obstacle{
+	{
+		`SELECT 'table' FROM pg_class WHERE oid = $1 AND relkind <> 'r'`,
+		"is not an ordinary table", "repack the table behind it, or its partitions",
+	},
+	{
+		`SELECT n.nspname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+		 WHERE c.oid = $1 AND (n.nspname IN ('pg_catalog', 'information_schema', 'pg_toast') OR c.relpersistence = 't')`,
+		"is a schema of the system, or of temporary tables", "",
+	},
+	{
+		`SELECT am.amname FROM pg_class c JOIN pg_am am ON am.oid = c.relam WHERE c.oid = $1 AND am.amname <> 'heap'`,
+		"is an access method other than heap, whose blocks cannot be copied by range", "",
+	},
+	{
+		`SELECT 'recovery' WHERE pg_is_in_recovery() AND $1::oid IS NOT NULL`,
+		"the server is a standby", "connect to the primary",
+	},
+	{
+		`SELECT inhparent::regclass::text FROM pg_inherits WHERE inhrelid = $1
+		 UNION ALL SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = $1`,
+		"is joined to it by inheritance or partitioning", "",
+	},
+	{
+		`SELECT reloftype::regtype::text FROM pg_class WHERE oid = $1 AND reloftype <> 0`,
+		"is the type the table was made of (CREATE TABLE … OF)", "ALTER TABLE … NOT OF",
+	},
+	{
+		`SELECT e.extname FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid
+		 WHERE d.classid = 'pg_class'::regclass AND d.objid = $1
+		 AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'`,
+		"is the extension the table belongs to", "ALTER EXTENSION … DROP TABLE",
+	},
+	{
+		`SELECT 'trigger ' || tgname FROM pg_trigger WHERE tgrelid = $1 AND NOT tgisinternal`,
+		"user triggers are not carried over yet", "drop it for the time of the repack",
+	},
+	{
+		`SELECT 'rule ' || rulename FROM pg_rewrite WHERE ev_class = $1`,
+		"rules are not carried over yet", "drop it for the time of the repack",
+	},
+	{
+		`SELECT 'row-level security' FROM pg_class WHERE oid = $1 AND (relrowsecurity OR relforcerowsecurity)
+		 UNION ALL SELECT 'policy ' || polname FROM pg_policy WHERE polrelid = $1`,
+		"row-level security is not carried over yet", "",
+	},
+	{
+		`SELECT 'publication ' || p.pubname FROM pg_publication p
+		 WHERE p.puballtables
+		 OR EXISTS (SELECT FROM pg_publication_tables t JOIN pg_class c ON c.relname = t.tablename
+		            JOIN pg_namespace n ON n.oid = c.relnamespace AND n.nspname = t.schemaname
+		            WHERE t.pubname = p.pubname AND c.oid = $1)`,
+		"membership is not carried over yet, and FOR ALL TABLES would publish the shadow", "",
+	},
+	{
+		`SELECT 'statistics object ' || stxname FROM pg_statistic_ext WHERE stxrelid = $1`,
+		"extended statistics are not carried over yet", "drop it for the time of the repack",
+	},
+	{
+		`SELECT provider FROM pg_seclabel WHERE classoid = 'pg_class'::regclass AND objoid = $1`,
+		"security labels are not carried over yet", "",
+	},
+	{
+		`SELECT conrelid::regclass::text FROM pg_constraint f JOIN pg_class c ON c.oid = f.conrelid
+		 WHERE f.contype = 'f' AND f.confrelid = $1 AND f.conparentid = 0 AND c.relkind = 'p'`,
+		"is a partitioned table with a foreign key to it, which cannot be moved without a scan under lock", "",
+	},
+	{
+		`SELECT tgname::text FROM pg_trigger WHERE tgrelid = $1 AND tgisinternal AND tgenabled <> 'O'`,
+		"is a trigger of a foreign key that has been disabled or altered", "ALTER TABLE … ENABLE TRIGGER",
+	},
+	{dependentsSQL, "depends on the table and would keep to the old one", "drop it for the time of the repack"},
+}
+
+// Subscriptions may only be looked at by superusers; the tables they feed by
+// everybody.
+const subscriptionSQL = `SELECT 'subscription ' || srsubid::text FROM pg_subscription_rel WHERE srrelid = $1`
+
+// dependentsSQL is the net under the list above: whatever depends on the table,
+// its row type, indexes or constraints and is none of what the swap knows.
+const dependentsSQL = `
+WITH own AS (
+    SELECT 'pg_class'::regclass AS class, $1::oid AS id
+    UNION ALL
+    SELECT 'pg_class'::regclass, indexrelid FROM pg_index WHERE indrelid = $1
+    UNION ALL
+    SELECT 'pg_constraint'::regclass, oid FROM pg_constraint WHERE conrelid = $1
+    UNION ALL
+    SELECT 'pg_type'::regclass, t.oid FROM pg_class c JOIN pg_type t ON t.typrelid = c.oid OR t.oid = c.reltype WHERE c.oid = $1
+    UNION ALL
+    SELECT 'pg_type'::regclass, t.typarray FROM pg_class c JOIN pg_type t ON t.oid = c.reltype WHERE c.oid = $1
+)
+SELECT   DISTINCT coalesce((SELECT pg_describe_object('pg_class'::regclass, r.ev_class, 0) FROM pg_rewrite r
+                            WHERE  d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid),
+                           pg_describe_object(d.classid, d.objid, 0))
+FROM     pg_depend d
+JOIN     own o ON o.class = d.refclassid AND o.id = d.refobjid
+WHERE    NOT EXISTS (SELECT FROM own x WHERE x.class = d.classid AND x.id = d.objid)
+AND      NOT (d.classid = 'pg_class'::regclass AND EXISTS (
+             SELECT FROM pg_class c WHERE c.oid = d.objid AND (c.relkind = 't' OR c.relkind = 'S' AND d.deptype IN ('a', 'i'))))
+AND      NOT (d.classid = 'pg_constraint'::regclass AND EXISTS (
+             SELECT FROM pg_constraint c WHERE c.oid = d.objid AND c.contype = 'f' AND c.confrelid = $1))
+AND      NOT (d.classid = 'pg_attrdef'::regclass AND EXISTS (
+             SELECT FROM pg_attrdef a WHERE a.oid = d.objid AND a.adrelid = $1))
+AND      NOT (d.classid = 'pg_trigger'::regclass AND EXISTS (
+             SELECT FROM pg_trigger t WHERE t.oid = d.objid AND (t.tgisinternal OR t.tgrelid = $1)))
+AND      NOT (d.classid = 'pg_rewrite'::regclass AND EXISTS (
+             SELECT FROM pg_rewrite r WHERE r.oid = d.objid AND r.ev_class = $1))
+AND      NOT (d.classid = 'pg_policy'::regclass AND EXISTS (
+             SELECT FROM pg_policy p WHERE p.oid = d.objid AND p.polrelid = $1))
+AND      NOT (d.classid = 'pg_statistic_ext'::regclass AND EXISTS (
+             SELECT FROM pg_statistic_ext s WHERE s.oid = d.objid AND s.stxrelid = $1))
+AND      NOT (d.classid = 'pg_publication_rel'::regclass AND EXISTS (
+             SELECT FROM pg_publication_rel p WHERE p.oid = d.objid AND p.prrelid = $1))
+ORDER BY 1`
+
+// obstacles lists what is in the way of repacking the table.
+func obstacles(ctx context.Context, q catalog.Querier, oid uint32) ([]Reason, error) {
+	checks := append([]obstacle{{
+		subscriptionSQL, "feeds the table; its worker does not fire statement triggers", "drop the table from the subscription",
+	}}, obstacleChecks...)
+	var reasons []Reason
+	for _, check := range checks {
+		rows, err := q.Query(ctx, check.sql, oid)
+		if err != nil {
+			return nil, fmt.Errorf("check that nothing %s: %w", check.why, err)
+		}
+		objects, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		if err != nil {
+			return nil, fmt.Errorf("check that nothing %s: %w", check.why, err)
+		}
+		for _, object := range objects {
+			reasons = append(reasons, Reason{Object: object, Why: check.why, Remedy: check.remedy})
+		}
+	}
+	return reasons, nil
+}

@@ -1,0 +1,167 @@
+package stages
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/repack-go/repack/internal/catalog"
+)
+
+// RefusedError reports that a table cannot be repacked, before anything was
+// touched.
+type RefusedError struct {
+	Table   catalog.Name
+	Reasons []Reason
+}
+
+// Reason is one thing that stands in the way, and the way out.
+type Reason struct{ Object, Why, Remedy string }
+
+func (r Reason) String() string {
+	s := r.Why
+	if r.Object != "" {
+		s = r.Object + ": " + r.Why
+	}
+	if r.Remedy != "" {
+		s += "; " + r.Remedy
+	}
+	return s
+}
+
+func (e *RefusedError) Error() string {
+	lines := []string{fmt.Sprintf("%s cannot be repacked, nothing has been changed:", e.Table)}
+	for _, r := range e.Reasons {
+		lines = append(lines, "  "+r.String())
+	}
+	return strings.Join(lines, "\n")
+}
+
+// preValidate refuses what cannot be carried over and names missing
+// privileges. It changes nothing and takes no more than ACCESS SHARE.
+func preValidate(ctx context.Context, e *Env) error {
+	reasons, err := obstacles(ctx, e.Pool, e.Source.OID)
+	if err != nil {
+		return err
+	}
+	reasons = append(reasons, shape(e.Source)...)
+	missing, err := e.missingPrivileges(ctx)
+	if err != nil {
+		return err
+	}
+	if reasons = append(reasons, missing...); len(reasons) > 0 {
+		return &RefusedError{Table: e.Source.Name, Reasons: reasons}
+	}
+	e.validated = true
+	return e.report(ctx)
+}
+
+// shape refuses what the description shows.
+func shape(t *catalog.Table) []Reason {
+	var reasons []Reason
+	if _, ok := t.Key(); !ok {
+		reasons = append(reasons, Reason{
+			Why:    "it has no key: neither a primary key nor a unique index, not partial and not deferrable, on NOT NULL columns",
+			Remedy: fmt.Sprintf("add one, such as: CREATE UNIQUE INDEX CONCURRENTLY ON %s (…)", t.Name),
+		})
+	}
+	for _, i := range t.Indexes {
+		if !i.Valid {
+			reasons = append(reasons, Reason{
+				"index " + i.Name, "is invalid, left by a failed CREATE INDEX CONCURRENTLY",
+				fmt.Sprintf("REINDEX INDEX CONCURRENTLY %[1]s or DROP INDEX CONCURRENTLY %[1]s", catalog.Name{Schema: t.Name.Schema, Name: i.Name}),
+			})
+		}
+	}
+	for _, g := range t.Grants {
+		if g.Grantor != t.Owner {
+			reasons = append(reasons, Reason{
+				fmt.Sprintf("grant of %s to %s by %s", g.Privilege, g.Grantee, g.Grantor),
+				"was not made by the table's owner, and only its grantor could repeat it", "have the owner grant it instead",
+			})
+		}
+	}
+	for _, s := range t.Sequences {
+		if s.Identity && s.Persistence != t.Persistence {
+			reasons = append(reasons, Reason{"sequence " + s.Name.String(), "its persistence differs from the table's", ""})
+		}
+	}
+	return reasons
+}
+
+// missingPrivileges names the GRANT for everything the job will need.
+func (e *Env) missingPrivileges(ctx context.Context) ([]Reason, error) {
+	schemas := []string{}
+	if e.ShadowSchema != "" {
+		schemas = []string{e.ShadowSchema, e.ShadowSchema + "_old"}
+	}
+	rows, err := e.Pool.Query(ctx, privilegesSQL, e.Source.OID, schemas)
+	if err != nil {
+		return nil, fmt.Errorf("check privileges: %w", err)
+	}
+	grants, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, fmt.Errorf("check privileges: %w", err)
+	}
+	var reasons []Reason
+	for _, grant := range grants {
+		reasons = append(reasons, Reason{Object: "missing privilege", Why: "have an administrator run", Remedy: grant})
+	}
+	return reasons, nil
+}
+
+// privilegesSQL lists the statements that give the current role what it lacks:
+// to be the owner of the table and of tables that refer to it; to create in the
+// table's schema and in new or prepared ones; to refer to other tables.
+const privilegesSQL = `
+SELECT format('GRANT %I TO %I;', pg_get_userbyid(c.relowner), current_user)
+FROM   pg_class c
+WHERE  (c.oid = $1 OR c.oid IN (SELECT conrelid FROM pg_constraint WHERE contype = 'f' AND confrelid = $1))
+AND    NOT pg_has_role(c.relowner, 'USAGE')
+UNION
+SELECT format('GRANT CREATE ON DATABASE %I TO %I;', current_database(), current_user)
+WHERE  NOT has_database_privilege(current_database(), 'CREATE') AND cardinality($2::text[]) = 0
+UNION
+SELECT format('GRANT CREATE ON SCHEMA %I TO %I;', n.nspname, current_user)
+FROM   pg_namespace n
+JOIN   pg_class c ON c.relnamespace = n.oid
+WHERE  c.oid = $1 AND NOT has_schema_privilege(n.oid, 'CREATE')
+UNION
+SELECT CASE WHEN n.oid IS NULL
+            THEN format('CREATE SCHEMA %I AUTHORIZATION %I;', s.name, current_user)
+            ELSE format('GRANT USAGE, CREATE ON SCHEMA %I TO %I;', s.name, current_user) END
+FROM   unnest($2::text[]) s(name)
+LEFT   JOIN pg_namespace n ON n.nspname = s.name
+WHERE  n.oid IS NULL
+OR     NOT (has_schema_privilege(n.oid, 'CREATE') AND has_schema_privilege(n.oid, 'USAGE'))
+UNION
+SELECT format('GRANT REFERENCES ON TABLE %s TO %I;', f.confrelid::regclass, current_user)
+FROM   pg_constraint f
+WHERE  f.contype = 'f' AND f.conrelid = $1 AND f.confrelid <> $1
+AND    NOT has_table_privilege(f.confrelid, 'REFERENCES')
+AND    NOT has_any_column_privilege(f.confrelid, 'REFERENCES')
+ORDER  BY 1`
+
+const reportSQL = `
+SELECT pg_total_relation_size(c.oid),
+       greatest(c.reltuples, 0)::bigint,
+       (SELECT count(*) FROM pg_stat_activity a
+        WHERE  a.datname = current_database() AND a.xact_start < now() - interval '1 minute'
+        AND    a.pid <> pg_backend_pid())
+FROM   pg_class c
+WHERE  c.oid = $1`
+
+// report tells what the run will need and what may hold it up.
+func (e *Env) report(ctx context.Context) error {
+	var size, rows, long int64
+	if err := e.Pool.QueryRow(ctx, reportSQL, e.Source.OID).Scan(&size, &rows, &long); err != nil {
+		return fmt.Errorf("measure %s: %w", e.Source.Name, err)
+	}
+	e.Log.Info("disk needed at most", "table", e.Source.Name.String(), "bytes", size, "rows", rows)
+	if long > 0 {
+		e.Log.Warn("transactions older than a minute are open; the swap waits for those that hold snapshots or locks", "transactions", long)
+	}
+	return nil
+}

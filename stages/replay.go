@@ -1,0 +1,166 @@
+package stages
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/repack-go/repack/internal/lock"
+	"github.com/repack-go/repack/registry"
+	"github.com/repack-go/repack/strategy"
+)
+
+// postSyncUpdate replays the change log until little is left, and makes the
+// shadow fit for queries: visibility map and statistics.
+//
+// It takes ACCESS SHARE on the source.
+func postSyncUpdate(ctx context.Context, e *Env) error {
+	if err := e.catchUp(ctx); err != nil {
+		return err
+	}
+	if err := e.step(ctx, "post_sync_update: caught up"); err != nil {
+		return err
+	}
+	if err := e.vacuum(ctx); err != nil {
+		return err
+	}
+	return e.write(ctx, func(tx pgx.Tx) error { return e.endStage(ctx, tx, registry.PostSyncUpdate) })
+}
+
+// vacuum makes the first queries after the swap fast. It cannot run inside a
+// transaction, and so not fenced; it changes no row.
+func (e *Env) vacuum(ctx context.Context) error {
+	if _, err := e.Pool.Exec(ctx, "VACUUM (ANALYZE) "+e.Link.To.String()); err != nil {
+		return fmt.Errorf("vacuum and analyse the shadow: %w", err)
+	}
+	return nil
+}
+
+// A pass this short leaves little enough to replay under a lock.
+const (
+	lastPassTime = 100 * time.Millisecond
+	lastPassRows = 500
+	// patientPasses may each leave as much as the one before, until it is
+	// clear that replay does not win against the writers.
+	patientPasses = 10
+)
+
+// NotConvergingError reports that the application changes rows faster than the
+// change log is replayed.
+type NotConvergingError struct {
+	Passes  int
+	Rows    int64 // of the last pass
+	Took    time.Duration
+	Pending int64
+}
+
+func (e *NotConvergingError) Error() string {
+	return fmt.Sprintf("the application changes rows faster than they are replayed: after %d passes the last took %s "+
+		"for %d changes (%.0f a second) and %d are pending; run again when there is less load",
+		e.Passes, e.Took.Round(time.Millisecond), e.Rows, float64(e.Rows)/e.Took.Seconds(), e.Pending)
+}
+
+// catchUp replays passes over the log until one is short.
+func (e *Env) catchUp(ctx context.Context) error {
+	fewest := int64(-1)
+	for pass, stuck := 1, 0; ; pass++ {
+		began := time.Now()
+		r, err := e.pass(ctx)
+		took := time.Since(began)
+		if err != nil {
+			return err
+		}
+		e.Log.Debug("replay pass", "job", e.Job.ID, "pass", pass, "logged", r.Logged, "copied", r.Copied, "took", took)
+		if r.Logged <= lastPassRows || took < lastPassTime {
+			return nil
+		}
+		if fewest >= 0 && r.Logged > fewest*9/10 {
+			stuck++
+		} else {
+			stuck = 0
+		}
+		if fewest < 0 || r.Logged < fewest {
+			fewest = r.Logged
+		}
+		if stuck == patientPasses {
+			pending, err := e.Link.Pending(ctx, e.Pool)
+			if err != nil {
+				return err
+			}
+			return &NotConvergingError{Passes: pass, Rows: r.Logged, Took: took, Pending: pending}
+		}
+	}
+}
+
+const (
+	batchTarget      = 100 * time.Millisecond
+	firstBatchBlocks = 16
+	// keysPerBlock is about how many log rows of one integer fit a block.
+	keysPerBlock = 200
+)
+
+// pass replays the log from its first block to what is its last one now.
+func (e *Env) pass(ctx context.Context) (total strategy.Replayed, err error) {
+	blocks, err := strategy.Blocks(ctx, e.Pool, e.Link.Log)
+	if err != nil {
+		return total, err
+	}
+	size := int64(firstBatchBlocks)
+	if e.BatchSize > 0 {
+		size = max(int64(e.BatchSize)/keysPerBlock, 1)
+	}
+	for first := int64(0); first < blocks; {
+		if err := ctx.Err(); err != nil {
+			return total, err
+		}
+		began := time.Now()
+		end := first + size
+		r, err := e.batch(ctx, first, end)
+		if err != nil {
+			return total, err
+		}
+		total.Add(r)
+		first = end
+		if e.BatchSize == 0 {
+			ideal := size * int64(batchTarget) / int64(max(time.Since(began), time.Millisecond))
+			size = min(max(ideal, size/2, 1), size*2)
+		}
+	}
+	return total, nil
+}
+
+// batch replays a range of the log. Unique values that have moved between a
+// row of the batch and one outside make it collide with what is stale in the
+// shadow: then all that is pending is removed first, and if a change made since
+// still collides, the whole log is replayed as one set, which cannot.
+func (e *Env) batch(ctx context.Context, first, end int64) (r strategy.Replayed, err error) {
+	replay := func(first, end int64) error {
+		return e.transact(ctx, func(ctx context.Context, tx *lock.Tx) (err error) {
+			r, err = e.Link.ReplayRange(ctx, tx, first, end, e.concurrent())
+			return err
+		})
+	}
+	err = replay(first, end)
+	if !strategy.Collision(err) {
+		return r, err
+	}
+	e.Log.Debug("replay batch collided", "job", e.Job.ID, "first_block", first, "error", err)
+	if err := e.removeLogged(ctx); err != nil {
+		return r, err
+	}
+	err = replay(first, end)
+	if !strategy.Collision(err) {
+		return r, err
+	}
+	err = e.transact(ctx, func(ctx context.Context, tx *lock.Tx) (err error) {
+		r, err = e.Link.ReplayAll(ctx, tx, e.concurrent())
+		return err
+	})
+	return r, err
+}
+
+// concurrent reports whether the application writes to the copy through the
+// capture function, which it does from the switch on.
+func (e *Env) concurrent() bool { return e.Job.CompletedBy != nil }

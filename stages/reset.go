@@ -1,0 +1,87 @@
+package stages
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/repack-go/repack/internal/catalog"
+	"github.com/repack-go/repack/internal/lock"
+	"github.com/repack-go/repack/registry"
+	"github.com/repack-go/repack/strategy"
+)
+
+// ErrSwapped reports that a job cannot be reset because its shadow is in use.
+var ErrSwapped = errors.New("the tables have been swapped: go back with repack revert, or finish with repack run")
+
+// ErrNotSwapped reports that there is no swap to revert.
+var ErrNotSwapped = errors.New("the tables have not been swapped: remove the job with repack reset")
+
+// Reset removes every artefact of a job before the swap and leaves the
+// database as it was found. It may be called again after a failure.
+//
+// It takes ACCESS EXCLUSIVE on the source to drop our triggers.
+func Reset(ctx context.Context, e *Env) error {
+	if e.Job.Swapped() {
+		return ErrSwapped
+	}
+	if e.Job.State == registry.Reverting {
+		return fmt.Errorf("reset: the job is being reverted: go on with repack revert")
+	}
+	return e.discard(ctx, registry.Reset)
+}
+
+// discard detaches the capture from the source and drops the shadow with all
+// that belongs to it. The source may be gone.
+func (e *Env) discard(ctx context.Context, end registry.State) error {
+	err := e.transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
+		source, ok, err := nameOf(ctx, tx, e.Job.Source)
+		if err != nil || !ok {
+			return err
+		}
+		table := source.String()
+		if err := tx.Settle(ctx, table); err != nil {
+			return err
+		}
+		if err := tx.Lock(ctx, table, "ACCESS EXCLUSIVE"); err != nil {
+			return err
+		}
+		return execAll(ctx, tx, strategy.DropTriggersSQL(source))
+	})
+	if err != nil {
+		return err
+	}
+	if err := e.step(ctx, "reset: triggers dropped"); err != nil {
+		return err
+	}
+	return e.transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
+		if err := drop(ctx, tx, "TABLE", e.Job.ShadowTable().String()); err != nil {
+			return err
+		}
+		if err := e.dropArtefacts(ctx, tx, ""); err != nil {
+			return err
+		}
+		_, err := e.update(ctx, tx, func(j *registry.Job) { j.State = end })
+		return err
+	})
+}
+
+const nameSQL = `
+SELECT n.nspname, c.relname
+FROM   pg_class c
+JOIN   pg_namespace n ON n.oid = c.relnamespace
+WHERE  c.oid = $1`
+
+// nameOf is what a table is called now; ok is false where it has been dropped.
+func nameOf(ctx context.Context, q catalog.Querier, oid uint32) (name catalog.Name, ok bool, err error) {
+	err = q.QueryRow(ctx, nameSQL, oid).Scan(&name.Schema, &name.Name)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return name, false, nil
+	}
+	if err != nil {
+		return name, false, fmt.Errorf("look up table %d: %w", oid, err)
+	}
+	return name, true, nil
+}

@@ -1,0 +1,97 @@
+package stages
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/repack-go/repack/internal/catalog"
+	"github.com/repack-go/repack/internal/lock"
+	"github.com/repack-go/repack/registry"
+)
+
+// Revert puts the old table back, with every write made since the swap, and
+// removes the job. The way back is the way there with the roles exchanged:
+// replay, write-through, wait for older snapshots, exchange, validate. It may
+// be called again after a failure; after ErrNotSwapped nothing has changed.
+//
+// Locks are those of the swap.
+func Revert(ctx context.Context, e *Env) error {
+	if !e.Job.Swapped() && e.Job.State != registry.Reverting {
+		return ErrNotSwapped
+	}
+	if e.Job.Swapped() {
+		if err := e.inStep(ctx, e.exchangeBack); err != nil {
+			return e.failed(ctx, fmt.Errorf("revert: %w", err))
+		}
+		if err := e.step(ctx, "revert: exchanged"); err != nil {
+			return err
+		}
+	}
+	if err := e.validateForeignKeys(ctx); err != nil {
+		return e.failed(ctx, fmt.Errorf("revert: %w", err))
+	}
+	return e.discard(ctx, registry.Reverted)
+}
+
+// exchangeBack is exchange with the tables the other way round. The old table
+// has kept what dress gives a shadow. What has been done to the new table by
+// DDL since the swap, it does not have: then nothing is exchanged.
+func (e *Env) exchangeBack(ctx context.Context) error {
+	var job *registry.Job
+	err := e.transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
+		before, err := e.lockForExchange(ctx, tx)
+		if err != nil {
+			return err
+		}
+		if err := e.driftSinceSwap(before); err != nil {
+			return err
+		}
+		if err := e.retire(ctx, tx, e.Job.ShadowTable()); err != nil {
+			return err
+		}
+		if err := e.install(ctx, tx, e.Job.OldTable(), e.Job.ShadowTable()); err != nil {
+			return err
+		}
+		if err := e.parity(ctx, tx, e.Job.Source); err != nil {
+			return err
+		}
+		job, err = e.update(ctx, tx, func(j *registry.Job) {
+			j.SwappedAt, j.CompletedBy, j.State = nil, nil, registry.Reverting
+		})
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	e.Job = job
+	e.link(e.Link.Key)
+	return nil
+}
+
+// driftSinceSwap compares the new table with what the source was. Foreign keys
+// may still have to be validated.
+func (e *Env) driftSinceSwap(now *catalog.Table) error {
+	changes, err := catalog.Diff(e.Source.Unvalidated(), now.Unvalidated())
+	if err != nil {
+		return err
+	}
+	if len(changes) > 0 {
+		return &RevertDriftError{Table: e.Source.Name, Changes: changes}
+	}
+	return nil
+}
+
+// RevertDriftError reports DDL on the new table since the swap that the old one
+// does not have. Nothing has been exchanged.
+type RevertDriftError struct {
+	Table   catalog.Name
+	Changes []catalog.Difference
+}
+
+func (e *RevertDriftError) Error() string {
+	msg := fmt.Sprintf("%s has been changed since the swap, and reverting would lose that:", e.Table)
+	for _, c := range e.Changes {
+		msg += "\n  " + c.String()
+	}
+	return msg + "\nundo the change and revert again"
+}

@@ -1,0 +1,167 @@
+package stages
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/repack-go/repack/internal/catalog"
+	"github.com/repack-go/repack/registry"
+)
+
+type stage struct {
+	name registry.Stage
+	run  func(context.Context, *Env) error
+}
+
+var order = []stage{
+	{registry.PreValidate, preValidate},
+	{registry.Setup, setup},
+	{registry.Backfill, backfill},
+	{registry.SyncSchema, syncSchema},
+	{registry.PostSyncUpdate, postSyncUpdate},
+	{registry.Swap, swap},
+	{registry.CleanUp, cleanUp},
+}
+
+// Run takes the job through its stages up to and including until, from where
+// it stands.
+func Run(ctx context.Context, e *Env, until registry.Stage) error {
+	for _, s := range order {
+		if until.Before(s.name) {
+			return nil
+		}
+		if e.finished(s.name) {
+			continue
+		}
+		if err := e.runStage(ctx, s); err != nil {
+			return fmt.Errorf("%s: %w", s.name, err)
+		}
+	}
+	return nil
+}
+
+func (e *Env) finished(s registry.Stage) bool {
+	if e.Job == nil {
+		return s == registry.PreValidate && e.validated
+	}
+	return s.Before(e.Job.Stage) || s == e.Job.Stage && e.Job.StageDone
+}
+
+func (e *Env) runStage(ctx context.Context, s stage) error {
+	if err := call(ctx, e.Hooks.BeforeStage, s.name); err != nil {
+		return err
+	}
+	began := time.Now()
+	e.Log.Info("stage started", "table", e.Source.Name.String(), "stage", s.name)
+	if e.Job != nil {
+		if err := e.begin(ctx, s.name); err != nil {
+			return err
+		}
+	}
+	if err := s.run(ctx, e); err != nil {
+		return e.failed(ctx, err)
+	}
+	if e.Job != nil {
+		job, err := e.Registry.Get(ctx, e.Pool, e.Job.ID)
+		if err != nil {
+			return err
+		}
+		e.Job = job
+	}
+	e.Log.Info("stage finished", "table", e.Source.Name.String(), "stage", s.name, "took", time.Since(began).Round(time.Millisecond))
+	return call(ctx, e.Hooks.AfterStage, s.name)
+}
+
+func call(ctx context.Context, hook func(context.Context, registry.Stage) error, s registry.Stage) error {
+	if hook == nil {
+		return nil
+	}
+	return hook(ctx, s)
+}
+
+// begin records the stage and looks for DDL since setup.
+func (e *Env) begin(ctx context.Context, s registry.Stage) error {
+	err := pgx.BeginFunc(ctx, e.Pool, func(tx pgx.Tx) error {
+		return e.Registry.BeginStage(ctx, tx, e.Job.ID, e.Runner.Claim, s)
+	})
+	if err != nil {
+		return err
+	}
+	e.Job.Stage, e.Job.StageDone = s, false
+	if e.Job.Swapped() {
+		return nil
+	}
+	if err := e.checkDrift(ctx, e.Pool); err != nil {
+		return e.failed(ctx, err)
+	}
+	return nil
+}
+
+// recording is how long the note of a failure may take, also when the run was
+// cancelled.
+const recording = 5 * time.Second
+
+// failed notes err in the registry. Where DDL on the source may be the cause,
+// that is what the user has to hear.
+func (e *Env) failed(ctx context.Context, err error) error {
+	if e.Job == nil {
+		return err
+	}
+	noteCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recording)
+	defer cancel()
+	var drift *DriftError
+	if !e.Job.Swapped() && ctx.Err() == nil && !errors.As(err, &drift) {
+		if found := e.checkDrift(noteCtx, e.Pool); errors.As(found, &drift) {
+			err = fmt.Errorf("%w (after: %w)", found, err)
+		}
+	}
+	if noteErr := e.Registry.Fail(noteCtx, e.Pool, e.Job.ID, e.Runner.Claim, err.Error()); noteErr != nil {
+		e.Log.Warn("failure not recorded", "job", e.Job.ID, "error", noteErr)
+	}
+	return err
+}
+
+// DriftError reports DDL on the table since setup that the shadow does not
+// have. The table itself is untouched.
+type DriftError struct {
+	Table   catalog.Name
+	Changes []catalog.Difference // empty: the table is gone
+}
+
+func (e *DriftError) Error() string {
+	if len(e.Changes) == 0 {
+		return fmt.Sprintf("%s has been dropped or renamed away; remove what is left of the job with: repack reset --table '%s'", e.Table, e.Table)
+	}
+	msg := fmt.Sprintf("%s has been changed since the job began:", e.Table)
+	for _, c := range e.Changes {
+		msg += "\n  " + c.String()
+	}
+	return msg + fmt.Sprintf("\nundo the change and run again, or start afresh with: repack reset --table '%s'", e.Table)
+}
+
+// checkDrift compares the source with what it was at setup.
+func (e *Env) checkDrift(ctx context.Context, q catalog.Querier) error {
+	now, err := catalog.Read(ctx, q, e.Job.Source)
+	if errors.Is(err, catalog.ErrNotFound) {
+		return &DriftError{Table: e.Source.Name}
+	}
+	if err != nil {
+		return err
+	}
+	return e.drift(now)
+}
+
+func (e *Env) drift(now *catalog.Table) error {
+	changes, err := catalog.Diff(e.Source, now)
+	if err != nil {
+		return err
+	}
+	if len(changes) > 0 {
+		return &DriftError{Table: e.Source.Name, Changes: changes}
+	}
+	return nil
+}

@@ -1,0 +1,179 @@
+package stages
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/repack-go/repack/internal/catalog"
+	"github.com/repack-go/repack/internal/lock"
+	"github.com/repack-go/repack/registry"
+)
+
+// setup creates the shadow, the change log and the capture triggers, and the
+// job's row, in one transaction.
+//
+// It takes SHARE ROW EXCLUSIVE on the source, as its last act, until commit:
+// CREATE TRIGGER waits for running writers, so that whatever is measured or
+// read after the commit, no write is missed.
+func setup(ctx context.Context, e *Env) error {
+	index, _ := e.Source.Key() // preValidate has refused a table without one
+	key, err := catalog.ReadKey(ctx, e.Pool, e.Source.OID, index.Name)
+	if err != nil {
+		return err
+	}
+	description, err := describe(e.Source)
+	if err != nil {
+		return err
+	}
+	var job *registry.Job
+	create := func(ctx context.Context, tx *lock.Tx) error {
+		id, err := e.Registry.NextID(ctx, tx)
+		if err != nil {
+			return err
+		}
+		job = e.newJob(id)
+		job.KeyIndex, job.Description = index.Name, description
+		e.Job = job
+		e.link(key)
+		return e.build(ctx, tx)
+	}
+	err = e.withConn(ctx, func(conn *pgxpool.Conn) error {
+		return lock.Transact(ctx, conn, e.Locks, e.Source.Name.String(), []uint32{e.Source.OID}, create)
+	})
+	if err != nil {
+		e.Job = nil // nothing was committed
+	}
+	return err
+}
+
+// newJob names a job's artefacts: the schemas bear its number, and so do the
+// log and the function, lest the table itself be called like them.
+func (e *Env) newJob(id int64) *registry.Job {
+	job := &registry.Job{
+		ID: id, TableSchema: e.Source.Name.Schema, TableName: e.Source.Name.Name, Source: e.Source.OID,
+		Strategy: e.Strategy.Name(), Options: registry.Options{KeepOld: e.KeepOld},
+		Stage: registry.Setup, StageDone: true, State: registry.Active,
+		ShadowSchema: fmt.Sprintf("repack_job_%d", id), OldSchema: fmt.Sprintf("repack_job_%d_old", id), OwnSchemas: true,
+		ChangeLog: fmt.Sprintf("repack_change_log_%d", id), Capture: fmt.Sprintf("repack_capture_%d", id),
+	}
+	if e.ShadowSchema != "" {
+		job.ShadowSchema, job.OldSchema, job.OwnSchemas = e.ShadowSchema, e.ShadowSchema+"_old", false
+	}
+	return job
+}
+
+func (e *Env) build(ctx context.Context, tx *lock.Tx) error {
+	if err := e.createSchemas(ctx, tx); err != nil {
+		return err
+	}
+	if err := e.createShadow(ctx, tx); err != nil {
+		return err
+	}
+	if err := execAll(ctx, tx, []string{e.Link.CreateLogSQL(), e.Strategy.CaptureSQL(e.Link)}); err != nil {
+		return err
+	}
+	if err := catalog.Close(ctx, tx, "TABLE", e.Link.Log.String()); err != nil {
+		return err
+	}
+	if err := catalog.Close(ctx, tx, "FUNCTION", e.Link.Capture.String()+"()"); err != nil {
+		return err
+	}
+	if err := e.Registry.Insert(ctx, tx, e.Job, e.Runner); err != nil {
+		return err
+	}
+	return e.capture(ctx, tx)
+}
+
+// capture attaches the triggers, having made sure that the shadow was made
+// after the table as it is now.
+func (e *Env) capture(ctx context.Context, tx *lock.Tx) error {
+	source := e.Source.Name.String()
+	if err := tx.Settle(ctx, source); err != nil {
+		return err
+	}
+	if err := tx.Lock(ctx, source, "SHARE ROW EXCLUSIVE"); err != nil {
+		return err
+	}
+	if err := e.checkDrift(ctx, tx); err != nil {
+		return err
+	}
+	return execAll(ctx, tx, e.Link.CreateTriggersSQL())
+}
+
+// createSchemas makes the job's two schemas, which nobody else may enter. An
+// administrator may have prepared schemas instead (--shadow-schema).
+func (e *Env) createSchemas(ctx context.Context, tx pgx.Tx) error {
+	if !e.Job.OwnSchemas {
+		return nil
+	}
+	for _, schema := range []string{e.Job.ShadowSchema, e.Job.OldSchema} {
+		quoted := catalog.Quote(schema)
+		if _, err := tx.Exec(ctx, "CREATE SCHEMA "+quoted); err != nil {
+			return fmt.Errorf("create schema %s: %w", quoted, err)
+		}
+		if err := catalog.Close(ctx, tx, "SCHEMA", quoted); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+const shadowOIDSQL = `SELECT $1::text::regclass::oid`
+
+func (e *Env) createShadow(ctx context.Context, tx pgx.Tx) error {
+	shadow := e.Job.ShadowTable()
+	statements := e.Source.CreateSQL(shadow)
+	if e.Strategy.KeyFirst() {
+		statements = append(statements, e.keySQL(shadow)...)
+	}
+	if err := execAll(ctx, tx, statements); err != nil {
+		return err
+	}
+	if err := catalog.Close(ctx, tx, "TABLE", shadow.String()); err != nil {
+		return err
+	}
+	if err := e.giveToOwner(ctx, tx, shadow); err != nil {
+		return err
+	}
+	var oid uint32
+	if err := tx.QueryRow(ctx, shadowOIDSQL, shadow.String()).Scan(&oid); err != nil {
+		return fmt.Errorf("look up shadow: %w", err)
+	}
+	e.Job.Shadow = &oid
+	return nil
+}
+
+// keySQL builds the key's index, and its constraint where it has one, on an
+// empty shadow.
+func (e *Env) keySQL(shadow catalog.Name) []string {
+	index, _ := e.Source.Index(e.Job.KeyIndex)
+	statements := []string{
+		"SET LOCAL default_tablespace = " + catalog.Literal(index.Tablespace),
+		index.CreateSQL(shadow),
+		"SET LOCAL default_tablespace = ''",
+	}
+	if c, ok := e.Source.Constraint(index.Constraint); ok {
+		statements = append(statements, c.AddSQL(shadow))
+	}
+	return statements
+}
+
+// giveToOwner makes the source's owner the shadow's. The new owner must be able
+// to create tables in the schema: ALTER TABLE, "OWNER TO", in the manual.
+func (e *Env) giveToOwner(ctx context.Context, tx pgx.Tx, table catalog.Name) error {
+	var mine bool
+	if err := tx.QueryRow(ctx, `SELECT current_user = $1`, e.Source.Owner).Scan(&mine); err != nil {
+		return fmt.Errorf("compare owner of %s: %w", e.Source.Name, err)
+	}
+	if mine {
+		return nil
+	}
+	return execAll(ctx, tx, []string{
+		fmt.Sprintf("GRANT CREATE ON SCHEMA %s, %s TO %s", catalog.Quote(e.Job.ShadowSchema),
+			catalog.Quote(e.Job.OldSchema), catalog.Quote(e.Source.Owner)),
+		fmt.Sprintf("ALTER TABLE %s OWNER TO %s", table, catalog.Quote(e.Source.Owner)),
+	})
+}
