@@ -1,0 +1,52 @@
+package main
+
+import (
+	"context"
+	"errors"
+
+	"github.com/repack-go/repack/repack"
+)
+
+const (
+	exitDone        = 0
+	exitFailed      = 1
+	exitUsage       = 2
+	exitRefused     = 3
+	exitBusy        = 4
+	exitInterrupted = 130
+)
+
+const exitCodes = `Exit codes:
+  0    done
+  1    failed, safe to run again
+  2    usage
+  3    refused, nothing changed
+  4    busy or lock not obtained, safe to run again
+  130  interrupted, safe to run again`
+
+// exitCode is the one place where errors become exit codes.
+func exitCode(ctx context.Context, err error) int {
+	var (
+		usage    *repack.UsageError
+		refused  *repack.RefusedError
+		drift    *repack.RevertDriftError
+		busy     *repack.BusyError
+		locked   *repack.LockTimeoutError
+		snapshot *repack.SnapshotError
+	)
+	switch {
+	case err == nil:
+		return exitDone
+	case ctx.Err() != nil:
+		return exitInterrupted
+	case errors.As(err, &usage):
+		return exitUsage
+	case errors.As(err, &refused), errors.As(err, &drift),
+		errors.Is(err, repack.ErrSwapped), errors.Is(err, repack.ErrNotSwapped), errors.Is(err, repack.ErrNoJob):
+		return exitRefused
+	case errors.As(err, &busy), errors.As(err, &locked), errors.As(err, &snapshot):
+		return exitBusy
+	default:
+		return exitFailed
+	}
+}

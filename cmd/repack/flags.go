@@ -1,0 +1,109 @@
+package main
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/urfave/cli/v2"
+
+	"github.com/repack-go/repack/repack"
+)
+
+// connectionFlags are those of every command that speaks to a server.
+func connectionFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{
+			Name: "dsn", EnvVars: []string{"REPACK_DSN", "DATABASE_URL"},
+			Usage: "connection `STRING` or URL; without it libpq's PG* variables, service and password files",
+		},
+		&cli.StringFlag{Name: "registry-schema", Value: repack.DefaultRegistrySchema, Usage: "`SCHEMA` that remembers jobs"},
+		&cli.StringFlag{Name: "log-level", Value: "info", Usage: "debug, info, warn or error"},
+		&cli.StringFlag{Name: "log-format", Value: "text", Usage: "text or json"},
+		&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "no progress, and no log below error"},
+	}
+}
+
+// tableFlag is --table, written as SQL writes it.
+func tableFlag() cli.Flag {
+	return &cli.StringFlag{
+		Name: "table", Aliases: []string{"t"},
+		Usage: "`[SCHEMA.]NAME` as SQL writes it, quotes included; a bare name is looked up in the role's search_path",
+	}
+}
+
+// lockFlags are those of commands that lock the application's tables.
+func lockFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.DurationFlag{
+			Name: "lock-timeout", Value: repack.DefaultLockTimeout,
+			Usage: "longest that one attempt may wait for locks, and so hold up the application; kept below deadlock_timeout",
+		},
+		&cli.IntFlag{Name: "lock-retries", Value: repack.DefaultLockRetries, Usage: "how `OFTEN` to try again for locks, with growing pauses"},
+		&cli.DurationFlag{
+			Name: "max-snapshot-wait", Value: repack.DefaultMaxSnapshotWait,
+			Usage: "longest wait before the swap for transactions with older snapshots",
+		},
+	}
+}
+
+// options collects what flags a command has; those it has not are zero.
+func options(c *cli.Context) (*pgx.ConnConfig, repack.Options, error) {
+	if err := noArguments(c); err != nil {
+		return nil, repack.Options{}, err
+	}
+	logger, err := logger(c)
+	if err != nil {
+		return nil, repack.Options{}, err
+	}
+	config, err := pgx.ParseConfig(c.String("dsn"))
+	if err != nil {
+		return nil, repack.Options{}, &repack.UsageError{Err: fmt.Errorf("connection string: %w", err)}
+	}
+	retries := c.Int("lock-retries")
+	if c.IsSet("lock-retries") && retries <= 0 {
+		retries = -1
+	}
+	return config, repack.Options{
+		Table:           c.String("table"),
+		Strategy:        c.String("strategy"),
+		Until:           repack.Stage(c.String("until")),
+		BatchSize:       c.Int("batch-size"),
+		KeepOld:         c.Bool("keep-old"),
+		Jobs:            c.Int("jobs"),
+		LockTimeout:     c.Duration("lock-timeout"),
+		LockRetries:     retries,
+		MaxSnapshotWait: c.Duration("max-snapshot-wait"),
+		ShadowSchema:    c.String("shadow-schema"),
+		RegistrySchema:  c.String("registry-schema"),
+		Logger:          logger,
+	}, nil
+}
+
+// logger writes to standard error: standard output is for results.
+func logger(c *cli.Context) (*slog.Logger, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(c.String("log-level"))); err != nil {
+		return nil, &repack.UsageError{Err: fmt.Errorf("--log-level: %w", err)}
+	}
+	if c.Bool("quiet") {
+		level = max(level, slog.LevelError)
+	}
+	handlerOptions := &slog.HandlerOptions{Level: level}
+	switch format := strings.ToLower(c.String("log-format")); format {
+	case "text":
+		return slog.New(slog.NewTextHandler(c.App.ErrWriter, handlerOptions)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(c.App.ErrWriter, handlerOptions)), nil
+	default:
+		return nil, &repack.UsageError{Err: fmt.Errorf("--log-format: want text or json, not %q", format)}
+	}
+}
+
+// isTerminal reports whether a progress bar on w would be seen.
+func isTerminal(w any) bool {
+	file, ok := w.(*os.File)
+	return ok && terminal(file)
+}

@@ -1,0 +1,70 @@
+// Command repack rewrites a PostgreSQL table while the application keeps
+// writing to it.
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/repack-go/repack/repack"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args, os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// run is main without the process: it returns the exit code.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	app := &cli.App{
+		Name:  "repack",
+		Usage: "rewrite a PostgreSQL table while the application keeps writing to it",
+		Description: "repack copies a live table into a shadow table, keeps the two in step, and swaps\n" +
+			"them in milliseconds. A run that was interrupted goes on when it is started again.\n\n" +
+			exitCodes,
+		Writer:    stdout,
+		ErrWriter: stderr,
+		Commands: []*cli.Command{
+			runCommand(), statusCommand(), revertCommand(), resetCommand(), demoCommand(), versionCommand(),
+		},
+		// Otherwise the library may call os.Exit.
+		ExitErrHandler:  func(*cli.Context, error) {},
+		OnUsageError:    usageError,
+		Action:          noCommand,
+		HideHelpCommand: true,
+	}
+	for _, command := range app.Commands {
+		command.OnUsageError = usageError
+	}
+	err := app.RunContext(ctx, args)
+	if err != nil {
+		fmt.Fprintf(stderr, "repack: %v\n", err)
+	}
+	return exitCode(ctx, err)
+}
+
+func usageError(_ *cli.Context, err error, _ bool) error { return &repack.UsageError{Err: err} }
+
+// noCommand is reached when the first word is no command.
+func noCommand(c *cli.Context) error {
+	if c.NArg() == 0 {
+		return cli.ShowAppHelp(c)
+	}
+	return &repack.UsageError{Err: fmt.Errorf("unknown command %q: see repack --help", c.Args().First())}
+}
+
+// noArguments refuses words that are not flags, which would be ignored.
+func noArguments(c *cli.Context) error {
+	if c.NArg() > 0 {
+		return &repack.UsageError{Err: fmt.Errorf("unexpected argument %q", c.Args().First())}
+	}
+	return nil
+}

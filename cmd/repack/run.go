@@ -1,0 +1,105 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/repack-go/repack/registry"
+	"github.com/repack-go/repack/repack"
+)
+
+func runCommand() *cli.Command {
+	var names []string
+	for _, s := range registry.Stages {
+		names = append(names, string(s))
+	}
+	return &cli.Command{
+		Name:  "run",
+		Usage: "repack a table, or go on with a repack",
+		Flags: slices.Concat([]cli.Flag{
+			tableFlag(),
+			&cli.StringFlag{
+				Name: "strategy", Value: repack.ChangeLog,
+				Usage: "change-log (changed keys are logged and replayed) or direct-trigger (changes are written through)",
+			},
+			&cli.StringFlag{Name: "until", Value: string(repack.CleanUp), Usage: "end after `STAGE`: " + strings.Join(names, ", ")},
+			&cli.IntFlag{Name: "batch-size", Usage: "`ROWS` per chunk or replay batch, about (default: sized by the time they take)"},
+			&cli.BoolFlag{Name: "keep-old", Usage: "leave the old table behind at clean_up, detached"},
+			&cli.IntFlag{Name: "jobs", Aliases: []string{"j"}, Usage: "`CONNECTIONS` that copy or build indexes at the same time (default: processors, at most 4)"},
+			&cli.StringFlag{Name: "shadow-schema", Usage: "prepared `SCHEMA` for the shadow; the old table goes to SCHEMA_old (default: both are created)"},
+		}, lockFlags(), connectionFlags()),
+		Action: func(c *cli.Context) error {
+			config, o, err := options(c)
+			if err != nil {
+				return err
+			}
+			bar := newProgress(c)
+			o.Hooks = bar.hooks()
+			r, err := repack.New(config, o)
+			if err != nil {
+				return err
+			}
+			err = r.Run(c.Context)
+			bar.finish()
+			return err
+		},
+	}
+}
+
+func revertCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "revert",
+		Usage: "put the old table back, with every write since the swap (after swap, before clean_up)",
+		Flags: slices.Concat([]cli.Flag{tableFlag()}, lockFlags(), connectionFlags()),
+		Action: func(c *cli.Context) error {
+			config, o, err := options(c)
+			if err != nil {
+				return err
+			}
+			r, err := repack.New(config, o)
+			if err != nil {
+				return err
+			}
+			return r.Revert(c.Context)
+		},
+	}
+}
+
+func resetCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "reset",
+		Usage: "remove every artefact of a repack (before swap)",
+		Flags: slices.Concat([]cli.Flag{tableFlag()}, lockFlags(), connectionFlags()),
+		Action: func(c *cli.Context) error {
+			config, o, err := options(c)
+			if err != nil {
+				return err
+			}
+			r, err := repack.New(config, o)
+			if err != nil {
+				return err
+			}
+			return r.Reset(c.Context)
+		},
+	}
+}
+
+// version is set by the linker: -X main.version=v1.2.3.
+var version = "unreleased"
+
+func versionCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "version",
+		Usage: "print the version",
+		Action: func(c *cli.Context) error {
+			if err := noArguments(c); err != nil {
+				return err
+			}
+			_, err := fmt.Fprintln(c.App.Writer, "repack", version)
+			return err
+		},
+	}
+}

@@ -1,0 +1,112 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"text/tabwriter"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/repack-go/repack/repack"
+)
+
+const watchInterval = 2 * time.Second
+
+func statusCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "status",
+		Usage: "show where the latest job of each table stands",
+		Flags: slices.Concat([]cli.Flag{
+			tableFlag(),
+			&cli.StringFlag{Name: "format", Value: "text", Usage: "text or json"},
+			&cli.BoolFlag{Name: "watch", Aliases: []string{"w"}, Usage: "show again every two seconds, until interrupted"},
+		}, connectionFlags()),
+		Action: func(c *cli.Context) error {
+			config, o, err := options(c)
+			if err != nil {
+				return err
+			}
+			write, ok := map[string]func(io.Writer, []repack.Status) error{"text": writeText, "json": writeJSON}[c.String("format")]
+			if !ok {
+				return &repack.UsageError{Err: fmt.Errorf("--format: want text or json, not %q", c.String("format"))}
+			}
+			r, err := repack.New(config, o)
+			if err != nil {
+				return err
+			}
+			return show(c, r, write)
+		},
+	}
+}
+
+// show writes the status once, or with --watch until the context ends, which
+// is then no failure.
+func show(c *cli.Context, r *repack.Repack, write func(io.Writer, []repack.Status) error) error {
+	ticker := time.NewTicker(watchInterval)
+	defer ticker.Stop()
+	for {
+		list, err := r.Status(c.Context)
+		if err != nil {
+			return err
+		}
+		if err := write(c.App.Writer, list); err != nil {
+			return err
+		}
+		if !c.Bool("watch") {
+			return nil
+		}
+		select {
+		case <-c.Context.Done():
+			return c.Context.Err()
+		case <-ticker.C:
+		}
+	}
+}
+
+func writeJSON(w io.Writer, list []repack.Status) error {
+	encoder := json.NewEncoder(w)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(list)
+}
+
+func writeText(w io.Writer, list []repack.Status) error {
+	if len(list) == 0 {
+		_, err := fmt.Fprintln(w, "no jobs")
+		return err
+	}
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "JOB\tTABLE\tSTRATEGY\tSTAGE\tSTATE\tROWS COPIED\tOF ABOUT\tPENDING\tROWS/S\tETA\tRUN BY")
+	for _, s := range list {
+		fmt.Fprintf(table, "%d\t%s\t%s\t%s\t%s\t%d\t%d\t%d\t%.0f\t%s\t%s\n", s.Job, s.Table, s.Strategy, s.Stage, s.State,
+			s.RowsCopied, s.RowsTotal, s.PendingChanges, s.Rate, eta(s), runBy(s))
+	}
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	for _, s := range list {
+		if s.LastError == nil {
+			continue
+		}
+		if _, err := fmt.Fprintf(w, "last error of job %d: %s\n", s.Job, *s.LastError); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func eta(s repack.Status) string {
+	if s.ETASeconds == nil {
+		return "-"
+	}
+	return (time.Duration(*s.ETASeconds) * time.Second).String()
+}
+
+func runBy(s repack.Status) string {
+	if s.Runner == nil {
+		return "-"
+	}
+	return fmt.Sprintf("%d@%s since %s", s.Runner.PID, s.Runner.Host, s.Runner.Since.Format(time.DateTime))
+}

@@ -1,0 +1,45 @@
+package repack
+
+import (
+	"github.com/repack-go/repack/internal/lock"
+	"github.com/repack-go/repack/migrations"
+	"github.com/repack-go/repack/registry"
+	"github.com/repack-go/repack/stages"
+)
+
+// Errors a caller may want to tell apart with errors.Is and errors.As.
+type (
+	// RefusedError lists why a table cannot be repacked; nothing was touched.
+	RefusedError = stages.RefusedError
+	// BusyError names the process that is working on the table.
+	BusyError = registry.BusyError
+	// LockTimeoutError names who holds a lock that was not obtained.
+	LockTimeoutError = lock.TimeoutError
+	// SnapshotError names transactions too old for the swap.
+	SnapshotError = stages.SnapshotError
+	// DriftError lists DDL on the table since the job began.
+	DriftError = stages.DriftError
+	// RevertDriftError lists DDL on the table since the swap.
+	RevertDriftError = stages.RevertDriftError
+	// NotConvergingError reports that writers are faster than the replay.
+	NotConvergingError = stages.NotConvergingError
+	// ParityError lists differences between shadow and source.
+	ParityError = stages.ParityError
+)
+
+// Conditions under which nothing was changed.
+var (
+	ErrSwapped       = stages.ErrSwapped
+	ErrNotSwapped    = stages.ErrNotSwapped
+	ErrNewerRegistry = migrations.ErrNewerRegistry
+	ErrNoJob         = registry.ErrNotFound
+)
+
+// UsageError reports an option that makes no sense, before the database was
+// asked for anything but names.
+type UsageError struct{ Err error }
+
+func (e *UsageError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *UsageError) Unwrap() error { return e.Err }

@@ -1,0 +1,117 @@
+package repack
+
+import (
+	"fmt"
+	"log/slog"
+	"runtime"
+	"time"
+
+	"github.com/repack-go/repack/registry"
+	"github.com/repack-go/repack/stages"
+	"github.com/repack-go/repack/strategy"
+)
+
+// Defaults of Options.
+const (
+	DefaultRegistrySchema  = "repack_registry"
+	DefaultLockTimeout     = 500 * time.Millisecond
+	DefaultLockRetries     = 20
+	DefaultMaxSnapshotWait = time.Minute
+)
+
+// The strategies, see package strategy.
+const (
+	ChangeLog     = strategy.ChangeLogName
+	DirectTrigger = strategy.DirectTriggerName
+)
+
+// Stage names a stage; see the constants.
+type Stage = registry.Stage
+
+// The stages in order.
+const (
+	PreValidate    = registry.PreValidate
+	Setup          = registry.Setup
+	Backfill       = registry.Backfill
+	SyncSchema     = registry.SyncSchema
+	PostSyncUpdate = registry.PostSyncUpdate
+	Swap           = registry.Swap
+	CleanUp        = registry.CleanUp
+)
+
+// Hooks are called between the steps of a run.
+type Hooks = stages.Hooks
+
+// Progress is how far a backfill is.
+type Progress = stages.Progress
+
+// Options say what to repack and how. The zero value of a field stands for its
+// default.
+type Options struct {
+	// Table is written as SQL writes it, quotes included; a bare name is
+	// looked up in the role's own search_path. Status may go without.
+	Table string
+	// Strategy is ChangeLog (default) or DirectTrigger. A job keeps the
+	// strategy it was begun with.
+	Strategy string
+	// Until is the last stage to run; default CleanUp.
+	Until Stage
+	// BatchSize is about how many rows make a chunk or a replay batch; by
+	// default they are sized by the time they take.
+	BatchSize int
+	// KeepOld leaves the old table behind at clean_up.
+	KeepOld bool
+	// Jobs is how many connections copy, or build indexes, at the same time;
+	// default: the processors of this machine, at most 4.
+	Jobs int
+	// LockTimeout bounds all lock waits of one transaction together; it is
+	// kept below the server's deadlock_timeout. Default 500ms.
+	LockTimeout time.Duration
+	// LockRetries is how often locks are tried for again; default 20,
+	// negative: never.
+	LockRetries int
+	// MaxSnapshotWait bounds the wait for transactions with older snapshots
+	// before the swap; default one minute.
+	MaxSnapshotWait time.Duration
+	// ShadowSchema names a schema that an administrator has prepared for the
+	// shadow; the old table goes to the one of that name with "_old" behind
+	// it. By default both are created for the job.
+	ShadowSchema string
+	// RegistrySchema is where jobs are remembered; default "repack_registry".
+	RegistrySchema string
+	// Logger receives progress; nil discards.
+	Logger *slog.Logger
+	Hooks  Hooks
+}
+
+// maxDefaultJobs keeps the default modest: the server has other work.
+const maxDefaultJobs = 4
+
+func (o Options) withDefaults() (Options, error) {
+	set(&o.Strategy, ChangeLog)
+	set(&o.Until, CleanUp)
+	set(&o.Jobs, min(runtime.NumCPU(), maxDefaultJobs))
+	set(&o.LockTimeout, DefaultLockTimeout)
+	set(&o.LockRetries, DefaultLockRetries)
+	set(&o.MaxSnapshotWait, DefaultMaxSnapshotWait)
+	set(&o.RegistrySchema, DefaultRegistrySchema)
+	set(&o.Logger, slog.New(slog.DiscardHandler))
+	if _, err := strategy.New(o.Strategy); err != nil {
+		return o, &UsageError{err}
+	}
+	if _, err := registry.ParseStage(string(o.Until)); err != nil {
+		return o, &UsageError{err}
+	}
+	if o.Jobs < 0 || o.BatchSize < 0 || o.LockTimeout < 0 || o.MaxSnapshotWait < 0 {
+		return o, &UsageError{fmt.Errorf("jobs, batch size, lock timeout and snapshot wait cannot be negative")}
+	}
+	o.LockRetries = max(o.LockRetries, 0)
+	return o, nil
+}
+
+func set[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}

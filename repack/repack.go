@@ -1,0 +1,226 @@
+package repack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/repack-go/repack/internal/catalog"
+	"github.com/repack-go/repack/internal/lock"
+	"github.com/repack-go/repack/internal/session"
+	"github.com/repack-go/repack/migrations"
+	"github.com/repack-go/repack/registry"
+	"github.com/repack-go/repack/stages"
+	"github.com/repack-go/repack/strategy"
+)
+
+// Repack works on one table of one database. Its methods open connections of
+// their own and close them again.
+type Repack struct {
+	config   *pgx.ConnConfig
+	options  Options
+	registry *registry.Registry
+}
+
+// New checks the options; it does not connect. It returns *UsageError.
+func New(config *pgx.ConnConfig, options Options) (*Repack, error) {
+	options, err := options.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	return &Repack{config: config, options: options, registry: registry.New(options.RegistrySchema)}, nil
+}
+
+// Run takes the table through its stages up to Options.Until, from where its
+// job stands or from the beginning. After an error it may be called again,
+// except that *RefusedError and *DriftError ask for something to be done first.
+//
+// Locks on the table: see the package stages; none is waited for longer than
+// Options.LockTimeout.
+func (r *Repack) Run(ctx context.Context) error {
+	return r.hold(ctx, func(ctx context.Context, e *stages.Env) error {
+		if e.Job != nil && e.Job.State == registry.Reverting {
+			return fmt.Errorf("the job of %s is being reverted: go on with repack revert", e.Source.Name)
+		}
+		if e.Job == nil {
+			if err := stages.Run(ctx, e, registry.PreValidate); err != nil || r.options.Until == PreValidate {
+				return err
+			}
+			// Not before: a refusal leaves no trace.
+			if err := r.migrate(ctx); err != nil {
+				return err
+			}
+		}
+		return stages.Run(ctx, e, r.options.Until)
+	})
+}
+
+// Revert puts the old table back, with every write made since the swap, and
+// ends the job. It returns ErrNoJob or ErrNotSwapped where there is nothing to
+// revert; after any other error it may be called again.
+func (r *Repack) Revert(ctx context.Context) error { return r.undo(ctx, stages.Revert) }
+
+// Reset removes every artefact of a job before the swap. It returns ErrNoJob or
+// ErrSwapped where there is nothing to reset; after any other error it may be
+// called again.
+func (r *Repack) Reset(ctx context.Context) error { return r.undo(ctx, stages.Reset) }
+
+func (r *Repack) undo(ctx context.Context, inverse func(context.Context, *stages.Env) error) error {
+	return r.hold(ctx, func(ctx context.Context, e *stages.Env) error {
+		if e.Job == nil {
+			return fmt.Errorf("%s: %w", r.options.Table, ErrNoJob)
+		}
+		return inverse(ctx, e)
+	})
+}
+
+// releasing is how long giving the job back may take after a cancelled run.
+const releasing = 5 * time.Second
+
+// hold makes this process the only one to work on the table, and runs work.
+func (r *Repack) hold(ctx context.Context, work func(context.Context, *stages.Env) error) (err error) {
+	if r.options.Table == "" {
+		return &UsageError{errors.New("no table given")}
+	}
+	oid, name, err := resolve(ctx, r.config, r.options.Table)
+	if err != nil {
+		return err
+	}
+	conn, err := session.Connect(ctx, r.config)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	job, err := r.lock(ctx, conn, oid, name)
+	if err != nil {
+		return err
+	}
+	e, closePool, err := r.env(ctx)
+	if err != nil {
+		return err
+	}
+	defer closePool()
+	if job == nil {
+		if err := r.describe(ctx, e, oid, name); err != nil {
+			return err
+		}
+	} else if err := r.claim(ctx, conn, e, job); err != nil {
+		return err
+	}
+	defer func() {
+		if e.Job == nil {
+			return
+		}
+		releaseCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releasing)
+		defer cancel()
+		err = errors.Join(err, r.registry.Release(releaseCtx, conn, e.Job.ID, e.Runner.Claim))
+	}()
+	return work(ctx, e)
+}
+
+// lock takes the advisory lock of the table's job, or where there is none of
+// the table, and returns the job as it is under the lock.
+func (r *Repack) lock(ctx context.Context, conn *pgx.Conn, oid uint32, name catalog.Name) (*registry.Job, error) {
+	for {
+		seen, err := r.find(ctx, conn, oid, name)
+		if err != nil {
+			return nil, err
+		}
+		key := oid
+		if seen != nil {
+			key = seen.Source
+		}
+		if err := registry.TryLock(ctx, conn, key, name.String()); err != nil {
+			return nil, err
+		}
+		job, err := r.find(ctx, conn, oid, name)
+		if err != nil {
+			return nil, err
+		}
+		if job == nil && seen == nil || job != nil && job.Source == key {
+			return job, nil
+		}
+		// Another process began or ended a job between the look and the lock.
+		if err := registry.Unlock(ctx, conn, key); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// find returns the unfinished job, or nil. It creates no registry, but upgrades
+// one that is there.
+func (r *Repack) find(ctx context.Context, conn *pgx.Conn, oid uint32, name catalog.Name) (*registry.Job, error) {
+	exists, err := r.registry.Exists(ctx, conn)
+	if err != nil || !exists {
+		return nil, err
+	}
+	if err := r.migrate(ctx); err != nil {
+		return nil, err
+	}
+	job, err := r.registry.Find(ctx, conn, oid, name)
+	if errors.Is(err, registry.ErrNotFound) {
+		return nil, nil
+	}
+	return job, err
+}
+
+// migrate brings the registry up to date on a connection of its own.
+func (r *Repack) migrate(ctx context.Context) error {
+	conn, err := session.Connect(ctx, r.config)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	return migrations.Apply(ctx, conn, r.options.RegistrySchema)
+}
+
+// spareConns are for what is done beside the workers.
+const spareConns = 2
+
+func (r *Repack) env(ctx context.Context) (*stages.Env, func(), error) {
+	pool, err := session.Pool(ctx, r.config, r.options.Jobs+spareConns)
+	if err != nil {
+		return nil, nil, err
+	}
+	chosen, err := strategy.New(r.options.Strategy)
+	if err != nil {
+		pool.Close()
+		return nil, nil, err
+	}
+	o := r.options
+	return &stages.Env{
+		Pool: pool, Registry: r.registry, Runner: registry.NewRunner(), Log: o.Logger, Hooks: o.Hooks,
+		Locks:    lock.Policy{Timeout: o.LockTimeout, Retries: o.LockRetries, Log: o.Logger},
+		Strategy: chosen, ShadowSchema: o.ShadowSchema, KeepOld: o.KeepOld,
+		Jobs: o.Jobs, BatchSize: o.BatchSize, SnapshotWait: o.MaxSnapshotWait,
+	}, pool.Close, nil
+}
+
+// describe reads a table that has no job yet.
+func (r *Repack) describe(ctx context.Context, e *stages.Env, oid uint32, name catalog.Name) (err error) {
+	if oid == 0 {
+		return &stages.RefusedError{Table: name, Reasons: []stages.Reason{{
+			Why: "there is no such table", Remedy: "a bare name is looked up in the role's search_path",
+		}}}
+	}
+	e.Source, err = catalog.Read(ctx, e.Pool, oid)
+	return err
+}
+
+// claim takes the job over from a process that is gone.
+func (r *Repack) claim(ctx context.Context, conn *pgx.Conn, e *stages.Env, job *registry.Job) error {
+	if err := r.registry.Claim(ctx, conn, job, e.Runner); err != nil {
+		return err
+	}
+	job, err := r.registry.Get(ctx, conn, job.ID)
+	if err != nil {
+		return err
+	}
+	if job.Strategy != r.options.Strategy {
+		r.options.Logger.Debug("job keeps the strategy it was begun with", "job", job.ID, "strategy", job.Strategy)
+	}
+	return e.Open(ctx, job)
+}

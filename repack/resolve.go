@@ -1,0 +1,47 @@
+package repack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgerrcode"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/repack-go/repack/internal/catalog"
+	"github.com/repack-go/repack/internal/session"
+)
+
+// resolveSQL runs with the role's own search_path, as nothing else does. A name
+// that no table bears is still a name, for jobs whose table is gone.
+const resolveSQL = `
+SELECT    coalesce(c.oid, 0),
+          coalesce(n.nspname, CASE WHEN pg_catalog.cardinality(i.parts) OPERATOR(pg_catalog.>) 1
+                                   THEN i.parts[1] ELSE pg_catalog.current_schema() END, ''),
+          coalesce(c.relname, i.parts[pg_catalog.cardinality(i.parts)])
+FROM      (SELECT pg_catalog.parse_ident($1) AS parts) i
+LEFT JOIN pg_catalog.pg_class c     ON c.oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass($1)
+LEFT JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace`
+
+// resolve finds the table that name means to the role; oid is zero where there
+// is none.
+func resolve(ctx context.Context, config *pgx.ConnConfig, table string) (oid uint32, name catalog.Name, err error) {
+	config = config.Copy()
+	config.RuntimeParams["application_name"] = session.ApplicationName()
+	conn, err := pgx.ConnectConfig(ctx, config)
+	if err != nil {
+		return 0, name, fmt.Errorf("connect: %w", err)
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	err = conn.QueryRow(ctx, resolveSQL, table).Scan(&oid, &name.Schema, &name.Name)
+	var pgErr *pgconn.PgError
+	if errors.As(err, &pgErr) && (pgErr.Code == pgerrcode.InvalidParameterValue || pgErr.Code == pgerrcode.InvalidName ||
+		pgErr.Code == pgerrcode.SyntaxError) {
+		return 0, name, &UsageError{fmt.Errorf("table name %q is not written as SQL writes it: %w", table, err)}
+	}
+	if err != nil {
+		return 0, name, fmt.Errorf("look up table %s: %w", table, err)
+	}
+	return oid, name, nil
+}

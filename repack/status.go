@@ -1,0 +1,169 @@
+package repack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/repack-go/repack/internal/catalog"
+	"github.com/repack-go/repack/internal/session"
+	"github.com/repack-go/repack/migrations"
+	"github.com/repack-go/repack/registry"
+)
+
+// Status is where the latest job of a table stands.
+type Status struct {
+	Job      int64  `json:"job"`
+	Table    string `json:"table"` // as SQL writes it
+	Schema   string `json:"schema"`
+	Name     string `json:"name"`
+	Strategy string `json:"strategy"`
+	// Stage is the latest stage begun, StageDone whether it is complete.
+	Stage     Stage `json:"stage"`
+	StageDone bool  `json:"stage_done"`
+	// State is running, stopped, failed, reverting, done, reverted or reset.
+	State      string `json:"state"`
+	Swapped    bool   `json:"swapped"`
+	RowsCopied int64  `json:"rows_copied"`
+	RowsTotal  int64  `json:"rows_total"` // an estimate
+	// PendingChanges counts the rows of the change log.
+	PendingChanges int64    `json:"pending_changes"`
+	Rate           float64  `json:"rate"`        // rows a second
+	ETASeconds     *float64 `json:"eta_seconds"` // of the backfill
+	LastError      *string  `json:"last_error"`
+	Runner         *Runner  `json:"runner"` // nil when nobody works on it
+
+	StartedAt  time.Time  `json:"started_at"`
+	UpdatedAt  time.Time  `json:"updated_at"`
+	FinishedAt *time.Time `json:"finished_at"`
+}
+
+// Runner is the process that works on a job.
+type Runner struct {
+	Host  string    `json:"host"`
+	PID   int32     `json:"pid"`
+	Since time.Time `json:"since"`
+}
+
+// Status returns the latest job of every table, or of Options.Table alone. In a
+// database without a registry it is empty. It creates nothing and takes no lock
+// on any table of the application.
+func (r *Repack) Status(ctx context.Context) ([]Status, error) {
+	conn, err := session.Connect(ctx, r.config)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	list := []Status{}
+	exists, err := r.registry.Exists(ctx, conn)
+	if err != nil || !exists {
+		return list, err
+	}
+	if err := migrations.Check(ctx, conn, r.options.RegistrySchema); err != nil {
+		return nil, err
+	}
+	jobs, err := r.registry.List(ctx, conn)
+	if err != nil {
+		return nil, err
+	}
+	wanted := func(*registry.Job) bool { return true }
+	if r.options.Table != "" {
+		_, name, err := resolve(ctx, r.config, r.options.Table)
+		if err != nil {
+			return nil, err
+		}
+		wanted = func(j *registry.Job) bool { return j.Table() == name }
+	}
+	for _, job := range jobs {
+		if !wanted(job) {
+			continue
+		}
+		s, err := r.status(ctx, conn, job)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, s)
+	}
+	return list, nil
+}
+
+func (r *Repack) status(ctx context.Context, conn *pgx.Conn, job *registry.Job) (Status, error) {
+	s := Status{
+		Job: job.ID, Table: job.Table().String(), Schema: job.TableSchema, Name: job.TableName,
+		Strategy: job.Strategy, Stage: job.Stage, StageDone: job.StageDone, Swapped: job.Swapped(),
+		LastError: job.Error, StartedAt: job.CreatedAt, UpdatedAt: job.UpdatedAt, FinishedAt: job.FinishedAt,
+	}
+	copied, err := r.registry.Copied(ctx, conn, job.ID)
+	if err != nil {
+		return s, err
+	}
+	s.RowsCopied, s.Rate, s.RowsTotal = copied.Rows, copied.Rate, copied.Rows
+	if job.Blocks != nil && copied.Blocks < *job.Blocks {
+		s.extrapolate(job, copied)
+	}
+	held, err := registry.Held(ctx, conn, job.Source)
+	if err != nil {
+		return s, err
+	}
+	if held && job.RunnerHost != nil && job.RunnerPID != nil && job.RunnerSince != nil {
+		s.Runner = &Runner{Host: *job.RunnerHost, PID: *job.RunnerPID, Since: *job.RunnerSince}
+	}
+	s.State = state(job, s.Runner != nil)
+	if job.FinishedAt == nil {
+		s.PendingChanges, err = pending(ctx, conn, job)
+	}
+	return s, err
+}
+
+// extrapolate estimates what is left of the backfill by blocks: unlike a count
+// of rows from old statistics, they cannot mislead.
+func (s *Status) extrapolate(job *registry.Job, copied registry.Copied) {
+	s.RowsTotal = *job.RowEstimate
+	if copied.Blocks > 0 {
+		s.RowsTotal = copied.Rows * *job.Blocks / copied.Blocks
+	}
+	if copied.Rate > 0 && job.Stage == Backfill {
+		eta := float64(s.RowsTotal-copied.Rows) / copied.Rate
+		s.ETASeconds = &eta
+	}
+}
+
+func state(job *registry.Job, running bool) string {
+	switch {
+	case job.State != registry.Active && job.State != registry.Reverting:
+		return string(job.State)
+	case running:
+		return "running"
+	case job.State == registry.Reverting:
+		return string(job.State)
+	case job.Error != nil:
+		return "failed"
+	default:
+		return "stopped"
+	}
+}
+
+const pendingSQL = `SELECT count(*) FROM %s`
+
+// pending counts the change log, which may just have been dropped.
+func pending(ctx context.Context, conn *pgx.Conn, job *registry.Job) (n int64, err error) {
+	log := catalog.Name{Schema: job.ShadowSchema, Name: job.ChangeLog}
+	var there bool
+	if err := conn.QueryRow(ctx, `SELECT to_regclass($1) IS NOT NULL`, log.String()).Scan(&there); err != nil {
+		return 0, fmt.Errorf("look up change log of job %d: %w", job.ID, err)
+	}
+	if !there {
+		return 0, nil
+	}
+	err = conn.QueryRow(ctx, fmt.Sprintf(pendingSQL, log)).Scan(&n)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("count pending changes of job %d: %w", job.ID, err)
+	}
+	return n, nil
+}
