@@ -1,0 +1,35 @@
+# Works on a fresh Debian or Ubuntu with Go and make: what else is needed is
+# installed by .ci/, as root or through sudo.
+GO ?= go
+DEMO_ARGS ?=
+MAJORS ?= 14 16 17 18
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## build bin/repack
+	$(GO) build -o bin/repack ./cmd/repack
+
+.PHONY: test
+test: ## vet, check the format and run every test, installing PostgreSQL and gcc if missing
+	.ci/install-postgres >/dev/null
+	$(GO) vet ./...
+	.ci/check-format
+	race=$$(.ci/race-flag) && CGO_ENABLED=$${race:+1} $(GO) test $$race -timeout=20m ./...
+
+.PHONY: test-majors
+test-majors: ## run the whole-run scenarios on other PostgreSQL versions: MAJORS="14 18"
+	.ci/test-majors $(MAJORS)
+
+.PHONY: demo
+demo: ## show a repack on a throwaway server, installing PostgreSQL if missing: DEMO_ARGS="..."
+	.ci/install-postgres >/dev/null
+	$(GO) run ./cmd/repack demo $(DEMO_ARGS)
+
+.PHONY: clean
+clean: ## remove what build made
+	rm -rf bin
