@@ -1,0 +1,140 @@
+// Package tests runs whole repacks against a real server, and judges them by
+// what PostgreSQL says, not by the code under test.
+package tests
+
+import (
+	"context"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/repack-go/repack/internal/pgtest"
+	"github.com/repack-go/repack/repack"
+)
+
+func TestMain(m *testing.M) { pgtest.Main(m) }
+
+var strategies = []string{repack.ChangeLog, repack.DirectTrigger}
+
+// eachStrategy runs a test once a strategy, in parallel, on databases of their own.
+func eachStrategy(t *testing.T, test func(t *testing.T, db *pgtest.Database, strategy string)) {
+	t.Helper()
+	for _, strategy := range strategies {
+		t.Run(strategy, func(t *testing.T) {
+			t.Parallel()
+			test(t, pgtest.New(t), strategy)
+		})
+	}
+}
+
+// options are those of an impatient user: what is held up is held up by the
+// test, on purpose.
+func options(t *testing.T, table, strategy string) repack.Options {
+	return repack.Options{
+		Table: table, Strategy: strategy, Jobs: 2,
+		LockTimeout: 300 * time.Millisecond, LockRetries: 5, MaxSnapshotWait: 20 * time.Second,
+		Logger: slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelDebug})),
+	}
+}
+
+type testWriter struct{ t *testing.T }
+
+func (w testWriter) Write(p []byte) (int, error) {
+	w.t.Log(string(p))
+	return len(p), nil
+}
+
+func newRepack(t *testing.T, db *pgtest.Database, o repack.Options) *repack.Repack {
+	t.Helper()
+	r, err := repack.New(db.Config(t), o)
+	if err != nil {
+		t.Fatalf("new repack: %v", err)
+	}
+	return r
+}
+
+// run repacks to the end of o.Until and fails the test if that fails.
+func run(t *testing.T, db *pgtest.Database, o repack.Options) {
+	t.Helper()
+	if err := newRepack(t, db, o).Run(testContext(t)); err != nil {
+		t.Fatalf("run: %v", err)
+	}
+}
+
+// runUntil is run with another last stage.
+func runUntil(t *testing.T, db *pgtest.Database, o repack.Options, until repack.Stage) {
+	t.Helper()
+	o.Until = until
+	run(t, db, o)
+}
+
+// startRun runs in the background; the channel yields what Run returned.
+func startRun(t *testing.T, db *pgtest.Database, o repack.Options) <-chan error {
+	t.Helper()
+	r := newRepack(t, db, o)
+	ctx := testContext(t)
+	done := make(chan error, 1)
+	go func() { done <- r.Run(ctx) }()
+	return done
+}
+
+// await waits for what startRun has started.
+func await(t *testing.T, done <-chan error) error {
+	t.Helper()
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(2 * time.Minute):
+		t.Fatal("run did not end")
+		return nil
+	}
+}
+
+func testContext(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func begin(t *testing.T, conn *pgx.Conn, isolation pgx.TxIsoLevel) pgx.Tx {
+	t.Helper()
+	tx, err := conn.BeginTx(testContext(t), pgx.TxOptions{IsoLevel: isolation})
+	if err != nil {
+		t.Fatalf("begin: %v", err)
+	}
+	return tx
+}
+
+type execer interface {
+	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
+}
+
+func mustExec(t *testing.T, conn execer, sql string, args ...any) {
+	t.Helper()
+	if _, err := conn.Exec(testContext(t), sql, args...); err != nil {
+		t.Fatalf("%s: %v", sql, err)
+	}
+}
+
+func commit(t *testing.T, tx pgx.Tx) {
+	t.Helper()
+	if err := tx.Commit(testContext(t)); err != nil {
+		t.Fatalf("commit: %v", err)
+	}
+}
+
+// atStep calls do once, when the run has done the step of that name.
+func atStep(o repack.Options, step string, do func()) repack.Options {
+	called := false
+	o.Hooks.AfterStep = func(_ context.Context, name string) error {
+		if name == step && !called {
+			called = true
+			do()
+		}
+		return nil
+	}
+	return o
+}
