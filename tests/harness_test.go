@@ -5,6 +5,7 @@ package tests
 import (
 	"context"
 	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
@@ -43,7 +44,7 @@ func options(t *testing.T, table, strategy string) repack.Options {
 type testWriter struct{ t *testing.T }
 
 func (w testWriter) Write(p []byte) (int, error) {
-	w.t.Log(string(p))
+	w.t.Log(strings.TrimSpace(string(p)))
 	return len(p), nil
 }
 

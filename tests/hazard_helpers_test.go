@@ -1,0 +1,212 @@
+package tests
+
+import (
+	"context"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/repack-go/repack/internal/pgtest"
+	"github.com/repack-go/repack/repack"
+)
+
+// twins runs DDL once in schema app, which the tool works on, and once in
+// schema control, which it never sees: @ stands for the schema and its dot.
+func twins(t *testing.T, db *pgtest.Database, ddl string) {
+	t.Helper()
+	db.Exec(t, `CREATE SCHEMA IF NOT EXISTS app; CREATE SCHEMA IF NOT EXISTS control`)
+	both(t, db.Pool, ddl)
+}
+
+// both runs one statement on app, then on control. It is what the application
+// does, so it must not fail.
+func both(t *testing.T, conn execer, statements ...string) {
+	t.Helper()
+	for _, sql := range statements {
+		for _, schema := range []string{"app.", "control."} {
+			mustExec(t, conn, strings.ReplaceAll(sql, "@", schema))
+		}
+	}
+}
+
+// bothIn runs statements in one transaction of that isolation level.
+func bothIn(t *testing.T, db *pgtest.Database, isolation pgx.TxIsoLevel, statements ...string) {
+	t.Helper()
+	tx := begin(t, db.Connect(t), isolation)
+	both(t, tx, statements...)
+	commit(t, tx)
+}
+
+// alike compares tables of app with their twins.
+func alike(t *testing.T, db *pgtest.Database, tables ...string) {
+	t.Helper()
+	for _, table := range tables {
+		db.EqualTables(t, "app."+table, "control."+table)
+	}
+}
+
+// itemsSQL is a table of enough blocks for several chunks: about 20 rows each.
+const itemsSQL = `
+CREATE TABLE @items (
+    id    bigint PRIMARY KEY,
+    email text   NOT NULL,
+    note  text   NOT NULL,
+    CONSTRAINT items_email_key UNIQUE (email)
+);
+INSERT INTO @items SELECT i, 'mail ' || i, repeat('n', 350) FROM generate_series(1, 200) AS i`
+
+// givenItems makes app.items and its control; the options copy it in chunks of
+// a block.
+func givenItems(t *testing.T, db *pgtest.Database, strategy string) repack.Options {
+	t.Helper()
+	twins(t, db, itemsSQL)
+	o := options(t, "app.items", strategy)
+	o.BatchSize = 1
+	return o
+}
+
+// shadowItems is the shadow of app.items in a database's first job.
+const shadowItems = "repack_job_1.items"
+
+// stillSnapshot begins a transaction and takes its snapshot, touching no table
+// of the application.
+func stillSnapshot(t *testing.T, db *pgtest.Database, isolation pgx.TxIsoLevel) pgx.Tx {
+	t.Helper()
+	tx := begin(t, db.Connect(t), isolation)
+	mustExec(t, tx, `SELECT 1`)
+	return tx
+}
+
+// pid is the backend of a transaction.
+func pid(tx pgx.Tx) uint32 { return tx.Conn().PgConn().PID() }
+
+// halt is a place where a run in the background stands still until the test has
+// done its part.
+type halt struct {
+	reached, resume chan struct{}
+	once            sync.Once
+}
+
+func newHalt(t *testing.T) *halt {
+	h := &halt{reached: make(chan struct{}), resume: make(chan struct{})}
+	t.Cleanup(h.release) // a test that failed must not keep the run
+	return h
+}
+
+// stop is called by the run, the first time only.
+func (h *halt) stop() {
+	h.once.Do(func() {
+		close(h.reached)
+		<-h.resume
+	})
+}
+
+// await returns when the run stands still; the test fails if it ends before.
+func (h *halt) await(t *testing.T, done <-chan error) {
+	t.Helper()
+	select {
+	case <-h.reached:
+	case err := <-done:
+		t.Fatalf("run ended before the place where it was to halt: %v", err)
+	}
+}
+
+func (h *halt) release() {
+	select {
+	case <-h.resume:
+	default:
+		close(h.resume)
+	}
+}
+
+// haltAtStep makes a run stand still at a step.
+func haltAtStep(t *testing.T, o *repack.Options, step string) *halt {
+	h := newHalt(t)
+	o.Hooks.AfterStep = func(_ context.Context, name string) error {
+		if name == step {
+			h.stop()
+		}
+		return nil
+	}
+	return h
+}
+
+// haltAtChunk makes a run of one worker stand still after its first chunk.
+func haltAtChunk(t *testing.T, o *repack.Options) *halt {
+	h := newHalt(t)
+	o.Jobs = 1
+	o.Hooks.AfterChunk = func(context.Context, repack.Progress) error {
+		h.stop()
+		return nil
+	}
+	return h
+}
+
+// atStages calls do before the stage.
+func beforeStage(o repack.Options, stage repack.Stage, do func()) repack.Options {
+	called := false
+	o.Hooks.BeforeStage = func(_ context.Context, s repack.Stage) error {
+		if s == stage && !called {
+			called = true
+			do()
+		}
+		return nil
+	}
+	return o
+}
+
+// startExec sends a statement that may have to wait.
+func startExec(t *testing.T, conn execer, sql string) <-chan error {
+	t.Helper()
+	done := make(chan error, 1)
+	ctx := testContext(t)
+	go func() {
+		_, err := conn.Exec(ctx, sql)
+		done <- err
+	}()
+	return done
+}
+
+// blockedOrDone returns when the statement behind done has ended or waits for a
+// session; blocked tells which. A result stays in done.
+func blockedOrDone(t *testing.T, db *pgtest.Database, done chan error, waiter uint32) (blocked bool) {
+	t.Helper()
+	pgtest.WaitFor(t, func() bool {
+		select {
+		case err := <-done:
+			done <- err
+			return true
+		default:
+		}
+		blocked = pgtest.Query[bool](t, db.Pool, `SELECT cardinality(pg_blocking_pids($1)) > 0`, int32(waiter))
+		return blocked
+	}, "a statement to end or to be blocked")
+	return blocked
+}
+
+// watch closes the channel it returns when the run logs a message.
+func watch(o *repack.Options, message string) <-chan struct{} {
+	seen := make(chan struct{})
+	o.Logger = slog.New(&watcher{Handler: o.Logger.Handler(), message: message, seen: seen, once: new(sync.Once)})
+	return seen
+}
+
+type watcher struct {
+	slog.Handler
+	message string
+	seen    chan struct{}
+	once    *sync.Once
+}
+
+func (w *watcher) Handle(ctx context.Context, r slog.Record) error {
+	if r.Message == w.message {
+		w.once.Do(func() { close(w.seen) })
+	}
+	return w.Handler.Handle(ctx, r)
+}
+
+// awaitingSnapshots is what a run logs when it has waited for a second.
+const awaitingSnapshots = "waiting for transactions with older snapshots"

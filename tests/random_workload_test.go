@@ -1,0 +1,222 @@
+package tests
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgerrcode"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/repack-go/repack/internal/pgtest"
+)
+
+// The model is a twin of the table, in a schema the tool never sees, to which
+// every transaction of the workload does the same. Each writer has keys of its
+// own, so that no statement's effect depends on when the others commit.
+const workloadSQL = `
+CREATE SCHEMA model;
+CREATE SCHEMA app;
+CREATE TABLE app.parent (id bigint PRIMARY KEY);
+INSERT INTO app.parent SELECT generate_series(1, 50);
+CREATE TABLE app.t (
+    id     bigint PRIMARY KEY,
+    owner  int    NOT NULL,
+    email  text   UNIQUE,
+    pos    int    NOT NULL,
+    note   text,
+    parent bigint REFERENCES app.parent ON DELETE SET NULL,
+    up     bigint REFERENCES app.t ON UPDATE CASCADE ON DELETE SET NULL,
+    lower  text GENERATED ALWAYS AS (lower(note)) STORED,
+    UNIQUE (owner, pos) DEFERRABLE INITIALLY IMMEDIATE
+);
+CREATE INDEX ON app.t (note) WHERE pos % 2 = 0;
+INSERT INTO app.t (id, owner, email, pos, note, parent)
+SELECT g, g % {writers}, 'e' || g, g, repeat('n', g::int % 100), 1 + g % 50 FROM generate_series(1, {rows}) g;
+CREATE TABLE model.t (LIKE app.t INCLUDING ALL);
+INSERT INTO model.t (id, owner, email, pos, note, parent) SELECT id, owner, email, pos, note, parent FROM app.t;
+CREATE TABLE app.child (id bigserial PRIMARY KEY, t bigint NOT NULL REFERENCES app.t ON DELETE CASCADE ON UPDATE CASCADE);
+INSERT INTO app.child (t) SELECT id FROM app.t WHERE id % 10 = 0;
+CREATE TABLE model.child (id bigint PRIMARY KEY, t bigint NOT NULL REFERENCES model.t ON DELETE CASCADE ON UPDATE CASCADE);
+INSERT INTO model.child SELECT * FROM app.child;
+ALTER TABLE model.t ADD FOREIGN KEY (up) REFERENCES model.t ON UPDATE CASCADE ON DELETE SET NULL;`
+
+// operations are what a transaction is made of; $1 is the writer, $2 a random number.
+var operations = []string{
+	`INSERT INTO {schema}.t (id, owner, email, pos, note) VALUES (1000000 * ($1::int + 1) + $2::int, $1, 'i' || $1::int || '/' || $2::int, 1000000 + $2::int, 'in')
+	 ON CONFLICT (id) DO UPDATE SET note = 'upserted', pos = EXCLUDED.pos`,
+	`INSERT INTO {schema}.t (id, owner, pos, note)
+	 SELECT 5000000000 + 1000000 * ($1::int + 1) + $2::int * 10 + g, $1, 2000000 + $2::int * 10 + g, 'bulk' FROM generate_series(1, 9) g
+	 ON CONFLICT (id) DO NOTHING`,
+	`UPDATE {schema}.t SET note = 'U' || $2::int WHERE owner = $1 AND id = $1::int + {writers} * ($2::int % 400)`,
+	`UPDATE {schema}.t SET note = note || 'x' WHERE owner = $1 AND pos BETWEEN $2::int AND $2::int + 60`,
+	`DELETE FROM {schema}.t WHERE owner = $1 AND id = $1::int + {writers} * ($2::int % 900)`,
+	`DELETE FROM {schema}.t WHERE owner = $1 AND id BETWEEN 5000000000 + 1000000 * ($1::int + 1) + $2::int * 10 - 90
+	 AND 5000000000 + 1000000 * ($1::int + 1) + $2::int * 10`,
+	`UPDATE {schema}.t SET pos = $2::int + mod(pos - $2::int + {writers}, 64) WHERE owner = $1 AND pos BETWEEN $2::int AND $2::int + 63`,
+	`UPDATE {schema}.t a SET pos = b.pos FROM {schema}.t b WHERE a.owner = $1 AND b.owner = $1
+	 AND (a.id, b.id) IN (SELECT m.id, n.id FROM (SELECT min(id) AS id FROM {schema}.t WHERE owner = $1 AND id > $2::int) m,
+	                             (SELECT max(id) AS id FROM {schema}.t WHERE owner = $1) n WHERE m.id <> n.id
+	                      UNION ALL
+	                      SELECT n.id, m.id FROM (SELECT min(id) AS id FROM {schema}.t WHERE owner = $1 AND id > $2::int) m,
+	                             (SELECT max(id) AS id FROM {schema}.t WHERE owner = $1) n WHERE m.id <> n.id)`,
+	`WITH gone AS (UPDATE {schema}.t SET email = NULL WHERE owner = $1 AND id = $1::int + {writers} * ($2::int % 700) RETURNING id)
+	 SELECT count(*) FROM gone`,
+	`UPDATE {schema}.t SET email = 'e' || id || '/' || $2::int WHERE owner = $1 AND email IS NULL`,
+	`UPDATE {schema}.t SET id = id + 7000000000 WHERE owner = $1 AND id = $1::int + {writers} * ($2::int % 900)`,
+	`UPDATE {schema}.t SET up = (SELECT max(id) FROM {schema}.t WHERE owner = $1) WHERE owner = $1 AND id = $1::int + {writers} * ($2::int % 300)`,
+	`WITH d AS (DELETE FROM {schema}.t WHERE owner = $1 AND id = $1::int + {writers} * ($2::int % 900) AND id NOT IN (SELECT t FROM {schema}.child)
+	            AND NOT EXISTS (SELECT FROM {schema}.t x WHERE x.up = t.id) RETURNING *)
+	 INSERT INTO {schema}.t (id, owner, email, pos, note) SELECT id, owner, email, pos, 'again' FROM d`,
+}
+
+const (
+	writers      = 4
+	workloadRows = 20000
+)
+
+func fill(sql, schema string) string {
+	return strings.NewReplacer("{schema}", schema, "{writers}", strconv.Itoa(writers), "{rows}", strconv.Itoa(workloadRows)).Replace(sql)
+}
+
+// workload is a set of writers and what they have seen.
+type workload struct {
+	db           *pgtest.Database
+	stop         chan struct{}
+	group        sync.WaitGroup
+	transactions atomic.Int64
+	retries      atomic.Int64
+	longest      atomic.Int64 // nanoseconds
+	mu           sync.Mutex
+	failures     []error
+}
+
+func startWorkload(t *testing.T, db *pgtest.Database, seed uint64) *workload {
+	w := &workload{db: db, stop: make(chan struct{})}
+	for n := range writers {
+		conn := db.Connect(t)
+		random := rand.New(rand.NewPCG(seed, uint64(n)))
+		w.group.Go(func() {
+			for {
+				select {
+				case <-w.stop:
+					return
+				default:
+				}
+				if err := w.transaction(conn, n, random); err != nil {
+					w.mu.Lock()
+					w.failures = append(w.failures, err)
+					w.mu.Unlock()
+					return
+				}
+			}
+		})
+	}
+	return w
+}
+
+// end stops the writers and fails the test for every error the application
+// would not have had alone.
+func (w *workload) end(t *testing.T) {
+	t.Helper()
+	close(w.stop)
+	w.group.Wait()
+	for _, err := range w.failures {
+		t.Errorf("the application noticed: %v", err)
+	}
+	t.Logf("%d transactions, %d serialization retries, longest statement %s",
+		w.transactions.Load(), w.retries.Load(), time.Duration(w.longest.Load()))
+}
+
+var isolations = []pgx.TxIsoLevel{pgx.ReadCommitted, pgx.ReadCommitted, pgx.RepeatableRead, pgx.Serializable}
+
+// transaction does one to four operations, to table and model alike, a third
+// of them in a savepoint that is rolled back, and sometimes rolls back all.
+func (w *workload) transaction(conn *pgx.Conn, writer int, random *rand.Rand) error {
+	ctx := context.Background()
+	isolation := isolations[random.IntN(len(isolations))]
+	tx, err := conn.BeginTx(ctx, pgx.TxOptions{IsoLevel: isolation})
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback(ctx)
+	for range 1 + random.IntN(4) {
+		if err := w.operation(ctx, tx, writer, random); err != nil {
+			return w.retried(isolation, err)
+		}
+	}
+	if random.IntN(10) == 0 {
+		return nil
+	}
+	if err := tx.Commit(ctx); err != nil {
+		return w.retried(isolation, err)
+	}
+	w.transactions.Add(1)
+	return nil
+}
+
+// retried counts what SERIALIZABLE may answer to anybody. REPEATABLE READ may
+// not: no two writers touch the same row.
+func (w *workload) retried(isolation pgx.TxIsoLevel, err error) error {
+	var pgErr *pgconn.PgError
+	if isolation == pgx.Serializable && errors.As(err, &pgErr) && pgErr.Code == pgerrcode.SerializationFailure {
+		w.retries.Add(1)
+		return nil
+	}
+	return fmt.Errorf("%s: %w", isolation, err)
+}
+
+func (w *workload) operation(ctx context.Context, tx pgx.Tx, writer int, random *rand.Rand) error {
+	operation, number, undo := operations[random.IntN(len(operations))], random.IntN(5000), random.IntN(3) == 0
+	if undo {
+		inner, err := tx.Begin(ctx)
+		if err != nil {
+			return err
+		}
+		defer inner.Rollback(ctx)
+		tx = inner
+	}
+	for _, schema := range []string{"app", "model"} {
+		sql := fill(operation, schema)
+		began := time.Now()
+		if _, err := tx.Exec(ctx, sql, writer, number); err != nil {
+			return fmt.Errorf("%s: %w", sql, err)
+		}
+		if took := int64(time.Since(began)); took > w.longest.Load() {
+			w.longest.Store(took)
+		}
+	}
+	return nil
+}
+
+// TestRandomWorkload repacks under writers that do everything at once, and then
+// once more and back again.
+func TestRandomWorkload(t *testing.T) {
+	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+		db.Exec(t, fill(workloadSQL, ""))
+		before := db.Dump(t)
+		seed := randomSeed(t)
+		w := startWorkload(t, db, seed)
+		o := options(t, "app.t", strategy)
+		o.LockRetries, o.BatchSize = 100, 2000
+		run(t, db, o)
+		o.BatchSize = 0
+		runUntil(t, db, o, "swap")
+		if err := newRepack(t, db, o).Revert(testContext(t)); err != nil {
+			t.Fatalf("revert: %v", err)
+		}
+		w.end(t)
+		db.EqualTables(t, "app.t", "model.t")
+		if after := db.Dump(t); after != before {
+			t.Errorf("schema changed:\n%s\nwas:\n%s", after, before)
+		}
+	})
+}
