@@ -47,33 +47,17 @@ var obstacleChecks = []obstacle{
 		"is the extension the table belongs to", "ALTER EXTENSION … DROP TABLE",
 	},
 	{
-		`SELECT 'trigger ' || tgname FROM pg_trigger WHERE tgrelid = $1 AND NOT tgisinternal`,
-		"user triggers are not carried over yet", "drop it for the time of the repack",
+		`SELECT 'row-level security' WHERE row_security_active($1::oid)`,
+		"is forced on the owner, who would read a part of the rows", "run as a role with BYPASSRLS, or ALTER TABLE … NO FORCE ROW LEVEL SECURITY for the time of the repack",
 	},
 	{
-		`SELECT 'rule ' || rulename FROM pg_rewrite WHERE ev_class = $1`,
-		"rules are not carried over yet", "drop it for the time of the repack",
+		`SELECT 'publication ' || pubname FROM pg_publication WHERE puballtables AND $1::oid IS NOT NULL`,
+		"is FOR ALL TABLES and would publish the shadow's rows to subscribers", "publish the tables by name or by schema",
 	},
 	{
-		`SELECT 'row-level security' FROM pg_class WHERE oid = $1 AND (relrowsecurity OR relforcerowsecurity)
-		 UNION ALL SELECT 'policy ' || polname FROM pg_policy WHERE polrelid = $1`,
-		"row-level security is not carried over yet", "",
-	},
-	{
-		`SELECT 'publication ' || p.pubname FROM pg_publication p
-		 WHERE p.puballtables
-		 OR EXISTS (SELECT FROM pg_publication_tables t JOIN pg_class c ON c.relname = t.tablename
-		            JOIN pg_namespace n ON n.oid = c.relnamespace AND n.nspname = t.schemaname
-		            WHERE t.pubname = p.pubname AND c.oid = $1)`,
-		"membership is not carried over yet, and FOR ALL TABLES would publish the shadow", "",
-	},
-	{
-		`SELECT 'statistics object ' || stxname FROM pg_statistic_ext WHERE stxrelid = $1`,
-		"extended statistics are not carried over yet", "drop it for the time of the repack",
-	},
-	{
-		`SELECT provider FROM pg_seclabel WHERE classoid = 'pg_class'::regclass AND objoid = $1`,
-		"security labels are not carried over yet", "",
+		`SELECT 'statistics object ' || min(stxname) FROM pg_statistic_ext WHERE stxrelid = $1
+		 GROUP BY stxname HAVING count(*) > 1`,
+		"bears the name of another one in another schema", "rename one of them",
 	},
 	{
 		`SELECT conrelid::regclass::text FROM pg_constraint f JOIN pg_class c ON c.oid = f.conrelid
@@ -120,9 +104,10 @@ AND      NOT (d.classid = 'pg_attrdef'::regclass AND EXISTS (
 AND      NOT (d.classid = 'pg_trigger'::regclass AND EXISTS (
              SELECT FROM pg_trigger t WHERE t.oid = d.objid AND (t.tgisinternal OR t.tgrelid = $1)))
 AND      NOT (d.classid = 'pg_rewrite'::regclass AND EXISTS (
-             SELECT FROM pg_rewrite r WHERE r.oid = d.objid AND r.ev_class = $1))
-AND      NOT (d.classid = 'pg_policy'::regclass AND EXISTS (
-             SELECT FROM pg_policy p WHERE p.oid = d.objid AND p.polrelid = $1))
+             SELECT FROM pg_rewrite r JOIN pg_class c ON c.oid = r.ev_class
+             WHERE  r.oid = d.objid AND c.relpersistence <> 't' AND (c.relkind = 'v' OR r.rulename <> '_RETURN')))
+AND      d.classid <> 'pg_policy'::regclass
+AND      NOT (d.classid = 'pg_proc'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1)
 AND      NOT (d.classid = 'pg_statistic_ext'::regclass AND EXISTS (
              SELECT FROM pg_statistic_ext s WHERE s.oid = d.objid AND s.stxrelid = $1))
 AND      NOT (d.classid = 'pg_publication_rel'::regclass AND EXISTS (

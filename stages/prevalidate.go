@@ -75,14 +75,6 @@ func shape(t *catalog.Table) []Reason {
 			})
 		}
 	}
-	for _, g := range t.Grants {
-		if g.Grantor != t.Owner {
-			reasons = append(reasons, Reason{
-				fmt.Sprintf("grant of %s to %s by %s", g.Privilege, g.Grantee, g.Grantor),
-				"was not made by the table's owner, and only its grantor could repeat it", "have the owner grant it instead",
-			})
-		}
-	}
 	for _, s := range t.Sequences {
 		if s.Identity && s.Persistence != t.Persistence {
 			reasons = append(reasons, Reason{"sequence " + s.Name.String(), "its persistence differs from the table's", ""})
@@ -97,7 +89,7 @@ func (e *Env) missingPrivileges(ctx context.Context) ([]Reason, error) {
 	if e.ShadowSchema != "" {
 		schemas = []string{e.ShadowSchema, e.ShadowSchema + "_old"}
 	}
-	rows, err := e.Pool.Query(ctx, privilegesSQL, e.Source.OID, schemas)
+	rows, err := e.Pool.Query(ctx, privilegesSQL, e.Source.OID, schemas, e.Source.Roles())
 	if err != nil {
 		return nil, fmt.Errorf("check privileges: %w", err)
 	}
@@ -113,13 +105,12 @@ func (e *Env) missingPrivileges(ctx context.Context) ([]Reason, error) {
 }
 
 // privilegesSQL lists the statements that give the current role what it lacks:
-// to be the owner of the table and of tables that refer to it; to create in the
-// table's schema and in new or prepared ones; to refer to other tables.
+// the rights of the roles it acts for; to create in the table's schema and in new
+// or prepared ones; to refer to other tables.
 const privilegesSQL = `
-SELECT format('GRANT %I TO %I;', pg_get_userbyid(c.relowner), current_user)
-FROM   pg_class c
-WHERE  (c.oid = $1 OR c.oid IN (SELECT conrelid FROM pg_constraint WHERE contype = 'f' AND confrelid = $1))
-AND    NOT pg_has_role(c.relowner, 'USAGE')
+SELECT format('GRANT %I TO %I;', r.name, current_user)
+FROM   unnest($3::text[]) r(name)
+WHERE  NOT pg_has_role(r.name, 'USAGE')
 UNION
 SELECT format('GRANT CREATE ON DATABASE %I TO %I;', current_database(), current_user)
 WHERE  NOT has_database_privilege(current_database(), 'CREATE') AND cardinality($2::text[]) = 0

@@ -39,20 +39,23 @@ func Revert(ctx context.Context, e *Env) error {
 func (e *Env) exchangeBack(ctx context.Context) error {
 	var job *registry.Job
 	err := e.transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
-		before, err := e.lockForExchange(ctx, tx)
+		now, err := e.lockForExchange(ctx, tx, *e.Job.Shadow)
 		if err != nil {
 			return err
 		}
-		if err := e.driftSinceSwap(before); err != nil {
+		if err := e.driftSinceSwap(now); err != nil {
 			return err
 		}
-		if err := e.retire(ctx, tx, e.Job.ShadowTable()); err != nil {
+		if err := retire(ctx, tx, now, e.Job.ShadowTable()); err != nil {
 			return err
 		}
-		if err := e.install(ctx, tx, e.Job.OldTable(), e.Job.ShadowTable()); err != nil {
+		if err := e.reinstate(ctx, tx); err != nil {
 			return err
 		}
-		if err := e.parity(ctx, tx, e.Job.Source); err != nil {
+		if err := install(ctx, tx, now, e.Job.ShadowTable()); err != nil {
+			return err
+		}
+		if err := parity(ctx, tx, now, e.Job.Source); err != nil {
 			return err
 		}
 		job, err = e.update(ctx, tx, func(j *registry.Job) {
@@ -68,10 +71,21 @@ func (e *Env) exchangeBack(ctx context.Context) error {
 	return nil
 }
 
-// driftSinceSwap compares the new table with what the source was. Foreign keys
-// may still have to be validated.
+// reinstate moves the old table back into its place, with its triggers, rules
+// and statistics objects as they were.
+func (e *Env) reinstate(ctx context.Context, tx *lock.Tx) error {
+	statements := append([]string{moveSQL(e.Job.OldTable(), e.Source.Name)}, e.Source.EnableSQL()...)
+	for _, s := range e.Source.Statistics {
+		statements = append(statements, s.MoveSQL(e.Job.OldSchema, s.Name.Schema))
+	}
+	return doAll(ctx, tx, statements)
+}
+
+// driftSinceSwap compares the new table with what the source was when they
+// were exchanged. What joins it to other objects goes over to the old table as
+// it is now.
 func (e *Env) driftSinceSwap(now *catalog.Table) error {
-	changes, err := catalog.Diff(e.Source.Unvalidated(), now.Unvalidated())
+	changes, err := catalog.Diff(e.Source.WithoutLinks(), now.WithoutLinks())
 	if err != nil {
 		return err
 	}

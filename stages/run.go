@@ -95,9 +95,24 @@ func (e *Env) begin(ctx context.Context, s registry.Stage) error {
 	if e.Job.Swapped() {
 		return nil
 	}
-	if err := e.checkDrift(ctx, e.Pool); err != nil {
+	if err := e.refresh(ctx); err != nil {
 		return e.failed(ctx, err)
 	}
+	return nil
+}
+
+// refresh takes note of what has changed on the source and needs no other
+// shadow; a trigger, say, changes how writes are carried over.
+func (e *Env) refresh(ctx context.Context) error {
+	now, err := catalog.Read(ctx, e.Pool, e.Job.Source)
+	if err != nil {
+		return e.goneOr(err)
+	}
+	if err := e.drift(now); err != nil {
+		return err
+	}
+	e.Source = now
+	e.link(e.Link.Key)
 	return nil
 }
 
@@ -146,17 +161,24 @@ func (e *DriftError) Error() string {
 // checkDrift compares the source with what it was at setup.
 func (e *Env) checkDrift(ctx context.Context, q catalog.Querier) error {
 	now, err := catalog.Read(ctx, q, e.Job.Source)
-	if errors.Is(err, catalog.ErrNotFound) {
-		return &DriftError{Table: e.Source.Name}
-	}
 	if err != nil {
-		return err
+		return e.goneOr(err)
 	}
 	return e.drift(now)
 }
 
+// goneOr makes a drift of a table that is not there.
+func (e *Env) goneOr(err error) error {
+	if errors.Is(err, catalog.ErrNotFound) {
+		return &DriftError{Table: e.Source.Name}
+	}
+	return err
+}
+
+// drift compares what the shadow is built with. Grants, comments, triggers and
+// the like may change during a job: the exchange reads them anew.
 func (e *Env) drift(now *catalog.Table) error {
-	changes, err := catalog.Diff(e.Source, now)
+	changes, err := catalog.Diff(e.Source.Structure(), now.Structure())
 	if err != nil {
 		return err
 	}

@@ -46,6 +46,9 @@ func syncSchema(ctx context.Context, e *Env) error {
 		if err := execAll(ctx, tx, e.Source.MarksSQL(shadow)); err != nil {
 			return err
 		}
+		if err := e.addStatistics(ctx, tx); err != nil {
+			return err
+		}
 		return e.endStage(ctx, tx, registry.SyncSchema)
 	})
 }
@@ -142,4 +145,22 @@ func (e *Env) addConstraints(ctx context.Context, tx pgx.Tx) error {
 		}
 	}
 	return execAll(ctx, tx, []string{"SET LOCAL default_tablespace = ''"})
+}
+
+// addStatistics creates the extended statistics objects that the shadow lacks,
+// before it is analysed.
+func (e *Env) addStatistics(ctx context.Context, tx pgx.Tx) error {
+	shadow, err := catalog.Read(ctx, tx, *e.Job.Shadow)
+	if err != nil {
+		return err
+	}
+	for _, s := range e.Source.Statistics {
+		if slices.ContainsFunc(shadow.Statistics, func(o catalog.Statistics) bool { return o.Name.Name == s.Name.Name }) {
+			continue
+		}
+		if err := execAll(ctx, tx, s.CreateSQL(e.Job.ShadowTable())); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -30,7 +30,7 @@ type Mapping struct{ From, To string }
 
 // NewLink maps the columns of a table to columns of the same name.
 func NewLink(t *catalog.Table, key []catalog.KeyColumn, from, to, log, capture catalog.Name) *Link {
-	l := &Link{From: from, To: to, Log: log, Capture: capture, Key: key}
+	l := &Link{From: from, To: to, Log: log, Capture: capture, Key: key, Reread: len(t.Triggers) > 0}
 	for _, name := range t.Stored() {
 		l.Columns = append(l.Columns, Mapping{From: name, To: name})
 		if c, _ := t.Column(name); c.Identity == "a" && !l.isKey(name) {

@@ -236,17 +236,18 @@ func comment(object, text string) []string {
 }
 
 // CommentsSQL are the comments on the table, its columns, constraints and
-// indexes, for a copy of that name.
-func (t *Table) CommentsSQL(on Name) []string {
-	statements := comment("TABLE "+on.String(), t.Comment)
+// indexes, for a table that bears its name.
+func (t *Table) CommentsSQL() []string {
+	on := t.Name.String()
+	statements := comment("TABLE "+on, t.Comment)
 	for _, c := range t.Columns {
-		statements = append(statements, comment("COLUMN "+on.String()+"."+Quote(c.Name), c.Comment)...)
+		statements = append(statements, comment("COLUMN "+on+"."+Quote(c.Name), c.Comment)...)
 	}
 	for _, c := range t.Constraints {
-		statements = append(statements, comment("CONSTRAINT "+Quote(c.Name)+" ON "+on.String(), c.Comment)...)
+		statements = append(statements, comment("CONSTRAINT "+Quote(c.Name)+" ON "+on, c.Comment)...)
 	}
 	for _, i := range t.Indexes {
-		statements = append(statements, comment("INDEX "+Name{on.Schema, i.Name}.String(), i.Comment)...)
+		statements = append(statements, comment("INDEX "+Name{t.Name.Schema, i.Name}.String(), i.Comment)...)
 	}
 	return statements
 }
@@ -293,5 +294,5 @@ func (s Sequence) IdentitySQL(table Name, always bool) string {
 		s.Start, s.Increment, s.Min, s.Max, s.Cache, cycle)
 }
 
-// CommentSQL is the comment on the sequence, for one of that name.
-func (s Sequence) CommentSQL(on Name) []string { return comment("SEQUENCE "+on.String(), s.Comment) }
+// CommentSQL is the comment on the sequence, or nothing where it has none.
+func (s Sequence) CommentSQL() []string { return comment("SEQUENCE "+s.Name.String(), s.Comment) }

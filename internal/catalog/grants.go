@@ -9,31 +9,58 @@ import (
 )
 
 // GrantsSQL are the statements that turn the privileges have into want on an
-// object written as GRANT writes it ("TABLE a.b", "SEQUENCE a.b"). Every want
-// must have been granted by the object's owner, who runs them.
-func GrantsSQL(object string, have, want []Grant) []string {
+// object written as GRANT writes it ("TABLE a.b", "SEQUENCE a.b"). A privilege
+// that another than the owner has granted is granted by that role: the runner
+// must be a member of it.
+func GrantsSQL(object, owner string, have, want []Grant) []string {
 	var statements []string
 	for _, g := range have {
-		if !slices.ContainsFunc(want, g.sameRight) {
-			statements = append(statements, "REVOKE "+g.on(object)+" FROM "+role(g.Grantee))
+		if !slices.ContainsFunc(want, g.equal) {
+			statements = append(statements, "REVOKE "+g.on(object)+" FROM "+role(g.Grantee)+" CASCADE")
 		}
 	}
-	for _, g := range want {
-		if slices.ContainsFunc(have, g.sameRight) {
+	for _, g := range inOrder(owner, want) {
+		if slices.ContainsFunc(have, g.equal) {
 			continue
 		}
 		sql := "GRANT " + g.on(object) + " TO " + role(g.Grantee)
 		if g.Grantable {
 			sql += " WITH GRANT OPTION"
 		}
+		if g.Grantor != owner {
+			sql = "SET LOCAL ROLE " + Quote(g.Grantor) + ";\n" + sql + ";\nRESET ROLE"
+		}
 		statements = append(statements, sql)
 	}
 	return statements
 }
 
-func (g Grant) sameRight(o Grant) bool {
-	return g.Column == o.Column && g.Grantee == o.Grantee && g.Privilege == o.Privilege && g.Grantable == o.Grantable
+// inOrder puts the grants of each grantor behind the one that lets him grant.
+func inOrder(owner string, grants []Grant) []Grant {
+	var ordered []Grant
+	rest := slices.Clone(grants)
+	for len(rest) > 0 {
+		before := len(rest)
+		rest = slices.DeleteFunc(rest, func(g Grant) bool {
+			ready := g.Grantor == owner || slices.ContainsFunc(ordered, g.allowedBy)
+			if ready {
+				ordered = append(ordered, g)
+			}
+			return ready
+		})
+		if len(rest) == before { // a grantor without the option: let the server say so
+			return append(ordered, rest...)
+		}
+	}
+	return ordered
 }
+
+// allowedBy reports whether o lets g's grantor grant g.
+func (g Grant) allowedBy(o Grant) bool {
+	return o.Grantee == g.Grantor && o.Grantable && o.Privilege == g.Privilege && (o.Column == "" || o.Column == g.Column)
+}
+
+func (g Grant) equal(o Grant) bool { return g == o }
 
 func (g Grant) on(object string) string {
 	if g.Column == "" {

@@ -39,6 +39,7 @@ func Read(ctx context.Context, q Querier, oid uint32) (*Table, error) {
 		{"foreign keys", readForeignKeys},
 		{"sequences", readSequences},
 		{"grants", readGrants},
+		{"behaviour", readBehaviour},
 	} {
 		if err := part.read(ctx, q, t); err != nil {
 			return nil, fmt.Errorf("describe %s of table %d: %w", part.what, oid, err)
@@ -61,7 +62,9 @@ SELECT    n.nspname,
                     FROM   pg_index i
                     JOIN   pg_class ic ON ic.oid = i.indexrelid
                     WHERE  i.indrelid = c.oid AND i.indisreplident AND c.relreplident = 'i'), ''),
-          coalesce(obj_description(c.oid, 'pg_class'), '')
+          coalesce(obj_description(c.oid, 'pg_class'), ''),
+          c.relrowsecurity,
+          c.relforcerowsecurity
 FROM      pg_class c
 JOIN      pg_namespace n   ON n.oid = c.relnamespace
 LEFT JOIN pg_am am         ON am.oid = c.relam
@@ -72,7 +75,8 @@ WHERE     c.oid = $1`
 func readRelation(ctx context.Context, q Querier, t *Table) error {
 	err := q.QueryRow(ctx, relationSQL, t.OID).Scan(
 		&t.Name.Schema, &t.Name.Name, &t.Owner, &t.Persistence, &t.AccessMethod, &t.Tablespace,
-		&t.Options, &t.ToastOptions, &t.ReplicaIdentity.Kind, &t.ReplicaIdentity.Index, &t.Comment)
+		&t.Options, &t.ToastOptions, &t.ReplicaIdentity.Kind, &t.ReplicaIdentity.Index, &t.Comment,
+		&t.RowSecurity, &t.ForceRowSecurity)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return ErrNotFound
 	}

@@ -45,6 +45,16 @@ type Table struct {
 	Referencing []ForeignKey `json:"referenced_by"` // of other tables, to this one
 	Sequences   []Sequence   `json:"sequences"`     // owned by a column
 	Grants      []Grant      `json:"grants"`
+
+	RowSecurity      bool          `json:"row_security"`
+	ForceRowSecurity bool          `json:"force_row_security"`
+	Policies         []Policy      `json:"policies"`
+	Triggers         []Trigger     `json:"triggers"`
+	Rules            []Rule        `json:"rules"`
+	Publications     []Publication `json:"publications"`
+	Statistics       []Statistics  `json:"statistics"`
+	Labels           []Label       `json:"labels"`
+	Dependents       []Dependent   `json:"dependents"`
 }
 
 // ReplicaIdentity is pg_class.relreplident with the index it names, if any.
@@ -213,4 +223,69 @@ func (t *Table) WasValid(key ForeignKey) bool {
 	return slices.ContainsFunc(t.AllForeignKeys(), func(k ForeignKey) bool {
 		return k.Table == key.Table && k.Name == key.Name && k.Validated
 	})
+}
+
+// Structure is the part of the description that a shadow has to be built with:
+// what is left out can be read under the lock of the swap and given to the
+// shadow there, whenever it was changed.
+func (t *Table) Structure() *Table {
+	s := *t
+	s.Owner, s.Comment = "", ""
+	s.ForeignKeys, s.Referencing, s.Sequences, s.Grants = nil, nil, nil, nil
+	s.RowSecurity, s.ForceRowSecurity = false, false
+	s.Policies, s.Triggers, s.Rules, s.Publications, s.Labels, s.Dependents = nil, nil, nil, nil, nil, nil
+	s.Columns, s.Constraints, s.Indexes = slices.Clone(t.Columns), nil, slices.Clone(t.Indexes)
+	for i := range s.Columns {
+		s.Columns[i].Comment, s.Columns[i].Identity = "", ""
+		if s.Columns[i].Generated == "" {
+			s.Columns[i].Expression = ""
+		}
+	}
+	for _, c := range t.Constraints {
+		if c.Validated {
+			c.Comment = ""
+			s.Constraints = append(s.Constraints, c)
+		}
+	}
+	for i := range s.Indexes {
+		s.Indexes[i].Comment = ""
+	}
+	return &s
+}
+
+// WithoutLinks is the description without what the exchange gives to either
+// table: what joins it to other objects, and defaults.
+func (t *Table) WithoutLinks() *Table {
+	w := *t
+	w.ForeignKeys, w.Referencing, w.Publications, w.Dependents = nil, nil, nil, nil
+	w.Columns = slices.Clone(t.Columns)
+	for i := range w.Columns {
+		if w.Columns[i].Generated == "" {
+			w.Columns[i].Expression = ""
+		}
+	}
+	return &w
+}
+
+// Roles are the roles whose rights a repack needs: the owners of the table and
+// of all that is altered with it, and the grantors of its privileges.
+func (t *Table) Roles() []string {
+	roles := []string{t.Owner}
+	for _, k := range t.Referencing {
+		roles = append(roles, k.TableOwner)
+	}
+	for _, d := range t.Dependents {
+		roles = append(roles, d.Owner)
+	}
+	for _, p := range t.Publications {
+		roles = append(roles, p.Owner)
+	}
+	for _, s := range t.Statistics {
+		roles = append(roles, s.Owner)
+	}
+	for _, g := range t.Grants {
+		roles = append(roles, g.Grantor)
+	}
+	slices.Sort(roles)
+	return slices.Compact(roles)
 }

@@ -1,0 +1,214 @@
+package catalog
+
+import (
+	"context"
+	"fmt"
+	"strings"
+)
+
+// The capture triggers, by the beginning of their names, are no property of
+// the table.
+const triggersSQL = `
+SELECT   t.tgname::text                                        AS name,
+         pg_get_triggerdef(t.oid)                              AS definition,
+         t.tgenabled::text                                     AS enabled,
+         coalesce(obj_description(t.oid, 'pg_trigger'), '')    AS comment
+FROM     pg_trigger t
+WHERE    t.tgrelid = $1 AND NOT t.tgisinternal AND t.tgname NOT LIKE '00\_repack\_%'
+ORDER BY t.tgname`
+
+const rulesSQL = `
+SELECT   r.rulename::text                                      AS name,
+         pg_get_ruledef(r.oid)                                 AS definition,
+         r.ev_enabled::text                                    AS enabled,
+         coalesce(obj_description(r.oid, 'pg_rewrite'), '')    AS comment
+FROM     pg_rewrite r
+WHERE    r.ev_class = $1
+ORDER BY r.rulename`
+
+const policiesSQL = `
+SELECT   p.polname::text                                       AS name,
+         CASE p.polcmd WHEN 'r' THEN 'SELECT' WHEN 'a' THEN 'INSERT' WHEN 'w' THEN 'UPDATE'
+                       WHEN 'd' THEN 'DELETE' ELSE 'ALL' END   AS command,
+         p.polpermissive                                       AS permissive,
+         ARRAY(SELECT CASE WHEN r.oid = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(r.oid)) END
+               FROM   unnest(p.polroles) r(oid)
+               ORDER  BY 1)                                    AS roles,
+         coalesce(pg_get_expr(p.polqual, p.polrelid), '')      AS using,
+         coalesce(pg_get_expr(p.polwithcheck, p.polrelid), '') AS with_check,
+         coalesce(obj_description(p.oid, 'pg_policy'), '')     AS comment
+FROM     pg_policy p
+WHERE    p.polrelid = $1
+ORDER BY p.polname`
+
+// Row filters and column lists exist from PostgreSQL 15 on.
+const publicationsSQL = `
+SELECT   p.pubname::text                                            AS name,
+         ARRAY(SELECT a.attname::text
+               FROM   jsonb_array_elements_text(nullif(to_jsonb(r) -> 'prattrs', 'null')) k(attnum)
+               JOIN   pg_attribute a ON a.attrelid = r.prrelid AND a.attnum = k.attnum::int2
+               ORDER  BY a.attnum)                                  AS columns,
+         coalesce(to_jsonb(t) ->> 'rowfilter', '')                  AS where,
+         pg_get_userbyid(p.pubowner)::text                          AS owner
+FROM     pg_publication_rel r
+JOIN     pg_publication p ON p.oid = r.prpubid
+JOIN     pg_class c       ON c.oid = r.prrelid
+JOIN     pg_namespace n   ON n.oid = c.relnamespace
+LEFT     JOIN pg_publication_tables t
+         ON t.pubname = p.pubname AND t.schemaname = n.nspname AND t.tablename = c.relname
+WHERE    r.prrelid = $1
+ORDER BY p.pubname`
+
+const statisticsSQL = `
+SELECT   n.nspname::text                                       AS schema_name,
+         s.stxname::text                                       AS statistics_name,
+         array_to_string(ARRAY(
+             SELECT CASE k WHEN 'd' THEN 'ndistinct' WHEN 'f' THEN 'dependencies' WHEN 'm' THEN 'mcv' END
+             FROM   unnest(s.stxkind) k
+             WHERE  k <> 'e'), ', ')                           AS kinds,
+         pg_get_statisticsobjdef_columns(s.oid)                AS columns,
+         nullif(s.stxstattarget, -1)::int                      AS target,
+         pg_get_userbyid(s.stxowner)::text                     AS owner,
+         coalesce(obj_description(s.oid, 'pg_statistic_ext'), '') AS comment
+FROM     pg_statistic_ext s
+JOIN     pg_namespace n ON n.oid = s.stxnamespace
+WHERE    s.stxrelid = $1
+ORDER BY n.nspname, s.stxname`
+
+const labelsSQL = `
+SELECT   l.provider                                            AS provider,
+         coalesce(a.attname::text, '')                         AS column,
+         l.label                                               AS label
+FROM     pg_seclabel l
+LEFT     JOIN pg_attribute a ON a.attrelid = l.objoid AND a.attnum = l.objsubid AND l.objsubid > 0
+WHERE    l.classoid = 'pg_class'::regclass AND l.objoid = $1
+ORDER BY l.provider, l.objsubid`
+
+func readBehaviour(ctx context.Context, q Querier, t *Table) (err error) {
+	if t.Triggers, err = collect[Trigger](ctx, q, triggersSQL, t.OID); err != nil {
+		return fmt.Errorf("triggers: %w", err)
+	}
+	if t.Rules, err = collect[Rule](ctx, q, rulesSQL, t.OID); err != nil {
+		return fmt.Errorf("rules: %w", err)
+	}
+	if t.Policies, err = collect[Policy](ctx, q, policiesSQL, t.OID); err != nil {
+		return fmt.Errorf("policies: %w", err)
+	}
+	if t.Publications, err = collect[Publication](ctx, q, publicationsSQL, t.OID); err != nil {
+		return fmt.Errorf("publications: %w", err)
+	}
+	if t.Labels, err = collect[Label](ctx, q, labelsSQL, t.OID); err != nil {
+		return fmt.Errorf("security labels: %w", err)
+	}
+	if t.Statistics, err = readStatistics(ctx, q, t.OID); err != nil {
+		return fmt.Errorf("extended statistics: %w", err)
+	}
+	if t.Dependents, err = readViews(ctx, q, t.OID); err != nil {
+		return fmt.Errorf("views: %w", err)
+	}
+	others, err := collect[Dependent](ctx, q, dependentsSQL, t.OID)
+	if err != nil {
+		return fmt.Errorf("dependents: %w", err)
+	}
+	t.Dependents = append(t.Dependents, others...)
+	return nil
+}
+
+func readStatistics(ctx context.Context, q Querier, oid uint32) ([]Statistics, error) {
+	type row struct {
+		Statistics
+		SchemaName, StatisticsName string
+	}
+	rows, err := collect[row](ctx, q, statisticsSQL, oid)
+	list := make([]Statistics, len(rows))
+	for i, r := range rows {
+		list[i] = r.Statistics
+		list[i].Name = Name{r.SchemaName, r.StatisticsName}
+	}
+	return list, err
+}
+
+// viewsSQL finds the views whose own query mentions the table. pg_get_viewdef
+// names it, as it names all, qualified.
+const viewsSQL = `
+SELECT   DISTINCT
+         n.nspname::text                    AS schema_name,
+         v.relname::text                    AS view_name,
+         pg_get_userbyid(v.relowner)::text  AS owner,
+         coalesce(v.reloptions, '{}')       AS options,
+         pg_get_viewdef(v.oid)              AS definition
+FROM     pg_depend d
+JOIN     pg_rewrite r   ON r.oid = d.objid AND r.rulename = '_RETURN'
+JOIN     pg_class v     ON v.oid = r.ev_class AND v.relkind = 'v' AND v.relpersistence = 'p'
+JOIN     pg_namespace n ON n.oid = v.relnamespace
+WHERE    d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1
+ORDER BY 1, 2`
+
+func readViews(ctx context.Context, q Querier, oid uint32) ([]Dependent, error) {
+	type row struct {
+		SchemaName, ViewName, Owner, Definition string
+		Options                                 []string
+	}
+	rows, err := collect[row](ctx, q, viewsSQL, oid)
+	var views []Dependent
+	for _, r := range rows {
+		name := Name{r.SchemaName, r.ViewName}.String()
+		options := ""
+		if len(r.Options) > 0 {
+			options = " WITH (" + optionList("", r.Options) + ")"
+		}
+		views = append(views, Dependent{
+			Kind: "view", Name: name, Owner: r.Owner,
+			Replace: fmt.Sprintf("CREATE OR REPLACE VIEW %s%s AS\n%s", name, options, strings.TrimSuffix(r.Definition, ";")),
+			// LOCK TABLE would lock all tables of the view as well.
+			Lock: fmt.Sprintf("ALTER VIEW %s OWNER TO %s", name, Quote(r.Owner)),
+		})
+	}
+	return views, err
+}
+
+// dependentsSQL finds rules and policies of other relations and functions that
+// refer to the table. pg_get_ruledef begins with CREATE RULE, which the server
+// does not say otherwise for any rule: the head is built and cut as an index's.
+const dependentsSQL = `
+SELECT   'rule'                                                                 AS kind,
+         format('%I ON %I.%I', r.rulename, n.nspname, c.relname)                AS name,
+         pg_get_userbyid(c.relowner)::text                                      AS owner,
+         'CREATE OR REPLACE RULE ' || substr(pg_get_ruledef(r.oid), length('CREATE RULE ') + 1) AS replace,
+         format('ALTER %s %I.%I OWNER TO %I', CASE c.relkind WHEN 'v' THEN 'VIEW' ELSE 'TABLE' END,
+                n.nspname, c.relname, pg_get_userbyid(c.relowner))              AS lock
+FROM     pg_rewrite r
+JOIN     pg_class c     ON c.oid = r.ev_class
+JOIN     pg_namespace n ON n.oid = c.relnamespace
+WHERE    r.rulename <> '_RETURN' AND r.ev_class <> $1
+AND      starts_with(pg_get_ruledef(r.oid), 'CREATE RULE ')
+AND      EXISTS (SELECT FROM pg_depend d
+                 WHERE  d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid
+                 AND    d.refclassid = 'pg_class'::regclass AND d.refobjid = $1)
+UNION ALL
+SELECT   'policy',
+         format('%I ON %I.%I', p.polname, n.nspname, c.relname),
+         pg_get_userbyid(c.relowner)::text,
+         format('ALTER POLICY %I ON %I.%I', p.polname, n.nspname, c.relname)
+         || coalesce(' USING (' || pg_get_expr(p.polqual, p.polrelid) || ')', '')
+         || coalesce(' WITH CHECK (' || pg_get_expr(p.polwithcheck, p.polrelid) || ')', ''),
+         format('ALTER TABLE %I.%I OWNER TO %I', n.nspname, c.relname, pg_get_userbyid(c.relowner))
+FROM     pg_policy p
+JOIN     pg_class c     ON c.oid = p.polrelid
+JOIN     pg_namespace n ON n.oid = c.relnamespace
+WHERE    p.polrelid <> $1
+AND      EXISTS (SELECT FROM pg_depend d
+                 WHERE  d.classid = 'pg_policy'::regclass AND d.objid = p.oid
+                 AND    d.refclassid = 'pg_class'::regclass AND d.refobjid = $1)
+UNION ALL
+SELECT   'function',
+         p.oid::regprocedure::text,
+         pg_get_userbyid(p.proowner)::text,
+         pg_get_functiondef(p.oid),
+         ''
+FROM     pg_proc p
+WHERE    p.prokind IN ('f', 'p')
+AND      EXISTS (SELECT FROM pg_depend d
+                 WHERE  d.classid = 'pg_proc'::regclass AND d.objid = p.oid
+                 AND    d.refclassid = 'pg_class'::regclass AND d.refobjid = $1)
+ORDER BY 1, 2`

@@ -1,0 +1,265 @@
+package stages
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/repack-go/repack/internal/catalog"
+	"github.com/repack-go/repack/internal/lock"
+	"github.com/repack-go/repack/registry"
+	"github.com/repack-go/repack/strategy"
+)
+
+// exchange is the swap itself, in one transaction. What it gives to the new
+// table is read under the lock, so that nothing changed during the job is lost.
+func (e *Env) exchange(ctx context.Context) error {
+	var job *registry.Job
+	var source *catalog.Table
+	err := e.transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
+		var err error
+		if source, err = e.lockForExchange(ctx, tx, e.Job.Source); err != nil {
+			return err
+		}
+		if err := e.drift(source); err != nil {
+			return err
+		}
+		if err := retire(ctx, tx, source, e.Job.OldTable()); err != nil {
+			return err
+		}
+		if err := e.dress(ctx, tx, source); err != nil {
+			return err
+		}
+		if err := install(ctx, tx, source, e.Job.OldTable()); err != nil {
+			return err
+		}
+		reverse := e.Link.Reverse(e.Job.Table(), e.Job.OldTable())
+		if err := doAll(ctx, tx, append([]string{reverse.LogCaptureSQL()}, reverse.CreateTriggersSQL()...)); err != nil {
+			return err
+		}
+		if err := parity(ctx, tx, source, *e.Job.Shadow); err != nil {
+			return err
+		}
+		now := time.Now()
+		description, err := describe(source)
+		if err != nil {
+			return err
+		}
+		job, err = e.update(ctx, tx, func(j *registry.Job) {
+			j.SwappedAt, j.CompletedBy, j.Description = &now, nil, description
+		})
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	e.Job, e.Source = job, source
+	e.Link = e.Link.Reverse(e.Job.Table(), e.Job.OldTable())
+	return nil
+}
+
+// lockForExchange takes ACCESS EXCLUSIVE on the table in use, after the views
+// on it, as queries do; makes sure that the copy is equal to it in every
+// snapshot; and drops the foreign keys from and to it, which locks the tables
+// at their other end. It returns the table's description from before.
+func (e *Env) lockForExchange(ctx context.Context, tx *lock.Tx, oid uint32) (*catalog.Table, error) {
+	table := e.Link.From.String()
+	if err := tx.Settle(ctx, table); err != nil {
+		return nil, err
+	}
+	before, err := catalog.Read(ctx, tx, oid)
+	if err != nil {
+		return nil, e.goneOr(err)
+	}
+	for _, d := range before.Dependents {
+		if d.Lock == "" {
+			continue
+		}
+		if err := tx.Do(ctx, d.Lock); err != nil {
+			return nil, fmt.Errorf("lock %s %s: %w", d.Kind, d.Name, err)
+		}
+	}
+	if err := tx.Lock(ctx, table, "ACCESS EXCLUSIVE"); err != nil {
+		return nil, err
+	}
+	if err := e.quiet(ctx, tx); err != nil {
+		return nil, err
+	}
+	if before, err = catalog.Read(ctx, tx, oid); err != nil {
+		return nil, err
+	}
+	for _, key := range before.AllForeignKeys() {
+		if err := tx.Do(ctx, key.DropSQL()); err != nil {
+			return nil, fmt.Errorf("drop foreign key %q of %s: %w", key.Name, key.Table, err)
+		}
+	}
+	return before, nil
+}
+
+// quiet replays what is pending, which only we can see, and then lets nobody
+// have a snapshot that is older.
+func (e *Env) quiet(ctx context.Context, tx *lock.Tx) error {
+	pending, err := e.Link.Pending(ctx, tx)
+	if err != nil || pending == 0 {
+		return err
+	}
+	if _, err := e.Link.ReplayAll(ctx, tx, false); err != nil {
+		return err
+	}
+	holders, err := snapshots(ctx, tx)
+	if err != nil {
+		return err
+	}
+	if len(holders) > 0 {
+		return fmt.Errorf("%d changes, %d snapshots: %w", pending, len(holders), errNotQuiet)
+	}
+	return nil
+}
+
+// retire moves table t out of the way, to parked, and takes from it what joins
+// it to other objects. A serial sequence stays where it is, with its value and
+// grants. User triggers and rules of the parked table are off: it is written
+// to only to keep it in step.
+func retire(ctx context.Context, tx *lock.Tx, t *catalog.Table, parked catalog.Name) error {
+	statements := append(strategy.DropTriggersSQL(t.Name), t.DisableSQL()...)
+	statements = append(statements, t.UnpublishSQL()...)
+	for _, s := range t.Sequences {
+		if !s.Identity {
+			statements = append(statements, fmt.Sprintf("ALTER SEQUENCE %s OWNED BY NONE", s.Name))
+		}
+	}
+	for _, s := range t.Statistics {
+		statements = append(statements, s.MoveSQL(s.Name.Schema, parked.Schema))
+	}
+	statements = append(statements, t.DefaultsSQL(t.Name, true)...)
+	statements = append(statements, moveSQL(t.Name, parked))
+	return doAll(ctx, tx, statements)
+}
+
+func moveSQL(table, to catalog.Name) string {
+	return fmt.Sprintf("ALTER TABLE %s SET SCHEMA %s", table, catalog.Quote(to.Schema))
+}
+
+// dress moves the shadow into place and gives it what only a table in use may
+// have.
+func (e *Env) dress(ctx context.Context, tx *lock.Tx, source *catalog.Table) error {
+	statements := append([]string{moveSQL(e.Job.ShadowTable(), source.Name)}, ownerSQL(e.Source, source)...)
+	for _, s := range source.Statistics {
+		statements = append(statements, s.MoveSQL(e.Job.ShadowSchema, s.Name.Schema), s.OwnerSQL())
+	}
+	for _, c := range source.Constraints {
+		if (c.Type == "c" || c.Type == "n") && !c.Validated {
+			statements = append(statements, c.AddSQL(source.Name))
+		}
+	}
+	for _, s := range source.Sequences {
+		if s.Identity {
+			column, _ := source.Column(s.Column)
+			statements = append(statements, s.IdentitySQL(source.Name, column.Identity == "a"))
+			statements = append(statements, s.CommentSQL()...)
+		}
+	}
+	statements = append(statements, source.CommentsSQL()...)
+	statements = append(statements, source.AddBehaviourSQL()...)
+	if err := doAll(ctx, tx, statements); err != nil {
+		return err
+	}
+	return e.grant(ctx, tx, source)
+}
+
+// ownerSQL follows a change of owner since the shadow was made.
+func ownerSQL(was, is *catalog.Table) []string {
+	if was.Owner == is.Owner {
+		return nil
+	}
+	return []string{fmt.Sprintf("ALTER TABLE %s OWNER TO %s", is.Name, catalog.Quote(is.Owner))}
+}
+
+// grant gives the new table and its identity sequences the source's exact
+// grants.
+func (e *Env) grant(ctx context.Context, tx *lock.Tx, source *catalog.Table) error {
+	have, err := catalog.Read(ctx, tx, *e.Job.Shadow)
+	if err != nil {
+		return err
+	}
+	statements := catalog.GrantsSQL("TABLE "+source.Name.String(), source.Owner, have.Grants, source.Grants)
+	for _, want := range source.Sequences {
+		if !want.Identity {
+			continue
+		}
+		for _, s := range have.Sequences {
+			if s.Name == want.Name {
+				statements = append(statements, catalog.GrantsSQL("SEQUENCE "+s.Name.String(), source.Owner, s.Grants, want.Grants)...)
+			}
+		}
+	}
+	return doAll(ctx, tx, statements)
+}
+
+// install gives the table that now bears t's name what retire has taken from
+// the retired one, the values of identity sequences, and the objects that
+// depended on it.
+func install(ctx context.Context, tx *lock.Tx, t *catalog.Table, retired catalog.Name) error {
+	statements := t.DefaultsSQL(t.Name, false)
+	for _, s := range t.Sequences {
+		if s.Identity {
+			statements = append(statements, fmt.Sprintf("SELECT setval(%s::regclass, last_value, is_called) FROM %s",
+				catalog.Literal(s.Name.String()), s.Name.In(retired.Schema)))
+		} else {
+			statements = append(statements, fmt.Sprintf("ALTER SEQUENCE %s OWNED BY %s.%s", s.Name, t.Name, catalog.Quote(s.Column)))
+		}
+	}
+	for _, key := range t.AllForeignKeys() {
+		statements = append(statements, key.AddSQL())
+		statements = append(statements, key.CommentSQL()...)
+	}
+	statements = append(statements, t.PublishSQL()...)
+	for _, d := range t.Dependents {
+		statements = append(statements, d.Replace)
+	}
+	return doAll(ctx, tx, statements)
+}
+
+// doAll sends statements together, as every round trip is time under the lock.
+func doAll(ctx context.Context, tx *lock.Tx, statements []string) error {
+	if len(statements) == 0 {
+		return nil
+	}
+	if err := tx.Do(ctx, strings.Join(statements, ";\n")); err != nil {
+		return fmt.Errorf("exchange tables: %w", err)
+	}
+	return nil
+}
+
+// ParityError reports that the table that would be swapped in is not like the
+// source. The swap has been rolled back.
+type ParityError struct {
+	Table       catalog.Name
+	Differences []catalog.Difference
+}
+
+func (e *ParityError) Error() string {
+	msg := fmt.Sprintf("the shadow of %s differs from it:", e.Table)
+	for _, d := range e.Differences {
+		msg += "\n  " + d.String()
+	}
+	return msg + "\nthe swap was not made; please report this"
+}
+
+// parity compares the table in place with what the other was, but for foreign
+// keys that have still to be validated.
+func parity(ctx context.Context, tx *lock.Tx, was *catalog.Table, oid uint32) error {
+	is, err := catalog.Read(ctx, tx, oid)
+	if err != nil {
+		return err
+	}
+	differences, err := catalog.Diff(was.Unvalidated(), is.Unvalidated())
+	if err != nil {
+		return err
+	}
+	if len(differences) > 0 {
+		return &ParityError{Table: was.Name, Differences: differences}
+	}
+	return nil
+}
