@@ -3,6 +3,7 @@ package stages
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -25,17 +26,14 @@ func (e *Env) exchange(ctx context.Context) error {
 		if err := e.drift(source); err != nil {
 			return err
 		}
-		if err := retire(ctx, tx, source, e.Job.OldTable()); err != nil {
+		if err := doAll(ctx, tx, slices.Concat(retireSQL(source, e.Job.OldTable()), e.dressSQL(source))); err != nil {
 			return err
 		}
-		if err := e.dress(ctx, tx, source); err != nil {
-			return err
-		}
-		if err := install(ctx, tx, source, e.Job.OldTable()); err != nil {
+		if err := e.grant(ctx, tx, source); err != nil {
 			return err
 		}
 		reverse := e.Link.Reverse(e.Job.Table(), e.Job.OldTable())
-		if err := doAll(ctx, tx, append([]string{reverse.LogCaptureSQL()}, reverse.CreateTriggersSQL()...)); err != nil {
+		if err := doAll(ctx, tx, slices.Concat(installSQL(source, e.Job.OldTable()), reverseSQL(reverse))); err != nil {
 			return err
 		}
 		if err := parity(ctx, tx, source, *e.Job.Shadow); err != nil {
@@ -117,11 +115,11 @@ func (e *Env) quiet(ctx context.Context, tx *lock.Tx) error {
 	return nil
 }
 
-// retire moves table t out of the way, to parked, and takes from it what joins
+// retireSQL moves table t out of the way, to parked, and takes from it what joins
 // it to other objects. A serial sequence stays where it is, with its value and
 // grants. User triggers and rules of the parked table are off: it is written
 // to only to keep it in step.
-func retire(ctx context.Context, tx *lock.Tx, t *catalog.Table, parked catalog.Name) error {
+func retireSQL(t *catalog.Table, parked catalog.Name) []string {
 	statements := append(strategy.DropTriggersSQL(t.Name), t.DisableSQL()...)
 	statements = append(statements, t.UnpublishSQL()...)
 	for _, s := range t.Sequences {
@@ -133,17 +131,16 @@ func retire(ctx context.Context, tx *lock.Tx, t *catalog.Table, parked catalog.N
 		statements = append(statements, s.MoveSQL(s.Name.Schema, parked.Schema))
 	}
 	statements = append(statements, t.DefaultsSQL(t.Name, true)...)
-	statements = append(statements, moveSQL(t.Name, parked))
-	return doAll(ctx, tx, statements)
+	return append(statements, moveSQL(t.Name, parked))
 }
 
 func moveSQL(table, to catalog.Name) string {
 	return fmt.Sprintf("ALTER TABLE %s SET SCHEMA %s", table, catalog.Quote(to.Schema))
 }
 
-// dress moves the shadow into place and gives it what only a table in use may
-// have.
-func (e *Env) dress(ctx context.Context, tx *lock.Tx, source *catalog.Table) error {
+// dressSQL moves the shadow into place and gives it what only a table in use
+// may have, but for grants.
+func (e *Env) dressSQL(source *catalog.Table) []string {
 	statements := append([]string{moveSQL(e.Job.ShadowTable(), source.Name)}, ownerSQL(e.Source, source)...)
 	for _, s := range source.Statistics {
 		statements = append(statements, s.MoveSQL(e.Job.ShadowSchema, s.Name.Schema), s.OwnerSQL())
@@ -161,11 +158,7 @@ func (e *Env) dress(ctx context.Context, tx *lock.Tx, source *catalog.Table) err
 		}
 	}
 	statements = append(statements, source.CommentsSQL()...)
-	statements = append(statements, source.AddBehaviourSQL()...)
-	if err := doAll(ctx, tx, statements); err != nil {
-		return err
-	}
-	return e.grant(ctx, tx, source)
+	return append(statements, source.AddBehaviourSQL()...)
 }
 
 // ownerSQL follows a change of owner since the shadow was made.
@@ -197,10 +190,10 @@ func (e *Env) grant(ctx context.Context, tx *lock.Tx, source *catalog.Table) err
 	return doAll(ctx, tx, statements)
 }
 
-// install gives the table that now bears t's name what retire has taken from
+// installSQL gives the table that now bears t's name what retireSQL has taken from
 // the retired one, the values of identity sequences, and the objects that
 // depended on it.
-func install(ctx context.Context, tx *lock.Tx, t *catalog.Table, retired catalog.Name) error {
+func installSQL(t *catalog.Table, retired catalog.Name) []string {
 	statements := t.DefaultsSQL(t.Name, false)
 	for _, s := range t.Sequences {
 		if s.Identity {
@@ -218,7 +211,12 @@ func install(ctx context.Context, tx *lock.Tx, t *catalog.Table, retired catalog
 	for _, d := range t.Dependents {
 		statements = append(statements, d.Replace)
 	}
-	return doAll(ctx, tx, statements)
+	return statements
+}
+
+// reverseSQL logs the keys of what is written to the new table.
+func reverseSQL(reverse *strategy.Link) []string {
+	return append([]string{reverse.LogCaptureSQL()}, reverse.CreateTriggersSQL()...)
 }
 
 // doAll sends statements together, as every round trip is time under the lock.

@@ -3,6 +3,7 @@ package stages
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/lock"
@@ -46,13 +47,9 @@ func (e *Env) exchangeBack(ctx context.Context) error {
 		if err := e.driftSinceSwap(now); err != nil {
 			return err
 		}
-		if err := retire(ctx, tx, now, e.Job.ShadowTable()); err != nil {
-			return err
-		}
-		if err := e.reinstate(ctx, tx); err != nil {
-			return err
-		}
-		if err := install(ctx, tx, now, e.Job.ShadowTable()); err != nil {
+		err = doAll(ctx, tx, slices.Concat(
+			retireSQL(now, e.Job.ShadowTable()), e.reinstateSQL(), installSQL(now, e.Job.ShadowTable())))
+		if err != nil {
 			return err
 		}
 		if err := parity(ctx, tx, now, e.Job.Source); err != nil {
@@ -71,14 +68,14 @@ func (e *Env) exchangeBack(ctx context.Context) error {
 	return nil
 }
 
-// reinstate moves the old table back into its place, with its triggers, rules
+// reinstateSQL moves the old table back into its place, with its triggers, rules
 // and statistics objects as they were.
-func (e *Env) reinstate(ctx context.Context, tx *lock.Tx) error {
+func (e *Env) reinstateSQL() []string {
 	statements := append([]string{moveSQL(e.Job.OldTable(), e.Source.Name)}, e.Source.EnableSQL()...)
 	for _, s := range e.Source.Statistics {
 		statements = append(statements, s.MoveSQL(e.Job.OldSchema, s.Name.Schema))
 	}
-	return doAll(ctx, tx, statements)
+	return statements
 }
 
 // driftSinceSwap compares the new table with what the source was when they
