@@ -27,10 +27,8 @@ func cleanUp(ctx context.Context, e *Env) error {
 		keep = e.Job.OldSchema
 	}
 	return e.transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
-		if keep == "" {
-			if err := drop(ctx, tx, "TABLE", e.Job.OldTable().String()); err != nil {
-				return err
-			}
+		if err := e.disposeOld(ctx, tx); err != nil {
+			return err
 		}
 		if err := e.dropArtefacts(ctx, tx, keep); err != nil {
 			return err
@@ -41,6 +39,21 @@ func cleanUp(ctx context.Context, e *Env) error {
 		_, err := e.update(ctx, tx, func(j *registry.Job) { j.State = registry.Done })
 		return err
 	})
+}
+
+// disposeOld drops the old table or, when it is to be kept, its user triggers,
+// which are off: what is left of it depends on nothing of the application's.
+func (e *Env) disposeOld(ctx context.Context, tx *lock.Tx) error {
+	old := e.Job.OldTable().String()
+	if !e.Job.Options.KeepOld {
+		return drop(ctx, tx, "TABLE", old)
+	}
+	for _, t := range e.Source.Triggers {
+		if err := drop(ctx, tx, "TRIGGER", catalog.Quote(t.Name)+" ON "+old); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // releaseNew detaches the capture from the new table. An old table that is to
@@ -63,7 +76,7 @@ func (e *Env) releaseNew(ctx context.Context) error {
 			return err
 		}
 		if e.Job.Options.KeepOld {
-			if _, err := e.Link.ReplayAll(ctx, tx, false); err != nil {
+			if err := e.drainLocked(ctx, tx); err != nil {
 				return err
 			}
 		}

@@ -35,6 +35,7 @@ type Env struct {
 	Jobs         int           // connections that work at the same time
 	BatchSize    int           // rows a chunk or batch, about; 0: by time
 	SnapshotWait time.Duration // bound on the wait for older snapshots
+	Verify       registry.VerifyMode
 
 	Job    *registry.Job  // nil before setup
 	Source *catalog.Table // the source as at setup
@@ -75,6 +76,7 @@ func (e *Env) Open(ctx context.Context, job *registry.Job) error {
 		return err
 	}
 	e.Job, e.Source = job, source
+	job.Options.KeepOld = job.Options.KeepOld || e.KeepOld // may be asked for until clean_up
 	if e.Strategy, err = strategy.New(job.Strategy); err != nil {
 		return err
 	}

@@ -102,7 +102,7 @@ func (e *Env) quiet(ctx context.Context, tx *lock.Tx) error {
 	if err != nil || pending == 0 {
 		return err
 	}
-	if _, err := e.Link.ReplayAll(ctx, tx, false); err != nil {
+	if err := e.drainLocked(ctx, tx); err != nil {
 		return err
 	}
 	holders, err := snapshots(ctx, tx)

@@ -7,7 +7,9 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
+	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/lock"
@@ -26,6 +28,10 @@ import (
 // SHARE UPDATE EXCLUSIVE on its table.
 func swap(ctx context.Context, e *Env) error {
 	if !e.Job.Swapped() {
+		// Where an earlier run was told not to, or an older version did not.
+		if err := e.verifyBeforeSwap(ctx, nil); err != nil {
+			return err
+		}
 		if err := e.inStep(ctx, e.exchange); err != nil {
 			return err
 		}
@@ -48,24 +54,10 @@ var errNotQuiet = errors.New("changes are pending that were not written through"
 func (e *Env) inStep(ctx context.Context, exchange func(context.Context) error) error {
 	pauses := backoff.NewExponentialBackOff()
 	for attempt := 0; ; attempt++ {
-		if !e.concurrent() {
-			if err := e.catchUp(ctx); err != nil {
-				return err
-			}
-			if err := e.writeThrough(ctx); err != nil {
-				return err
-			}
-			if err := e.step(ctx, "swap: writing through"); err != nil {
-				return err
-			}
+		err := e.approach(ctx)
+		if err == nil {
+			err = exchange(ctx)
 		}
-		if err := e.drain(ctx); err != nil {
-			return err
-		}
-		if err := e.step(ctx, "swap: drained"); err != nil {
-			return err
-		}
-		err := exchange(ctx)
 		if !errors.Is(err, errNotQuiet) || attempt >= e.Locks.Retries {
 			return err
 		}
@@ -76,6 +68,43 @@ func (e *Env) inStep(ctx context.Context, exchange func(context.Context) error) 
 		case <-time.After(pauses.NextBackOff()):
 		}
 	}
+}
+
+// approach switches to write-through, unless that has been done, and drains.
+func (e *Env) approach(ctx context.Context) error {
+	if !e.concurrent() {
+		if err := e.catchUp(ctx); err != nil {
+			return err
+		}
+		if err := e.writeThrough(ctx); err != nil {
+			return err
+		}
+		if err := e.step(ctx, "swap: writing through"); err != nil {
+			return err
+		}
+	}
+	if err := e.drain(ctx); err != nil {
+		return err
+	}
+	return e.step(ctx, "swap: drained")
+}
+
+// drainLocked replays the rest of the log while writers wait, but not for
+// longer than they may wait for a lock: then there is more to replay without.
+func (e *Env) drainLocked(ctx context.Context, tx *lock.Tx) error {
+	limit := fmt.Sprintf("SET LOCAL statement_timeout = %d", max(e.Locks.Timeout.Milliseconds(), 1))
+	if err := execAll(ctx, tx, []string{limit}); err != nil {
+		return err
+	}
+	_, err := e.Link.ReplayAll(ctx, tx, false)
+	var pgErr *pgconn.PgError
+	if ctx.Err() == nil && errors.As(err, &pgErr) && pgErr.Code == pgerrcode.QueryCanceled {
+		return fmt.Errorf("%w: %w", errNotQuiet, err)
+	}
+	if err != nil {
+		return err
+	}
+	return execAll(ctx, tx, []string{"SET LOCAL statement_timeout = 0"})
 }
 
 const currentXIDSQL = `SELECT pg_current_xact_id()::text`
@@ -89,7 +118,7 @@ func (e *Env) writeThrough(ctx context.Context) error {
 		if err := e.stopWriters(ctx, tx); err != nil {
 			return err
 		}
-		if _, err := e.Link.ReplayAll(ctx, tx, false); err != nil {
+		if err := e.drainLocked(ctx, tx); err != nil {
 			return err
 		}
 		var xid string

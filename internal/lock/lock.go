@@ -62,25 +62,36 @@ type Conn interface {
 // Tx is a transaction whose lock waits share one bound.
 type Tx struct {
 	pgx.Tx
-	timeout  time.Duration
+	bounds   bounds
 	deadline time.Time // zero until the first strong lock is asked for
 }
+
+// bounds limit lock waits: strong those the application may stand behind,
+// settle that of Settle.
+type bounds struct{ strong, settle time.Duration }
+
+// settleMargin is what an autovacuum is given to heed its cancellation.
+const settleMargin = 3 * time.Second
 
 // Transact runs work in a transaction and commits it. When a lock is not
 // granted in time it rolls back, pauses (exponentially longer, with jitter)
 // and runs work again; after Policy.Retries it returns *TimeoutError.
 // relation is for the message, oids are the tables whose lock holders it names.
 func Transact(ctx context.Context, conn Conn, p Policy, relation string, oids []uint32, work func(context.Context, *Tx) error) error {
-	timeout, err := bound(ctx, conn, p.Timeout)
+	deadlockTimeout, err := readDeadlockTimeout(ctx, conn)
 	if err != nil {
 		return err
+	}
+	bounds := bounds{
+		strong: min(p.Timeout, deadlockTimeout*4/5),
+		settle: deadlockTimeout + settleMargin,
 	}
 	pauses := backoff.NewExponentialBackOff()
 	pauses.InitialInterval = 200 * time.Millisecond
 	pauses.MaxInterval = 10 * time.Second
 	for attempt := 1; ; attempt++ {
 		began := time.Now()
-		err := attemptOnce(ctx, conn, timeout, work)
+		err := attemptOnce(ctx, conn, bounds, work)
 		if err == nil || !Denied(err) {
 			return err
 		}
@@ -99,11 +110,11 @@ func Transact(ctx context.Context, conn Conn, p Policy, relation string, oids []
 	}
 }
 
-func attemptOnce(ctx context.Context, conn Conn, timeout time.Duration, work func(context.Context, *Tx) error) error {
+func attemptOnce(ctx context.Context, conn Conn, b bounds, work func(context.Context, *Tx) error) error {
 	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
-		bounded := &Tx{Tx: tx, timeout: timeout}
+		bounded := &Tx{Tx: tx, bounds: b}
 		// Every wait is bounded, also those for rows.
-		if err := bounded.exec(ctx, timeout, ""); err != nil {
+		if err := bounded.exec(ctx, b.strong, ""); err != nil {
 			return err
 		}
 		return work(ctx, bounded)
@@ -129,13 +140,12 @@ func Denied(err error) bool {
 const deadlockTimeoutSQL = `
 SELECT setting::bigint FROM pg_settings WHERE name = 'deadlock_timeout'`
 
-// bound keeps a lock timeout below four fifths of deadlock_timeout.
-func bound(ctx context.Context, conn Conn, timeout time.Duration) (time.Duration, error) {
+func readDeadlockTimeout(ctx context.Context, conn Conn) (time.Duration, error) {
 	var ms int64
 	if err := conn.QueryRow(ctx, deadlockTimeoutSQL).Scan(&ms); err != nil {
 		return 0, fmt.Errorf("read deadlock_timeout: %w", err)
 	}
-	return min(timeout, time.Duration(ms)*time.Millisecond*4/5), nil
+	return time.Duration(ms) * time.Millisecond, nil
 }
 
 const settleSQL = `LOCK TABLE %s IN SHARE UPDATE EXCLUSIVE MODE`
@@ -146,7 +156,7 @@ const settleSQL = `LOCK TABLE %s IN SHARE UPDATE EXCLUSIVE MODE`
 // does; so Settle waits longer, in front of nobody, and the strong locks that
 // follow meet no autovacuum.
 func (t *Tx) Settle(ctx context.Context, table string) error {
-	if err := t.exec(ctx, t.timeout*5/4+3*time.Second, fmt.Sprintf(settleSQL, table)); err != nil {
+	if err := t.exec(ctx, t.bounds.settle, fmt.Sprintf(settleSQL, table)); err != nil {
 		return fmt.Errorf("lock %s in SHARE UPDATE EXCLUSIVE mode: %w", table, err)
 	}
 	return nil
@@ -166,7 +176,7 @@ func (t *Tx) Lock(ctx context.Context, table, mode string) error {
 // what is left of the transaction's bound.
 func (t *Tx) Do(ctx context.Context, sql string) error {
 	if t.deadline.IsZero() {
-		t.deadline = time.Now().Add(t.timeout)
+		t.deadline = time.Now().Add(t.bounds.strong)
 	}
 	return t.exec(ctx, time.Until(t.deadline), sql)
 }
