@@ -145,6 +145,9 @@ func (e *Env) copyWorker(ctx context.Context, conn *pgxpool.Conn, chunks *dispen
 	}
 }
 
+// A range of TIDs is read as such, not by a scan of all.
+const readRangesSQL = `SET LOCAL enable_seqscan = off`
+
 const filenodeSQL = `SELECT pg_relation_filenode($1::oid)`
 
 // copyChunk copies one range. That the file is still the one that was measured
@@ -154,8 +157,7 @@ func (e *Env) copyChunk(ctx context.Context, conn *pgxpool.Conn, chunk *registry
 		if err := e.Registry.Fence(ctx, tx, e.Job.ID, e.Runner.Claim); err != nil {
 			return err
 		}
-		// A range of TIDs is read as such, not by a scan of all.
-		if _, err := tx.Exec(ctx, "SET LOCAL enable_seqscan = off"); err != nil {
+		if _, err := tx.Exec(ctx, readRangesSQL); err != nil {
 			return fmt.Errorf("set planner options: %w", err)
 		}
 		began := time.Now()
@@ -179,7 +181,7 @@ func (e *Env) copyChunk(ctx context.Context, conn *pgxpool.Conn, chunk *registry
 // long; a writer may have to wait for the latter.
 const (
 	chunkTarget       = 500 * time.Millisecond
-	lockedChunkTarget = 100 * time.Millisecond
+	lockedChunkTarget = 40 * time.Millisecond
 	firstChunkBlocks  = 256
 	maxChunkBlocks    = 1 << 17 // 1 GB
 )

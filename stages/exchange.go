@@ -57,10 +57,12 @@ func (e *Env) exchange(ctx context.Context) error {
 	return nil
 }
 
-// lockForExchange takes ACCESS EXCLUSIVE on the table in use, after the views
-// on it, as queries do; makes sure that the copy is equal to it in every
-// snapshot; and drops the foreign keys from and to it, which locks the tables
-// at their other end. It returns the table's description from before.
+// lockForExchange takes ACCESS EXCLUSIVE on what the exchange changes, makes
+// sure that the copy is equal to the table in every snapshot, and drops the
+// foreign keys from and to it. It returns the table's description from before.
+//
+// The order is that in which most statements take their locks: a view before
+// its tables, a table before those that its foreign keys refer to.
 func (e *Env) lockForExchange(ctx context.Context, tx *lock.Tx, oid uint32) (*catalog.Table, error) {
 	table := e.Link.From.String()
 	if err := tx.Settle(ctx, table); err != nil {
@@ -70,18 +72,10 @@ func (e *Env) lockForExchange(ctx context.Context, tx *lock.Tx, oid uint32) (*ca
 	if err != nil {
 		return nil, e.goneOr(err)
 	}
-	for _, d := range before.Dependents {
-		if d.Lock == "" {
-			continue
-		}
-		if err := tx.Do(ctx, d.Lock); err != nil {
-			return nil, fmt.Errorf("lock %s %s: %w", d.Kind, d.Name, err)
-		}
-	}
-	if err := tx.Lock(ctx, table, "ACCESS EXCLUSIVE"); err != nil {
+	if err := lockDependents(ctx, tx, before); err != nil {
 		return nil, err
 	}
-	if err := e.quiet(ctx, tx); err != nil {
+	if err := tx.Lock(ctx, table, "ACCESS EXCLUSIVE"); err != nil {
 		return nil, err
 	}
 	if before, err = catalog.Read(ctx, tx, oid); err != nil {
@@ -92,7 +86,26 @@ func (e *Env) lockForExchange(ctx context.Context, tx *lock.Tx, oid uint32) (*ca
 			return nil, fmt.Errorf("drop foreign key %q of %s: %w", key.Name, key.Table, err)
 		}
 	}
-	return before, nil
+	return before, e.quiet(ctx, tx)
+}
+
+// lockDependents locks the objects that are replaced, and the tables whose
+// foreign keys lead to the table.
+func lockDependents(ctx context.Context, tx *lock.Tx, t *catalog.Table) error {
+	for _, d := range t.Dependents {
+		if d.Lock == "" {
+			continue
+		}
+		if err := tx.Do(ctx, d.Lock); err != nil {
+			return fmt.Errorf("lock %s %s: %w", d.Kind, d.Name, err)
+		}
+	}
+	for _, key := range t.Referencing {
+		if err := tx.Lock(ctx, key.Table.String(), "ACCESS EXCLUSIVE"); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // quiet replays what is pending, which only we can see, and then lets nobody

@@ -3,74 +3,160 @@ package lock
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// Blocker is a session or prepared transaction that holds a lock.
+// Blocker is a session or prepared transaction that we have waited for.
 type Blocker struct {
-	PID   int32  // 0 for a prepared transaction
-	GID   string // of a prepared transaction
-	User  string
-	Mode  string
-	State string
-	Query string // empty where we may not see it
-	Age   time.Duration
+	PID     int32     // 0 for a prepared transaction
+	Started time.Time // of the session: process ids are used again
+	GID     string    // of a prepared transaction
+	User    string
+	State   string
+	Query   string // empty where we may not see it
+	Age     time.Duration
 }
 
 // String names what an administrator needs to decide about the blocker.
 func (b Blocker) String() string {
-	if b.GID != "" {
-		return fmt.Sprintf("prepared transaction %q of %s (%s)", b.GID, b.User, b.Mode)
+	if b.PID == 0 {
+		return fmt.Sprintf("prepared transaction %q of %s, prepared %s ago", b.GID, b.User, b.Age.Round(time.Second))
 	}
-	s := fmt.Sprintf("pid %d of %s (%s", b.PID, b.User, b.Mode)
+	s := fmt.Sprintf("pid %d of %s", b.PID, b.User)
 	if b.State != "" {
-		s += ", " + b.State + " for " + b.Age.Round(time.Second).String()
+		s += fmt.Sprintf(" (%s, transaction open for %s)", b.State, b.Age.Round(time.Second))
 	}
 	if b.Query != "" {
 		s += ", query: " + b.Query
 	}
-	return s + ")"
+	return s
 }
 
+// pg_blocking_pids says 0 for a prepared transaction: then those that hold a
+// lock on one of the tables are named.
 const blockersSQL = `
-SELECT    coalesce(l.pid, 0)                                        AS pid,
-          coalesce(p.gid, '')                                       AS gid,
-          coalesce(a.usename::text, p.owner::text, '')              AS user,
-          l.mode                                                    AS mode,
-          coalesce(a.state, '')                                     AS state,
-          coalesce(left(regexp_replace(a.query, '\s+', ' ', 'g'), 100), '') AS query,
-          coalesce(extract(epoch FROM now() - a.xact_start), 0)::float8 AS seconds
-FROM      pg_locks l
-LEFT JOIN pg_stat_activity a  ON a.pid = l.pid
-LEFT JOIN pg_prepared_xacts p ON l.pid IS NULL
-                             AND l.virtualtransaction = '-1/' || p.transaction::text
-WHERE     l.locktype = 'relation' AND l.granted AND l.relation = ANY ($1)
-AND       l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-AND       l.pid IS DISTINCT FROM pg_backend_pid()
-AND       coalesce(a.application_name, '') <> current_setting('application_name')
-ORDER BY  seconds DESC, pid
-LIMIT     5`
+WITH waited AS (
+    SELECT DISTINCT unnest(pg_blocking_pids($1)) AS pid
+)
+SELECT    w.pid                                                              AS pid,
+          coalesce(a.backend_start, '-infinity')                             AS started,
+          ''                                                                 AS gid,
+          coalesce(a.usename::text, '')                                      AS user,
+          coalesce(a.state, '')                                              AS state,
+          coalesce(left(regexp_replace(a.query, '\s+', ' ', 'g'), 100), '')  AS query,
+          coalesce(extract(epoch FROM clock_timestamp() - a.xact_start), 0)::float8 AS seconds
+FROM      waited w
+LEFT JOIN pg_stat_activity a ON a.pid = w.pid
+WHERE     w.pid <> 0
+UNION ALL
+SELECT    0, '-infinity', p.gid, p.owner::text, '', '',
+          extract(epoch FROM clock_timestamp() - p.prepared)::float8
+FROM      pg_prepared_xacts p
+WHERE     p.database = current_database()
+AND       EXISTS (SELECT FROM waited WHERE pid = 0)
+AND       EXISTS (SELECT FROM pg_locks l
+                  WHERE  l.virtualtransaction = '-1/' || p.transaction::text
+                  AND    l.locktype = 'relation' AND l.relation = ANY ($2))
+ORDER BY  seconds DESC, pid`
 
-// Blockers lists who holds locks on the tables, oldest transaction first, our
-// own sessions left out.
-func Blockers(ctx context.Context, q interface {
-	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
-}, oids []uint32,
-) ([]Blocker, error) {
-	rows, err := q.Query(ctx, blockersSQL, oids)
-	if err != nil {
-		return nil, fmt.Errorf("look for lock holders: %w", err)
+// watchInterval is how often a session that may wait for so long is looked at:
+// often enough to see it wait, and seldom enough, as the look locks the lock
+// tables.
+func watchInterval(timeout time.Duration) time.Duration {
+	return min(max(timeout/4, 5*time.Millisecond), 25*time.Millisecond)
+}
+
+// watch looks for whom the backend pid waits, until it is stopped: who it is
+// cannot be asked any more when the wait is over.
+type watch struct {
+	pool *pgxpool.Pool
+	pid  uint32
+	oids []uint32
+
+	mu       sync.Mutex
+	blockers []Blocker
+	deadlock bool
+}
+
+func (w *watch) run(ctx context.Context, stop <-chan struct{}, every time.Duration) {
+	ticker := time.NewTicker(every)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-stop:
+			return
+		case <-ticker.C:
+		}
+		// An error here would be that of the waiting session, too, or the end
+		// of ctx; the names of blockers are all there is to lose.
+		found, err := blockers(ctx, w.pool, w.pid, w.oids)
+		if err != nil || len(found) == 0 {
+			continue
+		}
+		var cancelled bool
+		err = w.pool.QueryRow(ctx, breakDeadlockSQL, int32(w.pid)).Scan(&cancelled)
+		w.mu.Lock()
+		w.blockers = found
+		w.deadlock = w.deadlock || err == nil && cancelled
+		w.mu.Unlock()
 	}
-	blockers, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (b Blocker, err error) {
+}
+
+// breakDeadlockSQL cancels the wait of a backend that waits for one that waits
+// for it: there is nothing to be gained by waiting for our time-out, and
+// everybody who wants the table waits behind us.
+const breakDeadlockSQL = `
+WITH RECURSIVE blocking (pid) AS (
+    SELECT unnest(pg_blocking_pids($1))
+    UNION
+    SELECT unnest(pg_blocking_pids(b.pid)) FROM blocking b WHERE b.pid <> $1
+)
+SELECT CASE WHEN EXISTS (SELECT FROM blocking WHERE pid = $1)
+            THEN pg_cancel_backend($1) ELSE false END`
+
+func (w *watch) seen() (blockers []Blocker, deadlock bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.blockers, w.deadlock
+}
+
+func blockers(ctx context.Context, pool *pgxpool.Pool, pid uint32, oids []uint32) ([]Blocker, error) {
+	rows, err := pool.Query(ctx, blockersSQL, int32(pid), oids)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (b Blocker, err error) {
 		var seconds float64
-		err = row.Scan(&b.PID, &b.GID, &b.User, &b.Mode, &b.State, &b.Query, &seconds)
+		var started any // a timestamp or -infinity
+		err = row.Scan(&b.PID, &started, &b.GID, &b.User, &b.State, &b.Query, &seconds)
+		b.Started, _ = started.(time.Time)
 		b.Age = time.Duration(seconds * float64(time.Second))
 		return b, err
 	})
-	if err != nil {
-		return nil, fmt.Errorf("look for lock holders: %w", err)
+}
+
+// signals are sent to blockers in this order, one with each attempt.
+var signals = []string{"pg_cancel_backend", "pg_terminate_backend"}
+
+const signalSQL = `SELECT %s(pid) FROM pg_stat_activity WHERE pid = $1 AND backend_start = $2`
+
+// send signals the blockers' sessions. What cannot be signalled is left alone.
+func send(ctx context.Context, p Policy, signal string, blockers []Blocker) {
+	for _, b := range blockers {
+		if b.PID == 0 {
+			continue
+		}
+		_, err := p.Pool.Exec(ctx, fmt.Sprintf(signalSQL, signal), b.PID, b.Started)
+		if err != nil {
+			p.Log.Warn("blocker not signalled", "signal", signal, "blocker", b.String(), "error", err)
+			continue
+		}
+		p.Log.Warn("blocker signalled", "signal", signal, "blocker", b.String())
 	}
-	return blockers, nil
 }

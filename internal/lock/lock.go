@@ -4,7 +4,7 @@
 // bounded, all locks of one transaction share one bound, and the bound stays
 // below the server's deadlock_timeout: in a deadlock with the application it
 // is always we who give way, because a session looks for deadlocks only after
-// having waited for deadlock_timeout.
+// having waited for deadlock_timeout. We look every few milliseconds.
 //
 // https://www.postgresql.org/docs/current/explicit-locking.html
 package lock
@@ -14,19 +14,25 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
 	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
 )
 
 // Policy says how long and how often to try.
 type Policy struct {
 	Timeout time.Duration // of all lock waits of one attempt together
 	Retries int           // attempts after the first
-	Log     *slog.Logger
+	// KillAfter is how long to try before blockers are cancelled, and with the
+	// next attempt terminated; zero: never.
+	KillAfter time.Duration
+	Pool      *pgxpool.Pool // to see from whom the waiting session waits
+	Log       *slog.Logger
 }
 
 // TimeoutError reports that locks on Relation were not granted in time. Nothing
@@ -43,7 +49,7 @@ func (e *TimeoutError) Error() string {
 	msg := fmt.Sprintf("lock on %s not obtained in %d attempts of %s",
 		e.Relation, e.Attempts, e.Waited.Round(time.Millisecond))
 	for _, b := range e.Blockers {
-		msg += "; held by " + b.String()
+		msg += "; in the way: " + b.String()
 	}
 	return msg + "; nothing has changed, run the same command again when the blockers are gone, " +
 		"or raise --lock-timeout or --lock-retries"
@@ -51,13 +57,6 @@ func (e *TimeoutError) Error() string {
 
 // Unwrap returns the server's error.
 func (e *TimeoutError) Unwrap() error { return e.Err }
-
-// Conn is a connection or an acquired connection of a pool.
-type Conn interface {
-	Begin(ctx context.Context) (pgx.Tx, error)
-	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
-	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
-}
 
 // Tx is a transaction whose lock waits share one bound.
 type Tx struct {
@@ -77,7 +76,7 @@ const settleMargin = 3 * time.Second
 // granted in time it rolls back, pauses (exponentially longer, with jitter)
 // and runs work again; after Policy.Retries it returns *TimeoutError.
 // relation is for the message, oids are the tables whose lock holders it names.
-func Transact(ctx context.Context, conn Conn, p Policy, relation string, oids []uint32, work func(context.Context, *Tx) error) error {
+func Transact(ctx context.Context, conn *pgxpool.Conn, p Policy, relation string, oids []uint32, work func(context.Context, *Tx) error) error {
 	deadlockTimeout, err := readDeadlockTimeout(ctx, conn)
 	if err != nil {
 		return err
@@ -89,20 +88,24 @@ func Transact(ctx context.Context, conn Conn, p Policy, relation string, oids []
 	pauses := backoff.NewExponentialBackOff()
 	pauses.InitialInterval = 200 * time.Millisecond
 	pauses.MaxInterval = 10 * time.Second
+	first, signalled := time.Now(), 0
 	for attempt := 1; ; attempt++ {
 		began := time.Now()
-		err := attemptOnce(ctx, conn, bounds, work)
+		blockers, err := attemptOnce(ctx, conn, p, bounds, oids, work)
 		if err == nil || !Denied(err) {
 			return err
-		}
-		blockers, lookErr := Blockers(ctx, conn, oids)
-		if lookErr != nil {
-			return errors.Join(err, lookErr)
 		}
 		if attempt > p.Retries {
 			return &TimeoutError{Relation: relation, Attempts: attempt, Waited: time.Since(began), Blockers: blockers, Err: err}
 		}
+		if p.KillAfter > 0 && time.Since(first) > p.KillAfter && signalled < len(signals) {
+			send(ctx, p, signals[signalled], blockers)
+			signalled++
+		}
 		pause := pauses.NextBackOff()
+		if errors.Is(err, errDeadlock) {
+			pause = min(pause, deadlockPause)
+		}
 		p.Log.Warn("lock not obtained", "table", relation, "attempt", attempt, "retry_in", pause, "blockers", blockers)
 		if err := sleep(ctx, pause); err != nil {
 			return err
@@ -110,8 +113,15 @@ func Transact(ctx context.Context, conn Conn, p Policy, relation string, oids []
 	}
 }
 
-func attemptOnce(ctx context.Context, conn Conn, b bounds, work func(context.Context, *Tx) error) error {
-	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+// attemptOnce runs work once and returns whom it has waited for last.
+func attemptOnce(ctx context.Context, conn *pgxpool.Conn, p Policy, b bounds, oids []uint32,
+	work func(context.Context, *Tx) error,
+) ([]Blocker, error) {
+	seen := &watch{pool: p.Pool, pid: conn.Conn().PgConn().PID(), oids: oids}
+	stop := make(chan struct{})
+	var group sync.WaitGroup
+	group.Go(func() { seen.run(ctx, stop, watchInterval(b.strong)) })
+	err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
 		bounded := &Tx{Tx: tx, bounds: b}
 		// Every wait is bounded, also those for rows.
 		if err := bounded.exec(ctx, b.strong, ""); err != nil {
@@ -119,7 +129,21 @@ func attemptOnce(ctx context.Context, conn Conn, b bounds, work func(context.Con
 		}
 		return work(ctx, bounded)
 	})
+	close(stop)
+	group.Wait()
+	blockers, deadlock := seen.seen()
+	if err != nil && deadlock && ctx.Err() == nil {
+		err = fmt.Errorf("%w: %w", errDeadlock, err)
+	}
+	return blockers, err
 }
+
+// errDeadlock reports that we have given way in a deadlock.
+var errDeadlock = errors.New("deadlock with the application avoided")
+
+// deadlockPause lets the others go on; their transactions are not the kind that
+// takes long, or they would not have come to wait for us.
+const deadlockPause = 100 * time.Millisecond
 
 func sleep(ctx context.Context, d time.Duration) error {
 	select {
@@ -133,14 +157,14 @@ func sleep(ctx context.Context, d time.Duration) error {
 // Denied reports whether err is the server's refusal of a lock.
 func Denied(err error) bool {
 	var pgErr *pgconn.PgError
-	return errors.As(err, &pgErr) &&
+	return errors.Is(err, errDeadlock) || errors.As(err, &pgErr) &&
 		(pgErr.Code == pgerrcode.LockNotAvailable || pgErr.Code == pgerrcode.DeadlockDetected)
 }
 
 const deadlockTimeoutSQL = `
 SELECT setting::bigint FROM pg_settings WHERE name = 'deadlock_timeout'`
 
-func readDeadlockTimeout(ctx context.Context, conn Conn) (time.Duration, error) {
+func readDeadlockTimeout(ctx context.Context, conn *pgxpool.Conn) (time.Duration, error) {
 	var ms int64
 	if err := conn.QueryRow(ctx, deadlockTimeoutSQL).Scan(&ms); err != nil {
 		return 0, fmt.Errorf("read deadlock_timeout: %w", err)
