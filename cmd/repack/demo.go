@@ -1,7 +1,57 @@
 package main
 
-import "github.com/urfave/cli/v2"
+import (
+	"github.com/urfave/cli/v2"
+
+	"github.com/repack-go/repack/internal/demo"
+	"github.com/repack-go/repack/repack"
+)
+
+const demoDescription = `Starts a throwaway PostgreSQL server, makes a table of which half is empty space,
+lets four connections insert, update and delete, and repacks the table under
+them. In the end every row is compared with what the four have recorded. Then
+the server and its files are removed, also after an interrupt (Ctrl-C).
+
+The server's programs have to be installed. A million rows take a minute or so,
+and 2 GB where temporary files are (TMPDIR).
+
+The exit code is 0 only if the proof holds.`
 
 func demoCommand() *cli.Command {
-	return &cli.Command{Name: "demo", Usage: "see a table repacked under load, on a throwaway server"}
+	return &cli.Command{
+		Name:        "demo",
+		Usage:       "see a table repacked under load, on a throwaway server",
+		Description: demoDescription,
+		Flags: []cli.Flag{
+			&cli.Int64Flag{Name: "rows", Value: 1_000_000, Usage: "`NUMBER` of rows in the table"},
+			&cli.StringFlag{Name: "strategy", Value: repack.ChangeLog, Usage: "change-log or direct-trigger"},
+			&cli.BoolFlag{
+				Name:  "keep",
+				Usage: "at the end print how to connect and leave the server running until Ctrl-C; with --dsn, leave the schemas behind",
+			},
+			// No EnvVars: a demo must not land in a database by accident.
+			&cli.StringFlag{
+				Name: "dsn",
+				Usage: "use this server, never one from the environment: connection `STRING` or URL; " +
+					"schemas repack_demo and repack_demo_… are made there, and dropped at the end",
+			},
+			&cli.StringFlag{Name: "log-level", Value: "warn", Usage: "debug, info, warn or error"},
+			&cli.StringFlag{Name: "log-format", Value: "text", Usage: "text or json"},
+		},
+		Action: func(c *cli.Context) error {
+			if err := noArguments(c); err != nil {
+				return err
+			}
+			logger, err := logger(c)
+			if err != nil {
+				return err
+			}
+			bar := newProgress(c)
+			defer bar.finish()
+			return demo.Run(c.Context, demo.Options{
+				Rows: c.Int64("rows"), Strategy: c.String("strategy"), DSN: c.String("dsn"), Keep: c.Bool("keep"),
+				Out: c.App.Writer, Logger: logger, Hooks: bar.hooks(),
+			})
+		},
+	}
 }
