@@ -1,0 +1,151 @@
+package tests
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync/atomic"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/repack-go/repack/internal/pgtest"
+	"github.com/repack-go/repack/repack"
+)
+
+// cutter drops every connection of a run at the nth message sent to the server:
+// before it is sent, or after the server has answered it, so that the outcome
+// is unknown on our side. Messages are counted over all connections.
+type cutter struct {
+	at       int64 // 0: never
+	after    bool
+	messages atomic.Int64
+}
+
+var errCut = errors.New("connection cut by the test")
+
+// cut reports whether the message that is about to be sent is the one, or
+// comes after it: a run that has been cut stays cut.
+func (c *cutter) cut() (now, gone bool) {
+	n := c.messages.Add(1)
+	return c.at > 0 && n == c.at, c.at > 0 && n > c.at
+}
+
+func (c *cutter) config(config *pgx.ConnConfig) *pgx.ConnConfig {
+	config = config.Copy()
+	dial := config.DialFunc
+	config.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := dial(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		return &cutConn{Conn: conn, cutter: c}, nil
+	}
+	return config
+}
+
+type cutConn struct {
+	net.Conn
+	cutter *cutter
+}
+
+func (c *cutConn) Write(message []byte) (int, error) {
+	now, gone := c.cutter.cut()
+	if gone || now && !c.cutter.after {
+		return 0, errors.Join(errCut, c.Conn.Close())
+	}
+	n, err := c.Conn.Write(message)
+	if err != nil || !now {
+		return n, err
+	}
+	// The server has carried the message out when it answers.
+	_, err = c.Conn.Read(make([]byte, 1<<16))
+	return 0, errors.Join(errCut, err, c.Conn.Close())
+}
+
+const cutSchemaSQL = `
+CREATE TABLE parent (id int PRIMARY KEY);
+INSERT INTO parent SELECT generate_series(1, 10);
+CREATE TABLE t (
+    id     int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    n      serial,
+    email  text UNIQUE,
+    parent int REFERENCES parent ON DELETE CASCADE
+);
+INSERT INTO t (email, parent) SELECT 'e' || g, 1 + g % 10 FROM generate_series(1, 500) g;
+CREATE TABLE child (t int REFERENCES t ON DELETE CASCADE);
+INSERT INTO child SELECT g FROM generate_series(1, 50) g;
+CREATE VIEW v AS SELECT id, email FROM t;
+CREATE TABLE model AS SELECT * FROM t`
+
+// cutWrites are done between the cut and the next run, to table and model.
+const cutWrites = `
+UPDATE %[1]s SET email = email || '!' WHERE id %% 7 = 0;
+DELETE FROM %[1]s WHERE id %% 31 = 0`
+
+// countMessages is how many messages a run that is not cut sends.
+func countMessages(t *testing.T, strategy string) int64 {
+	t.Helper()
+	db := pgtest.New(t)
+	db.Exec(t, cutSchemaSQL)
+	c := &cutter{}
+	if err := runCut(t, db, strategy, c); err != nil {
+		t.Fatalf("uncut run: %v", err)
+	}
+	return c.messages.Load()
+}
+
+func runCut(t *testing.T, db *pgtest.Database, strategy string, c *cutter) error {
+	o := options(t, "t", strategy)
+	o.Jobs, o.Logger = 1, nil
+	r, err := repack.New(c.config(db.Config(t)), o)
+	if err != nil {
+		t.Fatalf("new repack: %v", err)
+	}
+	return r.Run(testContext(t))
+}
+
+// cutAt cuts one run, writes, and runs to the end.
+func cutAt(t *testing.T, strategy string, at int64, after bool) {
+	t.Helper()
+	db := pgtest.New(t)
+	db.Exec(t, cutSchemaSQL)
+	dump := db.Dump(t)
+	err := runCut(t, db, strategy, &cutter{at: at, after: after})
+	db.Exec(t, fmt.Sprintf(cutWrites, "t")+";"+fmt.Sprintf(cutWrites, "model"))
+	if err != nil {
+		run(t, db, options(t, "t", strategy))
+	}
+	db.EqualTables(t, "t", "model")
+	if now := db.Dump(t); now != dump {
+		t.Errorf("cut at message %d (after: %v, %v): schema changed:\n%s", at, after, err, now)
+	}
+}
+
+// tortureEnv makes the tests below try everything instead of a sample.
+const tortureEnv = "REPACK_TORTURE"
+
+// TestCutAnywhere drops the tool's connections at every message it sends (a
+// sample of them unless tortured) and runs again.
+func TestCutAnywhere(t *testing.T) {
+	for _, strategy := range strategies {
+		t.Run(strategy, func(t *testing.T) {
+			t.Parallel()
+			total := countMessages(t, strategy)
+			step := total/12 + 1
+			if os.Getenv(tortureEnv) != "" {
+				step = 1
+			}
+			for _, after := range []bool{false, true} {
+				cuts := 0
+				for at := 1 + int64(randomSeed(t)%uint64(step)); at <= total; at += step {
+					cutAt(t, strategy, at, after)
+					cuts++
+				}
+				t.Logf("%s: %d cuts in %d messages, after the answer: %v", strategy, cuts, total, after)
+			}
+		})
+	}
+}
