@@ -25,14 +25,17 @@ type (
 	NotConvergingError = stages.NotConvergingError
 	// ParityError lists differences between shadow and source.
 	ParityError = stages.ParityError
+	// VerifyError names rows of the copy that are not like the table's.
+	VerifyError = stages.VerifyError
 )
 
 // Conditions under which nothing was changed.
 var (
-	ErrSwapped       = stages.ErrSwapped
-	ErrNotSwapped    = stages.ErrNotSwapped
-	ErrNewerRegistry = migrations.ErrNewerRegistry
-	ErrNoJob         = registry.ErrNotFound
+	ErrSwapped         = stages.ErrSwapped
+	ErrNotSwapped      = stages.ErrNotSwapped
+	ErrNothingToVerify = stages.ErrNothingToVerify
+	ErrNewerRegistry   = migrations.ErrNewerRegistry
+	ErrNoJob           = registry.ErrNotFound
 )
 
 // UsageError reports an option that makes no sense, before the database was

@@ -39,6 +39,16 @@ const (
 	CleanUp        = registry.CleanUp
 )
 
+// VerifyMode says how much of source and shadow is compared before the swap.
+type VerifyMode = registry.VerifyMode
+
+// The modes of verification.
+const (
+	VerifyOff    = registry.VerifyOff
+	VerifySample = registry.VerifySample
+	VerifyFull   = registry.VerifyFull
+)
+
 // Hooks are called between the steps of a run.
 type Hooks = stages.Hooks
 
@@ -70,9 +80,16 @@ type Options struct {
 	// LockRetries is how often locks are tried for again; default 20,
 	// negative: never.
 	LockRetries int
+	// KillBlockers is how long locks are tried for before those in the way are
+	// cancelled, and with the next attempt terminated; default zero: never.
+	KillBlockers time.Duration
 	// MaxSnapshotWait bounds the wait for transactions with older snapshots
 	// before the swap; default one minute.
 	MaxSnapshotWait time.Duration
+	// Verify is how much of source and shadow is compared before the swap;
+	// default VerifySample. Once rows differ, a job does not swap before a
+	// full comparison has passed. Verify compares in full by default.
+	Verify VerifyMode
 	// ShadowSchema names a schema that an administrator has prepared for the
 	// shadow; the old table goes to the one of that name with "_old" behind
 	// it. By default both are created for the job.
@@ -94,6 +111,7 @@ func (o Options) withDefaults() (Options, error) {
 	set(&o.LockTimeout, DefaultLockTimeout)
 	set(&o.LockRetries, DefaultLockRetries)
 	set(&o.MaxSnapshotWait, DefaultMaxSnapshotWait)
+	set(&o.Verify, VerifySample)
 	set(&o.RegistrySchema, DefaultRegistrySchema)
 	set(&o.Logger, slog.New(slog.DiscardHandler))
 	if _, err := strategy.New(o.Strategy); err != nil {
@@ -102,7 +120,10 @@ func (o Options) withDefaults() (Options, error) {
 	if _, err := registry.ParseStage(string(o.Until)); err != nil {
 		return o, &UsageError{err}
 	}
-	if o.Jobs < 0 || o.BatchSize < 0 || o.LockTimeout < 0 || o.MaxSnapshotWait < 0 {
+	if _, err := registry.ParseVerifyMode(string(o.Verify)); err != nil {
+		return o, &UsageError{err}
+	}
+	if o.Jobs < 0 || o.BatchSize < 0 || o.LockTimeout < 0 || o.MaxSnapshotWait < 0 || o.KillBlockers < 0 {
 		return o, &UsageError{fmt.Errorf("jobs, batch size, lock timeout and snapshot wait cannot be negative")}
 	}
 	o.LockRetries = max(o.LockRetries, 0)

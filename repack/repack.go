@@ -193,9 +193,10 @@ func (r *Repack) env(ctx context.Context) (*stages.Env, func(), error) {
 	o := r.options
 	return &stages.Env{
 		Pool: pool, Registry: r.registry, Runner: registry.NewRunner(), Log: o.Logger, Hooks: o.Hooks,
-		Locks:    lock.Policy{Timeout: o.LockTimeout, Retries: o.LockRetries, Log: o.Logger},
+		Locks:    lock.Policy{Timeout: o.LockTimeout, Retries: o.LockRetries, KillAfter: o.KillBlockers, Pool: pool, Log: o.Logger},
 		Strategy: chosen, ShadowSchema: o.ShadowSchema, KeepOld: o.KeepOld,
 		Jobs: o.Jobs, BatchSize: o.BatchSize, SnapshotWait: o.MaxSnapshotWait,
+		Verify: o.Verify,
 	}, pool.Close, nil
 }
 

@@ -2,7 +2,6 @@ package repack
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -12,6 +11,7 @@ import (
 	"github.com/repack-go/repack/internal/session"
 	"github.com/repack-go/repack/migrations"
 	"github.com/repack-go/repack/registry"
+	"github.com/repack-go/repack/strategy"
 )
 
 // Status is where the latest job of a table stands.
@@ -146,8 +146,6 @@ func state(job *registry.Job, running bool) string {
 	}
 }
 
-const pendingSQL = `SELECT count(*) FROM %s`
-
 // pending counts the change log, which may just have been dropped.
 func pending(ctx context.Context, conn *pgx.Conn, job *registry.Job) (n int64, err error) {
 	log := catalog.Name{Schema: job.ShadowSchema, Name: job.ChangeLog}
@@ -158,12 +156,5 @@ func pending(ctx context.Context, conn *pgx.Conn, job *registry.Job) (n int64, e
 	if !there {
 		return 0, nil
 	}
-	err = conn.QueryRow(ctx, fmt.Sprintf(pendingSQL, log)).Scan(&n)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return 0, nil
-	}
-	if err != nil {
-		return 0, fmt.Errorf("count pending changes of job %d: %w", job.ID, err)
-	}
-	return n, nil
+	return (&strategy.Link{Log: log}).Pending(ctx, conn)
 }

@@ -49,15 +49,21 @@ func setup(ctx context.Context, e *Env) error {
 	return err
 }
 
-// newJob names a job's artefacts: the schemas bear its number, and so do the
-// log and the function, lest the table itself be called like them.
 func (e *Env) newJob(id int64) *registry.Job {
+	job := e.jobNumbered(fmt.Sprint(id))
+	job.ID = id
+	return job
+}
+
+// jobNumbered names a job's artefacts: the schemas bear its number, and so do
+// the log and the function, lest the table itself be called like them.
+func (e *Env) jobNumbered(number string) *registry.Job {
 	job := &registry.Job{
-		ID: id, TableSchema: e.Source.Name.Schema, TableName: e.Source.Name.Name, Source: e.Source.OID,
+		TableSchema: e.Source.Name.Schema, TableName: e.Source.Name.Name, Source: e.Source.OID,
 		Strategy: e.Strategy.Name(), Options: registry.Options{KeepOld: e.KeepOld},
 		Stage: registry.Setup, StageDone: true, State: registry.Active,
-		ShadowSchema: fmt.Sprintf("repack_job_%d", id), OldSchema: fmt.Sprintf("repack_job_%d_old", id), OwnSchemas: true,
-		ChangeLog: fmt.Sprintf("repack_change_log_%d", id), Capture: fmt.Sprintf("repack_capture_%d", id),
+		ShadowSchema: "repack_job_" + number, OldSchema: "repack_job_" + number + "_old", OwnSchemas: true,
+		ChangeLog: "repack_change_log_" + number, Capture: "repack_capture_" + number,
 	}
 	if e.ShadowSchema != "" {
 		job.ShadowSchema, job.OldSchema, job.OwnSchemas = e.ShadowSchema, e.ShadowSchema+"_old", false
@@ -72,19 +78,24 @@ func (e *Env) build(ctx context.Context, tx *lock.Tx) error {
 	if err := e.createShadow(ctx, tx); err != nil {
 		return err
 	}
-	if err := execAll(ctx, tx, []string{e.Link.CreateLogSQL(), e.Strategy.CaptureSQL(e.Link)}); err != nil {
-		return err
-	}
-	if err := catalog.Close(ctx, tx, "TABLE", e.Link.Log.String()); err != nil {
-		return err
-	}
-	if err := catalog.Close(ctx, tx, "FUNCTION", e.Link.Capture.String()+"()"); err != nil {
+	if err := e.createCapture(ctx, tx); err != nil {
 		return err
 	}
 	if err := e.Registry.Insert(ctx, tx, e.Job, e.Runner); err != nil {
 		return err
 	}
 	return e.capture(ctx, tx)
+}
+
+// createCapture makes the change log and the function that fills it.
+func (e *Env) createCapture(ctx context.Context, q catalog.Querier) error {
+	if err := execAll(ctx, q, []string{e.Link.CreateLogSQL(), e.Strategy.CaptureSQL(e.Link)}); err != nil {
+		return err
+	}
+	if err := catalog.Close(ctx, q, "TABLE", e.Link.Log.String()); err != nil {
+		return err
+	}
+	return catalog.Close(ctx, q, "FUNCTION", e.Link.Capture.String()+"()")
 }
 
 // capture attaches the triggers, having made sure that the shadow was made
@@ -125,11 +136,7 @@ const shadowOIDSQL = `SELECT $1::text::regclass::oid`
 
 func (e *Env) createShadow(ctx context.Context, tx pgx.Tx) error {
 	shadow := e.Job.ShadowTable()
-	statements := e.Source.CreateSQL(shadow)
-	if e.Strategy.KeyFirst() {
-		statements = append(statements, e.keySQL(shadow)...)
-	}
-	if err := execAll(ctx, tx, statements); err != nil {
+	if err := execAll(ctx, tx, e.shadowSQL()); err != nil {
 		return err
 	}
 	if err := catalog.Close(ctx, tx, "TABLE", shadow.String()); err != nil {
@@ -144,6 +151,15 @@ func (e *Env) createShadow(ctx context.Context, tx pgx.Tx) error {
 	}
 	e.Job.Shadow = &oid
 	return nil
+}
+
+// shadowSQL creates the shadow as the backfill fills it.
+func (e *Env) shadowSQL() []string {
+	statements := e.Source.CreateSQL(e.Job.ShadowTable())
+	if e.Strategy.KeyFirst() {
+		statements = append(statements, e.keySQL(e.Job.ShadowTable())...)
+	}
+	return statements
 }
 
 // keySQL builds the key's index, and its constraint where it has one, on an
@@ -171,9 +187,13 @@ func (e *Env) giveToOwner(ctx context.Context, tx pgx.Tx, table catalog.Name) er
 	if mine {
 		return nil
 	}
-	return execAll(ctx, tx, []string{
+	return execAll(ctx, tx, e.giveSQL(table))
+}
+
+func (e *Env) giveSQL(table catalog.Name) []string {
+	return []string{
 		fmt.Sprintf("GRANT CREATE ON SCHEMA %s, %s TO %s", catalog.Quote(e.Job.ShadowSchema),
 			catalog.Quote(e.Job.OldSchema), catalog.Quote(e.Source.Owner)),
 		fmt.Sprintf("ALTER TABLE %s OWNER TO %s", table, catalog.Quote(e.Source.Owner)),
-	})
+	}
 }

@@ -32,6 +32,11 @@ func syncSchema(ctx context.Context, e *Env) error {
 	if err := e.removeLogged(ctx); err != nil {
 		return err
 	}
+	if e.Strategy.KeyFirst() {
+		if err := e.dropKey(ctx); err != nil {
+			return err
+		}
+	}
 	if err := e.step(ctx, "sync_schema: logged keys removed"); err != nil {
 		return err
 	}
@@ -75,6 +80,31 @@ func (e *Env) stopWriters(ctx context.Context, tx *lock.Tx) error {
 	return tx.Lock(ctx, table, "SHARE ROW EXCLUSIVE")
 }
 
+// dropKey drops the key that was filled row by row, half empty as such an index
+// comes to be, for one built in bulk like the others.
+func (e *Env) dropKey(ctx context.Context) error {
+	return e.transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
+		shadow, err := catalog.Read(ctx, tx, *e.Job.Shadow)
+		if err != nil {
+			return err
+		}
+		return execAll(ctx, tx, e.dropKeySQL(shadow))
+	})
+}
+
+// dropKeySQL is nothing where shadow, as it is described, has no key.
+func (e *Env) dropKeySQL(shadow *catalog.Table) []string {
+	index, there := shadow.Index(e.Job.KeyIndex)
+	switch {
+	case !there:
+		return nil
+	case index.Constraint != "":
+		return []string{fmt.Sprintf("ALTER TABLE %s DROP CONSTRAINT %s", shadow.Name, catalog.Quote(index.Constraint))}
+	default:
+		return []string{"DROP INDEX " + catalog.Name{Schema: shadow.Name.Schema, Name: index.Name}.String()}
+	}
+}
+
 func (e *Env) removeLogged(ctx context.Context) error {
 	return e.transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
 		n, err := e.Link.RemoveLogged(ctx, tx)
@@ -91,20 +121,26 @@ func (e *Env) buildIndexes(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	missing := slices.DeleteFunc(slices.Clone(e.Source.Indexes), func(i catalog.Index) bool {
-		_, there := shadow.Index(i.Name)
-		c, constrained := e.Source.Constraint(i.Constraint)
-		return there || constrained && !c.FromIndex()
-	})
-	slices.SortFunc(missing, func(a, b catalog.Index) int { return cmp.Compare(b.Size, a.Size) })
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.SetLimit(e.Jobs)
-	for _, index := range missing {
+	for _, index := range missingIndexes(e.Source, shadow) {
 		group.Go(func() error {
 			return e.withConn(groupCtx, func(conn *pgxpool.Conn) error { return e.buildIndex(groupCtx, conn, index) })
 		})
 	}
 	return group.Wait()
+}
+
+// missingIndexes are those of the source that are to be built, largest first.
+// Exclusion and temporal constraints make their own.
+func missingIndexes(source, shadow *catalog.Table) []catalog.Index {
+	missing := slices.DeleteFunc(slices.Clone(source.Indexes), func(i catalog.Index) bool {
+		_, there := shadow.Index(i.Name)
+		c, constrained := source.Constraint(i.Constraint)
+		return there || constrained && !c.FromIndex()
+	})
+	slices.SortFunc(missing, func(a, b catalog.Index) int { return cmp.Compare(b.Size, a.Size) })
+	return missing
 }
 
 // buildIndex takes SHARE on the shadow, which several builds can share.
@@ -113,15 +149,19 @@ func (e *Env) buildIndex(ctx context.Context, conn *pgxpool.Conn, index catalog.
 		if err := e.Registry.Fence(ctx, tx, e.Job.ID, e.Runner.Claim); err != nil {
 			return err
 		}
-		return execAll(ctx, tx, []string{
-			"SET LOCAL default_tablespace = " + catalog.Literal(index.Tablespace),
-			index.CreateSQL(e.Job.ShadowTable()),
-		})
+		return execAll(ctx, tx, indexSQL(index, e.Job.ShadowTable()))
 	})
 	if err != nil {
 		return fmt.Errorf("build index %q: %w", index.Name, err)
 	}
 	return e.step(ctx, "sync_schema: index built")
+}
+
+func indexSQL(index catalog.Index, shadow catalog.Name) []string {
+	return []string{
+		"SET LOCAL default_tablespace = " + catalog.Literal(index.Tablespace),
+		index.CreateSQL(shadow),
+	}
 }
 
 // addConstraints adds the key, unique and exclusion constraints that the shadow
@@ -131,20 +171,22 @@ func (e *Env) addConstraints(ctx context.Context, tx pgx.Tx) error {
 	if err != nil {
 		return err
 	}
+	return execAll(ctx, tx, e.constraintsSQL(shadow))
+}
+
+// constraintsSQL adds what shadow, as it is described, has not.
+func (e *Env) constraintsSQL(shadow *catalog.Table) []string {
+	var statements []string
 	for _, c := range e.Source.Constraints {
 		if _, there := shadow.Constraint(c.Name); there || c.Type == "c" || c.Type == "n" {
 			continue
 		}
 		index, _ := e.Source.Index(c.Name)
-		err := execAll(ctx, tx, []string{
-			"SET LOCAL default_tablespace = " + catalog.Literal(index.Tablespace),
-			c.AddSQL(e.Job.ShadowTable()),
-		})
-		if err != nil {
-			return err
-		}
+		statements = append(statements,
+			"SET LOCAL default_tablespace = "+catalog.Literal(index.Tablespace),
+			c.AddSQL(e.Job.ShadowTable()))
 	}
-	return execAll(ctx, tx, []string{"SET LOCAL default_tablespace = ''"})
+	return append(statements, "SET LOCAL default_tablespace = ''")
 }
 
 // addStatistics creates the extended statistics objects that the shadow lacks,
@@ -154,13 +196,17 @@ func (e *Env) addStatistics(ctx context.Context, tx pgx.Tx) error {
 	if err != nil {
 		return err
 	}
+	return execAll(ctx, tx, e.statisticsSQL(shadow))
+}
+
+// statisticsSQL creates those objects that shadow, as it is described, has not.
+func (e *Env) statisticsSQL(shadow *catalog.Table) []string {
+	var statements []string
 	for _, s := range e.Source.Statistics {
 		if slices.ContainsFunc(shadow.Statistics, func(o catalog.Statistics) bool { return o.Name.Name == s.Name.Name }) {
 			continue
 		}
-		if err := execAll(ctx, tx, s.CreateSQL(e.Job.ShadowTable())); err != nil {
-			return err
-		}
+		statements = append(statements, s.CreateSQL(e.Job.ShadowTable())...)
 	}
-	return nil
+	return statements
 }

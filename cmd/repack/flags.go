@@ -43,6 +43,10 @@ func lockFlags() []cli.Flag {
 		},
 		&cli.IntFlag{Name: "lock-retries", Value: repack.DefaultLockRetries, Usage: "how `OFTEN` to try again for locks, with growing pauses"},
 		&cli.DurationFlag{
+			Name:  "kill-blockers",
+			Usage: "cancel, and with the next attempt terminate, the sessions that have kept us from a lock for so `LONG` (default: never)",
+		},
+		&cli.DurationFlag{
 			Name: "max-snapshot-wait", Value: repack.DefaultMaxSnapshotWait,
 			Usage: "longest wait before the swap for transactions with older snapshots",
 		},
@@ -75,7 +79,9 @@ func options(c *cli.Context) (*pgx.ConnConfig, repack.Options, error) {
 		Jobs:            c.Int("jobs"),
 		LockTimeout:     c.Duration("lock-timeout"),
 		LockRetries:     retries,
+		KillBlockers:    c.Duration("kill-blockers"),
 		MaxSnapshotWait: c.Duration("max-snapshot-wait"),
+		Verify:          repack.VerifyMode(c.String("verify")),
 		ShadowSchema:    c.String("shadow-schema"),
 		RegistrySchema:  c.String("registry-schema"),
 		Logger:          logger,

@@ -33,7 +33,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		Writer:    stdout,
 		ErrWriter: stderr,
 		Commands: []*cli.Command{
-			runCommand(), statusCommand(), revertCommand(), resetCommand(), demoCommand(), versionCommand(),
+			runCommand(), planCommand(), statusCommand(), revertCommand(), resetCommand(), verifyCommand(), demoCommand(), versionCommand(),
 		},
 		// Otherwise the library may call os.Exit.
 		ExitErrHandler:  func(*cli.Context, error) {},

@@ -12,26 +12,16 @@ import (
 )
 
 func runCommand() *cli.Command {
-	var names []string
-	for _, s := range registry.Stages {
-		names = append(names, string(s))
-	}
 	return &cli.Command{
 		Name:  "run",
 		Usage: "repack a table, or go on with a repack",
-		Flags: slices.Concat([]cli.Flag{
-			tableFlag(),
-			&cli.StringFlag{
-				Name: "strategy", Value: repack.ChangeLog,
-				Usage: "change-log (changed keys are logged and replayed) or direct-trigger (changes are written through)",
-			},
-			&cli.StringFlag{Name: "until", Value: string(repack.CleanUp), Usage: "end after `STAGE`: " + strings.Join(names, ", ")},
-			&cli.IntFlag{Name: "batch-size", Usage: "`ROWS` per chunk or replay batch, about (default: sized by the time they take)"},
-			&cli.BoolFlag{Name: "keep-old", Usage: "leave the old table behind at clean_up, detached"},
-			&cli.IntFlag{Name: "jobs", Aliases: []string{"j"}, Usage: "`CONNECTIONS` that copy or build indexes at the same time (default: processors, at most 4)"},
-			&cli.StringFlag{Name: "shadow-schema", Usage: "prepared `SCHEMA` for the shadow; the old table goes to SCHEMA_old (default: both are created)"},
+		Flags: slices.Concat(runFlags(), []cli.Flag{
+			&cli.BoolFlag{Name: "dry-run", Usage: "change nothing, and show what would be done: see repack plan"},
 		}, lockFlags(), connectionFlags()),
 		Action: func(c *cli.Context) error {
+			if c.Bool("dry-run") {
+				return showPlan(c, writePlan)
+			}
 			config, o, err := options(c)
 			if err != nil {
 				return err
@@ -46,6 +36,30 @@ func runCommand() *cli.Command {
 			bar.finish()
 			return err
 		},
+	}
+}
+
+// runFlags say what to repack and how.
+func runFlags() []cli.Flag {
+	var names []string
+	for _, s := range registry.Stages {
+		names = append(names, string(s))
+	}
+	return []cli.Flag{
+		tableFlag(),
+		&cli.StringFlag{
+			Name: "strategy", Value: repack.ChangeLog,
+			Usage: "change-log (changed keys are logged and replayed) or direct-trigger (changes are written through)",
+		},
+		&cli.StringFlag{Name: "until", Value: string(repack.CleanUp), Usage: "end after `STAGE`: " + strings.Join(names, ", ")},
+		&cli.IntFlag{Name: "batch-size", Usage: "`ROWS` per chunk or replay batch, about (default: sized by the time they take)"},
+		&cli.BoolFlag{Name: "keep-old", Usage: "leave the old table behind at clean_up, detached"},
+		&cli.IntFlag{Name: "jobs", Aliases: []string{"j"}, Usage: "`CONNECTIONS` that copy or build indexes at the same time (default: processors, at most 4)"},
+		&cli.StringFlag{
+			Name: "verify", Value: string(repack.VerifySample),
+			Usage: "compare shadow and source before the swap: off, sample (about a sixteenth) or full; a job whose rows differ does not swap",
+		},
+		&cli.StringFlag{Name: "shadow-schema", Usage: "prepared `SCHEMA` for the shadow; the old table goes to SCHEMA_old (default: both are created)"},
 	}
 }
 

@@ -1,0 +1,190 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/repack-go/repack/repack"
+)
+
+func planCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "plan",
+		Usage: "show what a run would do: locks, SQL, what is carried over, disk; changes nothing",
+		Flags: slices.Concat(runFlags(), []cli.Flag{
+			&cli.StringFlag{Name: "format", Value: "text", Usage: "text or json"},
+			&cli.BoolFlag{Name: "sql", Usage: "show the statements too, and every name; json always has them"},
+		}, lockFlags(), connectionFlags()),
+		Action: func(c *cli.Context) error {
+			write, ok := map[string]func(io.Writer, *repack.Plan) error{"text": writePlan, "json": writePlanJSON}[c.String("format")]
+			if !ok {
+				return &repack.UsageError{Err: fmt.Errorf("--format: want text or json, not %q", c.String("format"))}
+			}
+			if c.Bool("sql") && c.String("format") == "text" {
+				write = writeFullPlan
+			}
+			return showPlan(c, write)
+		},
+	}
+}
+
+func showPlan(c *cli.Context, write func(io.Writer, *repack.Plan) error) error {
+	config, o, err := options(c)
+	if err != nil {
+		return err
+	}
+	r, err := repack.New(config, o)
+	if err != nil {
+		return err
+	}
+	plan, err := r.Plan(c.Context)
+	if plan != nil {
+		if err := write(c.App.Writer, plan); err != nil {
+			return err
+		}
+	}
+	return err
+}
+
+func writePlanJSON(w io.Writer, plan *repack.Plan) error {
+	encoder := json.NewEncoder(w)
+	encoder.SetEscapeHTML(false)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(plan)
+}
+
+func writePlan(w io.Writer, plan *repack.Plan) error { return planText{}.write(w, plan) }
+
+func writeFullPlan(w io.Writer, plan *repack.Plan) error { return planText{full: true}.write(w, plan) }
+
+// planText writes a plan for people; full is with statements and all names.
+type planText struct{ full bool }
+
+// write writes nothing of a refused table: what stands in its way is the error.
+func (t planText) write(w io.Writer, plan *repack.Plan) error {
+	if len(plan.Refused) > 0 {
+		return nil
+	}
+	var b strings.Builder
+	t.head(&b, plan)
+	t.carried(&b, plan.Carried)
+	t.stages(&b, plan)
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+func (t planText) head(b *strings.Builder, plan *repack.Plan) {
+	fmt.Fprintf(b, "Plan for %s, strategy %s. Nothing has been changed.\n", plan.Table, plan.Strategy)
+	if j := plan.Job; j != nil {
+		stands := "stopped in"
+		switch {
+		case j.Running:
+			stands = "at work in"
+		case j.StageDone:
+			stands = "stopped after"
+		}
+		fmt.Fprintf(b, "Job %d is %s stage %s: what follows is what is left to do.\n", j.Job, stands, j.Stage)
+	}
+	d := plan.Disk
+	fmt.Fprintf(b, "\nDisk: at most %s (table %s, TOAST %s, indexes %s), and about as much write-ahead log: %s.\n",
+		bytes(d.AtMost), bytes(d.TableBytes), bytes(d.ToastBytes), bytes(d.IndexBytes), bytes(d.WAL))
+	switch {
+	case d.LiveFraction != nil:
+		fmt.Fprintf(b, "      About %.0f%% of the table is live, by its statistics: %d rows.\n", *d.LiveFraction*100, d.Rows)
+	case d.TableBytes > 0:
+		fmt.Fprintf(b, "      ANALYZE has not seen all of its columns: how much of the table is live is not known.\n")
+	}
+	for _, s := range plan.WaitsFor {
+		fmt.Fprintf(b, "\nWould have to wait for %s.\n", session(s))
+	}
+}
+
+func session(s repack.PlannedWait) string {
+	who := fmt.Sprintf("pid %d of %s", s.PID, s.User)
+	if s.PID == 0 {
+		who = fmt.Sprintf("prepared transaction %q of %s", s.GID, s.User)
+	}
+	who += fmt.Sprintf(" (%s, begun %s ago", s.State, time.Duration(s.Seconds)*time.Second)
+	if s.Lock != "" {
+		who += ", holds " + s.Lock + " on the table"
+	}
+	if s.Snapshot {
+		who += ", holds a snapshot"
+	}
+	if s.Query != "" {
+		who += ", query: " + s.Query
+	}
+	return who + ")"
+}
+
+// shownNames is how many names a line has room for.
+const shownNames = 6
+
+func (t planText) carried(b *strings.Builder, carried []repack.PlannedProperty) {
+	b.WriteString("\nCarried over:\n")
+	table := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
+	for _, c := range carried {
+		names, rest := c.Names, ""
+		if len(names) > shownNames && !t.full {
+			rest = fmt.Sprintf(" and %d more", len(names)-shownNames+1)
+			names = names[:shownNames-1]
+		}
+		fmt.Fprintf(table, "  %s\t%d\t%s%s\n", c.Kind, c.Count, strings.Join(names, ", "), rest)
+	}
+	_ = table.Flush() // a strings.Builder takes everything
+}
+
+func (t planText) stages(b *strings.Builder, plan *repack.Plan) {
+	for _, stage := range plan.Stages {
+		fmt.Fprintf(b, "\n%s\n", stage.Stage)
+		for _, step := range stage.Steps {
+			fmt.Fprintf(b, "  - %s\n", step.Does)
+			for _, l := range step.Locks {
+				fmt.Fprintf(b, "      %s on %s%s\n", l.Mode, l.Relation, waitOf(l))
+			}
+			if t.full {
+				statements(b, step.SQL)
+			}
+		}
+	}
+	if len(plan.Stages) == 0 {
+		b.WriteString("\nNothing is left to do.\n")
+	}
+}
+
+// waitOf is the bound of a lock that others may have to queue behind.
+func waitOf(l repack.PlannedLock) string {
+	if l.Mode == "ACCESS SHARE" || l.Mode == "ROW SHARE" {
+		return ""
+	}
+	return fmt.Sprintf(", waiting at most %s", time.Duration(l.Seconds*float64(time.Second)))
+}
+
+func statements(b *strings.Builder, sql []string) {
+	for _, statement := range sql {
+		b.WriteString("\n")
+		for line := range strings.Lines(statement + ";\n") {
+			b.WriteString("      " + line)
+		}
+	}
+	if len(sql) > 0 {
+		b.WriteString("\n")
+	}
+}
+
+// bytes is a size as people read it.
+func bytes(n int64) string {
+	units := []string{"bytes", "kB", "MB", "GB", "TB"}
+	size, unit := float64(n), 0
+	for size >= 10_000 && unit < len(units)-1 {
+		size, unit = size/1024, unit+1
+	}
+	return fmt.Sprintf("%.0f %s", size, units[unit])
+}

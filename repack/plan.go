@@ -1,0 +1,118 @@
+package repack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/repack-go/repack/internal/catalog"
+	"github.com/repack-go/repack/internal/session"
+	"github.com/repack-go/repack/migrations"
+	"github.com/repack-go/repack/registry"
+	"github.com/repack-go/repack/stages"
+)
+
+// A Plan and its parts. Encoded as JSON their field names are stable: see
+// docs/plan.md.
+type (
+	// Plan is what Run would do with the table.
+	Plan = stages.Plan
+	// PlannedProperty is a kind of property that is carried over.
+	PlannedProperty = stages.Carried
+	// PlannedStep is a part of a stage, mostly one transaction.
+	PlannedStep = stages.Step
+	// PlannedWait is a transaction that would have to be waited for.
+	PlannedWait = stages.Session
+	// PlannedLock is a lock that a step takes.
+	PlannedLock = stages.Lock
+)
+
+// Plan describes what Run would do with the table up to Options.Until, from
+// where its job stands: the locks and statements of every stage, what is
+// carried over and what is needed. Where Run would refuse the table it returns
+// *RefusedError, together with a plan that lists the reasons and no more; where
+// Run would stop because the table has changed, *DriftError.
+//
+// It takes ACCESS SHARE on the table, in sessions that are read-only, and
+// neither creates nor changes anything. It waits for no other process.
+func (r *Repack) Plan(ctx context.Context) (*Plan, error) {
+	if r.options.Table == "" {
+		return nil, &UsageError{errors.New("no table given")}
+	}
+	oid, name, err := resolve(ctx, r.config, r.options.Table)
+	if err != nil {
+		return nil, err
+	}
+	e, closePool, err := r.readOnlyEnv(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer closePool()
+	job, err := r.look(ctx, oid, name)
+	if err != nil {
+		return nil, err
+	}
+	if job == nil {
+		if err := r.describe(ctx, e, oid, name); err != nil {
+			return nil, err
+		}
+		return stages.NewPlan(ctx, e, r.options.Until, false)
+	}
+	if job.State == registry.Reverting {
+		return nil, fmt.Errorf("the job of %s is being reverted: go on with repack revert", name)
+	}
+	if err := e.Open(ctx, job); err != nil {
+		return nil, err
+	}
+	running, err := registry.Held(ctx, e.Pool, job.Source)
+	if err != nil {
+		return nil, err
+	}
+	return stages.NewPlan(ctx, e, r.options.Until, running)
+}
+
+// readOnlyEnv is env with a pool whose sessions cannot write.
+func (r *Repack) readOnlyEnv(ctx context.Context) (*stages.Env, func(), error) {
+	e, closePool, err := r.env(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	config := e.Pool.Config()
+	closePool()
+	configure := config.AfterConnect
+	config.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
+		if err := configure(ctx, conn); err != nil {
+			return err
+		}
+		_, err := conn.Exec(ctx, "SET default_transaction_read_only = on")
+		return err
+	}
+	if e.Pool, err = pgxpool.NewWithConfig(ctx, config); err != nil {
+		return nil, nil, fmt.Errorf("open connection pool: %w", err)
+	}
+	return e, e.Pool.Close, nil
+}
+
+// look is find without an upgrade of the registry.
+func (r *Repack) look(ctx context.Context, oid uint32, name catalog.Name) (*registry.Job, error) {
+	conn, err := session.Connect(ctx, r.config)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	exists, err := r.registry.Exists(ctx, conn)
+	if err != nil || !exists {
+		return nil, err
+	}
+	if err := migrations.Check(ctx, conn, r.options.RegistrySchema); err != nil {
+		return nil, err
+	}
+	job, err := r.registry.Find(ctx, conn, oid, name)
+	if errors.Is(err, registry.ErrNotFound) {
+		return nil, nil
+	}
+	return job, err
+}

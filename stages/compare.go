@@ -1,0 +1,243 @@
+package stages
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/repack-go/repack/internal/catalog"
+	"github.com/repack-go/repack/internal/lock"
+	"github.com/repack-go/repack/registry"
+	"github.com/repack-go/repack/strategy"
+)
+
+const (
+	// maxMismatches is how many rows are named; with so many found the
+	// comparison ends.
+	maxMismatches = 10
+	// After roundTime, or with so many keys set aside, the log is replayed and
+	// the keys are looked at again.
+	roundTime = 5 * time.Second
+	roundKeys = 50_000
+	// looksAgain bounds how often a key is looked at that the application
+	// keeps changing.
+	looksAgain = 5
+	// keysAtOnce is how many keys one statement looks at again.
+	keysAtOnce = 5000
+	// Of a sample every sampleEvery-th range of sampleBlocks is compared, and
+	// the last one.
+	sampleBlocks = 128
+	sampleEvery  = 16
+)
+
+// comparing is one comparison of the table in use and its copy.
+type comparing struct {
+	*Env
+	tables *strategy.Comparison
+	replay func(context.Context) error // nil: what is pending stays unlooked at
+
+	mu     sync.Mutex
+	result *VerifyResult
+	aside  [][]string // keys that were pending when they were looked at
+}
+
+// compare compares the copy's rows with the table's, then looks for the
+// table's rows in the copy. Writers go on: a row that changes meanwhile is set
+// aside and looked at again after a replay. One that has changed since its
+// block was looked at, or moved to one that had been, may go unseen; it is in
+// the change log, and what is replayed is read from the table.
+func (e *Env) compare(ctx context.Context, mode registry.VerifyMode, replay func(context.Context) error) (*VerifyResult, error) {
+	began := time.Now()
+	c := &comparing{Env: e, tables: strategy.NewComparison(e.Link, e.Source), replay: replay}
+	c.result = &VerifyResult{Mode: mode, Table: e.Link.From, Copy: e.Link.To}
+	for _, k := range e.Link.Key {
+		c.result.KeyColumns = append(c.result.KeyColumns, k.Name)
+	}
+	for _, side := range []struct {
+		relation catalog.Name
+		find     finder
+		rows     *int64
+	}{
+		{e.Link.To, c.tables.CopyRange, &c.result.CopyRows},
+		{e.Link.From, c.tables.Range, &c.result.Rows},
+	} {
+		if err := c.side(ctx, side.relation, side.find, side.rows); err != nil {
+			return nil, err
+		}
+	}
+	slices.SortFunc(c.result.Mismatches, func(a, b strategy.Mismatch) int {
+		return cmp.Or(cmp.Compare(a.Kind, b.Kind), slices.Compare(a.Key, b.Key))
+	})
+	e.Log.Info("compared", "job", e.Job.ID, "table", c.result.Table.String(), "copy", c.result.Copy.String(), "verify", mode,
+		"rows", c.result.Rows, "copy_rows", c.result.CopyRows, "pending", c.result.Pending,
+		"mismatches", len(c.result.Mismatches), "took", time.Since(began).Round(time.Millisecond))
+	return c.result, nil
+}
+
+type finder func(ctx context.Context, tx pgx.Tx, first, end int64) (strategy.Compared, error)
+
+// side compares the ranges of one relation, in rounds.
+func (c *comparing) side(ctx context.Context, relation catalog.Name, find finder, rows *int64) error {
+	blocks, err := strategy.Blocks(ctx, c.Pool, relation)
+	if err != nil {
+		return err
+	}
+	ranges := &dispenser{gaps: rangesOf(c.result.Mode, blocks), size: firstChunkBlocks, target: chunkTarget}
+	if c.BatchSize > 0 && c.Job.RowEstimate != nil {
+		ranges.fixed, ranges.size = true, blocksFor(int64(c.BatchSize), *c.Job.RowEstimate, blocks)
+	}
+	for more := true; more; {
+		if more, err = c.round(ctx, ranges, find, rows); err != nil {
+			return err
+		}
+		if err := c.settle(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// rangesOf are the blocks to compare.
+func rangesOf(mode registry.VerifyMode, blocks int64) []registry.Chunk {
+	if blocks == 0 {
+		return nil
+	}
+	if mode != registry.VerifySample {
+		return []registry.Chunk{{End: blocks}}
+	}
+	var ranges []registry.Chunk
+	for n, first := 0, int64(0); first < blocks; n, first = n+1, first+sampleBlocks {
+		end := min(first+sampleBlocks, blocks)
+		if n%sampleEvery == 0 || end == blocks {
+			ranges = append(ranges, registry.Chunk{First: first, End: end})
+		}
+	}
+	return ranges
+}
+
+// round hands ranges out to workers until it is time to replay. more tells
+// whether there are ranges left.
+func (c *comparing) round(ctx context.Context, ranges *dispenser, find finder, rows *int64) (more bool, err error) {
+	began := time.Now()
+	group, groupCtx := errgroup.WithContext(ctx)
+	for range c.Jobs {
+		group.Go(func() error {
+			return c.withConn(groupCtx, func(conn *pgxpool.Conn) error {
+				for c.goOn(began) {
+					chunk, ok := ranges.next()
+					if !ok {
+						return nil
+					}
+					if err := c.chunk(groupCtx, conn, &chunk, find); err != nil {
+						return err
+					}
+					ranges.copied(chunk)
+				}
+				return groupCtx.Err()
+			})
+		})
+	}
+	err = group.Wait()
+	*rows = ranges.progress.Rows
+	return len(ranges.gaps) > 0 && !c.enough(), err
+}
+
+// goOn is the one place where a comparison decides to take another range.
+func (c *comparing) goOn(began time.Time) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.result.Mismatches) >= maxMismatches {
+		return false
+	}
+	return c.replay == nil || time.Since(began) < roundTime && len(c.aside) < roundKeys
+}
+
+func (c *comparing) enough() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.result.Mismatches) >= maxMismatches
+}
+
+func (c *comparing) chunk(ctx context.Context, conn *pgxpool.Conn, chunk *registry.Chunk, find finder) error {
+	began := time.Now()
+	found, err := c.inSnapshot(ctx, conn, func(ctx context.Context, tx pgx.Tx) (strategy.Compared, error) {
+		return find(ctx, tx, chunk.First, chunk.End)
+	})
+	if err != nil {
+		return err
+	}
+	chunk.Rows, chunk.Took = found.Rows, time.Since(began)
+	c.Log.Debug("chunk compared", "job", c.Job.ID, "first_block", chunk.First, "end_block", chunk.End,
+		"rows", found.Rows, "pending", len(found.Pending), "mismatches", len(found.Mismatches), "took", chunk.Took)
+	c.add(found)
+	return ctx.Err()
+}
+
+// inSnapshot runs find in a transaction that has one snapshot, locks tables
+// against no more than DDL, and waits for no lock longer than the policy allows.
+func (c *comparing) inSnapshot(ctx context.Context, conn *pgxpool.Conn,
+	find func(context.Context, pgx.Tx) (strategy.Compared, error),
+) (found strategy.Compared, err error) {
+	err = lock.Transact(ctx, conn, c.Locks, c.result.Table.String(), c.lockable(), func(ctx context.Context, tx *lock.Tx) error {
+		if err := tx.Do(ctx, c.tables.BeginSQL()); err != nil {
+			return err
+		}
+		found, err = find(ctx, tx)
+		return err
+	})
+	return found, err
+}
+
+// add keeps what was found. A row is a mismatch once, from whichever side.
+func (c *comparing) add(found strategy.Compared) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.replay != nil {
+		c.aside = append(c.aside, found.Pending...)
+	} else {
+		c.result.Pending += int64(len(found.Pending))
+	}
+	for _, m := range found.Mismatches {
+		known := slices.ContainsFunc(c.result.Mismatches, func(k strategy.Mismatch) bool { return slices.Equal(k.Key, m.Key) })
+		if !known && len(c.result.Mismatches) < maxMismatches {
+			c.result.Mismatches = append(c.result.Mismatches, m)
+		}
+	}
+}
+
+// settle replays the log and looks again at the keys set aside, a few times.
+// Those that the application changes each time count as pending.
+func (c *comparing) settle(ctx context.Context) error {
+	for attempt := 0; attempt < looksAgain && len(c.aside) > 0 && c.replay != nil; attempt++ {
+		if err := c.replay(ctx); err != nil {
+			return err
+		}
+		keys := c.aside
+		c.aside = nil
+		err := c.withConn(ctx, func(conn *pgxpool.Conn) error {
+			for some := range slices.Chunk(keys, keysAtOnce) {
+				found, err := c.inSnapshot(ctx, conn, func(ctx context.Context, tx pgx.Tx) (strategy.Compared, error) {
+					return c.tables.Keys(ctx, tx, some)
+				})
+				if err != nil {
+					return err
+				}
+				c.add(found)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		c.Log.Debug("looked again at pending keys", "job", c.Job.ID, "keys", len(keys), "pending", len(c.aside))
+	}
+	c.result.Pending += int64(len(c.aside))
+	c.aside = nil
+	return nil
+}

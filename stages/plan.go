@@ -1,0 +1,235 @@
+package stages
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/repack-go/repack/internal/catalog"
+	"github.com/repack-go/repack/registry"
+)
+
+// Plan is what Run would do with a table as it is now. Its statements come from
+// the functions that Run uses.
+type Plan struct {
+	Table    string         `json:"table"` // as SQL writes it
+	Schema   string         `json:"schema"`
+	Name     string         `json:"name"`
+	Strategy string         `json:"strategy"`
+	Until    registry.Stage `json:"until"`
+	// Job is the unfinished job of the table, or nil. Without one its number
+	// is not known, and names of artefacts have N in its place.
+	Job *PlannedJob `json:"job"`
+	// Refused is what stands in the way; then all that follows is empty.
+	Refused  []Refusal      `json:"refused"`
+	Disk     Disk           `json:"disk"`
+	WaitsFor []Session      `json:"waits_for"`
+	Carried  []Carried      `json:"carried_over"`
+	Stages   []PlannedStage `json:"stages"` // those still to be run
+}
+
+// PlannedJob says where a job stands that a run would go on with.
+type PlannedJob struct {
+	Job       int64          `json:"job"`
+	Stage     registry.Stage `json:"stage"` // the latest begun
+	StageDone bool           `json:"stage_done"`
+	Swapped   bool           `json:"swapped"`
+	Running   bool           `json:"running"` // a process is working on it
+}
+
+// Refusal is one thing that stands in the way, and the way out.
+type Refusal struct {
+	Object string `json:"object"`
+	Why    string `json:"why"`
+	Remedy string `json:"remedy"`
+}
+
+// PlannedStage is a stage, step by step.
+type PlannedStage struct {
+	Stage registry.Stage `json:"stage"`
+	Steps []Step         `json:"steps"`
+}
+
+// Step is a part of a stage, mostly one transaction.
+type Step struct {
+	Does string `json:"does"`
+	// Locks are the strongest on each relation that is not the job's own, in
+	// the order in which they are taken; ACCESS SHARE and ROW SHARE are listed
+	// only on the table itself.
+	Locks []Lock `json:"locks"`
+	// SQL leaves out statements that only read or only write to the registry,
+	// and the setting of lock_timeout. Parameters ($1) are blocks.
+	SQL []string `json:"sql"`
+}
+
+// Lock is a lock on a table, view or sequence, held until the step's
+// transaction ends.
+type Lock struct {
+	Mode     string `json:"mode"`
+	Relation string `json:"relation"`
+	// Seconds bounds the wait for it. The strong locks of one transaction share
+	// one bound.
+	Seconds float64 `json:"wait_at_most_seconds"`
+}
+
+// NewPlan describes what Run would do up to and including until. It returns
+// *RefusedError, together with a plan that lists the reasons, and *DriftError,
+// as Run would. running says that a process is at work on e.Job.
+//
+// It takes ACCESS SHARE on the table and changes nothing.
+func NewPlan(ctx context.Context, e *Env, until registry.Stage, running bool) (*Plan, error) {
+	plan := &Plan{
+		Table: e.Source.Name.String(), Schema: e.Source.Name.Schema, Name: e.Source.Name.Name,
+		Strategy: e.Strategy.Name(), Until: until,
+		Refused: []Refusal{}, WaitsFor: []Session{}, Carried: []Carried{}, Stages: []PlannedStage{},
+	}
+	if e.Job == nil {
+		if err := plan.check(ctx, e); err != nil {
+			return plan, err
+		}
+	} else {
+		plan.Job = &PlannedJob{
+			Job: e.Job.ID, Stage: e.Job.Stage, StageDone: e.Job.StageDone, Swapped: e.Job.Swapped(), Running: running,
+		}
+	}
+	p, err := newPlanner(ctx, e)
+	if err != nil {
+		return nil, err
+	}
+	if plan.Disk, err = p.disk(ctx); err != nil {
+		return nil, err
+	}
+	if plan.WaitsFor, err = p.waitsFor(ctx); err != nil {
+		return nil, err
+	}
+	plan.Carried = carriedOver(p.Source)
+	plan.Stages, err = p.stages(ctx, until, e.finished)
+	return plan, err
+}
+
+// check is pre_validate, but for what it logs.
+func (plan *Plan) check(ctx context.Context, e *Env) error {
+	silent := *e
+	silent.Log = slog.New(slog.DiscardHandler)
+	err := preValidate(ctx, &silent)
+	if err == nil {
+		return nil
+	}
+	var refused *RefusedError
+	if errors.As(err, &refused) {
+		for _, r := range refused.Reasons {
+			plan.Refused = append(plan.Refused, Refusal(r))
+		}
+	}
+	return fmt.Errorf("%s: %w", registry.PreValidate, err)
+}
+
+// planner is the environment of a run that does not take place.
+type planner struct {
+	*Env
+	shadow    *catalog.Table // as it is, or as setup would leave it
+	mine      bool           // whether the owner is who would run
+	bound     time.Duration  // on the strong locks of a transaction together
+	settle    time.Duration  // on SHARE UPDATE EXCLUSIVE, for which autovacuum is cancelled
+	patience  time.Duration  // on a lock that nobody has to queue behind
+	neighbour []neighbour
+}
+
+const plannerSQL = `
+SELECT current_user = $1,
+       current_user::text,
+       (SELECT setting::bigint FROM pg_settings WHERE name = 'deadlock_timeout'),
+       (SELECT setting::bigint FROM pg_settings WHERE name = 'lock_timeout')`
+
+// unnumbered stands for the number of a job that does not exist yet.
+const unnumbered = "N"
+
+func newPlanner(ctx context.Context, e *Env) (*planner, error) {
+	planned := *e
+	p := &planner{Env: &planned}
+	var user string
+	var deadlock, patience int64
+	err := e.Pool.QueryRow(ctx, plannerSQL, e.Source.Owner).Scan(&p.mine, &user, &deadlock, &patience)
+	if err != nil {
+		return nil, fmt.Errorf("plan: %w", err)
+	}
+	// As package lock does.
+	p.bound = min(e.Locks.Timeout, time.Duration(deadlock)*time.Millisecond*4/5)
+	p.settle = time.Duration(deadlock)*time.Millisecond + 3*time.Second
+	p.patience = time.Duration(patience) * time.Millisecond
+	switch {
+	case e.Job == nil:
+		err = p.invent(ctx, user)
+	case e.Job.Swapped():
+		p.shadow = e.Source
+	default:
+		if err = p.refresh(ctx); err == nil {
+			p.shadow, err = catalog.Read(ctx, p.Pool, *p.Job.Shadow)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	p.neighbour, err = p.neighbours(ctx)
+	return p, err
+}
+
+// invent makes up the job and the shadow as setup would leave them.
+func (p *planner) invent(ctx context.Context, user string) error {
+	index, _ := p.Source.Key() // preValidate has refused a table without one
+	key, err := catalog.ReadKey(ctx, p.Pool, p.Source.OID, index.Name)
+	if err != nil {
+		return err
+	}
+	p.Job = p.jobNumbered(unnumbered)
+	p.Job.KeyIndex = index.Name
+	p.link(key)
+	p.shadow = &catalog.Table{Name: p.Job.ShadowTable()}
+	if p.Strategy.KeyFirst() {
+		p.shadow.Indexes = []catalog.Index{index}
+		if c, ok := p.Source.Constraint(index.Constraint); ok {
+			p.shadow.Constraints = []catalog.Constraint{c}
+		}
+	}
+	grants, err := defaultGrants(ctx, p.Pool, "r", user, p.Job.ShadowSchema)
+	for _, g := range grants {
+		if g.Grantee == user { // the others are revoked, and the owner changed
+			g.Grantor, g.Grantee = p.Source.Owner, p.Source.Owner
+			p.shadow.Grants = append(p.shadow.Grants, g)
+		}
+	}
+	return err
+}
+
+// stages plans those that are not finished.
+func (p *planner) stages(ctx context.Context, until registry.Stage, finished func(registry.Stage) bool) ([]PlannedStage, error) {
+	planned := []PlannedStage{}
+	for _, s := range registry.Stages {
+		if until.Before(s) {
+			break
+		}
+		if finished(s) {
+			continue
+		}
+		steps, err := plans[s](ctx, p)
+		if err != nil {
+			return nil, fmt.Errorf("plan %s: %w", s, err)
+		}
+		planned = append(planned, PlannedStage{Stage: s, Steps: steps})
+	}
+	return planned, nil
+}
+
+// record makes a step of what work sends.
+func (p *planner) record(ctx context.Context, does string, locks []Lock, work func(ctx context.Context, t *transcript) error) (Step, error) {
+	t := &transcript{reads: p.Pool, schema: p.Job.ShadowSchema}
+	if work != nil {
+		if err := work(ctx, t); err != nil {
+			return Step{}, err
+		}
+	}
+	return Step{Does: does, Locks: slices.Concat([]Lock{}, locks), SQL: slices.Concat([]string{}, t.sql)}, nil
+}

@@ -1,0 +1,104 @@
+package stages
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/repack-go/repack/internal/catalog"
+)
+
+// reading is what a copy or a look at the catalog takes.
+func (p *planner) reading() []Lock { return []Lock{p.lock("ACCESS SHARE", p.Source.Name)} }
+
+// stopping is what stopWriters takes.
+func (p *planner) stopping() []Lock { return []Lock{p.strong("SHARE ROW EXCLUSIVE", p.Source.Name)} }
+
+func (p *planner) lock(mode string, relation catalog.Name) Lock {
+	return Lock{Mode: mode, Relation: relation.String(), Seconds: p.patience.Seconds()}
+}
+
+// strong is a lock that shares the bound of its transaction.
+func (p *planner) strong(mode string, relation catalog.Name) Lock {
+	return Lock{Mode: mode, Relation: relation.String(), Seconds: p.bound.Seconds()}
+}
+
+// settling is the lock of lock.Tx.Settle, and its bound.
+func (p *planner) settling(relation catalog.Name) Lock {
+	return Lock{Mode: "SHARE UPDATE EXCLUSIVE", Relation: relation.String(), Seconds: p.settle.Seconds()}
+}
+
+// neighbour is a relation that the exchange alters, other than those at the
+// other end of a foreign key.
+type neighbour struct {
+	SchemaName, RelationName string
+	Mode                     string
+}
+
+// neighboursSQL lists views on the table, the relations whose rules or policies
+// mention it, and the partitions of what it refers to: the triggers of a key to
+// a partitioned table are on each of them.
+const neighboursSQL = `
+SELECT   n.nspname::text AS schema_name, c.relname::text AS relation_name, x.mode
+FROM    (SELECT r.ev_class AS relation, 'ACCESS EXCLUSIVE' AS mode, 1 AS step
+         FROM   pg_depend d
+         JOIN   pg_rewrite r ON r.oid = d.objid
+         WHERE  d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1
+         UNION
+         SELECT p.polrelid, 'ACCESS EXCLUSIVE', 1
+         FROM   pg_depend d
+         JOIN   pg_policy p ON p.oid = d.objid
+         WHERE  d.classid = 'pg_policy'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1
+         UNION
+         SELECT t.relid::oid, 'ACCESS EXCLUSIVE', 2
+         FROM   pg_constraint f
+         CROSS  JOIN LATERAL pg_partition_tree(f.confrelid) t
+         WHERE  f.contype = 'f' AND f.conrelid = $1 AND t.level > 0) x
+JOIN     pg_class c     ON c.oid = x.relation
+JOIN     pg_namespace n ON n.oid = c.relnamespace
+WHERE    c.oid <> $1
+ORDER BY x.step, n.nspname, c.relname`
+
+func (p *planner) neighbours(ctx context.Context) ([]neighbour, error) {
+	rows, err := p.Pool.Query(ctx, neighboursSQL, p.Source.OID)
+	if err != nil {
+		return nil, fmt.Errorf("look for neighbours of %s: %w", p.Source.Name, err)
+	}
+	found, err := pgx.CollectRows(rows, pgx.RowToStructByName[neighbour])
+	if err != nil {
+		return nil, fmt.Errorf("look for neighbours of %s: %w", p.Source.Name, err)
+	}
+	return found, nil
+}
+
+// exchangeLocks are those of the swap's last transaction, in the order of
+// lockForExchange.
+func (p *planner) exchangeLocks() []Lock {
+	var locks []Lock
+	add := func(mode string, relation catalog.Name) {
+		l := p.strong(mode, relation)
+		if !slices.ContainsFunc(locks, func(o Lock) bool { return o.Relation == l.Relation }) {
+			locks = append(locks, l)
+		}
+	}
+	for _, n := range p.neighbour {
+		add(n.Mode, catalog.Name{Schema: n.SchemaName, Name: n.RelationName})
+	}
+	for _, key := range p.Source.Referencing {
+		add("ACCESS EXCLUSIVE", key.Table)
+	}
+	add("ACCESS EXCLUSIVE", p.Source.Name)
+	for _, key := range p.Source.ForeignKeys {
+		add("ACCESS EXCLUSIVE", key.Referenced)
+	}
+	for _, s := range p.Source.Sequences {
+		if s.Identity {
+			add("ACCESS EXCLUSIVE", s.Name)
+		} else {
+			add("SHARE ROW EXCLUSIVE", s.Name)
+		}
+	}
+	return locks
+}

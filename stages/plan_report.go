@@ -1,0 +1,127 @@
+package stages
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Disk is what a copy of the table needs, in bytes. The change log, which grows
+// with what is written meanwhile, is not in it. How much space is free SQL does
+// not tell.
+type Disk struct {
+	TableBytes int64 `json:"table_bytes"` // without TOAST
+	ToastBytes int64 `json:"toast_bytes"`
+	IndexBytes int64 `json:"index_bytes"`
+	// AtMost is the sum: a copy is no larger than what it is made of.
+	AtMost int64 `json:"at_most_bytes"`
+	// LiveFraction estimates from the planner's statistics how much of
+	// TableBytes a copy will have; nil before the first ANALYZE.
+	LiveFraction *float64 `json:"live_fraction"`
+	// WAL is about how much write-ahead log the copy makes at most: as much as
+	// it is large, and nothing for an unlogged table.
+	WAL  int64 `json:"wal_at_most_bytes"`
+	Rows int64 `json:"rows"` // an estimate
+}
+
+// A row takes a line pointer and a header, and is aligned to eight bytes; a
+// block has a header of 24: "Database Page Layout" in the manual.
+const diskSQL = `
+SELECT pg_relation_size(c.oid),
+       coalesce(pg_total_relation_size(nullif(c.reltoastrelid, 0)), 0),
+       pg_indexes_size(c.oid),
+       greatest(c.reltuples, 0)::bigint,
+       CASE WHEN c.reltuples >= 0 AND s.columns = c.relnatts - a.dropped AND pg_relation_size(c.oid) > 0
+            THEN least(1, ceil(c.reltuples / greatest(1, floor((b.size - 24) * coalesce(f.percent, 100) / 100
+                                                    / (28 + ceil(s.width / 8) * 8)))) * b.size
+                          / pg_relation_size(c.oid))::float8 END
+FROM   pg_class c
+JOIN   pg_namespace n ON n.oid = c.relnamespace
+CROSS  JOIN (SELECT current_setting('block_size')::float8 AS size) b
+CROSS  JOIN LATERAL (SELECT (SELECT option_value::float8 FROM pg_options_to_table(c.reloptions)
+                             WHERE  option_name = 'fillfactor') AS percent) f
+CROSS  JOIN LATERAL (SELECT count(*) AS dropped FROM pg_attribute
+                     WHERE attrelid = c.oid AND attnum > 0 AND attisdropped) a
+CROSS  JOIN LATERAL (SELECT count(*) AS columns, sum((1 - null_frac) * avg_width) AS width FROM pg_stats
+                     WHERE schemaname = n.nspname AND tablename = c.relname AND NOT inherited) s
+WHERE  c.oid = $1`
+
+func (p *planner) disk(ctx context.Context) (d Disk, err error) {
+	oid := p.Source.OID
+	if p.Job.Swapped() {
+		oid = *p.Job.Shadow
+	}
+	err = p.Pool.QueryRow(ctx, diskSQL, oid).Scan(&d.TableBytes, &d.ToastBytes, &d.IndexBytes, &d.Rows, &d.LiveFraction)
+	if err != nil {
+		return d, fmt.Errorf("measure %s: %w", p.Source.Name, err)
+	}
+	d.AtMost = d.TableBytes + d.ToastBytes + d.IndexBytes
+	if p.Source.Persistence != "u" {
+		d.WAL = d.AtMost
+	}
+	return d, nil
+}
+
+// Session is a transaction, or a prepared one, that a run may have to wait for.
+type Session struct {
+	PID     int32   `json:"pid"` // 0 for a prepared transaction
+	GID     string  `json:"gid"` // of a prepared transaction
+	User    string  `json:"user"`
+	State   string  `json:"state"`
+	Query   string  `json:"query"`   // empty where we may not see it
+	Seconds float64 `json:"seconds"` // since it began
+	// Lock is the mode of a lock that it holds on the table, empty without.
+	Lock string `json:"lock"`
+	// Snapshot tells that the swap has to wait for its snapshot.
+	Snapshot bool `json:"snapshot"`
+}
+
+// longTransaction is what is worth telling of.
+const longTransaction = time.Minute
+
+// waitsForSQL lists old transactions and prepared ones. Those that hold neither
+// a lock on the table nor a snapshot are in nobody's way.
+const waitsForSQL = `
+WITH held AS (
+    SELECT   l.pid, l.virtualtransaction AS transaction, string_agg(DISTINCT l.mode, ', ' ORDER BY l.mode) AS modes
+    FROM     pg_locks l
+    WHERE    l.locktype = 'relation' AND l.granted AND l.relation = ANY ($1)
+    AND      l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    GROUP BY l.pid, l.virtualtransaction
+)
+SELECT    a.pid                                                     AS pid,
+          ''                                                        AS gid,
+          coalesce(a.usename::text, '')                             AS user,
+          coalesce(a.state, '')                                     AS state,
+          coalesce(left(regexp_replace(a.query, '\s+', ' ', 'g'), 100), '') AS query,
+          extract(epoch FROM now() - a.xact_start)::float8          AS seconds,
+          coalesce(h.modes, '')                                     AS lock,
+          a.backend_xmin IS NOT NULL                                AS snapshot
+FROM      pg_stat_activity a
+LEFT JOIN held h ON h.pid = a.pid
+WHERE     a.datname = current_database() AND a.xact_start < now() - $2::interval
+AND      (h.pid IS NOT NULL OR a.backend_xmin IS NOT NULL)
+AND       a.application_name <> current_setting('application_name')
+AND       a.backend_type NOT IN ('autovacuum worker', 'walsender')
+UNION ALL
+SELECT    0, p.gid, p.owner::text, 'prepared', '',
+          extract(epoch FROM now() - p.prepared)::float8, h.modes, false
+FROM      pg_prepared_xacts p
+JOIN      pg_locks x ON x.locktype = 'transactionid' AND x.transactionid = p.transaction AND x.granted
+JOIN      held h ON h.transaction = x.virtualtransaction
+WHERE     p.database = current_database()
+ORDER BY  seconds DESC, pid, gid`
+
+func (p *planner) waitsFor(ctx context.Context) ([]Session, error) {
+	rows, err := p.Pool.Query(ctx, waitsForSQL, p.lockable(), longTransaction)
+	if err != nil {
+		return nil, fmt.Errorf("look for long transactions: %w", err)
+	}
+	sessions, err := pgx.CollectRows(rows, pgx.RowToStructByName[Session])
+	if err != nil {
+		return nil, fmt.Errorf("look for long transactions: %w", err)
+	}
+	return sessions, nil
+}

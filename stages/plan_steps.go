@@ -1,0 +1,264 @@
+package stages
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/repack-go/repack/internal/catalog"
+	"github.com/repack-go/repack/registry"
+	"github.com/repack-go/repack/strategy"
+)
+
+// plans are the stages as steps. What a stage sends it sends through the same
+// functions; the tests compare the two.
+var plans = map[registry.Stage]func(context.Context, *planner) ([]Step, error){
+	registry.PreValidate:    planPreValidate,
+	registry.Setup:          planSetup,
+	registry.Backfill:       planBackfill,
+	registry.SyncSchema:     planSyncSchema,
+	registry.PostSyncUpdate: planPostSyncUpdate,
+	registry.Swap:           planSwap,
+	registry.CleanUp:        planCleanUp,
+}
+
+func planPreValidate(ctx context.Context, p *planner) ([]Step, error) {
+	s, err := p.record(ctx, "look for what cannot be carried over and for missing privileges", p.reading(), nil)
+	return []Step{s}, err
+}
+
+func planSetup(ctx context.Context, p *planner) ([]Step, error) {
+	s, err := p.record(ctx, "create the registry where it is missing, the shadow and the change log; capture what is written from now on",
+		p.stopping(), func(ctx context.Context, t *transcript) error {
+			if err := p.createSchemas(ctx, t); err != nil {
+				return err
+			}
+			shadow := p.Job.ShadowTable()
+			if err := execAll(ctx, t, p.shadowSQL()); err != nil {
+				return err
+			}
+			if err := catalog.Close(ctx, t, "TABLE", shadow.String()); err != nil {
+				return err
+			}
+			if !p.mine {
+				if err := execAll(ctx, t, p.giveSQL(shadow)); err != nil {
+					return err
+				}
+			}
+			if err := p.createCapture(ctx, t); err != nil {
+				return err
+			}
+			if err := p.stopWriters(ctx, t.bounded()); err != nil {
+				return err
+			}
+			return execAll(ctx, t, p.Link.CreateTriggersSQL())
+		})
+	return []Step{s}, err
+}
+
+func planBackfill(ctx context.Context, p *planner) ([]Step, error) {
+	does, locks := fmt.Sprintf("copy the rows, range of blocks by range of blocks, %d at a time", p.Jobs), p.reading()
+	if p.Strategy.KeyFirst() {
+		does += ", locking those of a range FOR SHARE and skipping locked ones"
+		locks = []Lock{p.lock("ROW SHARE", p.Source.Name)}
+	}
+	s, err := p.record(ctx, does, locks, sending([]string{readRangesSQL, p.Strategy.CopySQL(p.Link)}))
+	return []Step{s}, err
+}
+
+func planSyncSchema(ctx context.Context, p *planner) ([]Step, error) {
+	var r steps
+	if p.Strategy.KeyFirst() {
+		r.add(p.record(ctx, "log changes instead of writing them through", p.stopping(), func(ctx context.Context, t *transcript) error {
+			if err := p.stopWriters(ctx, t.bounded()); err != nil {
+				return err
+			}
+			return execAll(ctx, t, []string{p.Link.LogCaptureSQL()})
+		}))
+	}
+	r.add(p.record(ctx, "take rows that have changed out of the shadow", p.reading(), func(ctx context.Context, t *transcript) error {
+		_, err := p.Link.RemoveLogged(ctx, t)
+		t.sql = t.sql[len(t.sql)-1:] // the first looks for a TRUNCATE
+		return err
+	}))
+	shadow := p.shadow
+	if drops := p.dropKeySQL(shadow); p.Strategy.KeyFirst() && len(drops) > 0 {
+		r.add(p.record(ctx, "drop the shadow's key, which is built anew", nil, sending(drops)))
+		shadow = p.withoutKey()
+	}
+	var builds []string
+	for _, index := range missingIndexes(p.Source, shadow) {
+		builds = append(builds, indexSQL(index, p.Job.ShadowTable())...)
+	}
+	if len(builds) > 0 {
+		r.add(p.record(ctx, fmt.Sprintf("build indexes on the shadow, largest first, %d at a time", p.Jobs), nil, sending(builds)))
+	}
+	r.add(p.record(ctx, "give the shadow its constraints and statistics objects", nil, sending(slices.Concat(
+		p.constraintsSQL(shadow), p.Source.MarksSQL(p.Job.ShadowTable()), p.statisticsSQL(shadow)))))
+	return r.list, r.err
+}
+
+// withoutKey is the shadow when its key has been dropped.
+func (p *planner) withoutKey() *catalog.Table {
+	shadow := *p.shadow
+	key, _ := shadow.Index(p.Job.KeyIndex)
+	shadow.Indexes = slices.DeleteFunc(slices.Clone(shadow.Indexes), func(i catalog.Index) bool { return i.Name == key.Name })
+	shadow.Constraints = slices.DeleteFunc(slices.Clone(shadow.Constraints), func(c catalog.Constraint) bool { return c.Name == key.Constraint })
+	return &shadow
+}
+
+func planPostSyncUpdate(ctx context.Context, p *planner) ([]Step, error) {
+	var r steps
+	r.add(p.replayStep(ctx, "replay the change log, batch by batch, until little is left", false))
+	r.add(p.record(ctx, "vacuum and analyse the shadow", nil, sending([]string{"VACUUM (ANALYZE) " + p.Link.To.String()})))
+	if p.Verify != registry.VerifyOff {
+		r.add(p.record(ctx, fmt.Sprintf("compare shadow and table (%s), and end if they differ", p.Verify), p.reading(), nil))
+	}
+	return r.list, r.err
+}
+
+func (p *planner) replayStep(ctx context.Context, does string, concurrent bool) (Step, error) {
+	locks := p.reading()
+	if concurrent {
+		locks = []Lock{p.lock("ROW SHARE", p.Source.Name)}
+	}
+	return p.record(ctx, does, locks, func(ctx context.Context, t *transcript) error {
+		_, err := p.Link.ReplayAll(ctx, t, concurrent)
+		return err
+	})
+}
+
+func planSwap(ctx context.Context, p *planner) ([]Step, error) {
+	var r steps
+	if !p.Job.Swapped() {
+		if !p.concurrent() {
+			r.add(p.replayStep(ctx, "replay what has been changed since", false))
+			r.add(p.record(ctx, "replay the last changes and write through from now on", p.stopping(), p.switchOver))
+		}
+		r.add(p.replayStep(ctx, fmt.Sprintf("wait for transactions with older snapshots, at most %s, and replay what they have changed, "+
+			"locking its rows FOR SHARE and skipping locked ones", p.SnapshotWait), true))
+		r.add(p.record(ctx, "exchange the tables, and replay what has been logged in between", p.exchangeLocks(), p.exchange))
+	}
+	for _, key := range p.Source.AllForeignKeys() {
+		if !key.Validated || !key.Enforced {
+			continue
+		}
+		locks := []Lock{p.settling(key.Table)}
+		if !key.SelfReference() && key.Referenced == p.Source.Name {
+			locks = append(locks, p.lock("ROW SHARE", key.Referenced))
+		}
+		r.add(p.record(ctx, fmt.Sprintf("validate foreign key %s of %s", catalog.Quote(key.Name), key.Table), locks,
+			func(ctx context.Context, t *transcript) error {
+				if err := t.bounded().Settle(ctx, key.Table.String()); err != nil {
+					return err
+				}
+				return execAll(ctx, t, []string{key.ValidateSQL()})
+			}))
+	}
+	return r.list, r.err
+}
+
+func (p *planner) switchOver(ctx context.Context, t *transcript) error {
+	if err := p.stopWriters(ctx, t.bounded()); err != nil {
+		return err
+	}
+	if err := p.drainLocked(ctx, t.bounded()); err != nil {
+		return err
+	}
+	return execAll(ctx, t, []string{p.Link.WriteThroughSQL(unnumbered)})
+}
+
+// exchange is the plan of Env.exchange.
+func (p *planner) exchange(ctx context.Context, t *transcript) error {
+	source, tx := p.Source, t.bounded()
+	if err := tx.Settle(ctx, source.Name.String()); err != nil {
+		return err
+	}
+	if err := lockDependents(ctx, tx, source); err != nil {
+		return err
+	}
+	if err := tx.Lock(ctx, source.Name.String(), "ACCESS EXCLUSIVE"); err != nil {
+		return err
+	}
+	for _, key := range source.AllForeignKeys() {
+		if err := execAll(ctx, t, []string{key.DropSQL()}); err != nil {
+			return err
+		}
+	}
+	grants, err := p.grantsSQL(ctx)
+	if err != nil {
+		return err
+	}
+	return execAll(ctx, t, slices.Concat(
+		retireSQL(source, p.Job.OldTable()), p.dressSQL(source), grants,
+		installSQL(source, p.Job.OldTable()), reverseSQL(p.reverse())))
+}
+
+// grantsSQL is the plan of Env.grant: it is given what default privileges make
+// of the identity sequences.
+func (p *planner) grantsSQL(ctx context.Context) ([]string, error) {
+	statements := catalog.GrantsSQL("TABLE "+p.Source.Name.String(), p.Source.Owner, p.shadow.Grants, p.Source.Grants)
+	for _, s := range p.Source.Sequences {
+		if !s.Identity {
+			continue
+		}
+		have, err := defaultGrants(ctx, p.Pool, "S", p.Source.Owner, p.Source.Name.Schema)
+		if err != nil {
+			return nil, err
+		}
+		statements = append(statements, catalog.GrantsSQL("SEQUENCE "+s.Name.String(), p.Source.Owner, have, s.Grants)...)
+	}
+	return statements, nil
+}
+
+// reverse is the link from the table in use to the old table.
+func (p *planner) reverse() *strategy.Link {
+	if p.Job.Swapped() {
+		return p.Link
+	}
+	return p.Link.Reverse(p.Job.Table(), p.Job.OldTable())
+}
+
+func planCleanUp(ctx context.Context, p *planner) ([]Step, error) {
+	var r steps
+	keep, does := "", "drop the old table and every artefact"
+	if p.Job.Options.KeepOld {
+		keep, does = p.Job.OldSchema, "drop every artefact but the old table"
+	}
+	r.add(p.record(ctx, "end the capture", []Lock{p.strong("ACCESS EXCLUSIVE", p.Source.Name)}, func(ctx context.Context, t *transcript) error {
+		tx, table := t.bounded(), p.Source.Name.String()
+		if err := tx.Settle(ctx, table); err != nil {
+			return err
+		}
+		if err := tx.Lock(ctx, table, "ACCESS EXCLUSIVE"); err != nil {
+			return err
+		}
+		if keep != "" {
+			after := *p.Env
+			after.Link = p.reverse()
+			if err := after.drainLocked(ctx, tx); err != nil {
+				return err
+			}
+		}
+		return execAll(ctx, t, strategy.DropTriggersSQL(p.Source.Name))
+	}))
+	r.add(p.record(ctx, does, nil, func(ctx context.Context, t *transcript) error {
+		if err := p.disposeOld(ctx, t.bounded()); err != nil {
+			return err
+		}
+		return p.dropArtefacts(ctx, t, keep)
+	}))
+	return r.list, r.err
+}
+
+// steps collects steps up to the first error.
+type steps struct {
+	list []Step
+	err  error
+}
+
+func (r *steps) add(s Step, err error) {
+	if r.err == nil {
+		r.list, r.err = append(r.list, s), err
+	}
+}

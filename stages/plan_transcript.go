@@ -1,0 +1,108 @@
+package stages
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/repack-go/repack/internal/catalog"
+	"github.com/repack-go/repack/internal/lock"
+)
+
+// transcript is a transaction that sends nothing: it notes the statements of
+// the functions that work in it.
+type transcript struct {
+	pgx.Tx // nil: what is not written here is not for planning
+	reads  catalog.Querier
+	schema string // where objects would be created
+	sql    []string
+}
+
+// bounded is the transcript as a transaction with bounded waits.
+func (t *transcript) bounded() *lock.Tx { return &lock.Tx{Tx: t} }
+
+// Exec notes a statement.
+func (t *transcript) Exec(_ context.Context, sql string, _ ...any) (pgconn.CommandTag, error) {
+	t.note(sql)
+	return pgconn.CommandTag{}, nil
+}
+
+// QueryRow notes a statement, which may well write, and answers with zeros.
+func (t *transcript) QueryRow(_ context.Context, sql string, _ ...any) pgx.Row {
+	t.note(sql)
+	return zeros{}
+}
+
+// Query answers the one question that is asked of objects that are not there
+// yet, by catalog.Close: to whom default privileges open them. The arguments
+// are those of closeSQL.
+func (t *transcript) Query(ctx context.Context, _ string, args ...any) (pgx.Rows, error) {
+	return t.reads.Query(ctx, defaultGranteesSQL, args[0], t.schema)
+}
+
+// note leaves out the bound that package lock sets before each statement: the
+// plan tells it with the lock.
+func (t *transcript) note(sql string) {
+	if rest, ok := strings.CutPrefix(sql, "SET LOCAL lock_timeout = "); ok {
+		_, sql, _ = strings.Cut(rest, ";\n")
+	}
+	if sql = strings.TrimRight(strings.TrimSpace(sql), ";"); sql != "" {
+		t.sql = append(t.sql, sql)
+	}
+}
+
+// sending is work that sends statements.
+func sending(statements []string) func(context.Context, *transcript) error {
+	return func(ctx context.Context, t *transcript) error { return execAll(ctx, t, statements) }
+}
+
+type zeros struct{}
+
+// Scan leaves dest as it is.
+func (zeros) Scan(...any) error { return nil }
+
+// defaultACLs are the privileges that a new object gets: those set for all
+// schemas, or else the server's, and those set for its schema; see
+// pg_default_acl in the manual. k.kind is its letter there, k.role the creator.
+const defaultACLs = `
+LEFT JOIN pg_default_acl g  ON g.defaclrole = k.role AND g.defaclnamespace = 0 AND g.defaclobjtype = k.kind
+LEFT JOIN pg_namespace n    ON n.nspname = $2
+LEFT JOIN pg_default_acl s  ON s.defaclrole = k.role AND s.defaclnamespace = n.oid AND s.defaclobjtype = k.kind
+CROSS JOIN LATERAL (
+          SELECT * FROM aclexplode(coalesce(g.defaclacl, acldefault(replace(k.kind::text, 'S', 's')::"char", k.role)))
+          UNION
+          SELECT * FROM aclexplode(s.defaclacl)) e`
+
+const defaultGranteesSQL = `
+SELECT    DISTINCT CASE WHEN e.grantee = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(e.grantee)) END
+FROM     (SELECT (CASE $1 WHEN 'TABLE' THEN 'r' WHEN 'FUNCTION' THEN 'f' ELSE 'n' END)::"char" AS kind, oid AS role
+          FROM   pg_roles WHERE rolname = current_user) k` + defaultACLs + `
+WHERE     e.grantee <> k.role
+ORDER BY  1`
+
+const defaultGrantsSQL = `
+SELECT    ''                                               AS column,
+          pg_get_userbyid(e.grantor)::text                 AS grantor,
+          CASE WHEN e.grantee = 0 THEN ''
+               ELSE pg_get_userbyid(e.grantee)::text END   AS grantee,
+          e.privilege_type                                 AS privilege,
+          e.is_grantable                                   AS grantable
+FROM     (SELECT $1::"char" AS kind, oid AS role FROM pg_roles WHERE rolname = $3) k` + defaultACLs + `
+ORDER BY  3, 2, 4, 5`
+
+// defaultGrants are the privileges on a new table (kind "r") or sequence ("S")
+// of role.
+func defaultGrants(ctx context.Context, q catalog.Querier, kind, role, schema string) ([]catalog.Grant, error) {
+	rows, err := q.Query(ctx, defaultGrantsSQL, kind, schema, role)
+	if err != nil {
+		return nil, fmt.Errorf("read default privileges: %w", err)
+	}
+	grants, err := pgx.CollectRows(rows, pgx.RowToStructByName[catalog.Grant])
+	if err != nil {
+		return nil, fmt.Errorf("read default privileges: %w", err)
+	}
+	return grants, nil
+}
