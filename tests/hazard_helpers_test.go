@@ -2,22 +2,32 @@ package tests
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"sync"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/repack-go/repack/internal/pgtest"
 	"github.com/repack-go/repack/repack"
 )
 
-// twins runs DDL once in schema app, which the tool works on, and once in
-// schema control, which it never sees: @ stands for the schema and its dot.
+// inApp and inControl write one statement for the tables that the tool works on,
+// and for their twins, which it never sees: @ stands for a schema and its dot,
+// @@ for another one.
+var (
+	inApp     = strings.NewReplacer("@@", "app_other.", "@", "app.")
+	inControl = strings.NewReplacer("@@", "control_other.", "@", "control.")
+)
+
+// twins runs DDL once in schema app and once in schema control.
 func twins(t *testing.T, db *pgtest.Database, ddl string) {
 	t.Helper()
-	db.Exec(t, `CREATE SCHEMA IF NOT EXISTS app; CREATE SCHEMA IF NOT EXISTS control`)
+	db.Exec(t, `CREATE SCHEMA app; CREATE SCHEMA app_other; CREATE SCHEMA control; CREATE SCHEMA control_other`)
 	both(t, db.Pool, ddl)
 }
 
@@ -26,16 +36,39 @@ func twins(t *testing.T, db *pgtest.Database, ddl string) {
 func both(t *testing.T, conn execer, statements ...string) {
 	t.Helper()
 	for _, sql := range statements {
-		for _, schema := range []string{"app.", "control."} {
-			mustExec(t, conn, strings.ReplaceAll(sql, "@", schema))
+		for _, names := range []*strings.Replacer{inApp, inControl} {
+			mustExec(t, conn, names.Replace(sql))
 		}
+	}
+}
+
+// bothRefused sends a statement that a constraint forbids in both places, under
+// the same name.
+func bothRefused(t *testing.T, conn execer, sql string) {
+	t.Helper()
+	var violated []string
+	for _, names := range []*strings.Replacer{inApp, inControl} {
+		_, err := conn.Exec(testContext(t), names.Replace(sql))
+		var pgErr *pgconn.PgError
+		if !errors.As(err, &pgErr) {
+			t.Errorf("%s: %v, want a violation", names.Replace(sql), err)
+			return
+		}
+		violated = append(violated, pgErr.Code+" "+pgErr.TableName+" "+pgErr.ConstraintName)
+	}
+	if violated[0] != violated[1] {
+		t.Errorf("%s: violates %s, want %s", sql, violated[0], violated[1])
 	}
 }
 
 // bothIn runs statements in one transaction of that isolation level.
 func bothIn(t *testing.T, db *pgtest.Database, isolation pgx.TxIsoLevel, statements ...string) {
 	t.Helper()
-	tx := begin(t, db.Connect(t), isolation)
+	tx, err := db.Pool.BeginTx(testContext(t), pgx.TxOptions{IsoLevel: isolation})
+	if err != nil {
+		t.Fatalf("begin: %v", err)
+	}
+	defer tx.Rollback(context.WithoutCancel(t.Context())) // a failed test gives the connection back
 	both(t, tx, statements...)
 	commit(t, tx)
 }
@@ -48,15 +81,30 @@ func alike(t *testing.T, db *pgtest.Database, tables ...string) {
 	}
 }
 
-// itemsSQL is a table of enough blocks for several chunks: about 20 rows each.
+// differsSQL counts the rows that app.%[1]s and control.%[1]s do not share.
+const differsSQL = `
+SELECT count(*)
+FROM   ((TABLE app.%[1]s EXCEPT ALL TABLE control.%[1]s)
+        UNION ALL
+        (TABLE control.%[1]s EXCEPT ALL TABLE app.%[1]s)) AS d`
+
+// alikeIn compares a table with its twin as a transaction sees them.
+func alikeIn(t *testing.T, tx pgx.Tx, table string) {
+	t.Helper()
+	if n := pgtest.Query[int64](t, tx, fmt.Sprintf(differsSQL, table)); n > 0 {
+		t.Errorf("a transaction sees %d rows of %s other than it should", n, table)
+	}
+}
+
+// itemsSQL is a table of enough blocks for several chunks: about 14 rows each.
 const itemsSQL = `
 CREATE TABLE @items (
     id    bigint PRIMARY KEY,
     email text   NOT NULL,
     note  text   NOT NULL,
     CONSTRAINT items_email_key UNIQUE (email)
-);
-INSERT INTO @items SELECT i, 'mail ' || i, repeat('n', 350) FROM generate_series(1, 200) AS i`
+) WITH (fillfactor = 10);
+INSERT INTO @items SELECT i, 'mail ' || i, 'note' FROM generate_series(1, 200) AS i`
 
 // givenItems makes app.items and its control; the options copy it in chunks of
 // a block.
@@ -145,7 +193,7 @@ func haltAtChunk(t *testing.T, o *repack.Options) *halt {
 	return h
 }
 
-// atStages calls do before the stage.
+// beforeStage calls do once, before the stage.
 func beforeStage(o repack.Options, stage repack.Stage, do func()) repack.Options {
 	called := false
 	o.Hooks.BeforeStage = func(_ context.Context, s repack.Stage) error {
@@ -158,8 +206,39 @@ func beforeStage(o repack.Options, stage repack.Stage, do func()) repack.Options
 	return o
 }
 
+// afterStage is a hook that calls do once, after the stage.
+func afterStage(stage repack.Stage, do func()) func(context.Context, repack.Stage) error {
+	var once sync.Once
+	return func(_ context.Context, s repack.Stage) error {
+		if s == stage {
+			once.Do(do)
+		}
+		return nil
+	}
+}
+
+// everyStep calls do after each step's first time and before each stage from
+// the backfill on.
+func everyStep(o repack.Options, do func()) repack.Options {
+	seen := map[string]bool{}
+	o.Hooks.AfterStep = func(_ context.Context, name string) error {
+		if !seen[name] {
+			seen[name] = true
+			do()
+		}
+		return nil
+	}
+	o.Hooks.BeforeStage = func(_ context.Context, stage repack.Stage) error {
+		if !stage.Before(repack.Backfill) {
+			do()
+		}
+		return nil
+	}
+	return o
+}
+
 // startExec sends a statement that may have to wait.
-func startExec(t *testing.T, conn execer, sql string) <-chan error {
+func startExec(t *testing.T, conn execer, sql string) chan error {
 	t.Helper()
 	done := make(chan error, 1)
 	ctx := testContext(t)
@@ -210,3 +289,13 @@ func (w *watcher) Handle(ctx context.Context, r slog.Record) error {
 
 // awaitingSnapshots is what a run logs when it has waited for a second.
 const awaitingSnapshots = "waiting for transactions with older snapshots"
+
+// awaitLog returns when the run has logged what watch looks for.
+func awaitLog(t *testing.T, seen <-chan struct{}, done <-chan error) {
+	t.Helper()
+	select {
+	case <-seen:
+	case err := <-done:
+		t.Fatalf("run ended without waiting: %v", err)
+	}
+}

@@ -70,7 +70,7 @@ func TestDrainedRowDeletedByOlderSnapshot(t *testing.T) {
 			old = stillSnapshot(t, db, pgx.RepeatableRead)
 			reader = stillSnapshot(t, db, pgx.RepeatableRead)
 		}))
-		<-waiting
+		awaitLog(t, waiting, done)
 		both(t, old, `INSERT INTO @items VALUES (1000, 'mail 1000', '')`)
 		commit(t, old)
 		late := stillSnapshot(t, db, pgx.RepeatableRead) // sees row 1000, but not in the shadow

@@ -1,0 +1,182 @@
+package tests
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/repack-go/repack/internal/pgtest"
+	"github.com/repack-go/repack/repack"
+)
+
+// writesSQL change rows in every block of items, in every way.
+var writesSQL = []string{
+	`DELETE FROM @items WHERE id % 7 = 0`,
+	`UPDATE @items SET note = 'updated' WHERE id % 7 = 1`,
+	`UPDATE @items SET id = id + 1000 WHERE id % 7 = 2`,
+	`INSERT INTO @items SELECT id - 1000, 'again ' || id, 'took the key' FROM @items WHERE id > 1100`,
+	`INSERT INTO @items VALUES (2001, 'mail 7', 'took the address')`,
+}
+
+// Rows are written after a chunk has read them and before it commits. The
+// writer may have to wait for the chunk, or not: the outcome is the same.
+func TestWritesWhileChunkIsUncommitted(t *testing.T) {
+	t.Parallel()
+	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+		o := givenItems(t, db, strategy)
+		holder := begin(t, db.Connect(t), pgx.ReadCommitted)
+		h := newHalt(t)
+		done := startRun(t, db, beforeStage(o, repack.Backfill, func() {
+			mustExec(t, holder, `LOCK TABLE repack_registry.chunk IN SHARE MODE`)
+			h.stop()
+		}))
+		h.await(t, done)
+		h.release()
+		pgtest.WaitBlockedBy(t, db.Pool, pid(holder))
+		writer := db.Connect(t)
+		written := startExec(t, writer, `
+			DELETE FROM app.items WHERE id % 7 = 0;
+			UPDATE app.items SET note = 'updated' WHERE id % 7 = 1;
+			UPDATE app.items SET id = id + 1000 WHERE id % 7 = 2`)
+		blockedOrDone(t, db, written, writer.PgConn().PID())
+		commit(t, holder)
+		if err := <-written; err != nil {
+			t.Fatalf("write: %v", err)
+		}
+		db.Exec(t, `DELETE FROM control.items WHERE id % 7 = 0;
+			UPDATE control.items SET note = 'updated' WHERE id % 7 = 1;
+			UPDATE control.items SET id = id + 1000 WHERE id % 7 = 2`)
+		if err := await(t, done); err != nil {
+			t.Fatalf("run: %v", err)
+		}
+		alike(t, db, "items")
+	})
+}
+
+// Writers hold row locks while all chunks pass, and then commit or roll back.
+func TestChunksPassLockedRows(t *testing.T) {
+	t.Parallel()
+	for _, isolation := range []pgx.TxIsoLevel{pgx.ReadCommitted, pgx.RepeatableRead, pgx.Serializable} {
+		for _, keep := range []bool{true, false} {
+			eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+				o := givenItems(t, db, strategy)
+				var writer pgx.Tx
+				o = beforeStage(o, repack.Backfill, func() {
+					writer = begin(t, db.Connect(t), isolation)
+					both(t, writer, writesSQL...)
+				})
+				o.Hooks.AfterStage = afterStage(repack.Backfill, func() {
+					if keep {
+						commit(t, writer)
+					} else if err := writer.Rollback(t.Context()); err != nil {
+						t.Errorf("roll back: %v", err)
+					}
+				})
+				run(t, db, o)
+				alike(t, db, "items")
+			})
+		}
+	}
+}
+
+// Writers come between chunks, in every isolation level, from snapshots older
+// than the shadow's first row or of their own.
+func TestWritesBetweenChunks(t *testing.T) {
+	t.Parallel()
+	for _, isolation := range []pgx.TxIsoLevel{pgx.ReadCommitted, pgx.RepeatableRead, pgx.Serializable} {
+		eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+			o := givenItems(t, db, strategy)
+			h := haltAtChunk(t, &o)
+			var old pgx.Tx
+			done := startRun(t, db, beforeStage(o, repack.Backfill, func() { old = stillSnapshot(t, db, isolation) }))
+			h.await(t, done)
+			both(t, old, writesSQL...)
+			commit(t, old)
+			bothIn(t, db, isolation, `UPDATE @items SET note = note || '!' WHERE id % 5 = 0`,
+				`DELETE FROM @items WHERE id BETWEEN 1000 AND 1050`)
+			h.release()
+			if err := await(t, done); err != nil {
+				t.Fatalf("run: %v", err)
+			}
+			alike(t, db, "items")
+		})
+	}
+}
+
+// Rows written while setup waits for a writer, and between setup and the
+// measuring of the table.
+func TestWritesAroundSetup(t *testing.T) {
+	t.Parallel()
+	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+		o := givenItems(t, db, strategy)
+		writer := begin(t, db.Connect(t), pgx.ReadCommitted)
+		both(t, writer, `INSERT INTO @items VALUES (1001, 'mail 1001', 'before capture')`)
+		done := startRun(t, db, beforeStage(o, repack.Backfill, func() {
+			both(t, db.Pool, `INSERT INTO @items SELECT 2000 + i, 'mail ' || 2000 + i, 'after setup' FROM generate_series(1, 100) i`,
+				`DELETE FROM @items WHERE id = 2`)
+		}))
+		pgtest.WaitBlockedBy(t, db.Pool, pid(writer))
+		both(t, writer, `UPDATE @items SET note = 'while setup waits' WHERE id = 1`)
+		commit(t, writer)
+		if err := await(t, done); err != nil {
+			t.Fatalf("run: %v", err)
+		}
+		alike(t, db, "items")
+	})
+}
+
+// Rows move to blocks that have been copied, or never will be: the backfill
+// begins again.
+func TestRewriteBetweenChunks(t *testing.T) {
+	t.Parallel()
+	for name, rewrite := range map[string]string{
+		"vacuum full": `VACUUM FULL app.items`,
+		"cluster":     `CLUSTER app.items USING items_email_key`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+				o := givenItems(t, db, strategy)
+				if name == "cluster" { // the mark it leaves is a change of its own
+					both(t, db.Pool, `ALTER TABLE @items CLUSTER ON items_email_key`)
+				}
+				both(t, db.Pool, `DELETE FROM @items WHERE id BETWEEN 5 AND 40`)
+				h := haltAtChunk(t, &o)
+				done := startRun(t, db, o)
+				h.await(t, done)
+				mustExec(t, db.Connect(t), rewrite)
+				h.release()
+				if err := await(t, done); err != nil {
+					t.Fatalf("run: %v", err)
+				}
+				alike(t, db, "items")
+			})
+		})
+	}
+}
+
+// Ordinary triggers do not fire for a session that applies another server's
+// changes.
+func TestReplicaRoleWriters(t *testing.T) {
+	t.Parallel()
+	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+		replica := db.Connect(t)
+		mustExec(t, replica, `SET session_replication_role = replica`)
+		o := givenItems(t, db, strategy)
+		round := 0
+		o = everyStep(o, func() {
+			round++
+			both(t, replica, fmt.Sprintf(`INSERT INTO @items VALUES (%[1]d, 'mail %[1]d', '')`, 1000+round),
+				fmt.Sprintf(`UPDATE @items SET note = note || %d WHERE id %% 9 = 0`, round),
+				fmt.Sprintf(`DELETE FROM @items WHERE id = %d`, round), `DELETE FROM @items WHERE id = 999`)
+		})
+		o.Until = repack.Swap
+		run(t, db, o)
+		alike(t, db, "items")
+		if err := newRepack(t, db, o).Revert(testContext(t)); err != nil {
+			t.Fatalf("revert: %v", err)
+		}
+		alike(t, db, "items")
+	})
+}

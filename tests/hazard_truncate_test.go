@@ -1,0 +1,80 @@
+package tests
+
+import (
+	"testing"
+
+	"github.com/repack-go/repack/internal/pgtest"
+	"github.com/repack-go/repack/repack"
+)
+
+// truncate empties the table, alone and together with new rows that take over
+// keys and addresses of the old.
+func truncate(t *testing.T, db *pgtest.Database) {
+	t.Helper()
+	both(t, db.Pool, `TRUNCATE @items`, `INSERT INTO @items VALUES (1, 'mail 3', 'a'), (500, 'mail 4', 'b'), (200, 'mail 200', 'c')`)
+	for _, isolation := range isolationLevels {
+		bothIn(t, db, isolation, `INSERT INTO @items VALUES (2, 'mail 2', 'gone')`, `TRUNCATE @items`,
+			`INSERT INTO @items VALUES (1, 'mail 3', 'd'), (501, 'mail 4', 'e'), (200, 'mail 200', 'f')`)
+	}
+	both(t, db.Pool, `INSERT INTO @items SELECT i, 'mail ' || i, 'g' FROM generate_series(10, 100) AS i`,
+		`DELETE FROM @items WHERE id % 10 = 0`)
+}
+
+func TestTruncateInEveryPhase(t *testing.T) {
+	t.Parallel()
+	phases := map[string]func(t *testing.T, db *pgtest.Database, o repack.Options) repack.Options{}
+	for _, stage := range []repack.Stage{repack.Backfill, repack.SyncSchema, repack.PostSyncUpdate, repack.Swap, repack.CleanUp} {
+		phases["before "+string(stage)] = func(t *testing.T, db *pgtest.Database, o repack.Options) repack.Options {
+			return beforeStage(o, stage, func() { truncate(t, db) })
+		}
+	}
+	for _, step := range []string{
+		"sync_schema: logged keys removed", "post_sync_update: caught up",
+		"swap: writing through", "swap: drained", "swap: exchanged",
+	} {
+		phases[step] = func(t *testing.T, db *pgtest.Database, o repack.Options) repack.Options {
+			return atStep(o, step, func() { truncate(t, db) })
+		}
+	}
+	for name, phase := range phases {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+				run(t, db, phase(t, db, givenItems(t, db, strategy)))
+				alike(t, db, "items")
+			})
+		})
+	}
+}
+
+// The blocks that were measured are gone: the backfill begins again.
+func TestTruncateBetweenChunks(t *testing.T) {
+	t.Parallel()
+	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+		o := givenItems(t, db, strategy)
+		h := haltAtChunk(t, &o)
+		done := startRun(t, db, o)
+		h.await(t, done)
+		truncate(t, db)
+		h.release()
+		if err := await(t, done); err != nil {
+			t.Fatalf("run: %v", err)
+		}
+		alike(t, db, "items")
+	})
+}
+
+// Revert does not bring back what was truncated since the swap.
+func TestTruncateAfterSwapThenRevert(t *testing.T) {
+	t.Parallel()
+	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+		o := givenItems(t, db, strategy)
+		runUntil(t, db, o, repack.Swap)
+		truncate(t, db)
+		o = atStep(o, "swap: drained", func() { truncate(t, db) })
+		if err := newRepack(t, db, o).Revert(testContext(t)); err != nil {
+			t.Fatalf("revert: %v", err)
+		}
+		alike(t, db, "items")
+	})
+}
