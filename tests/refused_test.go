@@ -1,0 +1,101 @@
+package tests
+
+import (
+	"testing"
+
+	"github.com/repack-go/repack/internal/pgtest"
+)
+
+// refusedCases are what no repack can carry over; the message must name object.
+var refusedCases = []struct {
+	name, sql, table string
+	says             []string
+}{
+	{name: "missing table", table: "app.absent", says: []string{`"app"."absent"`, "no such table"}},
+	{name: "missing schema", table: "absent.t", says: []string{`"absent"."t"`, "no such table"}},
+	{name: "bare name outside the search_path", sql: `CREATE TABLE app.t (id int PRIMARY KEY)`, table: "t", says: []string{"no such table", "search_path"}},
+	{name: "materialized view", sql: `CREATE TABLE app.t (id int PRIMARY KEY); CREATE MATERIALIZED VIEW app.mv AS TABLE app.t`, says: []string{"materialized view", "app.mv"}},
+	{name: "function that takes a row", sql: `CREATE TABLE app.t (id int PRIMARY KEY); CREATE FUNCTION app.f(app.t) RETURNS int LANGUAGE sql AS 'SELECT 1'`, says: []string{"function app.f(app.t)"}},
+	{name: "function that returns rows", sql: `CREATE TABLE app.t (id int PRIMARY KEY); CREATE FUNCTION app.f() RETURNS SETOF app.t LANGUAGE sql AS 'TABLE app.t'`, says: []string{"function app.f()"}},
+	{name: "function that takes an array of rows", sql: `CREATE TABLE app.t (id int PRIMARY KEY); CREATE FUNCTION app.f(app.t[]) RETURNS int LANGUAGE sql AS 'SELECT 1'`, says: []string{"function app.f(app.t[])"}},
+	{name: "column of its row type", sql: `CREATE TABLE app.t (id int PRIMARY KEY); CREATE TABLE app.o (x int, "the row" app.t)`, says: []string{"app.o"}},
+	{name: "column of an array of its rows", sql: `CREATE TABLE app.t (id int PRIMARY KEY); CREATE TABLE app.o (x app.t[])`, says: []string{"app.o"}},
+	{name: "domain over its row type", sql: `CREATE TABLE app.t (id int PRIMARY KEY); CREATE DOMAIN app.d AS app.t CHECK (VALUE IS NOT NULL)`, says: []string{"app.d"}},
+	{name: "composite type with its row type", sql: `CREATE TABLE app.t (id int PRIMARY KEY); CREATE TYPE app.c AS (r app.t)`, says: []string{"app.c"}},
+	{name: "view with a whole row of it", sql: `CREATE TABLE app.t (id int PRIMARY KEY); CREATE VIEW app.v AS SELECT x FROM app.t x`, says: []string{"app.v"}},
+	{name: "check elsewhere that uses its row type", sql: `CREATE TABLE app.t (id int PRIMARY KEY); CREATE TABLE app.o (x int CHECK ((ROW(x)::app.t).id > 0))`, says: []string{"app.o"}},
+	{name: "cast of its row type", sql: `CREATE TABLE app.t (id int PRIMARY KEY); CREATE FUNCTION app.f(app.t) RETURNS text LANGUAGE sql AS 'SELECT ''x''::text'; CREATE CAST (app.t AS text) WITH FUNCTION app.f(app.t)`, says: []string{"cast", "app.t"}},
+	{name: "publication of all tables", sql: `CREATE TABLE app.t (id int PRIMARY KEY); CREATE PUBLICATION "every table" FOR ALL TABLES`, says: []string{"every table"}},
+	{name: "inheritance parent", sql: `CREATE TABLE app.t (id int PRIMARY KEY); CREATE TABLE app.heir () INHERITS (app.t)`, says: []string{"app.heir"}},
+	{name: "inheritance child", sql: `CREATE TABLE app.p (id int); CREATE TABLE app.t (PRIMARY KEY (id)) INHERITS (app.p)`, says: []string{"app.p"}},
+	{name: "partitioned table", sql: `CREATE TABLE app.t (id int PRIMARY KEY) PARTITION BY RANGE (id)`, says: []string{"ordinary table"}},
+	{name: "partition", sql: `CREATE TABLE app.p (id int PRIMARY KEY) PARTITION BY RANGE (id); CREATE TABLE app.t PARTITION OF app.p DEFAULT`, says: []string{"app.p"}},
+	{name: "key from a partitioned table", sql: `CREATE TABLE app.t (id int PRIMARY KEY); CREATE TABLE app.p (id int REFERENCES app.t) PARTITION BY RANGE (id)`, says: []string{"app.p"}},
+	{name: "typed table", sql: `CREATE TYPE app.ty AS (id int); CREATE TABLE app.t OF app.ty (PRIMARY KEY (id))`, says: []string{"app.ty"}},
+	{name: "view as the table", sql: `CREATE VIEW app.t AS SELECT 1 AS id`, says: []string{"ordinary table"}},
+	{name: "materialized view as the table", sql: `CREATE MATERIALIZED VIEW app.t AS SELECT 1 AS id`, says: []string{"ordinary table"}},
+	{name: "sequence as the table", sql: `CREATE SEQUENCE app.t`, says: []string{"ordinary table"}},
+	{name: "index as the table", sql: `CREATE TABLE app.x (id int CONSTRAINT t PRIMARY KEY)`, says: []string{"ordinary table"}},
+	{name: "composite type as the table", sql: `CREATE TYPE app.t AS (id int)`, says: []string{"ordinary table"}},
+	{name: "foreign table", sql: `CREATE FOREIGN DATA WRAPPER w; CREATE SERVER s FOREIGN DATA WRAPPER w; CREATE FOREIGN TABLE app.t (id int) SERVER s`, says: []string{"ordinary table"}},
+	{name: "catalog", table: "pg_catalog.pg_class", says: []string{"pg_catalog"}},
+	{name: "information schema", table: "information_schema.sql_features", says: []string{"information_schema"}},
+	{name: "invalid index", sql: `CREATE TABLE app.t (id int PRIMARY KEY, a int); CREATE INDEX broken ON app.t (a); UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'app.broken'::regclass`, says: []string{"broken", "REINDEX INDEX CONCURRENTLY"}},
+	{name: "disabled foreign key", sql: `CREATE TABLE app.p (id int PRIMARY KEY); CREATE TABLE app.t (id int PRIMARY KEY REFERENCES app.p); ALTER TABLE app.t DISABLE TRIGGER ALL`, says: []string{"RI_ConstraintTrigger"}},
+	{name: "identity sequence used elsewhere", sql: `CREATE TABLE app.t (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY); CREATE VIEW app.seq AS SELECT last_value FROM app.t_id_seq`, says: []string{"app.seq"}},
+}
+
+func TestRefused(t *testing.T) {
+	for _, c := range refusedCases {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			db := pgtest.New(t)
+			db.Exec(t, "CREATE SCHEMA app")
+			if c.sql != "" {
+				db.Exec(t, c.sql)
+			}
+			table := c.table
+			if table == "" {
+				table = "app.t"
+			}
+			refused(t, db, table, c.says...)
+		})
+	}
+}
+
+// TestRefusedTemporary needs the session that the table belongs to.
+func TestRefusedTemporary(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	conn := db.Connect(t)
+	mustExec(t, conn, `CREATE TEMPORARY TABLE t (id int PRIMARY KEY)`)
+	schema := pgtest.Query[string](t, conn, `SELECT relnamespace::regnamespace::text FROM pg_class WHERE oid = 't'::regclass`)
+	refused(t, db, schema+".t", "temporary")
+	refused(t, db, "t", "no such table")
+
+	mustExec(t, conn, `CREATE TABLE public.base (id int PRIMARY KEY); CREATE TEMPORARY VIEW fleeting AS TABLE public.base`)
+	refused(t, db, "public.base", "fleeting")
+}
+
+// TestRefusedSubscription has a table that an apply worker writes to, or would.
+func TestRefusedSubscription(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	db.Exec(t, `CREATE SCHEMA app; CREATE TABLE app.t (id int PRIMARY KEY)`)
+	db.Exec(t, `CREATE SUBSCRIPTION feed CONNECTION 'dbname=absent' PUBLICATION p WITH (connect = false)`)
+	db.Exec(t, `SET allow_system_table_mods = on;
+		INSERT INTO pg_subscription_rel (srsubid, srrelid, srsubstate) SELECT oid, 'app.t'::regclass, 'r' FROM pg_subscription WHERE subname = 'feed'`)
+	refused(t, db, "app.t", "subscription")
+	// Or the database could not be dropped.
+	db.Exec(t, `SET allow_system_table_mods = on; DELETE FROM pg_subscription_rel; ALTER SUBSCRIPTION feed SET (slot_name = NONE)`)
+	db.Exec(t, `DROP SUBSCRIPTION feed`)
+}
+
+// TestRefusedListsEverything has several obstacles, all named at once.
+func TestRefusedListsEverything(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	db.Exec(t, `CREATE SCHEMA app; CREATE TABLE app.t (id int); CREATE MATERIALIZED VIEW app.mv AS TABLE app.t;
+		CREATE TABLE app.heir () INHERITS (app.t); CREATE PUBLICATION p FOR ALL TABLES`)
+	refused(t, db, "app.t", `"app"."t"`, "no key", "app.mv", "app.heir", "publication p", "nothing has been changed")
+}
