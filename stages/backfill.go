@@ -172,6 +172,9 @@ func (e *Env) copyChunk(ctx context.Context, conn *pgxpool.Conn, chunk *registry
 		if filenode == nil || *filenode != *e.Job.Filenode {
 			return errRewritten
 		}
+		if err := e.named(ctx, tx); err != nil {
+			return err
+		}
 		chunk.Rows, chunk.Took = tag.RowsAffected(), time.Since(began)
 		return e.Registry.AddChunk(ctx, tx, e.Job.ID, *chunk)
 	})

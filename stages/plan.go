@@ -24,11 +24,15 @@ type Plan struct {
 	// is not known, and names of artefacts have N in its place.
 	Job *PlannedJob `json:"job"`
 	// Refused is what stands in the way; then all that follows is empty.
-	Refused  []Refusal      `json:"refused"`
-	Disk     Disk           `json:"disk"`
-	WaitsFor []Session      `json:"waits_for"`
-	Carried  []Carried      `json:"carried_over"`
-	Stages   []PlannedStage `json:"stages"` // those still to be run
+	Refused  []Refusal `json:"refused"`
+	Disk     Disk      `json:"disk"`
+	WaitsFor []Session `json:"waits_for"`
+	Carried  []Carried `json:"carried_over"`
+	// A lock that is not obtained in time is tried for again LockRetries times;
+	// those in the way for KillAfter seconds are ended, unless that is zero.
+	LockRetries int            `json:"lock_retries"`
+	KillAfter   float64        `json:"kill_blockers_after_seconds"`
+	Stages      []PlannedStage `json:"stages"` // those still to be run
 }
 
 // PlannedJob says where a job stands that a run would go on with.
@@ -83,7 +87,7 @@ type Lock struct {
 func NewPlan(ctx context.Context, e *Env, until registry.Stage, running bool) (*Plan, error) {
 	plan := &Plan{
 		Table: e.Source.Name.String(), Schema: e.Source.Name.Schema, Name: e.Source.Name.Name,
-		Strategy: e.Strategy.Name(), Until: until,
+		Strategy: e.Strategy.Name(), Until: until, LockRetries: e.Locks.Retries, KillAfter: e.Locks.KillAfter.Seconds(),
 		Refused: []Refusal{}, WaitsFor: []Session{}, Carried: []Carried{}, Stages: []PlannedStage{},
 	}
 	if e.Job == nil {
@@ -185,7 +189,7 @@ func (p *planner) invent(ctx context.Context, user string) error {
 		return err
 	}
 	p.Job = p.jobNumbered(unnumbered)
-	p.Job.KeyIndex = index.Name
+	p.Job.KeyIndex, p.Job.Shadow = index.Name, new(uint32)
 	p.link(key)
 	p.shadow = &catalog.Table{Name: p.Job.ShadowTable()}
 	if p.Strategy.KeyFirst() {

@@ -85,8 +85,10 @@ const longTransaction = time.Minute
 // a lock on the table nor a snapshot are in nobody's way.
 const waitsForSQL = `
 WITH held AS (
-    SELECT   l.pid, l.virtualtransaction AS transaction, string_agg(DISTINCT l.mode, ', ' ORDER BY l.mode) AS modes
+    SELECT   l.pid, l.virtualtransaction AS transaction, string_agg(DISTINCT m.mode, ', ' ORDER BY m.mode) AS modes
     FROM     pg_locks l
+    CROSS    JOIN LATERAL (
+             SELECT upper(regexp_replace(replace(l.mode, 'Lock', ''), '([a-z])([A-Z])', '\1 \2', 'g')) AS mode) m
     WHERE    l.locktype = 'relation' AND l.granted AND l.relation = ANY ($1)
     AND      l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
     GROUP BY l.pid, l.virtualtransaction

@@ -78,7 +78,6 @@ func planSyncSchema(ctx context.Context, p *planner) ([]Step, error) {
 	}
 	r.add(p.record(ctx, "take rows that have changed out of the shadow", p.reading(), func(ctx context.Context, t *transcript) error {
 		_, err := p.Link.RemoveLogged(ctx, t)
-		t.sql = t.sql[len(t.sql)-1:] // the first looks for a TRUNCATE
 		return err
 	}))
 	shadow := p.shadow
@@ -137,7 +136,7 @@ func planSwap(ctx context.Context, p *planner) ([]Step, error) {
 		}
 		r.add(p.replayStep(ctx, fmt.Sprintf("wait for transactions with older snapshots, at most %s, and replay what they have changed, "+
 			"locking its rows FOR SHARE and skipping locked ones", p.SnapshotWait), true))
-		r.add(p.record(ctx, "exchange the tables, and replay what has been logged in between", p.exchangeLocks(), p.exchange))
+		r.add(p.record(ctx, "exchange the tables, or go back to the replay where changes have been logged in between", p.exchangeLocks(), p.exchange))
 	}
 	for _, key := range p.Source.AllForeignKeys() {
 		if !key.Validated || !key.Enforced {

@@ -142,8 +142,10 @@ func (e *Env) pass(ctx context.Context) (total strategy.Replayed, err error) {
 func (e *Env) batch(ctx context.Context, first, end int64) (r strategy.Replayed, err error) {
 	replay := func(first, end int64) error {
 		return e.transact(ctx, func(ctx context.Context, tx *lock.Tx) (err error) {
-			r, err = e.Link.ReplayRange(ctx, tx, first, end, e.concurrent())
-			return err
+			if r, err = e.Link.ReplayRange(ctx, tx, first, end, e.concurrent()); err != nil {
+				return err
+			}
+			return e.named(ctx, tx)
 		})
 	}
 	err = replay(first, end)
@@ -159,8 +161,10 @@ func (e *Env) batch(ctx context.Context, first, end int64) (r strategy.Replayed,
 		return r, err
 	}
 	err = e.transact(ctx, func(ctx context.Context, tx *lock.Tx) (err error) {
-		r, err = e.Link.ReplayAll(ctx, tx, e.concurrent())
-		return err
+		if r, err = e.Link.ReplayAll(ctx, tx, e.concurrent()); err != nil {
+			return err
+		}
+		return e.named(ctx, tx)
 	})
 	return r, err
 }

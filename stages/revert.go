@@ -47,6 +47,9 @@ func (e *Env) exchangeBack(ctx context.Context) error {
 		if err := e.driftSinceSwap(now); err != nil {
 			return err
 		}
+		if err := e.noObstacles(ctx, tx, *e.Job.Shadow); err != nil {
+			return err
+		}
 		err = doAll(ctx, tx, slices.Concat(
 			retireSQL(now, e.Job.ShadowTable()), e.reinstateSQL(), installSQL(now, e.Job.ShadowTable())))
 		if err != nil {

@@ -111,6 +111,9 @@ func (e *Env) refresh(ctx context.Context) error {
 	if err := e.drift(now); err != nil {
 		return err
 	}
+	if err := e.noObstacles(ctx, e.Pool, e.Job.Source); err != nil {
+		return err
+	}
 	e.Source = now
 	e.link(e.Link.Key)
 	return nil
@@ -144,16 +147,21 @@ func (e *Env) failed(ctx context.Context, err error) error {
 // have. The table itself is untouched.
 type DriftError struct {
 	Table   catalog.Name
-	Changes []catalog.Difference // empty: the table is gone
+	Changes []catalog.Difference
+	// Obstacles are things that would have been refused at the beginning.
+	Obstacles []Reason
 }
 
 func (e *DriftError) Error() string {
-	if len(e.Changes) == 0 {
+	if len(e.Changes)+len(e.Obstacles) == 0 { // the table is gone
 		return fmt.Sprintf("%s has been dropped or renamed away; remove what is left of the job with: repack reset --table '%s'", e.Table, e.Table)
 	}
 	msg := fmt.Sprintf("%s has been changed since the job began:", e.Table)
 	for _, c := range e.Changes {
 		msg += "\n  " + c.String()
+	}
+	for _, o := range e.Obstacles {
+		msg += "\n  " + o.String()
 	}
 	return msg + fmt.Sprintf("\nundo the change and run again, or start afresh with: repack reset --table '%s'", e.Table)
 }
@@ -184,6 +192,39 @@ func (e *Env) drift(now *catalog.Table) error {
 	}
 	if len(changes) > 0 {
 		return &DriftError{Table: e.Source.Name, Changes: changes}
+	}
+	return nil
+}
+
+// noObstacles looks for what preValidate would have refused and has come to be
+// since: at the latest, clean_up would fail for it.
+func (e *Env) noObstacles(ctx context.Context, q catalog.Querier, oid uint32) error {
+	found, err := obstacles(ctx, q, oid)
+	if err != nil {
+		return err
+	}
+	if len(found) > 0 {
+		return &DriftError{Table: e.Source.Name, Obstacles: found}
+	}
+	return nil
+}
+
+const namedSQL = `
+SELECT coalesce(to_regclass($1)::oid = $2, false) AND coalesce(to_regclass($3)::oid = $4, false)`
+
+// named makes sure that the names a statement has just used are those of the
+// job's tables. It is asked after the statement, whose locks keep them so.
+func (e *Env) named(ctx context.Context, q catalog.Querier) error {
+	from, to := e.Job.Source, *e.Job.Shadow
+	if e.Job.Swapped() {
+		from, to = to, from
+	}
+	var ok bool
+	if err := q.QueryRow(ctx, namedSQL, e.Link.From.String(), from, e.Link.To.String(), to).Scan(&ok); err != nil {
+		return fmt.Errorf("look up %s: %w", e.Link.From, err)
+	}
+	if !ok {
+		return &DriftError{Table: e.Source.Name}
 	}
 	return nil
 }

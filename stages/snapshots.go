@@ -3,6 +3,7 @@ package stages
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -35,6 +36,7 @@ type SnapshotHolder struct {
 	Xmin        string
 	User        string
 	Hidden      bool // another role's, without pg_read_all_stats
+	Exporter    bool // may have exported its snapshot
 }
 
 // String names the session.
@@ -53,7 +55,9 @@ SELECT a.pid                                       AS pid,
        l.virtualtransaction                        AS transaction,
        coalesce(a.backend_xmin::text, '')          AS xmin,
        coalesce(a.usename::text, '')               AS user,
-       NOT v.visible                               AS hidden
+       NOT v.visible                               AS hidden,
+       a.backend_type = 'walsender'
+       OR a.state LIKE 'idle in transaction%'      AS exporter
 FROM   pg_locks l
 JOIN   pg_stat_activity a ON a.pid = l.pid
 CROSS  JOIN LATERAL (
@@ -62,7 +66,7 @@ CROSS  JOIN LATERAL (
 WHERE  l.locktype = 'virtualxid' AND l.granted AND l.mode = 'ExclusiveLock'
 AND    a.datname = current_database()
 AND    a.application_name <> current_setting('application_name')
-AND    a.backend_type NOT IN ('autovacuum worker', 'walsender')
+AND    a.backend_type <> 'autovacuum worker'
 AND    (a.backend_xmin IS NOT NULL OR NOT v.visible)
 ORDER  BY a.xact_start, a.pid`
 
@@ -81,10 +85,19 @@ func snapshots(ctx context.Context, q catalog.Querier) ([]SnapshotHolder, error)
 // pollInterval is how often the server is asked whether a wait is over.
 const pollInterval = 20 * time.Millisecond
 
+// imported keeps those holders that may have their snapshot from one in old
+// (SET TRANSACTION SNAPSHOT): it then has the same xmin, and that one was still
+// there, waiting in its transaction.
+func imported(old, now []SnapshotHolder) []SnapshotHolder {
+	return slices.DeleteFunc(slices.Clone(now), func(h SnapshotHolder) bool {
+		return !slices.ContainsFunc(old, func(o SnapshotHolder) bool { return o.Exporter && o.Xmin == h.Xmin })
+	})
+}
+
 // awaitSnapshots waits until every snapshot that exists now is gone: later ones
 // see all that has been committed by now. A snapshot counts as gone when its
-// transaction is over or its xmin has moved. It returns *SnapshotError after
-// the configured wait.
+// transaction is over or its xmin has moved, and has not been imported by
+// another meanwhile. It returns *SnapshotError after the configured wait.
 func (e *Env) awaitSnapshots(ctx context.Context) error {
 	old, err := snapshots(ctx, e.Pool)
 	if err != nil || len(old) == 0 {
@@ -98,7 +111,7 @@ func (e *Env) awaitSnapshots(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if old = intersection(old, now); len(old) == 0 {
+		if old = union(intersection(old, now), imported(old, now)); len(old) == 0 {
 			return nil
 		}
 		waited := time.Since(began)
@@ -117,16 +130,21 @@ func (e *Env) awaitSnapshots(ctx context.Context) error {
 	}
 }
 
-func intersection(a, b []SnapshotHolder) []SnapshotHolder {
-	in := map[SnapshotHolder]bool{}
+// same reports whether o is the same snapshot, seen again.
+func (h SnapshotHolder) same(o SnapshotHolder) bool {
+	return h.PID == o.PID && h.Transaction == o.Transaction && h.Xmin == o.Xmin
+}
+
+func union(a, b []SnapshotHolder) []SnapshotHolder {
 	for _, h := range b {
-		in[h] = true
-	}
-	var both []SnapshotHolder
-	for _, h := range a {
-		if in[h] {
-			both = append(both, h)
+		if !slices.ContainsFunc(a, h.same) {
+			a = append(a, h)
 		}
 	}
-	return both
+	return a
+}
+
+// intersection is those of b that are in a: b is how they are now.
+func intersection(a, b []SnapshotHolder) []SnapshotHolder {
+	return slices.DeleteFunc(slices.Clone(b), func(h SnapshotHolder) bool { return !slices.ContainsFunc(a, h.same) })
 }

@@ -104,6 +104,9 @@ func (e *Env) drainLocked(ctx context.Context, tx *lock.Tx) error {
 	if err != nil {
 		return err
 	}
+	if err := e.named(ctx, tx); err != nil {
+		return err
+	}
 	return execAll(ctx, tx, []string{"SET LOCAL statement_timeout = 0"})
 }
 

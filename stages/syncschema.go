@@ -108,10 +108,11 @@ func (e *Env) dropKeySQL(shadow *catalog.Table) []string {
 func (e *Env) removeLogged(ctx context.Context) error {
 	return e.transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
 		n, err := e.Link.RemoveLogged(ctx, tx)
-		if err == nil {
-			e.Log.Debug("logged keys removed from shadow", "job", e.Job.ID, "rows", n)
+		if err != nil {
+			return err
 		}
-		return err
+		e.Log.Debug("logged keys removed from shadow", "job", e.Job.ID, "rows", n)
+		return e.named(ctx, tx)
 	})
 }
 

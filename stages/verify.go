@@ -34,12 +34,14 @@ func (e *VerifyError) Error() string {
 	if e.Swapped {
 		what = "the old table"
 	}
-	atLeast := ""
-	if len(e.Mismatches) >= maxMismatches {
-		atLeast = "at least "
+	many := fmt.Sprintf("%d rows", len(e.Mismatches))
+	switch len(e.Mismatches) {
+	case 1:
+		many = "1 row"
+	case maxMismatches:
+		many = "at least " + many
 	}
-	lines := []string{fmt.Sprintf("%s and %s (%s) differ in %s%d rows without a pending change:",
-		e.Table, what, e.Copy, atLeast, len(e.Mismatches))}
+	lines := []string{fmt.Sprintf("%s and %s (%s) differ in %s without a pending change:", e.Table, what, e.Copy, many)}
 	for _, m := range e.Mismatches {
 		lines = append(lines, "  "+DescribeMismatch(e.KeyColumns, m))
 	}

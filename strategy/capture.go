@@ -33,7 +33,10 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp%[3]s
 AS %[2]s`
 
-const nestLoops = `
+// The lock timeout is for rows of the copy: a wait there is none of the
+// application's, and ends with the key in the log.
+const writeThroughSettings = `
+SET lock_timeout = '100ms'
 SET enable_hashjoin = off
 SET enable_mergejoin = off
 SET enable_seqscan = off`
@@ -67,29 +70,38 @@ func (l *Link) LogCaptureSQL() string {
 // log the key.
 //
 //  1. Rows that are gone are deleted, the others inserted or updated in place.
-//     No read is needed for an insert or an update, so that SERIALIZABLE
-//     writers get no predicate locks they would not have had.
 //  2. All keys are deleted, then the rows inserted: right for statements that
 //     move unique values between rows.
 //  3. The keys are logged.
 //
 // A writer above READ COMMITTED whose snapshot does not see transaction
-// %[3]s, which completed the shadow, logs as well: its DELETE would not find
-// rows that its snapshot does not show.
+// %[1]s, which completed the shadow, logs as well: its DELETE would not find
+// rows that its snapshot does not show. So does one of a table that has been
+// renamed since, as the statements name it.
+//
+// What is written is read from the table, as a function or trigger in the
+// statement may have changed a row once more. SERIALIZABLE writers write what
+// the statement has written: reading would give them predicate locks, and
+// serialization failures, that they would not have had.
 const writeThroughSQL = `
 #variable_conflict use_column
+DECLARE
+    isolation CONSTANT text    := current_setting('transaction_isolation');
+    fixed     CONSTANT boolean := isolation NOT IN ('read committed', 'read uncommitted');
+    deleted   bigint;
 BEGIN
-    IF TG_OP <> 'TRUNCATE' AND (
-        current_setting('transaction_isolation') IN ('read committed', 'read uncommitted') OR
-        coalesce(pg_visible_in_snapshot(%[3]s::xid8, pg_current_snapshot()), false)
-    ) THEN%[1]s
-    END IF;%[2]s
+    IF TG_OP = 'TRUNCATE' OR TG_TABLE_SCHEMA <> %[2]s OR TG_TABLE_NAME <> %[3]s
+       OR fixed AND NOT coalesce(pg_visible_in_snapshot(%[1]s::xid8, pg_current_snapshot()), false) THEN
+        NULL;
+    ELSIF isolation = 'serializable' THEN%[4]s
+    ELSE%[5]s
+    END IF;%[6]s
     RETURN NULL;
 END
 `
 
 const attemptSQL = `
-        BEGIN%s
+        BEGIN%s%s
             RETURN NULL;
         EXCEPTION WHEN OTHERS THEN
             NULL;
@@ -99,51 +111,80 @@ const attemptSQL = `
 // copy. completedBy is the transaction whose commit put the copy in step, as
 // text; while there is none (empty), all writers above READ COMMITTED log.
 func (l *Link) WriteThroughSQL(completedBy string) string {
-	xid := "NULL"
+	xid, immediate := "NULL", ""
 	if completedBy != "" {
-		xid = catalog.Literal(completedBy)
+		xid, immediate = catalog.Literal(completedBy), l.immediate()
 	}
-	var attempts string
+	body := fmt.Sprintf(writeThroughSQL, xid, catalog.Literal(l.From.Schema), catalog.Literal(l.From.Name),
+		l.attempts(immediate, l.Reread), l.attempts(immediate, true), l.logRows())
+	return fmt.Sprintf(functionSQL, l.Capture, catalog.Literal(body), writeThroughSettings)
+}
+
+// attempts are the ways to write through; reread says where rows come from.
+func (l *Link) attempts(immediate string, reread bool) string {
+	rows := "new_rows n"
+	if reread {
+		rows = fmt.Sprintf("(SELECT DISTINCT %s FROM new_rows r) r, %s n WHERE %s",
+			l.fromKey("r"), l.From, l.fromIsFrom("n", "r"))
+	}
+	attempts := ""
 	if !l.Replace {
-		attempts += fmt.Sprintf(attemptSQL, l.upsertRows())
+		attempts = fmt.Sprintf(attemptSQL, immediate, l.upsertRows(rows))
 	}
-	attempts += fmt.Sprintf(attemptSQL, l.replaceRows())
-	body := fmt.Sprintf(writeThroughSQL, attempts, l.logRows(), xid)
-	return fmt.Sprintf(functionSQL, l.Capture, catalog.Literal(body), nestLoops)
+	return attempts + fmt.Sprintf(attemptSQL, immediate, l.replaceRows(rows))
+}
+
+// immediate has the copy's constraints checked within the attempt: at COMMIT a
+// stale row of the copy would be the application's error.
+func (l *Link) immediate() string {
+	if len(l.Deferrable) == 0 {
+		return ""
+	}
+	return "\n            SET CONSTRAINTS " + list(l.Deferrable, ", ", func(_ int, name string) string {
+		return catalog.Name{Schema: l.To.Schema, Name: name}.String()
+	}) + " IMMEDIATE;"
 }
 
 // Whether a key is really gone is asked of the table, not of the event: one
 // command can delete a row and insert another of the same key (MERGE, a
-// data-modifying CTE), and its triggers fire in no order of ours.
+// data-modifying CTE), and its triggers fire in no order of ours. A snapshot
+// that is older than a replay of the row does not show the copy's row, and a
+// DELETE passes it over in silence: then fewer are deleted than removed.
 const upsertRowsSQL = `
-            CASE TG_OP
-            WHEN 'INSERT' THEN
+            IF TG_OP <> 'INSERT' THEN
+                DELETE FROM %[1]s t
+                USING (%[7]s) r
+                WHERE  %[8]s
+                AND    NOT EXISTS (SELECT FROM %[9]s f WHERE %[10]s);
+                GET DIAGNOSTICS deleted = ROW_COUNT;
+                IF fixed AND deleted < (SELECT count(*) FROM (%[7]s) r) THEN
+                    RAISE EXCEPTION 'a row of the copy is not visible';
+                END IF;
+            END IF;
+            IF TG_OP <> 'DELETE' THEN
                 INSERT INTO %[1]s (%[2]s) OVERRIDING SYSTEM VALUE
                 SELECT %[3]s FROM %[4]s
                 ON CONFLICT (%[5]s) %[6]s;
-            WHEN 'UPDATE' THEN
-                DELETE FROM %[1]s t
-                USING (SELECT %[7]s FROM old_rows r EXCEPT SELECT %[7]s FROM new_rows r) r
-                WHERE  %[8]s
-                AND    NOT EXISTS (SELECT FROM %[9]s f WHERE %[10]s);
-                INSERT INTO %[1]s (%[2]s) OVERRIDING SYSTEM VALUE
-                SELECT %[3]s FROM %[4]s
-                ON CONFLICT (%[5]s) %[6]s;
-            ELSE
-                DELETE FROM %[1]s t
-                USING  old_rows r
-                WHERE  %[8]s
-                AND    NOT EXISTS (SELECT FROM %[9]s f WHERE %[10]s);
-            END CASE;`
+            END IF;`
 
-func (l *Link) upsertRows() string {
-	return fmt.Sprintf(upsertRowsSQL, l.To, l.toColumns(), l.fromColumns("n"), l.newRows(),
-		l.toKey(""), l.onConflict(), l.fromKey("r"), l.toIsFrom("t", "r"), l.From, l.toIsFrom("t", "f"))
+func (l *Link) upsertRows(rows string) string {
+	// A DELETE has no transition table of new rows.
+	sql := func(removed string) string {
+		return fmt.Sprintf(upsertRowsSQL, l.To, l.toColumns(), l.fromColumns("n"), rows,
+			l.toKey(""), l.onConflict(), removed, l.toIsFrom("t", "r"), l.From, l.toIsFrom("t", "f"))
+	}
+	return "\n            IF TG_OP = 'DELETE' THEN" + sql("SELECT DISTINCT "+l.fromKey("r")+" FROM old_rows r") +
+		"\n            ELSE" + sql("SELECT "+l.fromKey("r")+" FROM old_rows r EXCEPT SELECT "+l.fromKey("r")+" FROM new_rows r") +
+		"\n            END IF;"
 }
 
 const replaceRowsSQL = `
             IF TG_OP <> 'INSERT' THEN
                 DELETE FROM %[1]s t USING old_rows r WHERE %[4]s;
+                GET DIAGNOSTICS deleted = ROW_COUNT;
+                IF fixed AND deleted < (SELECT count(*) FROM old_rows) THEN
+                    RAISE EXCEPTION 'a row of the copy is not visible';
+                END IF;
             END IF;
             IF TG_OP <> 'DELETE' THEN
                 DELETE FROM %[1]s t USING new_rows r WHERE %[4]s;
@@ -157,18 +198,9 @@ const replaceRowsSQL = `
                 RAISE EXCEPTION 'a key that this command removed is there again';
             END IF;`
 
-func (l *Link) replaceRows() string {
+func (l *Link) replaceRows(rows string) string {
 	return fmt.Sprintf(replaceRowsSQL, l.To, l.toColumns(), l.fromColumns("n"), l.toIsFrom("t", "r"),
-		l.newRows(), l.From, l.fromIsFrom("f", "r"))
-}
-
-// newRows is where the current version of a written row is read from.
-func (l *Link) newRows() string {
-	if l.Reread {
-		return fmt.Sprintf("(SELECT DISTINCT %s FROM new_rows r) r, %s n WHERE %s",
-			l.fromKey("r"), l.From, l.fromIsFrom("n", "r"))
-	}
-	return "new_rows n"
+		rows, l.From, l.fromIsFrom("f", "r"))
 }
 
 func (l *Link) onConflict() string {

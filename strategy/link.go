@@ -21,8 +21,12 @@ type Link struct {
 	Replace bool
 	// Reread is set where user triggers fire on From: such a trigger may
 	// change a row again before our statement trigger sees its first change,
-	// so that the transition table is no longer the truth.
+	// so that the transition table is no longer the truth. It matters for
+	// SERIALIZABLE writers alone; the others' rows are always read again.
 	Reread bool
+	// Deferrable are To's key, unique and exclusion constraints that could be
+	// checked as late as at the application's COMMIT.
+	Deferrable []string
 }
 
 // Mapping says which column of From fills which column of To.
@@ -35,6 +39,11 @@ func NewLink(t *catalog.Table, key []catalog.KeyColumn, from, to, log, capture c
 		l.Columns = append(l.Columns, Mapping{From: name, To: name})
 		if c, _ := t.Column(name); c.Identity == "a" && !l.isKey(name) {
 			l.Replace = true
+		}
+	}
+	for _, c := range t.Constraints {
+		if c.Deferrable {
+			l.Deferrable = append(l.Deferrable, c.Name)
 		}
 	}
 	return l
@@ -114,6 +123,13 @@ func logColumn(i int) string { return fmt.Sprintf("k%d", i+1) }
 
 func (l *Link) logColumns(alias string) string {
 	return list(l.Key, ", ", func(i int, _ catalog.KeyColumn) string { return qualified(alias, logColumn(i)) })
+}
+
+// toKeyAsLog names To's key columns as the log does.
+func (l *Link) toKeyAsLog(alias string) string {
+	return list(l.Key, ", ", func(i int, k catalog.KeyColumn) string {
+		return qualified(alias, l.toName(k.Name)) + " AS " + logColumn(i)
+	})
 }
 
 // fromIsLog, toIsLog and fromIsTo compare keys of two relations by alias.

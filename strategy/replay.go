@@ -37,7 +37,9 @@ func (r *Replayed) Add(o Replayed) {
 // Where the application writes through at the same time the current rows are
 // locked FOR SHARE (foreign-key checks pass) without waiting. A row that is
 // locked by others is put back into the log. A key without a row is deleted
-// from the copy if the same snapshot shows it there.
+// from the copy in the version that the same snapshot shows: READ COMMITTED
+// would follow it to one that a writer, who has inserted the key again, has
+// made of it since.
 const batchSQL = `
 WITH taken AS (
     DELETE FROM %[1]s l
@@ -58,12 +60,18 @@ WITH taken AS (
     INSERT INTO %[1]s (%[3]s)
     SELECT * FROM keys EXCEPT SELECT * FROM settled
     RETURNING 1
+), replaced AS (
+    DELETE FROM %[9]s t USING (SELECT %[8]s FROM present p) AS k (%[3]s) WHERE %[10]s
+    RETURNING 1
+), stale AS MATERIALIZED (
+    SELECT k.*, t.xmin AS version FROM absent k, %[9]s t WHERE %[10]s
 ), gone AS (
-    DELETE FROM %[9]s t USING settled k WHERE %[10]s
+    DELETE FROM %[9]s t USING stale k WHERE %[10]s AND t.xmin = k.version
     RETURNING 1
 ), copied AS (
     INSERT INTO %[9]s (%[11]s) OVERRIDING SYSTEM VALUE
-    SELECT p.* FROM present p WHERE (SELECT count(*) FROM gone) >= 0
+    SELECT p.* FROM present p
+    WHERE  (SELECT count(*) FROM replaced) + (SELECT count(*) FROM gone) >= 0
     RETURNING 1
 )
 SELECT (SELECT count(*) FROM taken),
@@ -106,18 +114,29 @@ func (l *Link) ReplayRange(ctx context.Context, tx pgx.Tx, first, end int64, con
 // ReplayAll replays the whole log in one statement. When nobody can write to
 // From it leaves the log empty and the copy in step.
 func (l *Link) ReplayAll(ctx context.Context, tx pgx.Tx, concurrent bool) (Replayed, error) {
+	// Rows of before a TRUNCATE would be in the way of rows of after it.
+	if err := l.makeUpTruncate(ctx, tx); err != nil {
+		return Replayed{}, err
+	}
 	return l.ReplayRange(ctx, tx, 0, maxBlock, concurrent)
 }
 
+// Like a batch, it deletes only the versions its snapshot shows.
 const deleteAbsentSQL = `
+WITH stale AS MATERIALIZED (
+    SELECT %[4]s, t.xmin AS version
+    FROM   %[1]s t
+    WHERE  NOT EXISTS (SELECT FROM %[2]s f WHERE %[3]s)
+)
 DELETE FROM %[1]s t
-WHERE  NOT EXISTS (SELECT FROM %[2]s f WHERE %[3]s)`
+USING  stale k
+WHERE  %[5]s AND t.xmin = k.version`
 
 // deleteAbsent makes up for a TRUNCATE of From. It looks at what is there now,
 // so it may run at any time after it.
 func (l *Link) deleteAbsent(ctx context.Context, tx pgx.Tx) error {
 	sql := "SET LOCAL enable_hashjoin = on;\nSET LOCAL enable_seqscan = on;" +
-		fmt.Sprintf(deleteAbsentSQL, l.To, l.From, l.toIsFrom("t", "f"))
+		fmt.Sprintf(deleteAbsentSQL, l.To, l.From, l.toIsFrom("t", "f"), l.toKeyAsLog("t"), l.toIsLog("t", "k"))
 	if _, err := tx.Exec(ctx, sql); err != nil {
 		return fmt.Errorf("delete truncated rows from %s: %w", l.To, err)
 	}
@@ -125,6 +144,18 @@ func (l *Link) deleteAbsent(ctx context.Context, tx pgx.Tx) error {
 }
 
 const truncatedSQL = `SELECT EXISTS (SELECT FROM %s WHERE k1 IS NULL)`
+
+// makeUpTruncate deletes what a TRUNCATE that is in the log has deleted.
+func (l *Link) makeUpTruncate(ctx context.Context, tx pgx.Tx) error {
+	var truncated bool
+	if err := tx.QueryRow(ctx, fmt.Sprintf(truncatedSQL, l.Log)).Scan(&truncated); err != nil {
+		return fmt.Errorf("look for TRUNCATE in the change log: %w", err)
+	}
+	if !truncated {
+		return nil
+	}
+	return l.deleteAbsent(ctx, tx)
+}
 
 const removeLoggedSQL = `
 DELETE FROM %[1]s t
@@ -136,14 +167,8 @@ WHERE  %[4]s`
 // began: a subset of one state of From, on which every unique constraint of
 // From holds. It returns the number of rows deleted.
 func (l *Link) RemoveLogged(ctx context.Context, tx pgx.Tx) (int64, error) {
-	var truncated bool
-	if err := tx.QueryRow(ctx, fmt.Sprintf(truncatedSQL, l.Log)).Scan(&truncated); err != nil {
-		return 0, fmt.Errorf("look for TRUNCATE in the change log: %w", err)
-	}
-	if truncated {
-		if err := l.deleteAbsent(ctx, tx); err != nil {
-			return 0, err
-		}
+	if err := l.makeUpTruncate(ctx, tx); err != nil {
+		return 0, err
 	}
 	tag, err := tx.Exec(ctx, fmt.Sprintf(removeLoggedSQL, l.To, l.logColumns(""), l.Log, l.toIsLog("t", "k")))
 	if err != nil {

@@ -39,13 +39,17 @@ CREATE TABLE app.t (
     UNIQUE (owner, pos) DEFERRABLE INITIALLY IMMEDIATE
 );
 CREATE INDEX ON app.t (note) WHERE pos % 2 = 0;
+CREATE INDEX ON app.t (up);
+CREATE INDEX ON app.t (parent);
 INSERT INTO app.t (id, owner, email, pos, note, parent)
 SELECT g, g % {writers}, 'e' || g, g, repeat('n', g::int % 100), 1 + g % 50 FROM generate_series(1, {rows}) g;
 CREATE TABLE model.t (LIKE app.t INCLUDING ALL);
 INSERT INTO model.t (id, owner, email, pos, note, parent) SELECT id, owner, email, pos, note, parent FROM app.t;
 CREATE TABLE app.child (id bigserial PRIMARY KEY, t bigint NOT NULL REFERENCES app.t ON DELETE CASCADE ON UPDATE CASCADE);
+CREATE INDEX ON app.child (t);
 INSERT INTO app.child (t) SELECT id FROM app.t WHERE id % 10 = 0;
 CREATE TABLE model.child (id bigint PRIMARY KEY, t bigint NOT NULL REFERENCES model.t ON DELETE CASCADE ON UPDATE CASCADE);
+CREATE INDEX ON model.child (t);
 INSERT INTO model.child SELECT * FROM app.child;
 ALTER TABLE model.t ADD FOREIGN KEY (up) REFERENCES model.t ON UPDATE CASCADE ON DELETE SET NULL;`
 

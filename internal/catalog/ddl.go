@@ -296,3 +296,23 @@ func (s Sequence) IdentitySQL(table Name, always bool) string {
 
 // CommentSQL is the comment on the sequence, or nothing where it has none.
 func (s Sequence) CommentSQL() []string { return comment("SEQUENCE "+s.Name.String(), s.Comment) }
+
+// takeValueSQL skips a number for every session that waits for the sequence it
+// takes over from: such a session has found that sequence by its name, and will
+// be given the next number of it.
+const takeValueSQL = `
+SELECT setval(%[1]s::regclass,
+              CASE WHEN w.skip = 0 OR NOT s.last_value + w.skip BETWEEN %[3]d AND %[4]d
+                   THEN s.last_value
+                   ELSE (s.last_value + w.skip)::bigint END,
+              s.is_called OR w.skip <> 0)
+FROM   %[2]s s,
+       (SELECT count(*) * %[5]d::numeric * %[6]d AS skip
+        FROM   pg_locks
+        WHERE  locktype = 'relation' AND relation = %[7]s::regclass AND NOT granted) w`
+
+// TakeValueSQL gives the sequence the value of another, which nobody can use
+// while the table it belongs to is locked, but for those who wait for it.
+func (s Sequence) TakeValueSQL(from Name) string {
+	return fmt.Sprintf(takeValueSQL, Literal(s.Name.String()), from, s.Min, s.Max, s.Increment, s.Cache, Literal(from.String()))
+}

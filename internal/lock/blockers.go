@@ -58,8 +58,9 @@ SELECT    0, '-infinity', p.gid, p.owner::text, '', '',
 FROM      pg_prepared_xacts p
 WHERE     p.database = current_database()
 AND       EXISTS (SELECT FROM waited WHERE pid = 0)
-AND       EXISTS (SELECT FROM pg_locks l
-                  WHERE  l.virtualtransaction = '-1/' || p.transaction::text
+AND       EXISTS (SELECT FROM pg_locks x
+                  JOIN   pg_locks l ON l.pid IS NULL AND l.virtualtransaction = x.virtualtransaction
+                  WHERE  x.pid IS NULL AND x.locktype = 'transactionid' AND x.transactionid = p.transaction
                   AND    l.locktype = 'relation' AND l.relation = ANY ($2))
 ORDER BY  seconds DESC, pid`
 

@@ -61,6 +61,9 @@ func (e *TimeoutError) Unwrap() error { return e.Err }
 // Tx is a transaction whose lock waits share one bound.
 type Tx struct {
 	pgx.Tx
+	// Attempt counts from one: where no order of locking suits everybody, the
+	// next attempt may try another.
+	Attempt  int
 	bounds   bounds
 	deadline time.Time // zero until the first strong lock is asked for
 }
@@ -91,7 +94,7 @@ func Transact(ctx context.Context, conn *pgxpool.Conn, p Policy, relation string
 	first, signalled := time.Now(), 0
 	for attempt := 1; ; attempt++ {
 		began := time.Now()
-		blockers, err := attemptOnce(ctx, conn, p, bounds, oids, work)
+		blockers, err := attemptOnce(ctx, conn, p, bounds, oids, attempt, work)
 		if err == nil || !Denied(err) {
 			return err
 		}
@@ -114,7 +117,7 @@ func Transact(ctx context.Context, conn *pgxpool.Conn, p Policy, relation string
 }
 
 // attemptOnce runs work once and returns whom it has waited for last.
-func attemptOnce(ctx context.Context, conn *pgxpool.Conn, p Policy, b bounds, oids []uint32,
+func attemptOnce(ctx context.Context, conn *pgxpool.Conn, p Policy, b bounds, oids []uint32, attempt int,
 	work func(context.Context, *Tx) error,
 ) ([]Blocker, error) {
 	seen := &watch{pool: p.Pool, pid: conn.Conn().PgConn().PID(), oids: oids}
@@ -122,7 +125,7 @@ func attemptOnce(ctx context.Context, conn *pgxpool.Conn, p Policy, b bounds, oi
 	var group sync.WaitGroup
 	group.Go(func() { seen.run(ctx, stop, watchInterval(b.strong)) })
 	err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
-		bounded := &Tx{Tx: tx, bounds: b}
+		bounded := &Tx{Tx: tx, Attempt: attempt, bounds: b}
 		// Every wait is bounded, also those for rows.
 		if err := bounded.exec(ctx, b.strong, ""); err != nil {
 			return err
@@ -172,13 +175,21 @@ func readDeadlockTimeout(ctx context.Context, conn *pgxpool.Conn) (time.Duration
 	return time.Duration(ms) * time.Millisecond, nil
 }
 
-const settleSQL = `LOCK TABLE %s IN SHARE UPDATE EXCLUSIVE MODE`
+const settleSQL = `
+SAVEPOINT settle;
+LOCK TABLE %s IN SHARE UPDATE EXCLUSIVE MODE;
+ROLLBACK TO SAVEPOINT settle;
+RELEASE SAVEPOINT settle`
 
-// Settle takes SHARE UPDATE EXCLUSIVE on table: reads and writes pass, but
-// vacuum does not. An autovacuum that is in the way is cancelled by the server
-// once we have waited for deadlock_timeout, which a strong lock of ours never
-// does; so Settle waits longer, in front of nobody, and the strong locks that
-// follow meet no autovacuum.
+// Settle takes SHARE UPDATE EXCLUSIVE on table, and gives it back: reads and
+// writes pass, but vacuum does not. An autovacuum that is in the way is
+// cancelled by the server once we have waited for deadlock_timeout, which a
+// strong lock of ours never does; so Settle waits longer, in front of nobody,
+// and the strong locks that follow meet no autovacuum.
+//
+// The lock is not kept: a session that holds another lock on the table and
+// asks for a stronger one would be in a deadlock with us as soon as we queue,
+// and the server would at once choose it.
 func (t *Tx) Settle(ctx context.Context, table string) error {
 	if err := t.exec(ctx, t.bounds.settle, fmt.Sprintf(settleSQL, table)); err != nil {
 		return fmt.Errorf("lock %s in SHARE UPDATE EXCLUSIVE mode: %w", table, err)

@@ -1,0 +1,163 @@
+package lock_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgerrcode"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/repack-go/repack/internal/lock"
+	"github.com/repack-go/repack/internal/pgtest"
+	"github.com/repack-go/repack/internal/session"
+)
+
+func TestMain(m *testing.M) { pgtest.Main(m) }
+
+// given is a database with table held, a connection, and a policy that tries
+// attempts times.
+func given(t *testing.T, attempts int) (db *pgtest.Database, conn *pgxpool.Conn, p lock.Policy, oid uint32) {
+	t.Helper()
+	db = pgtest.New(t)
+	db.Exec(t, `CREATE TABLE held (id int PRIMARY KEY); INSERT INTO held VALUES (1)`)
+	pool, err := session.Pool(t.Context(), db.Config(t), 4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	if conn, err = pool.Acquire(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(conn.Release)
+	p = lock.Policy{Timeout: 100 * time.Millisecond, Retries: attempts - 1, Pool: pool, Log: slog.New(slog.DiscardHandler)}
+	return db, conn, p, pgtest.Query[uint32](t, db.Pool, `SELECT 'held'::regclass::oid`)
+}
+
+func hold(t *testing.T, db *pgtest.Database, mode string) (pid uint32, release func()) {
+	t.Helper()
+	conn := db.Connect(t)
+	if _, err := conn.Exec(t.Context(), `BEGIN; LOCK TABLE held IN `+mode+` MODE`); err != nil {
+		t.Fatal(err)
+	}
+	return conn.PgConn().PID(), func() {
+		if _, err := conn.Exec(t.Context(), `COMMIT`); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestTransactNamesTheHolder(t *testing.T) {
+	t.Parallel()
+	db, conn, p, oid := given(t, 2)
+	pid, release := hold(t, db, "ROW EXCLUSIVE")
+	attempts := 0
+	take := func(ctx context.Context, tx *lock.Tx) error {
+		attempts++
+		if _, err := tx.Exec(ctx, `INSERT INTO public.held VALUES (100)`); err != nil {
+			return err
+		}
+		return tx.Lock(ctx, "public.held", "SHARE ROW EXCLUSIVE")
+	}
+	began := time.Now()
+	err := lock.Transact(t.Context(), conn, p, "held", []uint32{oid}, take)
+	var timeout *lock.TimeoutError
+	if !errors.As(err, &timeout) || timeout.Attempts != 2 || attempts != 2 {
+		t.Fatalf("after %d attempts: %v, want a timeout after 2", attempts, err)
+	}
+	if len(timeout.Blockers) != 1 || timeout.Blockers[0].PID != int32(pid) || !strings.Contains(err.Error(), fmt.Sprintf("pid %d of postgres", pid)) {
+		t.Errorf("blockers %v, want pid %d\n%v", timeout.Blockers, pid, err)
+	}
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("two attempts of 100ms took %s", took)
+	}
+	release()
+	if n := pgtest.Query[int](t, db.Pool, `SELECT count(*) FROM held`); n != 1 {
+		t.Errorf("%d rows: an attempt was not rolled back", n)
+	}
+	if err := lock.Transact(t.Context(), conn, p, "held", []uint32{oid}, take); err != nil || attempts != 3 {
+		t.Errorf("attempt %d, nobody in the way: %v", attempts, err)
+	}
+	if n := pgtest.Query[int](t, db.Pool, `SELECT count(*) FROM held`); n != 2 {
+		t.Errorf("%d rows: the last attempt was not committed", n)
+	}
+}
+
+func TestTransactRetriesOnlyLocks(t *testing.T) {
+	t.Parallel()
+	_, conn, p, oid := given(t, 5)
+	attempts, failure := 0, errors.New("not a lock")
+	err := lock.Transact(t.Context(), conn, p, "held", []uint32{oid}, func(context.Context, *lock.Tx) error {
+		attempts++
+		return failure
+	})
+	if !errors.Is(err, failure) || attempts != 1 {
+		t.Errorf("%d attempts, %v; want one", attempts, err)
+	}
+}
+
+// TestBoundsAreSharedAndBelowDeadlockTimeout asks the server how long it would
+// have us wait.
+func TestBoundsAreSharedAndBelowDeadlockTimeout(t *testing.T) {
+	t.Parallel()
+	_, conn, p, oid := given(t, 1)
+	p.Timeout = time.Hour
+	err := lock.Transact(t.Context(), conn, p, "held", []uint32{oid}, func(ctx context.Context, tx *lock.Tx) error {
+		setting := func() int {
+			return pgtest.Query[int](t, tx, `SELECT setting::int FROM pg_settings WHERE name = 'lock_timeout'`)
+		}
+		if got := setting(); got > 800 || got <= 0 {
+			t.Errorf("lock_timeout of an attempt is %dms, want at most four fifths of deadlock_timeout", got)
+		}
+		if err := tx.Lock(ctx, "public.held", "SHARE"); err != nil {
+			return err
+		}
+		first := setting()
+		if err := tx.Do(ctx, `SELECT pg_sleep(0.2)`); err != nil {
+			return err
+		}
+		if err := tx.Lock(ctx, "public.held", "ACCESS EXCLUSIVE"); err != nil {
+			return err
+		}
+		if second := setting(); second <= 0 || second > first-200 {
+			t.Errorf("lock_timeout was %dms, and 200ms later %dms", first, second)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+func TestTransactEndsWithItsContext(t *testing.T) {
+	t.Parallel()
+	db, conn, p, oid := given(t, 1000)
+	hold(t, db, "ACCESS SHARE")
+	ctx, cancel := context.WithTimeout(t.Context(), 700*time.Millisecond)
+	defer cancel()
+	err := lock.Transact(ctx, conn, p, "held", []uint32{oid}, func(ctx context.Context, tx *lock.Tx) error {
+		return tx.Lock(ctx, "public.held", "ACCESS EXCLUSIVE")
+	})
+	if ctx.Err() == nil || err == nil {
+		t.Errorf("Transact ended with %v before its context", err)
+	}
+}
+
+func TestDenied(t *testing.T) {
+	t.Parallel()
+	for code, want := range map[string]bool{
+		pgerrcode.LockNotAvailable: true, pgerrcode.DeadlockDetected: true, pgerrcode.UniqueViolation: false, pgerrcode.QueryCanceled: false,
+	} {
+		if got := lock.Denied(fmt.Errorf("wrapped: %w", &pgconn.PgError{Code: code})); got != want {
+			t.Errorf("Denied(%s) = %t", code, got)
+		}
+	}
+	if lock.Denied(nil) || lock.Denied(errors.New("lock timeout")) {
+		t.Error("Denied of what the server did not say")
+	}
+}
