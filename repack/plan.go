@@ -93,6 +93,7 @@ func (r *Repack) readOnlyEnv(ctx context.Context) (*stages.Env, func(), error) {
 	if e.Pool, err = pgxpool.NewWithConfig(ctx, config); err != nil {
 		return nil, nil, fmt.Errorf("open connection pool: %w", err)
 	}
+	e.Locks.Pool = e.Pool
 	return e, e.Pool.Close, nil
 }
 

@@ -142,6 +142,10 @@ func (t planText) carried(b *strings.Builder, carried []repack.PlannedProperty) 
 }
 
 func (t planText) stages(b *strings.Builder, plan *repack.Plan) {
+	fmt.Fprintf(b, "\nLocks not obtained in time are tried for again, at most %d times.\n", plan.LockRetries)
+	if plan.KillAfter > 0 {
+		fmt.Fprintf(b, "Sessions in the way for %s are cancelled, and then terminated.\n", time.Duration(plan.KillAfter*float64(time.Second)))
+	}
 	for _, stage := range plan.Stages {
 		fmt.Fprintf(b, "\n%s\n", stage.Stage)
 		for _, step := range stage.Steps {
