@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/repack-go/repack/internal/pgtest"
@@ -85,12 +86,24 @@ JOIN     pg_namespace n ON n.oid = c.relnamespace
 WHERE    c.relkind IN ('r', 'm') AND n.nspname !~ '^(pg_|information_schema|repack_)'
 ORDER BY 1`
 
+// checksumsSQL writes one query for all of them; see pgtest's Checksum for the
+// digest, which does not depend on the order of the rows.
+const checksumsSQL = `
+SELECT   string_agg(format('SELECT %L, format(''%%s rows, md5 %%s'', count(*), md5(coalesce(string_agg(md5(ROW(r.*)::text), '''' ORDER BY md5(ROW(r.*)::text) COLLATE "C"), ''''))) FROM %s AS r', t, t), ' UNION ALL ')
+FROM     unnest($1::text[]) t`
+
 // checksums are those of all the application's tables.
 func checksums(t *testing.T, db *pgtest.Database) map[string]string {
 	t.Helper()
+	tables := pgtest.Column[string](t, db.Pool, userTablesSQL)
+	rows, err := db.Pool.Query(testContext(t), pgtest.Query[string](t, db.Pool, checksumsSQL, tables))
+	if err != nil {
+		t.Fatal(err)
+	}
 	sums := map[string]string{}
-	for _, table := range pgtest.Column[string](t, db.Pool, userTablesSQL) {
-		sums[table] = db.Checksum(t, table)
+	var table, sum string
+	if _, err := pgx.ForEachRow(rows, []any{&table, &sum}, func() error { sums[table] = sum; return nil }); err != nil {
+		t.Fatal(err)
 	}
 	return sums
 }

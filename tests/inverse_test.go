@@ -171,7 +171,14 @@ func TestCancelledResetThenRun(t *testing.T) {
 				place := atEachPlace(nil, []string{"reset: triggers dropped"})[0]
 				cancelled(t, db, o, place, func(r *repack.Repack, ctx context.Context) error { return r.Reset(ctx) })
 				s.write(t)
-				err := newRepack(t, db, o).Run(testContext(t))
+				again := o
+				again.Hooks.AfterStage = func(_ context.Context, stage repack.Stage) error {
+					if stage == repack.Backfill {
+						s.write(t)
+					}
+					return nil
+				}
+				err := newRepack(t, db, again).Run(testContext(t))
 				s.same(t)
 				if err != nil {
 					t.Logf("run after an interrupted reset: %v", err)

@@ -446,7 +446,7 @@ func TestPlanMeasures(t *testing.T) {
 	if d.AtMost > total || d.AtMost < total*9/10 || d.Rows != 5000 || d.WAL != d.AtMost {
 		t.Errorf("disk %+v, table and indexes have %d bytes", d, total)
 	}
-	if len(plan.WaitsFor) != 1 || plan.WaitsFor[0].GID != "left behind" || plan.WaitsFor[0].Lock != "RowExclusiveLock" {
+	if len(plan.WaitsFor) != 1 || plan.WaitsFor[0].GID != "left behind" || plan.WaitsFor[0].Lock != "ROW EXCLUSIVE" {
 		t.Errorf("waits for %+v, want the prepared transaction", plan.WaitsFor)
 	}
 }

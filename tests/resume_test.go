@@ -55,7 +55,8 @@ func TestStopAfterAllStages(t *testing.T) {
 	})
 }
 
-var runPlaces = atEachPlace(stagesOfJob, []string{
+// Between stages a job is stopped by the tests above.
+var runPlaces = atEachPlace([]repack.Stage{repack.Setup}, []string{
 	"sync_schema: logged keys removed", "sync_schema: index built", "post_sync_update: caught up",
 	"swap: writing through", "swap: drained", "swap: exchanged", "clean_up: triggers dropped",
 })
