@@ -30,7 +30,7 @@ CREATE TABLE {{.schema}}.job (
     created_at     timestamptz NOT NULL DEFAULT now(),
     updated_at     timestamptz NOT NULL DEFAULT now(),
     finished_at    timestamptz,
-    CHECK (state IN ('active', 'reverting', 'done', 'reverted', 'reset'))
+    CHECK (state IN ('active', 'reverting', 'resetting', 'finishing', 'done', 'reverted', 'reset'))
 );
 
 COMMENT ON COLUMN {{.schema}}.job.stage IS 'latest stage begun';
@@ -39,7 +39,7 @@ COMMENT ON COLUMN {{.schema}}.job.filenode IS 'file of the source that blocks wa
 COMMENT ON COLUMN {{.schema}}.job.completed_by IS 'transaction whose commit put the shadow in step';
 COMMENT ON COLUMN {{.schema}}.job.claim IS 'token of the process that may write for the job';
 
-CREATE UNIQUE INDEX job_active_source_key ON {{.schema}}.job (source) WHERE state IN ('active', 'reverting');
+CREATE UNIQUE INDEX job_active_source_key ON {{.schema}}.job (source) WHERE state IN ('active', 'reverting', 'resetting', 'finishing');
 
 CREATE TABLE {{.schema}}.stage_history (
     job_id bigint      NOT NULL REFERENCES {{.schema}}.job (id) ON DELETE CASCADE,

@@ -119,7 +119,7 @@ const columns = `
 const findSQL = `
 SELECT ` + columns + `
 FROM     %[1]s
-WHERE    state IN ('active', 'reverting')
+WHERE    state IN ('active', 'reverting', 'resetting', 'finishing')
 AND      (source = $1 OR shadow = $1 AND swapped_at IS NOT NULL
           OR table_schema = $2 AND table_name = $3)
 ORDER BY (source = $1 OR shadow = $1) IS TRUE DESC, id DESC

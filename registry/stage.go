@@ -39,11 +39,18 @@ func (s Stage) Before(o Stage) bool { return slices.Index(Stages, s) < slices.In
 // State says whether a job goes on.
 type State string
 
-// Active and Reverting jobs hold artefacts in the database; the others are over.
+// The first four hold artefacts in the database. Those that are not Active have
+// passed a point after which only what they are about can be gone on with:
+// Resetting and Finishing jobs capture no changes any more.
 const (
 	Active    State = "active"
 	Reverting State = "reverting"
+	Resetting State = "resetting"
+	Finishing State = "finishing"
 	Done      State = "done"
 	Reverted  State = "reverted"
 	Reset     State = "reset"
 )
+
+// Over reports whether nothing of the job is left.
+func (s State) Over() bool { return s == Done || s == Reverted || s == Reset }

@@ -33,6 +33,7 @@ type (
 var (
 	ErrSwapped         = stages.ErrSwapped
 	ErrNotSwapped      = stages.ErrNotSwapped
+	ErrFinishing       = stages.ErrFinishing
 	ErrNothingToVerify = stages.ErrNothingToVerify
 	ErrNewerRegistry   = migrations.ErrNewerRegistry
 	ErrNoJob           = registry.ErrNotFound

@@ -61,12 +61,16 @@ func (r *Repack) Plan(ctx context.Context) (*Plan, error) {
 		}
 		return stages.NewPlan(ctx, e, r.options.Until, false)
 	}
-	if job.State == registry.Reverting {
-		return nil, fmt.Errorf("the job of %s is being reverted: go on with repack revert", name)
+	if job.State == registry.Reverting || job.State == registry.Resetting {
+		return nil, fmt.Errorf("the job of %s is %s: go on with repack revert or repack reset", name, job.State)
 	}
+	// Open would record an option that is asked for late.
+	keep := e.KeepOld
+	e.KeepOld = false
 	if err := e.Open(ctx, job); err != nil {
 		return nil, err
 	}
+	job.Options.KeepOld = job.Options.KeepOld || keep
 	running, err := registry.Held(ctx, e.Pool, job.Source)
 	if err != nil {
 		return nil, err

@@ -42,8 +42,8 @@ func New(config *pgx.ConnConfig, options Options) (*Repack, error) {
 // Options.LockTimeout.
 func (r *Repack) Run(ctx context.Context) error {
 	return r.hold(ctx, func(ctx context.Context, e *stages.Env) error {
-		if e.Job != nil && e.Job.State == registry.Reverting {
-			return fmt.Errorf("the job of %s is being reverted: go on with repack revert", e.Source.Name)
+		if e.Job != nil && (e.Job.State == registry.Reverting || e.Job.State == registry.Resetting) {
+			return fmt.Errorf("the job of %s is %s: go on with repack revert or repack reset", e.Source.Name, e.Job.State)
 		}
 		if e.Job == nil {
 			if err := stages.Run(ctx, e, registry.PreValidate); err != nil || r.options.Until == PreValidate {
@@ -118,7 +118,7 @@ func (r *Repack) hold(ctx context.Context, work func(context.Context, *stages.En
 		defer cancel()
 		err = errors.Join(err, r.registry.Release(releaseCtx, conn, e.Job.ID, e.Runner.Claim))
 	}()
-	return work(ctx, e)
+	return e.Named(ctx, work(ctx, e))
 }
 
 // lock takes the advisory lock of the table's job, or where there is none of

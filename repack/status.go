@@ -24,7 +24,8 @@ type Status struct {
 	// Stage is the latest stage begun, StageDone whether it is complete.
 	Stage     Stage `json:"stage"`
 	StageDone bool  `json:"stage_done"`
-	// State is running, stopped, failed, reverting, done, reverted or reset.
+	// State is running, stopped, failed, reverting, resetting, done, reverted
+	// or reset.
 	State      string `json:"state"`
 	Swapped    bool   `json:"swapped"`
 	RowsCopied int64  `json:"rows_copied"`
@@ -133,11 +134,11 @@ func (s *Status) extrapolate(job *registry.Job, copied registry.Copied) {
 
 func state(job *registry.Job, running bool) string {
 	switch {
-	case job.State != registry.Active && job.State != registry.Reverting:
+	case job.State.Over():
 		return string(job.State)
 	case running:
 		return "running"
-	case job.State == registry.Reverting:
+	case job.State == registry.Reverting, job.State == registry.Resetting:
 		return string(job.State)
 	case job.Error != nil:
 		return "failed"

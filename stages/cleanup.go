@@ -59,12 +59,16 @@ func (e *Env) disposeOld(ctx context.Context, tx *lock.Tx) error {
 // releaseNew detaches the capture from the new table. An old table that is to
 // be kept first receives what has been written since the swap.
 func (e *Env) releaseNew(ctx context.Context) error {
+	if e.Job.State == registry.Finishing {
+		return nil
+	}
 	if e.Job.Options.KeepOld {
 		if err := e.catchUp(ctx); err != nil {
 			return err
 		}
 	}
-	return e.transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
+	var job *registry.Job
+	err := e.transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
 		if _, ok, err := nameOf(ctx, tx, *e.Job.Shadow); err != nil || !ok {
 			return err
 		}
@@ -80,8 +84,17 @@ func (e *Env) releaseNew(ctx context.Context) error {
 				return err
 			}
 		}
-		return execAll(ctx, tx, strategy.DropTriggersSQL(e.Link.From))
+		if err := execAll(ctx, tx, strategy.DropTriggersSQL(e.Link.From)); err != nil {
+			return err
+		}
+		var err error
+		job, err = e.update(ctx, tx, func(j *registry.Job) { j.State = registry.Finishing })
+		return err
 	})
+	if err == nil && job != nil {
+		e.Job = job
+	}
+	return err
 }
 
 func drop(ctx context.Context, q catalog.Querier, kind, object string) error {

@@ -7,6 +7,7 @@ package stages
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -76,7 +77,16 @@ func (e *Env) Open(ctx context.Context, job *registry.Job) error {
 		return err
 	}
 	e.Job, e.Source = job, source
-	job.Options.KeepOld = job.Options.KeepOld || e.KeepOld // may be asked for until clean_up
+	if e.KeepOld && !job.Options.KeepOld { // may be asked for until clean_up
+		err := e.write(ctx, func(tx pgx.Tx) error {
+			_, err := e.update(ctx, tx, func(j *registry.Job) { j.Options.KeepOld = true })
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		job.Options.KeepOld = true
+	}
 	if e.Strategy, err = strategy.New(job.Strategy); err != nil {
 		return err
 	}
@@ -174,4 +184,18 @@ func describe(t *catalog.Table) (json.RawMessage, error) {
 		return nil, fmt.Errorf("encode description of %s: %w", t.Name, err)
 	}
 	return text, nil
+}
+
+// Named makes of a plain refusal of a lock one that names who holds the table:
+// nobody but an ACCESS EXCLUSIVE lock keeps us from reading it.
+func (e *Env) Named(ctx context.Context, err error) error {
+	var told *lock.TimeoutError
+	if !lock.Denied(err) || errors.As(err, &told) || e.Source == nil {
+		return err
+	}
+	holders, lookErr := lock.Holders(ctx, e.Pool, e.Source.OID)
+	if lookErr != nil {
+		return errors.Join(err, lookErr)
+	}
+	return &lock.TimeoutError{Relation: e.Source.Name.String(), Attempts: 1, Waited: e.Locks.Timeout, Blockers: holders, Err: err}
 }

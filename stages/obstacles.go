@@ -55,6 +55,15 @@ var obstacleChecks = []obstacle{
 		"is FOR ALL TABLES and would publish the shadow's rows to subscribers", "publish the tables by name or by schema",
 	},
 	{
+		`SELECT 'sequence ' || s.oid::regclass::text
+		 FROM   pg_depend d
+		 JOIN   pg_class s ON s.oid = d.objid AND s.relkind = 'S'
+		 JOIN   pg_class t ON t.oid = d.refobjid
+		 WHERE  d.classid = 'pg_class'::regclass AND d.refobjid = $1 AND d.deptype = 'i'
+		 AND    s.relpersistence <> t.relpersistence AND current_setting('server_version_num')::int >= 150000`,
+		"is an identity's and not as permanent as its table", "ALTER SEQUENCE … SET LOGGED or SET UNLOGGED",
+	},
+	{
 		`SELECT 'statistics object ' || min(stxname) FROM pg_statistic_ext WHERE stxrelid = $1
 		 GROUP BY stxname HAVING count(*) > 1`,
 		"bears the name of another one in another schema", "rename one of them",
@@ -84,6 +93,9 @@ WITH own AS (
     SELECT 'pg_class'::regclass, indexrelid FROM pg_index WHERE indrelid = $1
     UNION ALL
     SELECT 'pg_constraint'::regclass, oid FROM pg_constraint WHERE conrelid = $1
+    UNION ALL
+    SELECT 'pg_class'::regclass, s.oid FROM pg_depend d JOIN pg_class s ON s.oid = d.objid AND s.relkind = 'S'
+    WHERE  d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1 AND d.deptype = 'i'
     UNION ALL
     SELECT 'pg_type'::regclass, t.oid FROM pg_class c JOIN pg_type t ON t.typrelid = c.oid OR t.oid = c.reltype WHERE c.oid = $1
     UNION ALL

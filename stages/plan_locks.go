@@ -74,7 +74,7 @@ func (p *planner) neighbours(ctx context.Context) ([]neighbour, error) {
 }
 
 // exchangeLocks are those of the swap's last transaction, in the order of
-// lockForExchange.
+// lockForExchange at its first attempt.
 func (p *planner) exchangeLocks() []Lock {
 	var locks []Lock
 	add := func(mode string, relation catalog.Name) {
@@ -86,10 +86,10 @@ func (p *planner) exchangeLocks() []Lock {
 	for _, n := range p.neighbour {
 		add(n.Mode, catalog.Name{Schema: n.SchemaName, Name: n.RelationName})
 	}
+	add("ACCESS EXCLUSIVE", p.Source.Name)
 	for _, key := range p.Source.Referencing {
 		add("ACCESS EXCLUSIVE", key.Table)
 	}
-	add("ACCESS EXCLUSIVE", p.Source.Name)
 	for _, key := range p.Source.ForeignKeys {
 		add("ACCESS EXCLUSIVE", key.Referenced)
 	}

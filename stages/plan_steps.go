@@ -176,8 +176,14 @@ func (p *planner) exchange(ctx context.Context, t *transcript) error {
 	if err := lockDependents(ctx, tx, source); err != nil {
 		return err
 	}
-	if err := tx.Lock(ctx, source.Name.String(), "ACCESS EXCLUSIVE"); err != nil {
-		return err
+	tables := []string{source.Name.String()}
+	for _, key := range source.Referencing {
+		tables = append(tables, key.Table.String())
+	}
+	for _, name := range tables {
+		if err := tx.Lock(ctx, name, "ACCESS EXCLUSIVE"); err != nil {
+			return err
+		}
 	}
 	for _, key := range source.AllForeignKeys() {
 		if err := execAll(ctx, t, []string{key.DropSQL()}); err != nil {
@@ -224,7 +230,7 @@ func planCleanUp(ctx context.Context, p *planner) ([]Step, error) {
 	if p.Job.Options.KeepOld {
 		keep, does = p.Job.OldSchema, "drop every artefact but the old table"
 	}
-	r.add(p.record(ctx, "end the capture", []Lock{p.strong("ACCESS EXCLUSIVE", p.Source.Name)}, func(ctx context.Context, t *transcript) error {
+	release := func(ctx context.Context, t *transcript) error {
 		tx, table := t.bounded(), p.Source.Name.String()
 		if err := tx.Settle(ctx, table); err != nil {
 			return err
@@ -240,7 +246,10 @@ func planCleanUp(ctx context.Context, p *planner) ([]Step, error) {
 			}
 		}
 		return execAll(ctx, t, strategy.DropTriggersSQL(p.Source.Name))
-	}))
+	}
+	if p.Job.State != registry.Finishing {
+		r.add(p.record(ctx, "end the capture", []Lock{p.strong("ACCESS EXCLUSIVE", p.Source.Name)}, release))
+	}
 	r.add(p.record(ctx, does, nil, func(ctx context.Context, t *transcript) error {
 		if err := p.disposeOld(ctx, t.bounded()); err != nil {
 			return err

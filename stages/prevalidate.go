@@ -75,11 +75,6 @@ func shape(t *catalog.Table) []Reason {
 			})
 		}
 	}
-	for _, s := range t.Sequences {
-		if s.Identity && s.Persistence != t.Persistence {
-			reasons = append(reasons, Reason{"sequence " + s.Name.String(), "its persistence differs from the table's", ""})
-		}
-	}
 	return reasons
 }
 
@@ -128,9 +123,13 @@ LEFT   JOIN pg_namespace n ON n.nspname = s.name
 WHERE  n.oid IS NULL
 OR     NOT (has_schema_privilege(n.oid, 'CREATE') AND has_schema_privilege(n.oid, 'USAGE'))
 UNION
+SELECT format('GRANT CREATE ON SCHEMA %I TO %I;', n.nspname, pg_get_userbyid(c.relowner))
+FROM   pg_namespace n, pg_class c
+WHERE  n.nspname = ANY ($2) AND c.oid = $1 AND NOT has_schema_privilege(c.relowner, n.oid, 'CREATE')
+UNION
 SELECT format('GRANT REFERENCES ON TABLE %s TO %I;', f.confrelid::regclass, current_user)
 FROM   pg_constraint f
-WHERE  f.contype = 'f' AND f.conrelid = $1 AND f.confrelid <> $1
+WHERE  f.contype = 'f' AND f.conrelid = $1 AND f.confrelid <> $1 AND f.conparentid = 0
 AND    NOT has_table_privilege(f.confrelid, 'REFERENCES')
 AND    NOT has_any_column_privilege(f.confrelid, 'REFERENCES')
 ORDER  BY 1`

@@ -16,6 +16,9 @@ import (
 // ErrSwapped reports that a job cannot be reset because its shadow is in use.
 var ErrSwapped = errors.New("the tables have been swapped: go back with repack revert, or finish with repack run")
 
+// ErrFinishing reports that the old table has begun to miss writes.
+var ErrFinishing = errors.New("clean_up has begun, and the old table misses what has been written since: finish with repack run")
+
 // ErrNotSwapped reports that there is no swap to revert.
 var ErrNotSwapped = errors.New("the tables have not been swapped: remove the job with repack reset")
 
@@ -33,6 +36,11 @@ func Reset(ctx context.Context, e *Env) error {
 	return e.discard(ctx, registry.Reset)
 }
 
+// ending is the state of a job that is on the way to another.
+var ending = map[registry.State]registry.State{
+	registry.Reset: registry.Resetting, registry.Reverted: registry.Reverting,
+}
+
 // discard detaches the capture from the source and drops the shadow with all
 // that belongs to it. The source may be gone.
 func (e *Env) discard(ctx context.Context, end registry.State) error {
@@ -48,7 +56,12 @@ func (e *Env) discard(ctx context.Context, end registry.State) error {
 		if err := tx.Lock(ctx, table, "ACCESS EXCLUSIVE"); err != nil {
 			return err
 		}
-		return execAll(ctx, tx, strategy.DropTriggersSQL(source))
+		if err := execAll(ctx, tx, strategy.DropTriggersSQL(source)); err != nil {
+			return err
+		}
+		// From here on changes are lost to the shadow: there is no going on.
+		_, err = e.update(ctx, tx, func(j *registry.Job) { j.State = ending[end] })
+		return err
 	})
 	if err != nil {
 		return err

@@ -17,6 +17,9 @@ import (
 //
 // Locks are those of the swap.
 func Revert(ctx context.Context, e *Env) error {
+	if e.Job.State == registry.Finishing {
+		return ErrFinishing
+	}
 	if !e.Job.Swapped() && e.Job.State != registry.Reverting {
 		return ErrNotSwapped
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/registry"
+	"github.com/repack-go/repack/strategy"
 )
 
 type stage struct {
@@ -112,6 +113,9 @@ func (e *Env) refresh(ctx context.Context) error {
 		return err
 	}
 	if err := e.noObstacles(ctx, e.Pool, e.Job.Source); err != nil {
+		return err
+	}
+	if err := strategy.Capturing(ctx, e.Pool, e.Job.Source); err != nil {
 		return err
 	}
 	e.Source = now

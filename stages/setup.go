@@ -68,6 +68,9 @@ func (e *Env) jobNumbered(number string) *registry.Job {
 	if e.ShadowSchema != "" {
 		job.ShadowSchema, job.OldSchema, job.OwnSchemas = e.ShadowSchema, e.ShadowSchema+"_old", false
 	}
+	for e.Source.HasName(job.ChangeLog) {
+		job.ChangeLog += "_"
+	}
 	return job
 }
 
@@ -145,6 +148,9 @@ func (e *Env) createShadow(ctx context.Context, tx pgx.Tx) error {
 	if err := e.giveToOwner(ctx, tx, shadow); err != nil {
 		return err
 	}
+	if err := e.sameToast(ctx, tx, shadow); err != nil {
+		return err
+	}
 	var oid uint32
 	if err := tx.QueryRow(ctx, shadowOIDSQL, shadow.String()).Scan(&oid); err != nil {
 		return fmt.Errorf("look up shadow: %w", err)
@@ -190,10 +196,28 @@ func (e *Env) giveToOwner(ctx context.Context, tx pgx.Tx, table catalog.Name) er
 	return execAll(ctx, tx, e.giveSQL(table))
 }
 
-func (e *Env) giveSQL(table catalog.Name) []string {
-	return []string{
-		fmt.Sprintf("GRANT CREATE ON SCHEMA %s, %s TO %s", catalog.Quote(e.Job.ShadowSchema),
-			catalog.Quote(e.Job.OldSchema), catalog.Quote(e.Source.Owner)),
-		fmt.Sprintf("ALTER TABLE %s OWNER TO %s", table, catalog.Quote(e.Source.Owner)),
+// sameToast refuses a table with options on a TOAST table that a table of its
+// columns would not have: its only wide column has been dropped.
+func (e *Env) sameToast(ctx context.Context, tx pgx.Tx, shadow catalog.Name) error {
+	var there bool
+	err := tx.QueryRow(ctx, `SELECT reltoastrelid <> 0 FROM pg_class WHERE oid = $1::text::regclass`, shadow.String()).Scan(&there)
+	if err != nil {
+		return fmt.Errorf("look for TOAST table of the shadow: %w", err)
 	}
+	if there || len(e.Source.ToastOptions) == 0 {
+		return nil
+	}
+	return &RefusedError{Table: e.Source.Name, Reasons: []Reason{{
+		"toast options", "belong to a TOAST table that the table's columns have no need of",
+		"ALTER TABLE … RESET (toast.…) first",
+	}}}
+}
+
+func (e *Env) giveSQL(table catalog.Name) []string {
+	var statements []string
+	if e.Job.OwnSchemas { // an administrator grants on his own
+		statements = append(statements, fmt.Sprintf("GRANT CREATE ON SCHEMA %s, %s TO %s", catalog.Quote(e.Job.ShadowSchema),
+			catalog.Quote(e.Job.OldSchema), catalog.Quote(e.Source.Owner)))
+	}
+	return append(statements, fmt.Sprintf("ALTER TABLE %s OWNER TO %s", table, catalog.Quote(e.Source.Owner)))
 }

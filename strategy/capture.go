@@ -1,14 +1,16 @@
 package strategy
 
 import (
+	"context"
+	"errors"
 	"fmt"
 
 	"github.com/repack-go/repack/internal/catalog"
 )
 
 // The change log has no index: appending to it is all that the application
-// pays for. A row without a key stands for TRUNCATE.
-const createLogSQL = `CREATE TABLE %s (%s) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 50000)`
+// pays for. A row with truncated set stands for TRUNCATE.
+const createLogSQL = `CREATE TABLE %s (%s, truncated boolean) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 50000)`
 
 // CreateLogSQL creates the change log.
 func (l *Link) CreateLogSQL() string {
@@ -52,7 +54,7 @@ const logRowsSQL = `
     WHEN 'DELETE' THEN
         INSERT INTO %[1]s (%[2]s) SELECT %[3]s FROM old_rows r;
     ELSE
-        INSERT INTO %[1]s DEFAULT VALUES;
+        INSERT INTO %[1]s (truncated) VALUES (true);
     END CASE;`
 
 func (l *Link) logRows() string {
@@ -204,16 +206,10 @@ func (l *Link) replaceRows(rows string) string {
 }
 
 func (l *Link) onConflict() string {
-	var sets []Mapping
-	for _, m := range l.Columns {
-		if !l.isKey(m.From) {
-			sets = append(sets, m)
-		}
-	}
-	if len(sets) == 0 {
+	if len(l.Assigned) == 0 {
 		return "DO NOTHING"
 	}
-	return "DO UPDATE SET " + list(sets, ", ", func(_ int, m Mapping) string {
+	return "DO UPDATE SET " + list(l.Assigned, ", ", func(_ int, m Mapping) string {
 		return catalog.Quote(m.To) + " = EXCLUDED." + catalog.Quote(m.To)
 	})
 }
@@ -240,6 +236,33 @@ func (l *Link) CreateTriggersSQL() []string {
 			fmt.Sprintf("ALTER TABLE %s ENABLE ALWAYS TRIGGER %s", l.From, catalog.Quote(e.name)))
 	}
 	return statements
+}
+
+const capturingSQL = `
+SELECT count(*) = $2
+FROM   pg_trigger
+WHERE  tgrelid = $1 AND tgname = ANY ($3) AND tgenabled = 'A'`
+
+// ErrNotCapturing reports that a capture trigger is gone or switched off: writes
+// may have been missed.
+var ErrNotCapturing = errors.New("the triggers that capture changes have been dropped or disabled, and changes may be missing from the shadow; " +
+	"start afresh with repack reset")
+
+// Capturing returns ErrNotCapturing unless all our triggers on the table with
+// that OID are there and fire.
+func Capturing(ctx context.Context, q catalog.Querier, oid uint32) error {
+	var names []string
+	for _, e := range triggerEvents {
+		names = append(names, e.name)
+	}
+	var ok bool
+	if err := q.QueryRow(ctx, capturingSQL, oid, len(names), names).Scan(&ok); err != nil {
+		return fmt.Errorf("look for capture triggers: %w", err)
+	}
+	if !ok {
+		return ErrNotCapturing
+	}
+	return nil
 }
 
 // DropTriggersSQL detaches the capture function from a table. It takes ACCESS

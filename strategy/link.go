@@ -16,6 +16,9 @@ type Link struct {
 	Capture  catalog.Name // the trigger function
 	Columns  []Mapping    // every column that is stored
 	Key      []catalog.KeyColumn
+	// Assigned are the columns that an update in place sets, the key's too:
+	// equal values need not be the same (1.0 and 1.00).
+	Assigned []Mapping
 	// Replace is set where a row of To cannot be updated in place, because it
 	// has an identity column GENERATED ALWAYS outside the key.
 	Replace bool
@@ -37,7 +40,9 @@ func NewLink(t *catalog.Table, key []catalog.KeyColumn, from, to, log, capture c
 	l := &Link{From: from, To: to, Log: log, Capture: capture, Key: key, Reread: len(t.Triggers) > 0}
 	for _, name := range t.Stored() {
 		l.Columns = append(l.Columns, Mapping{From: name, To: name})
-		if c, _ := t.Column(name); c.Identity == "a" && !l.isKey(name) {
+		if c, _ := t.Column(name); c.Identity != "a" {
+			l.Assigned = append(l.Assigned, Mapping{From: name, To: name})
+		} else if !l.isKey(name) {
 			l.Replace = true
 		}
 	}
@@ -54,16 +59,21 @@ func NewLink(t *catalog.Table, key []catalog.KeyColumn, from, to, log, capture c
 func (l *Link) Reverse(new, old catalog.Name) *Link {
 	r := *l
 	r.From, r.To = new, old
-	r.Columns = make([]Mapping, len(l.Columns))
-	for i, m := range l.Columns {
-		r.Columns[i] = Mapping{From: m.To, To: m.From}
-	}
+	r.Columns, r.Assigned = reversed(l.Columns), reversed(l.Assigned)
 	r.Key = make([]catalog.KeyColumn, len(l.Key))
 	for i, k := range l.Key {
 		r.Key[i] = k
 		r.Key[i].Name = l.toName(k.Name)
 	}
 	return &r
+}
+
+func reversed(mappings []Mapping) []Mapping {
+	r := make([]Mapping, len(mappings))
+	for i, m := range mappings {
+		r[i] = Mapping{From: m.To, To: m.From}
+	}
+	return r
 }
 
 func (l *Link) isKey(from string) bool {

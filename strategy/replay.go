@@ -44,9 +44,9 @@ const batchSQL = `
 WITH taken AS (
     DELETE FROM %[1]s l
     WHERE  l.ctid >= $1::text::tid AND l.ctid < $2::text::tid
-    RETURNING %[2]s
+    RETURNING %[2]s, l.truncated
 ), keys AS MATERIALIZED (
-    SELECT DISTINCT %[3]s FROM taken WHERE k1 IS NOT NULL
+    SELECT DISTINCT %[3]s FROM taken WHERE truncated IS NULL
 ), present AS MATERIALIZED (
     SELECT %[4]s
     FROM   keys k, %[5]s f
@@ -77,7 +77,7 @@ WITH taken AS (
 SELECT (SELECT count(*) FROM taken),
        (SELECT count(*) FROM aside),
        (SELECT count(*) FROM copied),
-       (SELECT count(*) FROM taken WHERE k1 IS NULL)`
+       (SELECT count(*) FROM taken WHERE truncated)`
 
 // Every key finds its rows by an index, however large the table and however
 // wrong the estimates.
@@ -143,7 +143,7 @@ func (l *Link) deleteAbsent(ctx context.Context, tx pgx.Tx) error {
 	return nil
 }
 
-const truncatedSQL = `SELECT EXISTS (SELECT FROM %s WHERE k1 IS NULL)`
+const truncatedSQL = `SELECT EXISTS (SELECT FROM %s WHERE truncated)`
 
 // makeUpTruncate deletes what a TRUNCATE that is in the log has deleted.
 func (l *Link) makeUpTruncate(ctx context.Context, tx pgx.Tx) error {
@@ -159,7 +159,7 @@ func (l *Link) makeUpTruncate(ctx context.Context, tx pgx.Tx) error {
 
 const removeLoggedSQL = `
 DELETE FROM %[1]s t
-USING (SELECT DISTINCT %[2]s FROM %[3]s WHERE k1 IS NOT NULL) k
+USING (SELECT DISTINCT %[2]s FROM %[3]s WHERE truncated IS NULL) k
 WHERE  %[4]s`
 
 // RemoveLogged deletes from the copy the row of every key in the log, which

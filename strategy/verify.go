@@ -138,11 +138,16 @@ func (c *Comparison) Keys(ctx context.Context, tx pgx.Tx, keys [][]string) (Comp
 	return c.find(ctx, tx, rows, c.arguments(keys)...)
 }
 
+// In parallel the server would rather read the whole of an index, and filter it
+// by TID, than a range of TIDs: there is no parallel scan of those.
+const alone = nestLoopsSQL + `;
+SET LOCAL max_parallel_workers_per_gather = 0`
+
 // find runs a query for rows with verdicts, and asks the log about those that
 // are wrong. Every row finds its partner by an index, however large the tables
 // and however wrong the estimates.
 func (c *Comparison) find(ctx context.Context, tx pgx.Tx, rows string, args ...any) (Compared, error) {
-	if _, err := tx.Exec(ctx, nestLoopsSQL); err != nil {
+	if _, err := tx.Exec(ctx, alone); err != nil {
 		return Compared{}, fmt.Errorf("set planner options: %w", err)
 	}
 	var found Compared
@@ -181,7 +186,7 @@ const explained = 10
 // A row without a key stands for TRUNCATE and explains everything. The log may
 // be long and has no index: it is hashed.
 const isPendingSQL = `
-SELECT    bool_or(l.k1 IS NOT NULL) OR EXISTS (SELECT FROM %[1]s AS l WHERE l.k1 IS NULL)
+SELECT    bool_or(l.truncated IS NULL) OR EXISTS (SELECT FROM %[1]s AS l WHERE l.truncated)
 FROM      (%[2]s) AS k
 LEFT JOIN %[1]s AS l ON %[3]s
 GROUP BY  k.n
@@ -219,7 +224,7 @@ JOIN   %[5]s AS t ON %[6]s`
 
 // differing names the columns of From in which the two rows of a key differ.
 func (c *Comparison) differing(ctx context.Context, tx pgx.Tx, key []string) (columns []string, err error) {
-	if _, err := tx.Exec(ctx, nestLoopsSQL); err != nil {
+	if _, err := tx.Exec(ctx, alone); err != nil {
 		return nil, fmt.Errorf("set planner options: %w", err)
 	}
 	name := func(m Mapping, differs string) string {

@@ -91,7 +91,8 @@ var publicationCases = []carriedCase{
 		name: "row filters and columns", since: 15,
 		setup: `ALTER TABLE app.t ADD "Odd; col" int, REPLICA IDENTITY FULL;
 			CREATE PUBLICATION filtered FOR TABLE app.t WHERE (a > 3 AND b <> ' WHERE ');
-			CREATE PUBLICATION columns FOR TABLE app.t ("Odd; col", id); CREATE PUBLICATION "both" FOR TABLE app.t (b, id) WHERE (id < 9 OR "Odd; col" IS NULL)`,
+			CREATE PUBLICATION columns FOR TABLE app.t ("Odd; col", id) WITH (publish = 'insert');
+			CREATE PUBLICATION "both" FOR TABLE app.t (b, id) WHERE (id < 9 OR "Odd; col" IS NULL) WITH (publish = 'insert')`,
 		probes: []probe{{
 			`SELECT pubname, tablename, attnames, rowfilter FROM pg_publication_tables ORDER BY 1`,
 			"both|t|{id,b}|((id < 9) OR (\"Odd; col\" IS NULL))\ncolumns|t|{id,\"Odd; col\"}|\nfiltered|t|{id,a,b,\"Odd; col\"}|((a > 3) AND (b <> ' WHERE '::text))",

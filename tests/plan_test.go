@@ -191,7 +191,7 @@ var (
 	// What changes nothing that outlives the session or transaction, or only
 	// the registry.
 	unplannedPattern = regexp.MustCompile(`(?is)^(begin|commit|rollback|select|set (session|search_path|client_connection|transaction|default)|` +
-		`set local (statement_timeout|enable_hashjoin|enable_mergejoin|work_mem)|reset all|with (held|waited|own|locks)|;?$)|repack_registry`)
+		`set local (statement_timeout|enable_hashjoin|enable_mergejoin|max_parallel_workers_per_gather)|reset all|with (held|waited|own|locks)|;?$)|repack_registry`)
 )
 
 // numbered gives a plan's statement the number of the first job.
@@ -401,6 +401,12 @@ func TestPlanOfAJob(t *testing.T) {
 			rest.Stages = whole.Stages[i+2:]
 			if want, got := strings.Join(planned(&rest), "\n"), strings.Join(planned(plan), "\n"); got != want {
 				t.Errorf("after %s: plan differs from the one before the job:\n%s", stage, textDiff(want, got))
+			}
+			// Asked for late, it is planned and not recorded.
+			late := o
+			late.KeepOld = true
+			if slices.Contains(planned(planOf(t, db, late)), `DROP TABLE IF EXISTS "repack_job_1_old"."orders"`) {
+				t.Errorf("after %s: plan with --keep-old drops the old table", stage)
 			}
 			sameDump(t, db, before)
 		}

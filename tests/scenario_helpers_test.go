@@ -2,6 +2,7 @@ package tests
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -229,4 +230,36 @@ var stagesOfJob = []repack.Stage{
 
 func stageBefore(a, b repack.Stage) bool {
 	return slices.Index(stagesOfJob, a) < slices.Index(stagesOfJob, b)
+}
+
+// refused runs both strategies, wants *RefusedError with each of the words in
+// its message, and the database untouched.
+func refused(t *testing.T, db *pgtest.Database, table string, words ...string) {
+	t.Helper()
+	before := db.Dump(t)
+	for _, strategy := range strategies {
+		err := newRepack(t, db, options(t, table, strategy)).Run(testContext(t))
+		var refusal *repack.RefusedError
+		if !errors.As(err, &refusal) {
+			t.Errorf("run on %s: %v, want it refused", table, err)
+			continue
+		}
+		for _, word := range words {
+			if !strings.Contains(err.Error(), word) {
+				t.Errorf("refusal does not say %q:\n%v", word, err)
+			}
+		}
+	}
+	sameDump(t, db, before)
+	if n := pgtest.Query[int](t, db.Pool, `SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'repack%'`); n != 0 {
+		t.Error("a refused run created schemas")
+	}
+}
+
+func givenExtension(t *testing.T, db *pgtest.Database, name string) {
+	t.Helper()
+	if pgtest.Query[int](t, db.Pool, `SELECT count(*) FROM pg_available_extensions WHERE name = $1`, name) == 0 {
+		t.Skipf("extension %s is not installed", name)
+	}
+	db.Exec(t, `CREATE SCHEMA ext; CREATE EXTENSION `+name+` SCHEMA ext`)
 }

@@ -334,3 +334,31 @@ func TestComparisonMapsColumns(t *testing.T) {
 		t.Errorf("found %s, want %s", got, want)
 	}
 }
+
+// TestVerifyReadsRanges: however eager the server is to work in parallel, each
+// chunk reads its own blocks and not the whole of an index.
+func TestVerifyReadsRanges(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	o := givenDocs(t, db, repack.ChangeLog)
+	for _, setting := range []string{
+		"parallel_setup_cost", "parallel_tuple_cost", "min_parallel_table_scan_size", "min_parallel_index_scan_size",
+	} {
+		db.Exec(t, fmt.Sprintf(`ALTER DATABASE %s SET %s = 0`, db.Name, setting))
+	}
+	o.BatchSize = 50
+	runUntil(t, db, withVerify(o, repack.VerifyOff), repack.PostSyncUpdate)
+	const readSQL = `SELECT coalesce(sum(idx_tup_read), 0)::bigint FROM pg_stat_all_indexes WHERE schemaname = 'repack_job_1'`
+	ended := func() bool {
+		return pgtest.Query[bool](t, db.Pool, `SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'repack %')`)
+	}
+	pgtest.WaitFor(t, ended, "the run's sessions to end")
+	before := pgtest.Query[int64](t, db.Pool, readSQL)
+	wantEqual(t, verify(t, db, o), 1000)
+	pgtest.WaitFor(t, func() bool {
+		return ended() && pgtest.Query[int64](t, db.Pool, readSQL) >= before+1000
+	}, "the reads to be counted")
+	if read := pgtest.Query[int64](t, db.Pool, readSQL) - before; read > 2000 {
+		t.Errorf("%d index entries of the copy were read to find 1000 rows", read)
+	}
+}

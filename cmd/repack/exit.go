@@ -42,7 +42,7 @@ func exitCode(ctx context.Context, err error) int {
 	case errors.As(err, &usage):
 		return exitUsage
 	case errors.As(err, &refused), errors.As(err, &drift),
-		errors.Is(err, repack.ErrSwapped), errors.Is(err, repack.ErrNotSwapped), errors.Is(err, repack.ErrNoJob),
+		errors.Is(err, repack.ErrSwapped), errors.Is(err, repack.ErrNotSwapped), errors.Is(err, repack.ErrFinishing), errors.Is(err, repack.ErrNoJob),
 		errors.Is(err, repack.ErrNothingToVerify):
 		return exitRefused
 	case errors.As(err, &busy), errors.As(err, &locked), errors.As(err, &snapshot):

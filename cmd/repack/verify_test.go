@@ -43,19 +43,23 @@ func TestVerifyCommand(t *testing.T) {
 		{"", []string{"run", "--until", "post_sync_update"}, exitDone, "", ""},
 		{
 			`DELETE FROM app.t WHERE id = 1`,
-			[]string{"verify"}, exitDone,
+			[]string{"verify"},
+			exitDone,
 			`equal: "app"."t" and "repack_job_1"."t" (full): 99 rows looked for, 100 of the copy compared, 1 pending, in Ns` + "\n", "",
 		},
 		{
 			`UPDATE repack_job_1.t SET "a b" = 'y' WHERE id = 2`,
-			[]string{"verify", "--mode", "sample"}, exitFailed,
+			[]string{"verify", "--mode", "sample"},
+			exitFailed,
 			`different: "app"."t" and "repack_job_1"."t" (sample): 99 rows looked for, 100 of the copy compared, 1 pending, in Ns` +
 				"\n  different: id = \"2\" in a b\n", "differ in 1 row without a pending change",
 		},
 		{"", []string{"run", "--verify", "off"}, exitFailed, "", `different: id = "2" in a b`},
 		{`UPDATE repack_job_1.t SET "a b" = 'x' WHERE id = 2`, []string{"run", "--until", "swap", "--verify", "off"}, exitDone, "", ""},
 		{
-			"", []string{"verify"}, exitDone,
+			"",
+			[]string{"verify"},
+			exitDone,
 			`equal: "app"."t" and "repack_job_1_old"."t" (full): 99 rows looked for, 99 of the copy compared, 0 pending, in Ns` + "\n", "",
 		},
 	}

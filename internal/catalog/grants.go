@@ -9,20 +9,22 @@ import (
 )
 
 // GrantsSQL are the statements that turn the privileges have into want on an
-// object written as GRANT writes it ("TABLE a.b", "SEQUENCE a.b"). A privilege
+// object written as GRANT writes it ("TABLE a.b", "SEQUENCE a.b"). As their order
+// counts, too, nothing is kept of a list that is not the same. A privilege
 // that another than the owner has granted is granted by that role: the runner
 // must be a member of it.
 func GrantsSQL(object, owner string, have, want []Grant) []string {
-	var statements []string
-	for _, g := range have {
-		if !slices.ContainsFunc(want, g.equal) {
-			statements = append(statements, "REVOKE "+g.on(object)+" FROM "+role(g.Grantee)+" CASCADE")
+	if slices.Equal(have, want) {
+		return nil
+	}
+	var statements, revoked []string
+	for _, g := range append([]Grant{{Grantee: owner}}, have...) {
+		if !slices.Contains(revoked, g.Grantee) {
+			revoked = append(revoked, g.Grantee)
+			statements = append(statements, "REVOKE ALL ON "+object+" FROM "+role(g.Grantee)+" CASCADE")
 		}
 	}
 	for _, g := range inOrder(owner, want) {
-		if slices.ContainsFunc(have, g.equal) {
-			continue
-		}
 		sql := "GRANT " + g.on(object) + " TO " + role(g.Grantee)
 		if g.Grantable {
 			sql += " WITH GRANT OPTION"
@@ -59,8 +61,6 @@ func inOrder(owner string, grants []Grant) []Grant {
 func (g Grant) allowedBy(o Grant) bool {
 	return o.Grantee == g.Grantor && o.Grantable && o.Privilege == g.Privilege && (o.Column == "" || o.Column == g.Column)
 }
-
-func (g Grant) equal(o Grant) bool { return g == o }
 
 func (g Grant) on(object string) string {
 	if g.Column == "" {

@@ -9,7 +9,7 @@ import (
 // KeyColumn is a column of the key that tells the rows of a table apart.
 type KeyColumn struct {
 	Name      string
-	Type      string
+	Type      string // a domain's base type: the log takes values that a domain would not
 	Collation string // quoted; empty where it is the type's own
 	// Equal is the operator that the key's index calls equality, written
 	// OPERATOR(schema.=): with search_path = pg_catalog a plain = would not
@@ -33,7 +33,7 @@ func (t *Table) Key() (Index, bool) {
 		}
 	}
 	for n, i := range t.Indexes { // in name order, so that the choice is stable
-		if len(i.KeyColumns) > 0 && (best < 0 || rank(i) < rank(t.Indexes[best])) {
+		if len(i.KeyColumns) > 0 && !t.generated(i.KeyColumns) && (best < 0 || rank(i) < rank(t.Indexes[best])) {
 			best = n
 		}
 	}
@@ -41,6 +41,15 @@ func (t *Table) Key() (Index, bool) {
 		return Index{}, false
 	}
 	return t.Indexes[best], true
+}
+
+// generated reports whether one of the columns is computed: such a key is not
+// written, but comes about.
+func (t *Table) generated(columns []string) bool {
+	return slices.ContainsFunc(columns, func(name string) bool {
+		c, _ := t.Column(name)
+		return c.Generated != ""
+	})
 }
 
 // Index returns the index of that name.
@@ -56,7 +65,7 @@ func (t *Table) Index(name string) (Index, bool) {
 // Strategies" in the manual's chapter on extending indexes.
 const keySQL = `
 SELECT    a.attname::text                                        AS name,
-          format_type(a.atttypid, a.atttypmod)                   AS type,
+          b.type                                                 AS type,
           CASE WHEN a.attcollation <> 0 AND a.attcollation <> t.typcollation
                THEN format('%I.%I', cn.nspname, co.collname)
                ELSE '' END                                       AS collation,
@@ -66,6 +75,14 @@ JOIN      pg_class ic     ON ic.oid = i.indexrelid
 CROSS     JOIN LATERAL unnest(i.indkey::int2[], i.indclass::oid[]) WITH ORDINALITY AS k(attnum, opclass, n)
 JOIN      pg_attribute a  ON a.attrelid = i.indrelid AND a.attnum = k.attnum
 JOIN      pg_type t       ON t.oid = a.atttypid
+CROSS     JOIN LATERAL (
+          WITH RECURSIVE base (oid, typmod) AS (
+              SELECT a.atttypid, a.atttypmod
+              UNION ALL
+              SELECT d.typbasetype, d.typtypmod FROM base JOIN pg_type d ON d.oid = base.oid WHERE d.typtype = 'd'
+          )
+          SELECT format_type(base.oid, base.typmod) AS type
+          FROM   base JOIN pg_type y ON y.oid = base.oid WHERE y.typtype <> 'd') b
 LEFT JOIN pg_collation co ON co.oid = a.attcollation
 LEFT JOIN pg_namespace cn ON cn.oid = co.collnamespace
 JOIN      pg_opclass oc   ON oc.oid = k.opclass

@@ -121,6 +121,7 @@ func readSequences(ctx context.Context, q Querier, t *Table) error {
 
 // grantsSQL explodes the access control lists of a relation and its columns.
 // A list that was never touched stands for the owner's defaults (acldefault).
+// The order is that of the list, in which pg_dump writes it.
 const grantsSQL = `
 SELECT   x.column_name                                        AS column,
          pg_get_userbyid(x.grantor)::text                     AS grantor,
@@ -128,16 +129,16 @@ SELECT   x.column_name                                        AS column,
               ELSE pg_get_userbyid(x.grantee)::text END       AS grantee,
          x.privilege_type                                     AS privilege,
          x.is_grantable                                       AS grantable
-FROM    (SELECT '' AS column_name, e.*
+FROM    (SELECT '' AS column_name, 0 AS attnum, e.*
          FROM   pg_class c
-         CROSS  JOIN LATERAL aclexplode(coalesce(c.relacl, acldefault($2::"char", c.relowner))) e
+         CROSS  JOIN LATERAL aclexplode(coalesce(c.relacl, acldefault($2::"char", c.relowner))) WITH ORDINALITY e
          WHERE  c.oid = $1
          UNION  ALL
-         SELECT a.attname::text, e.*
+         SELECT a.attname::text, a.attnum, e.*
          FROM   pg_attribute a
-         CROSS  JOIN LATERAL aclexplode(a.attacl) e
+         CROSS  JOIN LATERAL aclexplode(a.attacl) WITH ORDINALITY e
          WHERE  a.attrelid = $1 AND NOT a.attisdropped) x
-ORDER BY 1, 3, 2, 4, 5`
+ORDER BY x.attnum, x.ordinality`
 
 func readGrants(ctx context.Context, q Querier, t *Table) (err error) {
 	t.Grants, err = RelationGrants(ctx, q, t.OID, "r")

@@ -10,9 +10,10 @@ import (
 // follows can be cut off exactly; see cutHead.
 const indexesSQL = `
 SELECT    ic.relname::text                                     AS name,
-          format('CREATE %sINDEX %I ON %I.%I ',
+          format('CREATE %sINDEX %I ON %s%I.%I ',
                  CASE WHEN i.indisunique THEN 'UNIQUE ' ELSE '' END,
-                 ic.relname, n.nspname, c.relname)             AS head,
+                 ic.relname, CASE c.relkind WHEN 'p' THEN 'ONLY ' ELSE '' END,
+                 n.nspname, c.relname)                         AS head,
           pg_get_indexdef(i.indexrelid)                        AS definition,
           i.indisunique                                        AS is_unique,
           i.indisprimary                                       AS is_primary,

@@ -178,6 +178,14 @@ func (t *Table) Column(name string) (Column, bool) {
 	return t.Columns[i], true
 }
 
+// HasName reports whether the table or one of its relations bears a name, which
+// then is taken in the schema of its shadow.
+func (t *Table) HasName(name string) bool {
+	return t.Name.Name == name ||
+		slices.ContainsFunc(t.Indexes, func(i Index) bool { return i.Name == name }) ||
+		slices.ContainsFunc(t.Sequences, func(s Sequence) bool { return s.Name.Name == name })
+}
+
 // Stored returns the names of the columns a copy has to write: all but
 // generated ones.
 func (t *Table) Stored() []string {

@@ -132,14 +132,7 @@ func blockers(ctx context.Context, pool *pgxpool.Pool, pid uint32, oids []uint32
 	if err != nil {
 		return nil, err
 	}
-	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (b Blocker, err error) {
-		var seconds float64
-		var started any // a timestamp or -infinity
-		err = row.Scan(&b.PID, &started, &b.GID, &b.User, &b.State, &b.Query, &seconds)
-		b.Started, _ = started.(time.Time)
-		b.Age = time.Duration(seconds * float64(time.Second))
-		return b, err
-	})
+	return collect(rows)
 }
 
 // signals are sent to blockers in this order, one with each attempt.
@@ -160,4 +153,34 @@ func send(ctx context.Context, p Policy, signal string, blockers []Blocker) {
 		}
 		p.Log.Warn("blocker signalled", "signal", signal, "blocker", b.String())
 	}
+}
+
+const holdersSQL = `
+SELECT    l.pid, a.backend_start, '', coalesce(a.usename::text, ''), coalesce(a.state, ''),
+          coalesce(left(regexp_replace(a.query, '\s+', ' ', 'g'), 100), ''),
+          coalesce(extract(epoch FROM clock_timestamp() - a.xact_start), 0)::float8
+FROM      pg_locks l
+JOIN      pg_stat_activity a ON a.pid = l.pid
+WHERE     l.locktype = 'relation' AND l.relation = $1 AND l.granted AND l.mode = 'AccessExclusiveLock'
+AND       l.pid <> pg_backend_pid()
+ORDER BY  l.pid`
+
+// Holders lists who holds ACCESS EXCLUSIVE on a table.
+func Holders(ctx context.Context, pool *pgxpool.Pool, oid uint32) ([]Blocker, error) {
+	rows, err := pool.Query(ctx, holdersSQL, oid)
+	if err != nil {
+		return nil, fmt.Errorf("look for who holds table %d: %w", oid, err)
+	}
+	return collect(rows)
+}
+
+func collect(rows pgx.Rows) ([]Blocker, error) {
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (b Blocker, err error) {
+		var seconds float64
+		var started any // a timestamp or -infinity
+		err = row.Scan(&b.PID, &started, &b.GID, &b.User, &b.State, &b.Query, &seconds)
+		b.Started, _ = started.(time.Time)
+		b.Age = time.Duration(seconds * float64(time.Second))
+		return b, err
+	})
 }

@@ -85,7 +85,8 @@ ALTER TABLE forum.threads ADD CONSTRAINT threads_first FOREIGN KEY (first_post) 
 CREATE INDEX posts_words ON forum.posts USING gin (words);
 CREATE INDEX ON forum.posts USING brin (id, length) WITH (pages_per_range = 4, autosummarize = on);
 CREATE INDEX ON forum.posts ((meta ->> 'ip')) WHERE meta ? 'ip';
-ALTER TABLE forum.posts ALTER body SET STORAGE MAIN, ALTER thread SET STATISTICS 1000, REPLICA IDENTITY FULL;
+ALTER TABLE forum.posts ALTER body SET STORAGE MAIN, ALTER thread SET STATISTICS 1000;
+ALTER TABLE forum.threads REPLICA IDENTITY FULL;
 CREATE TABLE forum.revisions (post bigint REFERENCES forum.posts ON DELETE CASCADE, n int, body text, PRIMARY KEY (post, n));
 CREATE TABLE forum.reactions (post bigint REFERENCES forum.posts ON DELETE CASCADE, member bigint REFERENCES forum.members ON DELETE CASCADE, emoji text COLLATE "C", PRIMARY KEY (post, member, emoji));
 CREATE TABLE forum.attachments (id uuid PRIMARY KEY, post bigint REFERENCES forum.posts ON DELETE SET NULL, name text, data bytea, sum bytea GENERATED ALWAYS AS (sha256(data)) STORED);

@@ -335,7 +335,7 @@ CREATE VIEW shop.my_orders WITH (security_invoker = on) AS SELECT id, state FROM
 ALTER TABLE shop.refunds ADD x bigint, ADD y bigint, ADD FOREIGN KEY (x, y) REFERENCES shop.orders (id, customer) ON DELETE SET NULL (y);
 --end
 --18+
-ALTER TABLE shop.products ADD gross numeric GENERATED ALWAYS AS (price * 1.19) VIRTUAL, ADD CONSTRAINT "has data" NOT NULL data NOT VALID;
+ALTER TABLE shop.products ADD image_size int GENERATED ALWAYS AS (octet_length(image)) VIRTUAL, ADD CONSTRAINT "has data" NOT NULL data NOT VALID;
 ALTER TABLE shop.reviews ADD CONSTRAINT polite CHECK (body <> 'bad') NOT ENFORCED;
 ALTER TABLE shop.wishes ADD seller int REFERENCES shop.categories NOT ENFORCED;
 COMMENT ON CONSTRAINT "has data" ON shop.products IS 'some day';
@@ -360,7 +360,9 @@ BEGIN
     INSERT INTO shop.products (sku, name, price, data) VALUES ('NEW-' || n, 'New product ' || n, 3, '{}');
     DELETE FROM shop.products WHERE id = 505 + n AND NOT EXISTS (SELECT FROM shop.order_lines l WHERE l.product = 505 + n);
     CALL shop.restock('W1', 100 + n, 5);
-    UPDATE shop.warehouses SET code = 'W' || n || 'x' WHERE code = (SELECT max(code) FROM shop.warehouses);
+    INSERT INTO shop.warehouses (code) VALUES ('N' || n);
+    INSERT INTO shop.stock (warehouse, product) VALUES ('N' || n, 1 + n);
+    UPDATE shop.warehouses SET code = code || 'x' WHERE code = 'N' || n; -- cascades
     UPDATE shop.categories SET pos = 31 - pos WHERE pos IN (1 + n % 15, 30 - n % 15) AND parent IS NOT DISTINCT FROM 1;
     UPDATE shop.coupons SET code = 'moved' || n WHERE code = 'code' || 1 + n % 50;
     INSERT INTO shop.coupon_uses SELECT max(code), o FROM shop.coupons;
