@@ -83,10 +83,11 @@ FROM   (%[2]s
         OFFSET 0) AS r`
 
 // Whether there is a row at the other end of a LEFT JOIN is told by its key,
-// which is NOT NULL.
+// which is NOT NULL. IS NULL would be true as well of a composite value that
+// has only nulls in it.
 const copyRangeSQL = `
         SELECT %[1]s,
-               CASE WHEN %[2]s IS NULL THEN 'extra'
+               CASE WHEN %[2]s IS NOT DISTINCT FROM NULL THEN 'extra'
                     WHEN %[3]s THEN 'different'
                END AS kind
         FROM   %[4]s AS t
@@ -105,7 +106,7 @@ func (c *Comparison) CopyRange(ctx context.Context, tx pgx.Tx, first, end int64)
 // Only the key of To is read, so that its index has to be read and no more.
 const rangeSQL = `
         SELECT %[1]s,
-               CASE WHEN %[2]s IS NULL THEN 'missing' END AS kind
+               CASE WHEN %[2]s IS NOT DISTINCT FROM NULL THEN 'missing' END AS kind
         FROM   %[3]s AS f
         LEFT   JOIN %[4]s AS t ON %[5]s
         WHERE  f.ctid >= $1::text::tid
@@ -121,9 +122,9 @@ func (c *Comparison) Range(ctx context.Context, tx pgx.Tx, first, end int64) (Co
 
 const keysSQL = `
         SELECT %[1]s,
-               CASE WHEN %[2]s IS NULL AND %[3]s IS NULL THEN NULL
-                    WHEN %[2]s IS NULL THEN 'extra'
-                    WHEN %[3]s IS NULL THEN 'missing'
+               CASE WHEN %[2]s IS NOT DISTINCT FROM NULL AND %[3]s IS NOT DISTINCT FROM NULL THEN NULL
+                    WHEN %[2]s IS NOT DISTINCT FROM NULL THEN 'extra'
+                    WHEN %[3]s IS NOT DISTINCT FROM NULL THEN 'missing'
                     WHEN %[4]s THEN 'different'
                END AS kind
         FROM   (%[5]s) AS k
@@ -183,10 +184,11 @@ func (c *Comparison) find(ctx context.Context, tx pgx.Tx, rows string, args ...a
 // explained is how many mismatches of one comparison say which columns differ.
 const explained = 10
 
-// A row without a key stands for TRUNCATE and explains everything. The log may
+// A TRUNCATE explains everything. A row of the log that was not found has no
+// ctid; what else it has not, one that was found may lack as well. The log may
 // be long and has no index: it is hashed.
 const isPendingSQL = `
-SELECT    bool_or(l.truncated IS NULL) OR EXISTS (SELECT FROM %[1]s AS l WHERE l.truncated)
+SELECT    bool_or(l.ctid IS NOT NULL) OR EXISTS (SELECT FROM %[1]s AS l WHERE l.truncated)
 FROM      (%[2]s) AS k
 LEFT JOIN %[1]s AS l ON %[3]s
 GROUP BY  k.n
