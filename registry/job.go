@@ -107,6 +107,44 @@ func (r *Registry) Exists(ctx context.Context, q catalog.Querier) (exists bool, 
 	return exists, nil
 }
 
+// missingPrivilegesSQL lists the statements that let the current role use the
+// registry, or create it.
+const missingPrivilegesSQL = `
+SELECT format('CREATE SCHEMA %I AUTHORIZATION %I;', $1::text, current_user)
+WHERE  to_regnamespace(quote_ident($1)) IS NULL AND NOT has_database_privilege(current_database(), 'CREATE')
+UNION
+SELECT format('GRANT USAGE, CREATE ON SCHEMA %I TO %I;', n.nspname, current_user)
+FROM   pg_namespace n
+WHERE  n.nspname = $1
+AND    NOT EXISTS (SELECT FROM pg_class WHERE relnamespace = n.oid AND relname = 'job')
+AND    NOT (has_schema_privilege(n.oid, 'USAGE') AND has_schema_privilege(n.oid, 'CREATE'))
+UNION
+SELECT s.statement
+FROM   pg_namespace n
+JOIN   pg_class c ON c.relnamespace = n.oid AND c.relname = 'job'
+CROSS  JOIN LATERAL (VALUES
+       (format('GRANT USAGE ON SCHEMA %I TO %I;', n.nspname, current_user)),
+       (format('GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA %I TO %I;', n.nspname, current_user)),
+       (format('GRANT USAGE ON ALL SEQUENCES IN SCHEMA %I TO %I;', n.nspname, current_user))) s (statement)
+WHERE  n.nspname = $1
+AND    NOT (has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT')
+            AND has_table_privilege(c.oid, 'INSERT') AND has_table_privilege(c.oid, 'UPDATE'))
+ORDER  BY 1`
+
+// MissingPrivileges lists the statements that an administrator has to run
+// before the current role can use the registry.
+func (r *Registry) MissingPrivileges(ctx context.Context, q catalog.Querier) ([]string, error) {
+	rows, err := q.Query(ctx, missingPrivilegesSQL, r.schema)
+	if err != nil {
+		return nil, fmt.Errorf("check privileges on registry schema %q: %w", r.schema, err)
+	}
+	statements, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, fmt.Errorf("check privileges on registry schema %q: %w", r.schema, err)
+	}
+	return statements, nil
+}
+
 const columns = `
          id, table_schema, table_name, source, shadow, strategy, options, stage, stage_done, state,
          shadow_schema, old_schema, own_schemas, change_log, capture, key_index, description,

@@ -157,6 +157,13 @@ func (r *Repack) find(ctx context.Context, conn *pgx.Conn, oid uint32, name cata
 	if err != nil || !exists {
 		return nil, err
 	}
+	missing, err := r.registry.MissingPrivileges(ctx, conn)
+	if err != nil {
+		return nil, err
+	}
+	if len(missing) > 0 {
+		return nil, &stages.RefusedError{Table: name, Reasons: stages.MissingPrivileges(missing)}
+	}
 	if err := r.migrate(ctx); err != nil {
 		return nil, err
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/session"
+	"github.com/repack-go/repack/stages"
 )
 
 // resolveSQL runs with the role's own search_path, as nothing else does. A name
@@ -40,8 +41,26 @@ func resolve(ctx context.Context, config *pgx.ConnConfig, table string) (oid uin
 		pgErr.Code == pgerrcode.SyntaxError) {
 		return 0, name, &UsageError{fmt.Errorf("table name %q is not written as SQL writes it: %w", table, err)}
 	}
+	if errors.As(err, &pgErr) && pgErr.Code == pgerrcode.InsufficientPrivilege {
+		return 0, name, mayNotLook(ctx, conn, table, err)
+	}
 	if err != nil {
 		return 0, name, fmt.Errorf("look up table %s: %w", table, err)
 	}
 	return oid, name, nil
+}
+
+const mayNotLookSQL = `
+SELECT p.parts[1], p.parts[pg_catalog.cardinality(p.parts)],
+       pg_catalog.format('GRANT USAGE ON SCHEMA %I TO %I;', p.parts[1], current_user)
+FROM   (SELECT pg_catalog.parse_ident($1) AS parts) p`
+
+// mayNotLook refuses a table in a schema that the role may not look into.
+func mayNotLook(ctx context.Context, conn *pgx.Conn, table string, cause error) error {
+	var name catalog.Name
+	var grant string
+	if err := conn.QueryRow(ctx, mayNotLookSQL, table).Scan(&name.Schema, &name.Name, &grant); err != nil {
+		return fmt.Errorf("look up table %s: %w", table, errors.Join(cause, err))
+	}
+	return &stages.RefusedError{Table: name, Reasons: stages.MissingPrivileges([]string{grant})}
 }

@@ -92,16 +92,25 @@ func (e *Env) missingPrivileges(ctx context.Context) ([]Reason, error) {
 	if err != nil {
 		return nil, fmt.Errorf("check privileges: %w", err)
 	}
+	registryGrants, err := e.Registry.MissingPrivileges(ctx, e.Pool)
+	if err != nil {
+		return nil, err
+	}
+	return MissingPrivileges(append(grants, registryGrants...)), nil
+}
+
+// MissingPrivileges are reasons to refuse that ask for statements to be run.
+func MissingPrivileges(grants []string) []Reason {
 	var reasons []Reason
 	for _, grant := range grants {
 		reasons = append(reasons, Reason{Object: "missing privilege", Why: "have an administrator run", Remedy: grant})
 	}
-	return reasons, nil
+	return reasons
 }
 
 // privilegesSQL lists the statements that give the current role what it lacks:
 // the rights of the roles it acts for; to create in the table's schema and in new
-// or prepared ones; to refer to other tables.
+// or prepared ones; to refer to other tables; to use what its columns are made of.
 const privilegesSQL = `
 SELECT format('GRANT %I TO %I;', r.name, current_user)
 FROM   unnest($3::text[]) r(name)
@@ -129,9 +138,41 @@ WHERE  n.nspname = ANY ($2) AND c.oid = $1 AND NOT has_schema_privilege(c.relown
 UNION
 SELECT format('GRANT REFERENCES ON TABLE %s TO %I;', f.confrelid::regclass, current_user)
 FROM   pg_constraint f
+CROSS  JOIN LATERAL unnest(f.confkey) k(attnum)
 WHERE  f.contype = 'f' AND f.conrelid = $1 AND f.confrelid <> $1 AND f.conparentid = 0
-AND    NOT has_table_privilege(f.confrelid, 'REFERENCES')
-AND    NOT has_any_column_privilege(f.confrelid, 'REFERENCES')
+AND    NOT has_column_privilege(f.confrelid, k.attnum, 'REFERENCES')
+UNION
+SELECT format('GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE %s TO %I;', c.oid::regclass, current_user)
+FROM   pg_class c
+WHERE  c.oid = $1
+AND    NOT (has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'INSERT')
+            AND has_table_privilege(c.oid, 'UPDATE') AND has_table_privilege(c.oid, 'DELETE'))
+UNION
+SELECT format('GRANT USAGE ON TYPE %s TO %I;', a.atttypid::regtype, current_user)
+FROM   pg_attribute a
+WHERE  a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped AND NOT has_type_privilege(a.atttypid, 'USAGE')
+UNION
+SELECT format('GRANT USAGE ON SCHEMA %I TO %I;', n.nspname, current_user)
+FROM   pg_namespace n
+WHERE  NOT has_schema_privilege(n.oid, 'USAGE')
+AND   (n.oid IN (SELECT t.typnamespace FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+                 WHERE  a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped)
+       OR n.oid IN (SELECT c.relnamespace FROM pg_constraint f JOIN pg_class c ON c.oid IN (f.confrelid, f.conrelid)
+                    WHERE  f.contype = 'f' AND $1 IN (f.conrelid, f.confrelid)))
+UNION
+SELECT format('GRANT EXECUTE ON FUNCTION %s TO %I;', p.oid::regprocedure, current_user)
+FROM   pg_depend d
+JOIN   pg_proc p ON p.oid = d.refobjid
+WHERE  d.refclassid = 'pg_proc'::regclass AND NOT has_function_privilege(p.oid, 'EXECUTE')
+AND   (d.classid = 'pg_attrdef'::regclass AND d.objid IN (SELECT oid FROM pg_attrdef WHERE adrelid = $1)
+       OR d.classid = 'pg_constraint'::regclass AND d.objid IN (SELECT oid FROM pg_constraint WHERE conrelid = $1)
+       OR d.classid = 'pg_class'::regclass AND d.objid IN (SELECT indexrelid FROM pg_index WHERE indrelid = $1))
+UNION
+SELECT format('GRANT CREATE ON TABLESPACE %I TO %I;', t.spcname, current_user)
+FROM   pg_tablespace t
+WHERE  NOT has_tablespace_privilege(t.oid, 'CREATE')
+AND    t.oid IN (SELECT reltablespace FROM pg_class
+                 WHERE  oid = $1 OR oid IN (SELECT indexrelid FROM pg_index WHERE indrelid = $1))
 ORDER  BY 1`
 
 const reportSQL = `

@@ -241,13 +241,14 @@ func TestVerifyKeys(t *testing.T) {
 		{"char", `k char(8) PRIMARY KEY`, "k", `'a' || i`, "a1      "},
 		{"numeric", `k numeric PRIMARY KEY`, "k", `i * 1.00`, "1.00"},
 		{"bytes", `k bytea PRIMARY KEY`, "k", `decode(md5(i::text), 'hex')`, `\xc4ca4238a0b923820dcc509a6f75849b`},
+		{"nulls", `k app.pair PRIMARY KEY`, "k", `CASE i WHEN 1 THEN ROW(NULL, NULL)::app.pair ELSE ROW(i, NULL)::app.pair END`, "(,)"},
 		{"range", `k int4range PRIMARY KEY`, "k", `int4range(i, i + 1)`, "[1,2)"},
 	}
 	for n, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			db := pgtest.New(t)
-			db.Exec(t, fmt.Sprintf(`CREATE SCHEMA app; CREATE TABLE app.t (%s, n int);
+			db.Exec(t, fmt.Sprintf(`CREATE SCHEMA app; CREATE TYPE app.pair AS (a int, b int); CREATE TABLE app.t (%s, n int);
 				INSERT INTO app.t (%s, n) SELECT %s, i FROM generate_series(1, 100) AS i`, c.columns, c.key, c.row))
 			o := withVerify(options(t, "app.t", strategies[n%len(strategies)]), repack.VerifyFull)
 			pending := func() { db.Exec(t, `UPDATE app.t SET n = -n WHERE n > 50; DELETE FROM app.t WHERE n = 20`) }
@@ -297,7 +298,7 @@ func TestComparisonMapsColumns(t *testing.T) {
 	db.Exec(t, `
 		CREATE TABLE public.a (id int PRIMARY KEY, x text, y text, g text GENERATED ALWAYS AS (x || y) STORED);
 		CREATE TABLE public.b (y2 text, x2 text, id2 int PRIMARY KEY, g text GENERATED ALWAYS AS (x2 || y2) STORED);
-		CREATE TABLE public.log (k1 int);
+		CREATE TABLE public.log (k1 int, truncated boolean);
 		INSERT INTO public.a SELECT i, 'x' || i, 'y' || i FROM generate_series(1, 10) AS i;
 		INSERT INTO public.b SELECT y, x, id FROM public.a;
 		UPDATE public.b SET x2 = y2, y2 = x2 WHERE id2 = 3;
