@@ -37,6 +37,12 @@ func Apply(ctx context.Context, conn *pgx.Conn, schema string) error {
 			return fmt.Errorf("create registry schema %q: %w", schema, err)
 		}
 	}
+	if exists {
+		current, err := upToDate(ctx, conn, schema)
+		if err != nil || current {
+			return err
+		}
+	}
 	migrator, err := migrate.NewMigrator(ctx, conn, versionTable(schema))
 	if err != nil {
 		return fmt.Errorf("open registry schema %q: %w", schema, err)
@@ -65,16 +71,27 @@ const versionSQL = `SELECT version FROM %s`
 // Check returns ErrNewerRegistry where Apply would, and changes nothing. The
 // registry must exist.
 func Check(ctx context.Context, conn *pgx.Conn, schema string) error {
+	_, err := upToDate(ctx, conn, schema)
+	return err
+}
+
+// upToDate reports whether the registry is of this version. It needs no more
+// than the right to read it, which is all that most of its users have.
+func upToDate(ctx context.Context, conn *pgx.Conn, schema string) (bool, error) {
+	var there bool
+	if err := conn.QueryRow(ctx, `SELECT to_regclass($1) IS NOT NULL`, versionTable(schema)).Scan(&there); err != nil || !there {
+		return false, err
+	}
 	var version int
 	if err := conn.QueryRow(ctx, fmt.Sprintf(versionSQL, versionTable(schema))).Scan(&version); err != nil {
-		return fmt.Errorf("read registry version: %w", err)
+		return false, fmt.Errorf("read registry version: %w", err)
 	}
 	names, err := fs.Glob(files, "*.sql")
 	if err != nil {
-		return fmt.Errorf("list registry migrations: %w", err)
+		return false, fmt.Errorf("list registry migrations: %w", err)
 	}
 	if version > len(names) {
-		return ErrNewerRegistry
+		return false, ErrNewerRegistry
 	}
-	return nil
+	return version == len(names), nil
 }

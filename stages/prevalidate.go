@@ -132,21 +132,18 @@ LEFT   JOIN pg_namespace n ON n.nspname = s.name
 WHERE  n.oid IS NULL
 OR     NOT (has_schema_privilege(n.oid, 'CREATE') AND has_schema_privilege(n.oid, 'USAGE'))
 UNION
-SELECT format('GRANT CREATE ON SCHEMA %I TO %I;', n.nspname, pg_get_userbyid(c.relowner))
-FROM   pg_namespace n, pg_class c
-WHERE  n.nspname = ANY ($2) AND c.oid = $1 AND NOT has_schema_privilege(c.relowner, n.oid, 'CREATE')
-UNION
 SELECT format('GRANT REFERENCES ON TABLE %s TO %I;', f.confrelid::regclass, current_user)
 FROM   pg_constraint f
 CROSS  JOIN LATERAL unnest(f.confkey) k(attnum)
 WHERE  f.contype = 'f' AND f.conrelid = $1 AND f.confrelid <> $1 AND f.conparentid = 0
 AND    NOT has_column_privilege(f.confrelid, k.attnum, 'REFERENCES')
 UNION
-SELECT format('GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE %s TO %I;', c.oid::regclass, current_user)
+SELECT format('GRANT ALL ON TABLE %s TO %I;', c.oid::regclass, current_user)
 FROM   pg_class c
 WHERE  c.oid = $1
 AND    NOT (has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'INSERT')
-            AND has_table_privilege(c.oid, 'UPDATE') AND has_table_privilege(c.oid, 'DELETE'))
+            AND has_table_privilege(c.oid, 'UPDATE') AND has_table_privilege(c.oid, 'DELETE')
+            AND has_table_privilege(c.oid, 'TRIGGER'))
 UNION
 SELECT format('GRANT USAGE ON TYPE %s TO %I;', a.atttypid::regtype, current_user)
 FROM   pg_attribute a

@@ -186,14 +186,21 @@ func (e *Env) keySQL(shadow catalog.Name) []string {
 // giveToOwner makes the source's owner the shadow's. The new owner must be able
 // to create tables in the schema: ALTER TABLE, "OWNER TO", in the manual.
 func (e *Env) giveToOwner(ctx context.Context, tx pgx.Tx, table catalog.Name) error {
-	var mine bool
-	if err := tx.QueryRow(ctx, `SELECT current_user = $1`, e.Source.Owner).Scan(&mine); err != nil {
+	var mine, may bool
+	err := tx.QueryRow(ctx, `SELECT current_user = $1, has_schema_privilege($1, $2, 'CREATE')`,
+		e.Source.Owner, e.Job.ShadowSchema).Scan(&mine, &may)
+	if err != nil {
 		return fmt.Errorf("compare owner of %s: %w", e.Source.Name, err)
 	}
-	if mine {
+	statements := e.giveSQL(table)
+	switch {
+	case mine:
 		return nil
+	case may: // also without us
+		return execAll(ctx, tx, statements[1:2])
+	default:
+		return execAll(ctx, tx, statements)
 	}
-	return execAll(ctx, tx, e.giveSQL(table))
 }
 
 // sameToast refuses a table with options on a TOAST table that a table of its
@@ -214,10 +221,10 @@ func (e *Env) sameToast(ctx context.Context, tx pgx.Tx, shadow catalog.Name) err
 }
 
 func (e *Env) giveSQL(table catalog.Name) []string {
-	var statements []string
-	if e.Job.OwnSchemas { // an administrator grants on his own
-		statements = append(statements, fmt.Sprintf("GRANT CREATE ON SCHEMA %s, %s TO %s", catalog.Quote(e.Job.ShadowSchema),
-			catalog.Quote(e.Job.OldSchema), catalog.Quote(e.Source.Owner)))
+	schema, owner := catalog.Quote(e.Job.ShadowSchema), catalog.Quote(e.Source.Owner)
+	return []string{
+		fmt.Sprintf("GRANT CREATE ON SCHEMA %s TO %s", schema, owner),
+		fmt.Sprintf("ALTER TABLE %s OWNER TO %s", table, owner),
+		fmt.Sprintf("REVOKE CREATE ON SCHEMA %s FROM %s", schema, owner),
 	}
-	return append(statements, fmt.Sprintf("ALTER TABLE %s OWNER TO %s", table, catalog.Quote(e.Source.Owner)))
 }
