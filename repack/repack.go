@@ -105,7 +105,7 @@ func (r *Repack) hold(ctx context.Context, work func(context.Context, *stages.En
 	defer closePool()
 	if job == nil {
 		if err := r.describe(ctx, e, oid, name); err != nil {
-			return err
+			return e.Named(ctx, oid, name, err)
 		}
 	} else if err := r.claim(ctx, conn, e, job); err != nil {
 		return err
@@ -118,7 +118,7 @@ func (r *Repack) hold(ctx context.Context, work func(context.Context, *stages.En
 		defer cancel()
 		err = errors.Join(err, r.registry.Release(releaseCtx, conn, e.Job.ID, e.Runner.Claim))
 	}()
-	return e.Named(ctx, work(ctx, e))
+	return e.Named(ctx, oid, name, work(ctx, e))
 }
 
 // lock takes the advisory lock of the table's job, or where there is none of

@@ -188,14 +188,14 @@ func describe(t *catalog.Table) (json.RawMessage, error) {
 
 // Named makes of a plain refusal of a lock one that names who holds the table:
 // nobody but an ACCESS EXCLUSIVE lock keeps us from reading it.
-func (e *Env) Named(ctx context.Context, err error) error {
+func (e *Env) Named(ctx context.Context, oid uint32, name catalog.Name, err error) error {
 	var told *lock.TimeoutError
-	if !lock.Denied(err) || errors.As(err, &told) || e.Source == nil {
+	if !lock.Denied(err) || errors.As(err, &told) {
 		return err
 	}
-	holders, lookErr := lock.Holders(ctx, e.Pool, e.Source.OID)
+	holders, lookErr := lock.Holders(ctx, e.Pool, oid)
 	if lookErr != nil {
 		return errors.Join(err, lookErr)
 	}
-	return &lock.TimeoutError{Relation: e.Source.Name.String(), Attempts: 1, Waited: e.Locks.Timeout, Blockers: holders, Err: err}
+	return &lock.TimeoutError{Relation: name.String(), Attempts: 1, Waited: e.Locks.Timeout, Blockers: holders, Err: err}
 }

@@ -64,6 +64,15 @@ var obstacleChecks = []obstacle{
 		"is an identity's and not as permanent as its table", "ALTER SEQUENCE … SET LOGGED or SET UNLOGGED",
 	},
 	{
+		`SELECT pg_describe_object(classid, objid, 0) FROM pg_depend
+		 WHERE  deptype = 'x'
+		 AND   (classid = 'pg_class'::regclass AND objid IN (SELECT indexrelid FROM pg_index WHERE indrelid = $1)
+		        OR classid = 'pg_trigger'::regclass AND objid IN (SELECT oid FROM pg_trigger WHERE tgrelid = $1)
+		        OR classid = 'pg_proc'::regclass AND objid IN (
+		            SELECT objid FROM pg_depend WHERE classid = 'pg_proc'::regclass AND refobjid = $1))`,
+		"depends on an extension (ALTER … DEPENDS ON EXTENSION), which is not carried over", "ALTER … NO DEPENDS ON EXTENSION",
+	},
+	{
 		`SELECT 'statistics object ' || min(stxname) FROM pg_statistic_ext WHERE stxrelid = $1
 		 GROUP BY stxname HAVING count(*) > 1`,
 		"bears the name of another one in another schema", "rename one of them",
@@ -115,11 +124,11 @@ AND      NOT (d.classid = 'pg_attrdef'::regclass AND EXISTS (
              SELECT FROM pg_attrdef a WHERE a.oid = d.objid AND a.adrelid = $1))
 AND      NOT (d.classid = 'pg_trigger'::regclass AND EXISTS (
              SELECT FROM pg_trigger t WHERE t.oid = d.objid AND (t.tgisinternal OR t.tgrelid = $1)))
-AND      NOT (d.classid = 'pg_rewrite'::regclass AND EXISTS (
+AND      NOT (d.classid = 'pg_rewrite'::regclass AND d.refclassid <> 'pg_type'::regclass AND EXISTS (
              SELECT FROM pg_rewrite r JOIN pg_class c ON c.oid = r.ev_class
              WHERE  r.oid = d.objid AND c.relpersistence <> 't' AND (c.relkind = 'v' OR r.rulename <> '_RETURN')))
-AND      d.classid <> 'pg_policy'::regclass
-AND      NOT (d.classid = 'pg_proc'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1)
+AND      NOT (d.classid = 'pg_policy'::regclass AND d.refclassid <> 'pg_type'::regclass)
+AND      NOT (d.classid = 'pg_proc'::regclass AND d.refclassid <> 'pg_type'::regclass)
 AND      NOT (d.classid = 'pg_statistic_ext'::regclass AND EXISTS (
              SELECT FROM pg_statistic_ext s WHERE s.oid = d.objid AND s.stxrelid = $1))
 AND      NOT (d.classid = 'pg_publication_rel'::regclass AND EXISTS (

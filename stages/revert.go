@@ -42,8 +42,10 @@ func Revert(ctx context.Context, e *Env) error {
 // DDL since the swap, it does not have: then nothing is exchanged.
 func (e *Env) exchangeBack(ctx context.Context) error {
 	var job *registry.Job
+	var now *catalog.Table
 	err := e.transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
-		now, err := e.lockForExchange(ctx, tx, *e.Job.Shadow)
+		var err error
+		now, err = e.lockForExchange(ctx, tx, *e.Job.Shadow)
 		if err != nil {
 			return err
 		}
@@ -61,15 +63,19 @@ func (e *Env) exchangeBack(ctx context.Context) error {
 		if err := parity(ctx, tx, now, e.Job.Source); err != nil {
 			return err
 		}
+		description, err := describe(now.ValidAsIn(e.Source))
+		if err != nil {
+			return err
+		}
 		job, err = e.update(ctx, tx, func(j *registry.Job) {
-			j.SwappedAt, j.CompletedBy, j.State = nil, nil, registry.Reverting
+			j.SwappedAt, j.CompletedBy, j.State, j.Description = nil, nil, registry.Reverting, description
 		})
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	e.Job = job
+	e.Job, e.Source = job, now.ValidAsIn(e.Source)
 	e.link(e.Link.Key)
 	return nil
 }

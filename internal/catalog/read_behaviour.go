@@ -48,14 +48,10 @@ SELECT   p.pubname::text                                            AS name,
                FROM   jsonb_array_elements_text(nullif(to_jsonb(r) -> 'prattrs', 'null')) k(attnum)
                JOIN   pg_attribute a ON a.attrelid = r.prrelid AND a.attnum = k.attnum::int2
                ORDER  BY a.attnum)                                  AS columns,
-         coalesce(to_jsonb(t) ->> 'rowfilter', '')                  AS where,
+         coalesce(%s, '')                                           AS where,
          pg_get_userbyid(p.pubowner)::text                          AS owner
 FROM     pg_publication_rel r
 JOIN     pg_publication p ON p.oid = r.prpubid
-JOIN     pg_class c       ON c.oid = r.prrelid
-JOIN     pg_namespace n   ON n.oid = c.relnamespace
-LEFT     JOIN pg_publication_tables t
-         ON t.pubname = p.pubname AND t.schemaname = n.nspname AND t.tablename = c.relname
 WHERE    r.prrelid = $1
 ORDER BY p.pubname`
 
@@ -94,7 +90,7 @@ func readBehaviour(ctx context.Context, q Querier, t *Table) (err error) {
 	if t.Policies, err = collect[Policy](ctx, q, policiesSQL, t.OID); err != nil {
 		return fmt.Errorf("policies: %w", err)
 	}
-	if t.Publications, err = collect[Publication](ctx, q, publicationsSQL, t.OID); err != nil {
+	if t.Publications, err = readPublications(ctx, q, t.OID); err != nil {
 		return fmt.Errorf("publications: %w", err)
 	}
 	if t.Labels, err = collect[Label](ctx, q, labelsSQL, t.OID); err != nil {
@@ -112,6 +108,18 @@ func readBehaviour(ctx context.Context, q Querier, t *Table) (err error) {
 	}
 	t.Dependents = append(t.Dependents, others...)
 	return nil
+}
+
+func readPublications(ctx context.Context, q Querier, oid uint32) ([]Publication, error) {
+	var version int
+	if err := q.QueryRow(ctx, `SELECT current_setting('server_version_num')::int`).Scan(&version); err != nil {
+		return nil, err
+	}
+	filter := "NULL::text"
+	if version >= 150000 {
+		filter = "pg_get_expr(r.prqual, r.prrelid)"
+	}
+	return collect[Publication](ctx, q, fmt.Sprintf(publicationsSQL, filter), oid)
 }
 
 func readStatistics(ctx context.Context, q Querier, oid uint32) ([]Statistics, error) {

@@ -5,7 +5,8 @@ import "context"
 // foreignKeysSQL reads the keys of the table ($2 false) or those of other
 // tables to it ($2 true); a key to itself belongs to the first.
 const foreignKeysSQL = `
-SELECT   c.conname::text                                       AS name,
+SELECT   c.oid                                                 AS oid,
+         c.conname::text                                       AS name,
          cn.nspname::text                                      AS schema_name,
          ct.relname::text                                      AS table_name,
          pg_get_userbyid(ct.relowner)::text                    AS table_owner,

@@ -7,6 +7,7 @@
 package catalog
 
 import (
+	"cmp"
 	"slices"
 
 	"github.com/jackc/pgx/v5"
@@ -122,6 +123,7 @@ type IndexStats struct {
 // ForeignKey describes a foreign key constraint by its parts, so that either
 // side can be another relation than the one it was read from.
 type ForeignKey struct {
+	OID           uint32   `json:"-"`
 	Name          string   `json:"name"`
 	Table         Name     `json:"table"`
 	Columns       []string `json:"columns"`
@@ -210,8 +212,14 @@ func (t *Table) Constraint(name string) (Constraint, bool) {
 // SelfReference reports whether a foreign key leads back to the table itself.
 func (f ForeignKey) SelfReference() bool { return f.Table == f.Referenced }
 
-// AllForeignKeys are the keys of the table and those of other tables to it.
-func (t *Table) AllForeignKeys() []ForeignKey { return slices.Concat(t.ForeignKeys, t.Referencing) }
+// AllForeignKeys are the keys of the table and those of other tables to it, in
+// the order in which they were made: the server fires their triggers in that of
+// their OIDs, and it can matter which comes first.
+func (t *Table) AllForeignKeys() []ForeignKey {
+	keys := slices.Concat(t.ForeignKeys, t.Referencing)
+	slices.SortStableFunc(keys, func(a, b ForeignKey) int { return cmp.Compare(a.OID, b.OID) })
+	return keys
+}
 
 // Unvalidated is a description in which no enforced foreign key is valid, as
 // when all have just been added.
@@ -296,4 +304,17 @@ func (t *Table) Roles() []string {
 	}
 	slices.Sort(roles)
 	return slices.Compact(roles)
+}
+
+// ValidAsIn is t with those foreign keys valid, too, that are in o: a key that
+// the swap has moved may not have been validated yet.
+func (t *Table) ValidAsIn(o *Table) *Table {
+	v := *t
+	v.ForeignKeys, v.Referencing = slices.Clone(t.ForeignKeys), slices.Clone(t.Referencing)
+	for _, keys := range [][]ForeignKey{v.ForeignKeys, v.Referencing} {
+		for i := range keys {
+			keys[i].Validated = keys[i].Validated || o.WasValid(keys[i])
+		}
+	}
+	return &v
 }
