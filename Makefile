@@ -19,7 +19,8 @@ test: ## vet, check the format and run every test, installing PostgreSQL and gcc
 	.ci/install-postgres >/dev/null
 	$(GO) vet ./...
 	.ci/check-format
-	race=$$(.ci/race-flag) && CGO_ENABLED=$${race:+1} $(GO) test $$race -timeout=20m ./...
+	race=$$(.ci/race-flag) && CGO_ENABLED=$${race:+1} $(GO) test $$race -timeout=20m $$($(GO) list ./... | grep -v /tests$$)
+	$(GO) test -timeout=40m ./tests
 
 .PHONY: test-majors
 test-majors: ## run the whole-run scenarios on other PostgreSQL versions: MAJORS="14 18"

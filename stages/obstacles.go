@@ -124,10 +124,14 @@ AND      NOT (d.classid = 'pg_attrdef'::regclass AND EXISTS (
              SELECT FROM pg_attrdef a WHERE a.oid = d.objid AND a.adrelid = $1))
 AND      NOT (d.classid = 'pg_trigger'::regclass AND EXISTS (
              SELECT FROM pg_trigger t WHERE t.oid = d.objid AND (t.tgisinternal OR t.tgrelid = $1)))
-AND      NOT (d.classid = 'pg_rewrite'::regclass AND d.refclassid <> 'pg_type'::regclass AND EXISTS (
+AND      NOT (d.classid = 'pg_rewrite'::regclass AND (d.refclassid <> 'pg_type'::regclass OR EXISTS (
+             SELECT FROM pg_depend y WHERE y.classid = d.classid AND y.objid = d.objid
+             AND    y.refclassid = 'pg_class'::regclass AND y.refobjid = $1)) AND EXISTS (
              SELECT FROM pg_rewrite r JOIN pg_class c ON c.oid = r.ev_class
              WHERE  r.oid = d.objid AND c.relpersistence <> 't' AND (c.relkind = 'v' OR r.rulename <> '_RETURN')))
-AND      NOT (d.classid = 'pg_policy'::regclass AND d.refclassid <> 'pg_type'::regclass)
+AND      NOT (d.classid = 'pg_policy'::regclass AND (d.refclassid <> 'pg_type'::regclass OR EXISTS (
+             SELECT FROM pg_depend y WHERE y.classid = d.classid AND y.objid = d.objid
+             AND    y.refclassid = 'pg_class'::regclass AND y.refobjid = $1)))
 AND      NOT (d.classid = 'pg_proc'::regclass AND d.refclassid <> 'pg_type'::regclass)
 AND      NOT (d.classid = 'pg_statistic_ext'::regclass AND EXISTS (
              SELECT FROM pg_statistic_ext s WHERE s.oid = d.objid AND s.stxrelid = $1))

@@ -58,16 +58,6 @@ var functionCases = []carriedCase{
 			CREATE POLICY p ON app.t USING (app.known(a))`,
 		probes: []probe{{freshSQL + `INSERT INTO app.t (b) VALUES ('x') RETURNING a, d`, "78|156"}, {`UPDATE app.t SET a = 500`, "ERROR 23514"}},
 	},
-	{
-		name: "bound to an extension",
-		setup: `CREATE FUNCTION app.f() RETURNS bigint LANGUAGE sql BEGIN ATOMIC SELECT count(*) FROM app.t WHERE a = 77; END;
-			ALTER FUNCTION app.f() DEPENDS ON EXTENSION plpgsql`,
-		probes: []probe{{freshSQL + `SELECT app.f()`, "1"}},
-	},
-	{
-		name:  "index bound to an extension",
-		setup: `CREATE INDEX bound ON app.t (a); ALTER INDEX app.bound DEPENDS ON EXTENSION plpgsql`,
-	},
 }
 
 // TestPublicationsCarried: what is published of the table, and that nothing

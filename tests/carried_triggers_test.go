@@ -174,10 +174,4 @@ var triggerCases = []carriedCase{
 			{`SELECT b FROM app.t WHERE words @@ 'b7'::tsquery`, "b7"},
 		},
 	},
-	{
-		name: "trigger of an extension's function that depends on it",
-		setup: `CREATE TRIGGER bound AFTER UPDATE ON app.t EXECUTE FUNCTION app.note();
-			ALTER TRIGGER bound ON app.t DEPENDS ON EXTENSION plpgsql`,
-		probes: []probe{{clean + `UPDATE app.t SET a = 3 WHERE id = 1` + noteSQL, "bound AFTER UPDATE STATEMENT app.t"}},
-	},
 }
