@@ -66,7 +66,7 @@ var operations = []string{
 	`DELETE FROM {schema}.t WHERE owner = $1 AND id BETWEEN 5000000000 + 1000000 * ($1::int + 1) + $2::int * 10 - 90
 	 AND 5000000000 + 1000000 * ($1::int + 1) + $2::int * 10`,
 	`UPDATE {schema}.t SET pos = $2::int + mod(pos - $2::int + {writers}, 64) WHERE owner = $1 AND pos BETWEEN $2::int AND $2::int + 63`,
-	`UPDATE {schema}.t a SET pos = b.pos FROM {schema}.t b WHERE a.owner = $1 AND b.owner = $1
+	`UPDATE {schema}.t a SET pos = b.pos FROM {schema}.t b WHERE a.owner = $1 AND b.owner = $1 AND a.pos < 100000 AND b.pos < 100000
 	 AND (a.id, b.id) IN (SELECT m.id, n.id FROM (SELECT min(id) AS id FROM {schema}.t WHERE owner = $1 AND id > $2::int) m,
 	                             (SELECT max(id) AS id FROM {schema}.t WHERE owner = $1) n WHERE m.id <> n.id
 	                      UNION ALL

@@ -366,7 +366,7 @@ BEGIN
     UPDATE shop.categories SET pos = 31 - pos WHERE pos IN (1 + n % 15, 30 - n % 15) AND parent IS NOT DISTINCT FROM 1;
     UPDATE shop.coupons SET code = 'moved' || n WHERE code = 'code' || 1 + n % 50;
     INSERT INTO shop.coupon_uses SELECT max(code), o FROM shop.coupons;
-    UPDATE shop.stock SET reserved = reserved + 1 WHERE product = 60 + n;
+    UPDATE shop.stock SET reserved = reserved + 1 WHERE product = 60 + n AND amount >= 60;
     DELETE FROM shop.reviews WHERE id = 7 + n;
     INSERT INTO shop.reviews (product, customer, stars) VALUES (1 + n, 499 - n % 50, 5) ON CONFLICT ON CONSTRAINT one_each DO UPDATE SET stars = 5;
     INSERT INTO shop."Odd; ""names"", it's" ("select", "a@b") VALUES ('n' || n, 1000 + n);
