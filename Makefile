@@ -20,7 +20,7 @@ test: ## vet, check the format and run every test, installing PostgreSQL and gcc
 	$(GO) vet ./...
 	.ci/check-format
 	race=$$(.ci/race-flag) && CGO_ENABLED=$${race:+1} $(GO) test $$race -timeout=20m $$($(GO) list ./... | grep -v /tests$$)
-	$(GO) test -timeout=40m ./tests
+	$(GO) test -timeout=40m $(if $(TESTS),-run '$(TESTS)') ./tests
 
 .PHONY: test-majors
 test-majors: ## run the whole-run scenarios on other PostgreSQL versions: MAJORS="14 18"
