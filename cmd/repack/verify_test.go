@@ -23,7 +23,6 @@ func verifyOutput(t *testing.T, db *pgtest.Database, args ...string) (code int, 
 }
 
 func TestVerifyCommand(t *testing.T) {
-	t.Parallel()
 	db := pgtest.New(t)
 	db.Exec(t, `CREATE SCHEMA app; CREATE TABLE app.t (id int PRIMARY KEY, "a b" text);
 		INSERT INTO app.t SELECT i, 'x' FROM generate_series(1, 100) AS i`)
@@ -75,7 +74,6 @@ func TestVerifyCommand(t *testing.T) {
 }
 
 func TestVerifyJSON(t *testing.T) {
-	t.Parallel()
 	db := pgtest.New(t)
 	db.Exec(t, `CREATE SCHEMA app; CREATE TABLE app.t (id int PRIMARY KEY, n int); INSERT INTO app.t SELECT i, i FROM generate_series(1, 100) AS i`)
 	if code, _, said := verifyOutput(t, db, "run", "--until", "swap"); code != exitDone {
