@@ -110,7 +110,9 @@ func (r *Registry) Exists(ctx context.Context, q catalog.Querier) (exists bool, 
 // missingPrivilegesSQL lists the statements that let the current role use the
 // registry, or create it.
 const missingPrivilegesSQL = `
-SELECT format('CREATE SCHEMA %I AUTHORIZATION %I;', $1::text, current_user)
+SELECT CASE WHEN $2
+            THEN format('CREATE SCHEMA %I AUTHORIZATION %I;', $1::text, current_user)
+            ELSE format('GRANT CREATE ON DATABASE %I TO %I;', current_database(), current_user) END
 WHERE  to_regnamespace(quote_ident($1)) IS NULL AND NOT has_database_privilege(current_database(), 'CREATE')
 UNION
 SELECT format('GRANT USAGE, CREATE ON SCHEMA %I TO %I;', n.nspname, current_user)
@@ -132,9 +134,10 @@ AND    NOT (has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 
 ORDER  BY 1`
 
 // MissingPrivileges lists the statements that an administrator has to run
-// before the current role can use the registry.
-func (r *Registry) MissingPrivileges(ctx context.Context, q catalog.Querier) ([]string, error) {
-	rows, err := q.Query(ctx, missingPrivilegesSQL, r.schema)
+// before the current role can use the registry. Where the schemas of jobs are
+// prepared too, it asks for the registry's; else for the right to create them.
+func (r *Registry) MissingPrivileges(ctx context.Context, q catalog.Querier, prepared bool) ([]string, error) {
+	rows, err := q.Query(ctx, missingPrivilegesSQL, r.schema, prepared)
 	if err != nil {
 		return nil, fmt.Errorf("check privileges on registry schema %q: %w", r.schema, err)
 	}

@@ -157,7 +157,7 @@ func (r *Repack) find(ctx context.Context, conn *pgx.Conn, oid uint32, name cata
 	if err != nil || !exists {
 		return nil, err
 	}
-	missing, err := r.registry.MissingPrivileges(ctx, conn)
+	missing, err := r.registry.MissingPrivileges(ctx, conn, r.options.ShadowSchema != "")
 	if err != nil {
 		return nil, err
 	}

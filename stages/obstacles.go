@@ -64,6 +64,15 @@ var obstacleChecks = []obstacle{
 		"is an identity's and not as permanent as its table", "ALTER SEQUENCE … SET LOGGED or SET UNLOGGED",
 	},
 	{
+		`SELECT DISTINCT coalesce(r.ev_class::regclass::text, pg_describe_object(u.classid, u.objid, 0))
+		 FROM   pg_depend d
+		 JOIN   pg_class s ON s.oid = d.objid AND s.relkind = 'S'
+		 JOIN   pg_depend u ON u.refclassid = 'pg_class'::regclass AND u.refobjid = s.oid
+		 LEFT   JOIN pg_rewrite r ON u.classid = 'pg_rewrite'::regclass AND r.oid = u.objid
+		 WHERE  d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1 AND d.deptype = 'i'`,
+		"uses the sequence of an identity, and the new table has another one of that name", "use a sequence of its own",
+	},
+	{
 		`SELECT pg_describe_object(classid, objid, 0) FROM pg_depend
 		 WHERE  deptype = 'x'
 		 AND   (classid = 'pg_class'::regclass AND objid IN (SELECT indexrelid FROM pg_index WHERE indrelid = $1)
@@ -102,9 +111,6 @@ WITH own AS (
     SELECT 'pg_class'::regclass, indexrelid FROM pg_index WHERE indrelid = $1
     UNION ALL
     SELECT 'pg_constraint'::regclass, oid FROM pg_constraint WHERE conrelid = $1
-    UNION ALL
-    SELECT 'pg_class'::regclass, s.oid FROM pg_depend d JOIN pg_class s ON s.oid = d.objid AND s.relkind = 'S'
-    WHERE  d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1 AND d.deptype = 'i'
     UNION ALL
     SELECT 'pg_type'::regclass, t.oid FROM pg_class c JOIN pg_type t ON t.typrelid = c.oid OR t.oid = c.reltype WHERE c.oid = $1
     UNION ALL

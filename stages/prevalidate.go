@@ -3,6 +3,7 @@ package stages
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -63,7 +64,7 @@ func shape(t *catalog.Table) []Reason {
 	var reasons []Reason
 	if _, ok := t.Key(); !ok {
 		reasons = append(reasons, Reason{
-			Why:    "it has no key: neither a primary key nor a unique index, not partial and not deferrable, on NOT NULL columns",
+			Why:    "it has no key: neither a primary key nor a unique index, not partial and not deferrable, on NOT NULL columns that are not generated",
 			Remedy: fmt.Sprintf("add one, such as: CREATE UNIQUE INDEX CONCURRENTLY ON %s (…)", t.Name),
 		})
 	}
@@ -92,11 +93,13 @@ func (e *Env) missingPrivileges(ctx context.Context) ([]Reason, error) {
 	if err != nil {
 		return nil, fmt.Errorf("check privileges: %w", err)
 	}
-	registryGrants, err := e.Registry.MissingPrivileges(ctx, e.Pool)
+	registryGrants, err := e.Registry.MissingPrivileges(ctx, e.Pool, e.ShadowSchema != "")
 	if err != nil {
 		return nil, err
 	}
-	return MissingPrivileges(append(grants, registryGrants...)), nil
+	grants = append(grants, registryGrants...)
+	slices.Sort(grants)
+	return MissingPrivileges(slices.Compact(grants)), nil
 }
 
 // MissingPrivileges are reasons to refuse that ask for statements to be run.

@@ -72,14 +72,17 @@ AND      ` + userSchemas("pg_class", "c.oid") + `
 ORDER BY n.nspname, c.relname, a.attnum`
 
 // constraintsSQL shows the state of the triggers that enforce a foreign key,
-// which no dump does. conenforced is there since PostgreSQL 18.
+// which no dump does. conenforced is there since PostgreSQL 18. A key to a
+// partitioned table has a row for each partition, which VALIDATE CONSTRAINT
+// leaves not valid before 18: that is not shown.
 var constraintsSQL = `
 SELECT   concat_ws(', ',
            format('%I on %s: %s', con.conname,
                   coalesce(nullif(con.conrelid, 0::oid)::regclass::text, con.contypid::regtype::text),
-                  pg_get_constraintdef(con.oid)),
+                  CASE WHEN p.partition IS NULL THEN pg_get_constraintdef(con.oid)
+                       ELSE 'reference to partition ' || con.confrelid::regclass END),
            'type ' || con.contype::text,
-           CASE WHEN NOT con.convalidated THEN 'not valid' END,
+           CASE WHEN NOT con.convalidated AND p.partition IS NULL THEN 'not valid' END,
            CASE WHEN to_jsonb(con) ->> 'conenforced' = 'false' THEN 'not enforced' END,
            CASE WHEN con.condeferrable THEN 'deferrable' END,
            CASE WHEN con.condeferred THEN 'deferred' END,
@@ -94,6 +97,8 @@ SELECT   concat_ws(', ',
            'comment ' || quote_literal(obj_description(con.oid, 'pg_constraint')))
 FROM     pg_constraint AS con
 JOIN     pg_namespace AS n ON n.oid = con.connamespace
+LEFT JOIN LATERAL (SELECT con.confrelid AS partition FROM pg_constraint AS up
+                   WHERE up.oid = con.conparentid AND up.contype = 'f' AND up.conrelid = con.conrelid) AS p ON true
 WHERE    ` + userSchemas("pg_constraint", "con.oid") + `
 ORDER BY n.nspname, con.conrelid::regclass::text, con.contypid::regtype::text, con.conname`
 

@@ -113,7 +113,7 @@ CREATE TABLE search.queue (post bigint PRIMARY KEY REFERENCES forum.posts ON DEL
 CREATE TABLE search.words (word text, n int);
 CREATE UNIQUE INDEX words_key ON search.words (word);
 ALTER TABLE search.words ALTER word SET NOT NULL, REPLICA IDENTITY USING INDEX words_key;
-CREATE TABLE forum.journal (id bigint GENERATED ALWAYS AS IDENTITY, what text, who text DEFAULT current_user);
+CREATE TABLE forum.journal (what text, who text DEFAULT current_user);
 CREATE TABLE forum.base (id int PRIMARY KEY);
 CREATE TABLE forum.derived (extra text) INHERITS (forum.base);
 CREATE TYPE forum.setting AS (key text, value text);
