@@ -98,9 +98,14 @@ func (e *Env) catchUp(ctx context.Context) error {
 	}
 }
 
+// A batch holds a snapshot for about this long; while the application writes
+// through, row locks as well, which a writer may have to wait for. The larger a
+// batch the more often it has a key once for many changes, and a page of the
+// copy once for many keys.
 const (
-	batchTarget      = 100 * time.Millisecond
-	firstBatchBlocks = 16
+	batchTarget       = 500 * time.Millisecond
+	lockedBatchTarget = 100 * time.Millisecond
+	firstBatchBlocks  = 16
 	// keysPerBlock is about how many log rows of one integer fit a block.
 	keysPerBlock = 200
 )
@@ -115,6 +120,10 @@ func (e *Env) pass(ctx context.Context) (total strategy.Replayed, err error) {
 	if e.BatchSize > 0 {
 		size = max(int64(e.BatchSize)/keysPerBlock, 1)
 	}
+	target := batchTarget
+	if e.concurrent() {
+		target = lockedBatchTarget
+	}
 	for first := int64(0); first < blocks; {
 		if err := ctx.Err(); err != nil {
 			return total, err
@@ -128,7 +137,7 @@ func (e *Env) pass(ctx context.Context) (total strategy.Replayed, err error) {
 		total.Add(r)
 		first = end
 		if e.BatchSize == 0 {
-			ideal := size * int64(batchTarget) / int64(max(time.Since(began), time.Millisecond))
+			ideal := size * int64(target) / int64(max(time.Since(began), time.Millisecond))
 			size = min(max(ideal, size/2, 1), size*2)
 		}
 	}

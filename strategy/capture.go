@@ -9,8 +9,11 @@ import (
 )
 
 // The change log has no index: appending to it is all that the application
-// pays for. A row with truncated set stands for TRUNCATE.
-const createLogSQL = `CREATE TABLE %s (%s, truncated boolean) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 50000)`
+// pays for. A row with truncated set stands for TRUNCATE. Vacuum makes room for
+// reuse, but does not shorten the file: for that it would take ACCESS EXCLUSIVE
+// on the log, and writers wait.
+const createLogSQL = `CREATE TABLE %s (%s, truncated boolean)
+WITH (vacuum_truncate = off, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 50000)`
 
 // CreateLogSQL creates the change log.
 func (l *Link) CreateLogSQL() string {

@@ -32,15 +32,40 @@ func (r *Replayed) Add(o Replayed) {
 // batchSQL takes a range of the log and brings the rows of its keys up to date,
 // in one statement and so in one snapshot: a key whose log row is visible has
 // its change visible. The deletes are counted before the first insert, so that
-// unique values may move between the rows of a batch.
-//
-// Where the application writes through at the same time the current rows are
-// locked FOR SHARE (foreign-key checks pass) without waiting. A row that is
-// locked by others is put back into the log. A key without a row is deleted
-// from the copy in the version that the same snapshot shows: READ COMMITTED
-// would follow it to one that a writer, who has inserted the key again, has
-// made of it since.
+// unique values may move between the rows of a batch. Keys are taken in order,
+// since neighbours share pages of the key's index.
 const batchSQL = `
+WITH taken AS (
+    DELETE FROM %[1]s l
+    WHERE  l.ctid >= $1::text::tid AND l.ctid < $2::text::tid
+    RETURNING %[2]s, l.truncated
+), keys AS MATERIALIZED (
+    SELECT   DISTINCT %[3]s
+    FROM     taken
+    WHERE    truncated IS NULL
+    ORDER BY %[3]s
+), gone AS (
+    DELETE FROM %[4]s t USING keys k WHERE %[5]s
+    RETURNING 1
+), copied AS (
+    INSERT INTO %[4]s (%[6]s) OVERRIDING SYSTEM VALUE
+    SELECT %[7]s
+    FROM   keys k, %[8]s f
+    WHERE  %[9]s AND (SELECT count(*) FROM gone) >= 0
+    RETURNING 1
+)
+SELECT (SELECT count(*) FROM taken),
+       0,
+       (SELECT count(*) FROM copied),
+       (SELECT count(*) FROM taken WHERE truncated)`
+
+// concurrentBatchSQL is for when the application writes through at the same
+// time. The current rows are locked FOR SHARE (foreign-key checks pass) without
+// waiting. A row that is locked by others is put back into the log. A key
+// without a row is deleted from the copy in the version that the same snapshot
+// shows: READ COMMITTED would follow it to one that a writer, who has inserted
+// the key again, has made of it since.
+const concurrentBatchSQL = `
 WITH taken AS (
     DELETE FROM %[1]s l
     WHERE  l.ctid >= $1::text::tid AND l.ctid < $2::text::tid
@@ -50,26 +75,27 @@ WITH taken AS (
 ), present AS MATERIALIZED (
     SELECT %[4]s
     FROM   keys k, %[5]s f
-    WHERE  %[6]s%[7]s
+    WHERE  %[6]s
+    FOR    SHARE OF f SKIP LOCKED
 ), absent AS MATERIALIZED (
     SELECT k.* FROM keys k
     WHERE  NOT EXISTS (SELECT FROM %[5]s f WHERE %[6]s)
 ), settled (%[3]s) AS MATERIALIZED (
-    SELECT %[8]s FROM present p UNION ALL SELECT * FROM absent
+    SELECT %[7]s FROM present p UNION ALL SELECT * FROM absent
 ), aside AS (
     INSERT INTO %[1]s (%[3]s)
     SELECT * FROM keys EXCEPT SELECT * FROM settled
     RETURNING 1
 ), replaced AS (
-    DELETE FROM %[9]s t USING (SELECT %[8]s FROM present p) AS k (%[3]s) WHERE %[10]s
+    DELETE FROM %[8]s t USING (SELECT %[7]s FROM present p) AS k (%[3]s) WHERE %[9]s
     RETURNING 1
 ), stale AS MATERIALIZED (
-    SELECT k.*, t.xmin AS version FROM absent k, %[9]s t WHERE %[10]s
+    SELECT k.*, t.xmin AS version FROM absent k, %[8]s t WHERE %[9]s
 ), gone AS (
-    DELETE FROM %[9]s t USING stale k WHERE %[10]s AND t.xmin = k.version
+    DELETE FROM %[8]s t USING stale k WHERE %[9]s AND t.xmin = k.version
     RETURNING 1
 ), copied AS (
-    INSERT INTO %[9]s (%[11]s) OVERRIDING SYSTEM VALUE
+    INSERT INTO %[8]s (%[10]s) OVERRIDING SYSTEM VALUE
     SELECT p.* FROM present p
     WHERE  (SELECT count(*) FROM replaced) + (SELECT count(*) FROM gone) >= 0
     RETURNING 1
@@ -93,12 +119,10 @@ func (l *Link) ReplayRange(ctx context.Context, tx pgx.Tx, first, end int64, con
 	if _, err := tx.Exec(ctx, nestLoopsSQL); err != nil {
 		return Replayed{}, fmt.Errorf("set planner options: %w", err)
 	}
-	lock := ""
+	sql := l.batch()
 	if concurrent {
-		lock = "\n    FOR SHARE OF f SKIP LOCKED"
+		sql = l.concurrentBatch()
 	}
-	sql := fmt.Sprintf(batchSQL, l.Log, l.logColumns("l"), l.logColumns(""), l.fromColumns("f"), l.From,
-		l.fromIsLog("f", "k"), lock, l.fromKey("p"), l.To, l.toIsLog("t", "k"), l.toColumns())
 	var r Replayed
 	var truncated int64
 	err := tx.QueryRow(ctx, sql, TID(first), TID(end)).Scan(&r.Logged, &r.Aside, &r.Copied, &truncated)
@@ -109,6 +133,16 @@ func (l *Link) ReplayRange(ctx context.Context, tx pgx.Tx, first, end int64, con
 		return r, l.deleteAbsent(ctx, tx)
 	}
 	return r, nil
+}
+
+func (l *Link) batch() string {
+	return fmt.Sprintf(batchSQL, l.Log, l.logColumns("l"), l.logColumns(""), l.To, l.toIsLog("t", "k"),
+		l.toColumns(), l.fromColumns("f"), l.From, l.fromIsLog("f", "k"))
+}
+
+func (l *Link) concurrentBatch() string {
+	return fmt.Sprintf(concurrentBatchSQL, l.Log, l.logColumns("l"), l.logColumns(""), l.fromColumns("f"), l.From,
+		l.fromIsLog("f", "k"), l.fromKey("p"), l.To, l.toIsLog("t", "k"), l.toColumns())
 }
 
 // ReplayAll replays the whole log in one statement. When nobody can write to
