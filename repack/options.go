@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/repack-go/repack/registry"
@@ -49,6 +50,16 @@ const (
 	VerifyFull   = registry.VerifyFull
 )
 
+// Transfer says which way the rows of a backfill go.
+type Transfer = stages.Transfer
+
+// The ways of Transfer.
+const (
+	TransferAuto   = stages.TransferAuto
+	TransferServer = stages.TransferServer
+	TransferClient = stages.TransferClient
+)
+
 // Hooks are called between the steps of a run.
 type Hooks = stages.Hooks
 
@@ -69,6 +80,12 @@ type Options struct {
 	// BatchSize is about how many rows make a chunk or a replay batch; by
 	// default they are sized by the time they take.
 	BatchSize int
+	// Transfer is the way the rows of a change-log backfill go: within the
+	// server (INSERT … SELECT), or through this process (COPY from one
+	// connection to another), which is a third less WAL. Default
+	// TransferAuto: through this process where it runs on the server's
+	// machine and the table has nothing but plain types and no TOASTed value.
+	Transfer Transfer
 	// KeepOld leaves the old table behind at clean_up.
 	KeepOld bool
 	// Jobs is how many connections copy, or build indexes, at the same time;
@@ -112,6 +129,7 @@ func (o Options) withDefaults() (Options, error) {
 	set(&o.LockRetries, DefaultLockRetries)
 	set(&o.MaxSnapshotWait, DefaultMaxSnapshotWait)
 	set(&o.Verify, VerifySample)
+	set(&o.Transfer, TransferAuto)
 	set(&o.RegistrySchema, DefaultRegistrySchema)
 	set(&o.Logger, slog.New(slog.DiscardHandler))
 	if _, err := strategy.New(o.Strategy); err != nil {
@@ -122,6 +140,9 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if _, err := registry.ParseVerifyMode(string(o.Verify)); err != nil {
 		return o, &UsageError{err}
+	}
+	if !slices.Contains([]Transfer{TransferAuto, TransferServer, TransferClient}, o.Transfer) {
+		return o, &UsageError{fmt.Errorf("unknown transfer %q: want %s, %s or %s", o.Transfer, TransferAuto, TransferServer, TransferClient)}
 	}
 	if o.Jobs < 0 || o.BatchSize < 0 || o.LockTimeout < 0 || o.MaxSnapshotWait < 0 || o.KillBlockers < 0 {
 		return o, &UsageError{fmt.Errorf("jobs, batch size, lock timeout and snapshot wait cannot be negative")}

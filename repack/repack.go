@@ -184,11 +184,11 @@ func (r *Repack) migrate(ctx context.Context) error {
 	return migrations.Apply(ctx, conn, r.options.RegistrySchema)
 }
 
-// spareConns are for what is done beside the workers.
+// spareConns are for what is done beside the workers, who have two each.
 const spareConns = 2
 
 func (r *Repack) env(ctx context.Context) (*stages.Env, func(), error) {
-	pool, err := session.Pool(ctx, r.config, r.options.Jobs+spareConns)
+	pool, err := session.Pool(ctx, r.config, 2*r.options.Jobs+spareConns)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -202,7 +202,7 @@ func (r *Repack) env(ctx context.Context) (*stages.Env, func(), error) {
 		Pool: pool, Registry: r.registry, Runner: registry.NewRunner(), Log: o.Logger, Hooks: o.Hooks,
 		Locks:    lock.Policy{Timeout: o.LockTimeout, Retries: o.LockRetries, KillAfter: o.KillBlockers, Pool: pool, Log: o.Logger},
 		Strategy: chosen, ShadowSchema: o.ShadowSchema, KeepOld: o.KeepOld,
-		Jobs: o.Jobs, BatchSize: o.BatchSize, SnapshotWait: o.MaxSnapshotWait,
+		Jobs: o.Jobs, BatchSize: o.BatchSize, Transfer: o.Transfer, SnapshotWait: o.MaxSnapshotWait,
 		Verify: o.Verify,
 	}, pool.Close, nil
 }

@@ -110,24 +110,36 @@ func (e *Env) copyChunks(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	piped, err := e.piped(ctx)
+	if err != nil {
+		return err
+	}
+	e.Log.Debug("backfill", "job", e.Job.ID, "blocks", *e.Job.Blocks, "jobs", e.Jobs, "through_client", piped)
 	chunks := newDispenser(e, gaps, done)
 	group, groupCtx := errgroup.WithContext(ctx)
 	for range e.Jobs {
 		group.Go(func() error {
-			return e.withConn(groupCtx, func(conn *pgxpool.Conn) error { return e.copyWorker(groupCtx, conn, chunks) })
+			return e.withConn(groupCtx, func(conn *pgxpool.Conn) error {
+				if !piped {
+					return e.copyWorker(groupCtx, chunks, func(c *registry.Chunk) error { return e.copyChunk(groupCtx, conn, c) })
+				}
+				return e.withConn(groupCtx, func(reader *pgxpool.Conn) error {
+					return e.copyWorker(groupCtx, chunks, func(c *registry.Chunk) error { return e.pipeChunk(groupCtx, reader, conn, c) })
+				})
+			})
 		})
 	}
 	return group.Wait()
 }
 
-func (e *Env) copyWorker(ctx context.Context, conn *pgxpool.Conn, chunks *dispenser) error {
+func (e *Env) copyWorker(ctx context.Context, chunks *dispenser, copyChunk func(*registry.Chunk) error) error {
 	for {
 		chunk, ok := chunks.next()
 		if !ok {
 			return nil
 		}
 		began := time.Now()
-		if err := e.copyChunk(ctx, conn, &chunk); err != nil {
+		if err := copyChunk(&chunk); err != nil {
 			return fmt.Errorf("copy blocks %d to %d: %w", chunk.First, chunk.End, err)
 		}
 		chunk.Took = time.Since(began)
@@ -165,19 +177,25 @@ func (e *Env) copyChunk(ctx context.Context, conn *pgxpool.Conn, chunk *registry
 		if err != nil {
 			return err
 		}
-		var filenode *uint32
-		if err := tx.QueryRow(ctx, filenodeSQL, e.Job.Source).Scan(&filenode); err != nil {
-			return fmt.Errorf("look up file of %s: %w", e.Source.Name, err)
-		}
-		if filenode == nil || *filenode != *e.Job.Filenode {
-			return errRewritten
-		}
-		if err := e.named(ctx, tx); err != nil {
-			return err
-		}
 		chunk.Rows, chunk.Took = tag.RowsAffected(), time.Since(began)
-		return e.Registry.AddChunk(ctx, tx, e.Job.ID, *chunk)
+		return e.endChunk(ctx, tx, *chunk)
 	})
+}
+
+// endChunk makes sure that what has been copied is what was to be, and records
+// it in the same transaction.
+func (e *Env) endChunk(ctx context.Context, tx pgx.Tx, chunk registry.Chunk) error {
+	var filenode *uint32
+	if err := tx.QueryRow(ctx, filenodeSQL, e.Job.Source).Scan(&filenode); err != nil {
+		return fmt.Errorf("look up file of %s: %w", e.Source.Name, err)
+	}
+	if filenode == nil || *filenode != *e.Job.Filenode {
+		return errRewritten
+	}
+	if err := e.named(ctx, tx); err != nil {
+		return err
+	}
+	return e.Registry.AddChunk(ctx, tx, e.Job.ID, chunk)
 }
 
 // A chunk holds a snapshot, and with direct-trigger row locks, for about this

@@ -35,6 +35,7 @@ type Env struct {
 	KeepOld      bool
 	Jobs         int           // connections that work at the same time
 	BatchSize    int           // rows a chunk or batch, about; 0: by time
+	Transfer     Transfer      // the way of the backfill's rows
 	SnapshotWait time.Duration // bound on the wait for older snapshots
 	Verify       registry.VerifyMode
 

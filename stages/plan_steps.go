@@ -62,7 +62,17 @@ func planBackfill(ctx context.Context, p *planner) ([]Step, error) {
 		does += ", locking those of a range FOR SHARE and skipping locked ones"
 		locks = []Lock{p.lock("ROW SHARE", p.Source.Name)}
 	}
-	s, err := p.record(ctx, does, locks, sending([]string{readRangesSQL, p.Strategy.CopySQL(p.Link)}))
+	statements := []string{readRangesSQL, p.Strategy.CopySQL(p.Link)}
+	piped, err := p.piped(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if piped {
+		does += ", from one connection to another through this process; the first range is shown"
+		out, in := p.Link.PipeSQL(0, firstChunkBlocks)
+		statements = []string{readRangesSQL, out, in}
+	}
+	s, err := p.record(ctx, does, locks, sending(statements))
 	return []Step{s}, err
 }
 
@@ -85,11 +95,12 @@ func planSyncSchema(ctx context.Context, p *planner) ([]Step, error) {
 		r.add(p.record(ctx, "drop the shadow's key, which is built anew", nil, sending(drops)))
 		shadow = p.withoutKey()
 	}
-	var builds []string
-	for _, index := range missingIndexes(p.Source, shadow) {
+	missing := missingIndexes(p.Source, shadow)
+	builds := p.buildSettings(len(missing))
+	for _, index := range missing {
 		builds = append(builds, indexSQL(index, p.Job.ShadowTable())...)
 	}
-	if len(builds) > 0 {
+	if len(missing) > 0 {
 		r.add(p.record(ctx, fmt.Sprintf("build indexes on the shadow, largest first, %d at a time", p.Jobs), nil, sending(builds)))
 	}
 	r.add(p.record(ctx, "give the shadow its constraints and statistics objects", nil, sending(slices.Concat(

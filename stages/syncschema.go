@@ -122,14 +122,23 @@ func (e *Env) buildIndexes(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	missing := missingIndexes(e.Source, shadow)
+	settings := e.buildSettings(len(missing))
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.SetLimit(e.Jobs)
-	for _, index := range missingIndexes(e.Source, shadow) {
+	for _, index := range missing {
 		group.Go(func() error {
-			return e.withConn(groupCtx, func(conn *pgxpool.Conn) error { return e.buildIndex(groupCtx, conn, index) })
+			return e.withConn(groupCtx, func(conn *pgxpool.Conn) error { return e.buildIndex(groupCtx, conn, settings, index) })
 		})
 	}
 	return group.Wait()
+}
+
+// buildSettings shares what the server allows one build between those that run
+// at the same time.
+func (e *Env) buildSettings(builds int) []string {
+	return []string{fmt.Sprintf("SELECT set_config('max_parallel_maintenance_workers', "+
+		"(current_setting('max_parallel_maintenance_workers')::int / %d)::text, true)", max(min(e.Jobs, builds), 1))}
 }
 
 // missingIndexes are those of the source that are to be built, largest first.
@@ -145,12 +154,12 @@ func missingIndexes(source, shadow *catalog.Table) []catalog.Index {
 }
 
 // buildIndex takes SHARE on the shadow, which several builds can share.
-func (e *Env) buildIndex(ctx context.Context, conn *pgxpool.Conn, index catalog.Index) error {
+func (e *Env) buildIndex(ctx context.Context, conn *pgxpool.Conn, settings []string, index catalog.Index) error {
 	err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
 		if err := e.Registry.Fence(ctx, tx, e.Job.ID, e.Runner.Claim); err != nil {
 			return err
 		}
-		return execAll(ctx, tx, indexSQL(index, e.Job.ShadowTable()))
+		return execAll(ctx, tx, slices.Concat(settings, indexSQL(index, e.Job.ShadowTable())))
 	})
 	if err != nil {
 		return fmt.Errorf("build index %q: %w", index.Name, err)

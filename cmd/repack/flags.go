@@ -75,6 +75,7 @@ func options(c *cli.Context) (*pgx.ConnConfig, repack.Options, error) {
 		Strategy:        c.String("strategy"),
 		Until:           repack.Stage(c.String("until")),
 		BatchSize:       c.Int("batch-size"),
+		Transfer:        repack.Transfer(c.String("transfer")),
 		KeepOld:         c.Bool("keep-old"),
 		Jobs:            c.Int("jobs"),
 		LockTimeout:     c.Duration("lock-timeout"),

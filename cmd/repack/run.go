@@ -53,6 +53,10 @@ func runFlags() []cli.Flag {
 		},
 		&cli.StringFlag{Name: "until", Value: string(repack.CleanUp), Usage: "end after `STAGE`: " + strings.Join(names, ", ")},
 		&cli.IntFlag{Name: "batch-size", Usage: "`ROWS` per chunk or replay batch, about (default: sized by the time they take)"},
+		&cli.StringFlag{
+			Name: "transfer", Value: string(repack.TransferAuto),
+			Usage: "`WAY` of the rows of a change-log backfill: server (INSERT … SELECT), client (COPY through this process, less WAL) or auto (client when on the server's machine)",
+		},
 		&cli.BoolFlag{Name: "keep-old", Usage: "leave the old table behind at clean_up, detached"},
 		&cli.IntFlag{Name: "jobs", Aliases: []string{"j"}, Usage: "`CONNECTIONS` that copy or build indexes at the same time (default: processors, at most 4)"},
 		&cli.StringFlag{

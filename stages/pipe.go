@@ -1,0 +1,119 @@
+package stages
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/repack-go/repack/registry"
+)
+
+// Transfer says which way the rows of a backfill go.
+type Transfer string
+
+// The ways of Transfer.
+const (
+	// TransferAuto is TransferClient where that is sound and near.
+	TransferAuto Transfer = "auto"
+	// TransferServer copies with INSERT … SELECT: rows never leave the server.
+	TransferServer Transfer = "server"
+	// TransferClient reads with COPY on one connection and writes with COPY on
+	// another: less WAL, but every row goes to this process and back.
+	TransferClient Transfer = "client"
+)
+
+// Values of these types come out of COPY's binary format as they went in.
+// Where rows have values in a TOAST table INSERT … SELECT is cheaper, as it
+// does not decompress them.
+const pipeableSQL = `
+SELECT current_setting('client_encoding') = current_setting('server_encoding')
+       AND coalesce(pg_relation_size(nullif(c.reltoastrelid, 0)), 0) = 0
+       AND NOT EXISTS (
+           SELECT FROM pg_attribute a
+           WHERE  a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+           AND    a.atttypid <> ALL ('{bool, int2, int4, int8, oid, float4, float8, numeric, text, varchar, bpchar, name, bytea,
+                                       date, time, timetz, timestamp, timestamptz, interval, uuid, bit, varbit,
+                                       inet, cidr, macaddr}'::regtype[])),
+       inet_client_addr() IS NULL OR inet_client_addr() = inet_server_addr()
+FROM   pg_class c
+WHERE  c.oid = $1`
+
+// piped decides which way the rows go.
+func (e *Env) piped(ctx context.Context) (bool, error) {
+	if e.Transfer == TransferServer || e.Strategy.KeyFirst() {
+		return false, nil
+	}
+	var pipeable, near bool
+	if err := e.Pool.QueryRow(ctx, pipeableSQL, e.Job.Source).Scan(&pipeable, &near); err != nil {
+		return false, fmt.Errorf("choose the way of the rows of %s: %w", e.Source.Name, err)
+	}
+	if e.Transfer == TransferClient && !pipeable {
+		e.Log.Info("rows are copied within the server: COPY would not give back every column as it is, or would decompress wide values",
+			"table", e.Source.Name.String())
+	}
+	return pipeable && (near || e.Transfer == TransferClient), nil
+}
+
+// pipeChunk copies one range through this process. The reading transaction is
+// open, and so keeps the source from being replaced, until the writing one has
+// committed the rows and their record.
+func (e *Env) pipeChunk(ctx context.Context, reader, writer *pgxpool.Conn, chunk *registry.Chunk) error {
+	return pgx.BeginFunc(ctx, reader, func(read pgx.Tx) error {
+		if _, err := read.Exec(ctx, readRangesSQL); err != nil {
+			return fmt.Errorf("set planner options: %w", err)
+		}
+		return pgx.BeginFunc(ctx, writer, func(write pgx.Tx) error {
+			if err := e.Registry.Fence(ctx, write, e.Job.ID, e.Runner.Claim); err != nil {
+				return err
+			}
+			began := time.Now()
+			rows, err := e.pipe(ctx, read.Conn(), write.Conn(), chunk)
+			if err != nil {
+				return err
+			}
+			chunk.Rows, chunk.Took = rows, time.Since(began)
+			return e.endChunk(ctx, write, *chunk)
+		})
+	})
+}
+
+// pipeBuffer makes one message of many rows.
+const pipeBuffer = 1 << 18
+
+// errCutOff is what one end of the pipe reports when the other has failed.
+var errCutOff = errors.New("the other end of the copy has failed")
+
+// pipe joins two connections and returns the number of rows.
+func (e *Env) pipe(ctx context.Context, from, to *pgx.Conn, chunk *registry.Chunk) (int64, error) {
+	out, in := e.Link.PipeSQL(chunk.First, chunk.End)
+	source, sink := io.Pipe()
+	read := make(chan error, 1)
+	go func() {
+		buffer := bufio.NewWriterSize(sink, pipeBuffer)
+		_, err := from.PgConn().CopyTo(ctx, buffer, out)
+		if err == nil {
+			err = buffer.Flush()
+		}
+		if err != nil {
+			_ = sink.CloseWithError(errCutOff) // never fails
+		} else {
+			_ = sink.Close() // never fails
+		}
+		read <- err
+	}()
+	tag, err := to.PgConn().CopyFrom(ctx, source, in)
+	_ = source.CloseWithError(errCutOff) // never fails; the reader stops writing
+	if readErr := <-read; readErr != nil && !errors.Is(readErr, errCutOff) {
+		return 0, fmt.Errorf("read: %w", readErr)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("write: %w", err)
+	}
+	return tag.RowsAffected(), nil
+}

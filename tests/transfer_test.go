@@ -1,0 +1,137 @@
+package tests
+
+import (
+	"bytes"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/repack-go/repack/internal/pgtest"
+	"github.com/repack-go/repack/repack"
+)
+
+// plainTypesSQL has every type that goes through the client, with values at the
+// edges of it.
+const plainTypesSQL = `
+CREATE SCHEMA app;
+CREATE TABLE app.t (id int PRIMARY KEY, gone int, bool bool, i2 int2, i8 int8, oid oid, f4 float4, f8 float8, n numeric, n2 numeric(8, 2),
+    text text, varchar varchar(9), bpchar char(5), name name, bytea bytea, date date, time time(3), timetz timetz, ts timestamp, tstz timestamptz(0),
+    interval interval, uuid uuid, bit bit(3), varbit varbit, inet inet, cidr cidr, mac macaddr, twice int8 GENERATED ALWAYS AS (id * 2) STORED,
+    "Odd; ""Name" text DEFAULT 'x');
+ALTER TABLE app.t DROP COLUMN gone;
+INSERT INTO app.t (id) SELECT g FROM generate_series(1, 3000) g;
+INSERT INTO app.t VALUES
+(-1, true, -32768, -9223372036854775808, 4294967295, '-0', '-0', '1.000', '-0.00', '', '', '', '', '\x', '-infinity', '00:00', '00:00+15:59',
+ '-infinity', '-infinity', '-178000000 years', '00000000-0000-0000-0000-000000000000', B'000', B'', '::', '::/0', '00:00:00:00:00:00'),
+(-2, false, 32767, 9223372036854775807, 0, 'NaN', '5e-324', 'NaN', '999999.99', E'\n\\N\t\u00e9\U0001F600', 'é', 'é', 'x', '\x00ff', 'infinity', '24:00', '24:00-15:59',
+ 'infinity', 'infinity', '1 mon -1 day 00:00:00.000001', 'ffffffff-ffff-ffff-ffff-ffffffffffff', B'111', B'101', '10.1.2.3/8', '10.0.0.0/8', 'ff:ff:ff:ff:ff:ff'),
+(-3, NULL, 0, 0, 1, '-Infinity', 'Infinity', '-1e-1000', 1, repeat('x', 1500), 'a ', 'a  ', 'y', '\x5c2e', '4713-01-01 BC', '12:00:00.001', '12:00+00:30',
+ '4713-01-01 BC', '294276-12-31', '-00:00:00.000001', 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11', B'010', B'0', 'fe80::1/64', 'fe80::/64', '01:02:03:04:05:06')`
+
+// TestTransfer gets every bit back, whichever way the rows go.
+func TestTransfer(t *testing.T) {
+	t.Parallel()
+	for way, through := range map[repack.Transfer]bool{repack.TransferAuto: true, repack.TransferServer: false, repack.TransferClient: true} {
+		t.Run(string(way), func(t *testing.T) {
+			t.Parallel()
+			db := pgtest.New(t)
+			db.Exec(t, plainTypesSQL)
+			before := db.Dump(t)
+			const bits = `SELECT md5(string_agg(t::text || (SELECT sum(pg_column_size(v)) FROM unnest(ARRAY[n::text, text, bpchar::text]) v), E'\n' ORDER BY id)) FROM app.t`
+			rows := db.QueryString(t, bits)
+			o := options(t, "app.t", repack.ChangeLog)
+			o.Transfer = way
+			var log bytes.Buffer
+			o.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+			run(t, db, o)
+			if want := fmt.Sprintf("through_client=%t", through); !strings.Contains(log.String(), want) {
+				t.Errorf("the log has no %s:\n%s", want, log.String())
+			}
+			if after := db.QueryString(t, bits); after != rows {
+				t.Errorf("rows %s, want %s", after, rows)
+			}
+			sameDump(t, db, before)
+		})
+	}
+}
+
+// TestTransferWithinServer keeps from the client what COPY might give back
+// changed, or would have to decompress.
+func TestTransferWithinServer(t *testing.T) {
+	t.Parallel()
+	for name, column := range map[string]string{
+		"jsonb": `jsonb DEFAULT '{"a": 1.0}'`, "array": `int[] DEFAULT '[2:3]={1,2}'`, "enum": `app.size DEFAULT 's'`,
+		"domain": `app.positive DEFAULT 1`, "toasted": "",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			db := pgtest.New(t)
+			db.Exec(t, `CREATE SCHEMA app; CREATE TYPE app.size AS ENUM ('s'); CREATE DOMAIN app.positive AS int CHECK (VALUE > 0);
+				CREATE TABLE app.t (id int PRIMARY KEY)`)
+			if column == "" {
+				db.Exec(t, `ALTER TABLE app.t ADD c text; INSERT INTO app.t
+					SELECT i, (SELECT string_agg(md5(i || ' ' || g), '') FROM generate_series(1, 100) g) FROM generate_series(1, 20) i`)
+			} else {
+				db.Exec(t, `ALTER TABLE app.t ADD c `+column+`; INSERT INTO app.t SELECT generate_series(1, 20)`)
+			}
+			before := db.Checksum(t, "app.t")
+			o := options(t, "app.t", repack.ChangeLog)
+			o.Transfer = repack.TransferClient
+			var log bytes.Buffer
+			o.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+			run(t, db, o)
+			if !strings.Contains(log.String(), "through_client=false") || !strings.Contains(log.String(), "copied within the server") {
+				t.Errorf("log:\n%s", log.String())
+			}
+			if after := db.Checksum(t, "app.t"); after != before {
+				t.Errorf("%s, was %s", after, before)
+			}
+		})
+	}
+}
+
+// TestTransferCutOff loses the connection that reads, or the one that writes,
+// in the middle of a chunk: nothing of the chunk stays, and the next run copies it.
+func TestTransferCutOff(t *testing.T) {
+	t.Parallel()
+	for _, end := range []string{"TO STDOUT", "FROM STDIN"} {
+		t.Run(end, func(t *testing.T) {
+			t.Parallel()
+			db := pgtest.New(t)
+			db.Exec(t, `CREATE SCHEMA app; CREATE TABLE app.t (id int PRIMARY KEY, note text);
+				INSERT INTO app.t SELECT g, repeat('x', 200) FROM generate_series(1, 20000) g`)
+			before, rows := db.Dump(t), db.Checksum(t, "app.t")
+			o := options(t, "app.t", repack.ChangeLog)
+			o.Transfer, o.Jobs = repack.TransferClient, 1
+			runUntil(t, db, o, repack.Setup)
+			// The row that cannot be locked holds up the writing end in the middle.
+			db.Exec(t, `CREATE TABLE app.gate (); CREATE FUNCTION app.wait() RETURNS trigger LANGUAGE plpgsql AS $$
+				BEGIN IF NEW.id = 10000 THEN PERFORM FROM app.gate; END IF; RETURN NEW; END $$`)
+			shadow := pgtest.Query[string](t, db.Pool, `SELECT shadow::regclass::text FROM repack_registry.job`)
+			db.Exec(t, `CREATE TRIGGER wait BEFORE INSERT ON `+shadow+` FOR EACH ROW EXECUTE FUNCTION app.wait()`)
+			gate := begin(t, db.Connect(t), pgx.ReadCommitted)
+			mustExec(t, gate, `LOCK TABLE app.gate`)
+			failed := make(chan error, 1)
+			go func() { failed <- newRepack(t, db, o).Run(testContext(t)) }()
+			pgtest.WaitBlockedBy(t, db.Pool, gate.Conn().PgConn().PID())
+			db.Exec(t, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+				WHERE datname = current_database() AND application_name LIKE 'repack %' AND query LIKE '%`+end+`%'`)
+			if err := <-failed; err == nil {
+				t.Error("the run did not notice")
+			}
+			commit(t, gate)
+			if n := db.QueryString(t, `SELECT (SELECT count(*) FROM `+shadow+`) - (SELECT sum(rows) FROM repack_registry.chunk)`); n != "0" {
+				t.Errorf("%s rows stayed of a chunk that was not finished", n)
+			}
+			db.Exec(t, `DROP TRIGGER wait ON `+shadow+`; DROP FUNCTION app.wait; DROP TABLE app.gate`)
+			run(t, db, o)
+			sameDump(t, db, before)
+			if after := db.Checksum(t, "app.t"); after != rows {
+				t.Errorf("%s, was %s", after, rows)
+			}
+		})
+	}
+}
