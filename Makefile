@@ -2,6 +2,7 @@
 # installed by .ci/, as root or through sudo.
 GO ?= go
 DEMO_ARGS ?=
+BENCH_ARGS ?=
 MAJORS ?= 14 16 17 18
 
 .DEFAULT_GOAL := help
@@ -30,6 +31,11 @@ test-majors: ## run the whole-run scenarios on other PostgreSQL versions: MAJORS
 demo: ## show a repack on a throwaway server, installing PostgreSQL if missing: DEMO_ARGS="..."
 	.ci/install-postgres >/dev/null
 	$(GO) run ./cmd/repack demo $(DEMO_ARGS)
+
+.PHONY: bench
+bench: ## measure against VACUUM FULL, CLUSTER and pg_repack, installing PostgreSQL if missing: BENCH_ARGS="..."
+	.ci/install-postgres >/dev/null
+	$(GO) run ./internal/bench $(BENCH_ARGS)
 
 .PHONY: clean
 clean: ## remove what build made
