@@ -50,7 +50,8 @@ type Job struct {
 
 // Options are what a job was begun with and what resuming it keeps to.
 type Options struct {
-	KeepOld bool `json:"keep_old"`
+	KeepOld         bool `json:"keep_old"`
+	RebuildMatviews bool `json:"rebuild_matviews,omitempty"`
 }
 
 // Table is the name of the table that is repacked.

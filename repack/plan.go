@@ -64,13 +64,14 @@ func (r *Repack) Plan(ctx context.Context) (*Plan, error) {
 	if job.State == registry.Reverting || job.State == registry.Resetting {
 		return nil, fmt.Errorf("the job of %s is %s: go on with repack revert or repack reset", name, job.State)
 	}
-	// Open would record an option that is asked for late.
-	keep := e.KeepOld
-	e.KeepOld = false
+	// Open would record options that are asked for late.
+	keep, rebuild := e.KeepOld, e.RebuildMatviews
+	e.KeepOld, e.RebuildMatviews = false, false
 	if err := e.Open(ctx, job); err != nil {
 		return nil, err
 	}
 	job.Options.KeepOld = job.Options.KeepOld || keep
+	job.Options.RebuildMatviews = job.Options.RebuildMatviews || rebuild
 	running, err := registry.Held(ctx, e.Pool, job.Source)
 	if err != nil {
 		return nil, err

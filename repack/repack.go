@@ -201,7 +201,7 @@ func (r *Repack) env(ctx context.Context) (*stages.Env, func(), error) {
 	return &stages.Env{
 		Pool: pool, Registry: r.registry, Runner: registry.NewRunner(), Log: o.Logger, Hooks: o.Hooks,
 		Locks:    lock.Policy{Timeout: o.LockTimeout, Retries: o.LockRetries, KillAfter: o.KillBlockers, Pool: pool, Log: o.Logger},
-		Strategy: chosen, ShadowSchema: o.ShadowSchema, KeepOld: o.KeepOld,
+		Strategy: chosen, ShadowSchema: o.ShadowSchema, KeepOld: o.KeepOld, RebuildMatviews: o.RebuildMatviews,
 		Jobs: o.Jobs, BatchSize: o.BatchSize, SnapshotWait: o.MaxSnapshotWait,
 		Verify: o.Verify,
 	}, pool.Close, nil

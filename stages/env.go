@@ -33,10 +33,12 @@ type Env struct {
 	Strategy     strategy.Strategy
 	ShadowSchema string // empty: schemas of the job's own
 	KeepOld      bool
-	Jobs         int           // connections that work at the same time
-	BatchSize    int           // rows a chunk or batch, about; 0: by time
-	SnapshotWait time.Duration // bound on the wait for older snapshots
-	Verify       registry.VerifyMode
+	// RebuildMatviews allows materialized views on the table: they are rebuilt.
+	RebuildMatviews bool
+	Jobs            int           // connections that work at the same time
+	BatchSize       int           // rows a chunk or batch, about; 0: by time
+	SnapshotWait    time.Duration // bound on the wait for older snapshots
+	Verify          registry.VerifyMode
 
 	Job    *registry.Job  // nil before setup
 	Source *catalog.Table // the source as at setup
@@ -77,15 +79,18 @@ func (e *Env) Open(ctx context.Context, job *registry.Job) error {
 		return err
 	}
 	e.Job, e.Source = job, source
-	if e.KeepOld && !job.Options.KeepOld { // may be asked for until clean_up
+	asked := job.Options
+	asked.KeepOld = asked.KeepOld || e.KeepOld // may be asked for until clean_up
+	asked.RebuildMatviews = asked.RebuildMatviews || e.RebuildMatviews
+	if asked != job.Options {
 		err := e.write(ctx, func(tx pgx.Tx) error {
-			_, err := e.update(ctx, tx, func(j *registry.Job) { j.Options.KeepOld = true })
+			_, err := e.update(ctx, tx, func(j *registry.Job) { j.Options = asked })
 			return err
 		})
 		if err != nil {
 			return err
 		}
-		job.Options.KeepOld = true
+		job.Options = asked
 	}
 	if e.Strategy, err = strategy.New(job.Strategy); err != nil {
 		return err

@@ -35,8 +35,12 @@ func (e *Env) exchange(ctx context.Context) error {
 		if err := e.grant(ctx, tx, source); err != nil {
 			return err
 		}
+		xid, err := followed(ctx, tx, source)
+		if err != nil {
+			return err
+		}
 		reverse := e.Link.Reverse(e.Job.Table(), e.Job.OldTable())
-		if err := doAll(ctx, tx, slices.Concat(installSQL(source, e.Job.OldTable()), reverseSQL(reverse))); err != nil {
+		if err := doAll(ctx, tx, slices.Concat(installSQL(source, e.Job.OldTable()), followSQL(reverse, xid))); err != nil {
 			return err
 		}
 		if err := parity(ctx, tx, source, *e.Job.Shadow); err != nil {
@@ -48,7 +52,7 @@ func (e *Env) exchange(ctx context.Context) error {
 			return err
 		}
 		job, err = e.update(ctx, tx, func(j *registry.Job) {
-			j.SwappedAt, j.CompletedBy, j.Description = &now, nil, description
+			j.SwappedAt, j.CompletedBy, j.Description = &now, completedBy(xid), description
 		})
 		return err
 	})
@@ -226,9 +230,11 @@ func installSQL(t *catalog.Table, retired catalog.Name) []string {
 	return statements
 }
 
-// reverseSQL logs the keys of what is written to the new table.
-func reverseSQL(reverse *strategy.Link) []string {
-	return append([]string{reverse.LogCaptureSQL()}, reverse.CreateTriggersSQL()...)
+func completedBy(xid string) *string {
+	if xid == "" {
+		return nil
+	}
+	return &xid
 }
 
 // doAll sends statements together, as every round trip is time under the lock.

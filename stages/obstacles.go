@@ -86,7 +86,6 @@ var obstacleChecks = []obstacle{
 		`SELECT tgname::text FROM pg_trigger WHERE tgrelid = $1 AND tgisinternal AND tgenabled <> 'O'`,
 		"is a trigger of a foreign key that has been disabled or altered", "ALTER TABLE … ENABLE TRIGGER",
 	},
-	{dependentsSQL, "depends on the table and would keep to the old one", "drop it for the time of the repack"},
 }
 
 // Subscriptions may only be looked at by superusers; the tables they feed by
@@ -128,7 +127,8 @@ AND      NOT (d.classid = 'pg_rewrite'::regclass AND (d.refclassid <> 'pg_type':
              SELECT FROM pg_depend y WHERE y.classid = d.classid AND y.objid = d.objid
              AND    y.refclassid = 'pg_class'::regclass AND y.refobjid = $1)) AND EXISTS (
              SELECT FROM pg_rewrite r JOIN pg_class c ON c.oid = r.ev_class
-             WHERE  r.oid = d.objid AND c.relpersistence <> 't' AND (c.relkind = 'v' OR r.rulename <> '_RETURN')))
+             WHERE  r.oid = d.objid AND c.relpersistence <> 't'
+             AND    (c.relkind = 'v' OR r.rulename <> '_RETURN' OR c.oid = $1 OR c.relkind = 'm' AND $2)))
 AND      NOT (d.classid = 'pg_policy'::regclass AND (d.refclassid <> 'pg_type'::regclass OR EXISTS (
              SELECT FROM pg_depend y WHERE y.classid = d.classid AND y.objid = d.objid
              AND    y.refclassid = 'pg_class'::regclass AND y.refobjid = $1)))
@@ -139,24 +139,79 @@ AND      NOT (d.classid = 'pg_publication_rel'::regclass AND EXISTS (
              SELECT FROM pg_publication_rel p WHERE p.oid = d.objid AND p.prrelid = $1))
 ORDER BY 1`
 
-// obstacles lists what is in the way of repacking the table.
-func obstacles(ctx context.Context, q catalog.Querier, oid uint32) ([]Reason, error) {
+// obstacles lists what is in the way of repacking the table. Materialized views
+// are none where they are to be rebuilt, but what is joined to them may be.
+func obstacles(ctx context.Context, q catalog.Querier, oid uint32, rebuilds bool) ([]Reason, error) {
 	checks := append([]obstacle{{
 		subscriptionSQL, "feeds the table; its worker does not fire statement triggers", "drop the table from the subscription",
 	}}, obstacleChecks...)
 	var reasons []Reason
 	for _, check := range checks {
-		rows, err := q.Query(ctx, check.sql, oid)
-		if err != nil {
-			return nil, fmt.Errorf("check that nothing %s: %w", check.why, err)
+		if err := check.look(ctx, q, &reasons, oid); err != nil {
+			return nil, err
 		}
-		objects, err := pgx.CollectRows(rows, pgx.RowTo[string])
-		if err != nil {
-			return nil, fmt.Errorf("check that nothing %s: %w", check.why, err)
+	}
+	dependents := obstacle{dependentsSQL, "depends on the table and would keep to the old one", "drop it for the time of the repack"}
+	if !rebuilds {
+		dependents.remedy += ", or rebuild materialized views with --rebuild-matviews"
+	}
+	if err := dependents.look(ctx, q, &reasons, oid, rebuilds); err != nil || !rebuilds {
+		return reasons, err
+	}
+	matviews, err := catalog.Matviews(ctx, q, oid)
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range matviews {
+		onMatview := obstacle{dependentsSQL, fmt.Sprintf("depends on materialized view %s, which is rebuilt", m.Relation.Name), "drop it for the time of the repack"}
+		if err := onMatview.look(ctx, q, &reasons, m.OID, true); err != nil {
+			return nil, err
 		}
-		for _, object := range objects {
-			reasons = append(reasons, Reason{Object: object, Why: check.why, Remedy: check.remedy})
+		for _, check := range matviewChecks {
+			if err := check.look(ctx, q, &reasons, m.OID); err != nil {
+				return nil, err
+			}
 		}
 	}
 	return reasons, nil
+}
+
+// look appends a reason for each object that the query finds.
+func (o obstacle) look(ctx context.Context, q catalog.Querier, reasons *[]Reason, args ...any) error {
+	rows, err := q.Query(ctx, o.sql, args...)
+	if err != nil {
+		return fmt.Errorf("check that nothing %s: %w", o.why, err)
+	}
+	objects, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return fmt.Errorf("check that nothing %s: %w", o.why, err)
+	}
+	for _, object := range objects {
+		*reasons = append(*reasons, Reason{Object: object, Why: o.why, Remedy: o.remedy})
+	}
+	return nil
+}
+
+// matviewChecks are what cannot be carried over of a materialized view.
+var matviewChecks = []obstacle{
+	{
+		`SELECT pg_describe_object(d.classid, d.objid, 0) FROM pg_depend d
+		 WHERE d.deptype IN ('e', 'x') AND d.classid = 'pg_class'::regclass
+		 AND  (d.objid = $1 OR d.objid IN (SELECT indexrelid FROM pg_index WHERE indrelid = $1))`,
+		"belongs to or depends on an extension, and cannot be rebuilt", "ALTER EXTENSION … DROP, or ALTER … NO DEPENDS ON EXTENSION",
+	},
+	{
+		`SELECT 'security label of ' || pg_describe_object(classoid, objoid, objsubid) FROM pg_seclabel
+		 WHERE classoid = 'pg_class'::regclass AND objoid = $1`,
+		"is not carried over", "remove it for the time of the repack",
+	},
+	{
+		`SELECT 'index ' || indexrelid::regclass FROM pg_index WHERE indrelid = $1 AND NOT (indisvalid AND indisready AND indislive)`,
+		"is invalid, left by a failed CREATE INDEX CONCURRENTLY", "REINDEX INDEX CONCURRENTLY or DROP INDEX CONCURRENTLY",
+	},
+	{
+		`SELECT 'rule _RETURN of ' || ev_class::regclass FROM pg_rewrite r
+		 WHERE ev_class = $1 AND (ev_enabled <> 'O' OR obj_description(r.oid, 'pg_rewrite') IS NOT NULL)`,
+		"has a comment or a state, which are not carried over", "",
+	},
 }

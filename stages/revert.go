@@ -24,6 +24,9 @@ func Revert(ctx context.Context, e *Env) error {
 		return ErrNotSwapped
 	}
 	if e.Job.Swapped() {
+		if err := e.rebuildMatviews(ctx); err != nil { // those that the swap has left
+			return e.failed(ctx, fmt.Errorf("revert: %w", err))
+		}
 		if err := e.inStep(ctx, e.exchangeBack); err != nil {
 			return e.failed(ctx, fmt.Errorf("revert: %w", err))
 		}
@@ -32,6 +35,9 @@ func Revert(ctx context.Context, e *Env) error {
 		}
 	}
 	if err := e.validateForeignKeys(ctx); err != nil {
+		return e.failed(ctx, fmt.Errorf("revert: %w", err))
+	}
+	if err := e.rebuildMatviews(ctx); err != nil {
 		return e.failed(ctx, fmt.Errorf("revert: %w", err))
 	}
 	return e.discard(ctx, registry.Reverted)
@@ -59,6 +65,14 @@ func (e *Env) exchangeBack(ctx context.Context) error {
 			retireSQL(now, e.Job.ShadowTable()), e.reinstateSQL(), installSQL(now, e.Job.ShadowTable())))
 		if err != nil {
 			return err
+		}
+		if xid, err := followed(ctx, tx, now); err != nil {
+			return err
+		} else if xid != "" {
+			forward := e.Link.Reverse(e.Job.Table(), e.Job.ShadowTable())
+			if err := doAll(ctx, tx, followSQL(forward, xid)); err != nil {
+				return err
+			}
 		}
 		if err := parity(ctx, tx, now, e.Job.Source); err != nil {
 			return err

@@ -76,6 +76,7 @@ func options(c *cli.Context) (*pgx.ConnConfig, repack.Options, error) {
 		Until:           repack.Stage(c.String("until")),
 		BatchSize:       c.Int("batch-size"),
 		KeepOld:         c.Bool("keep-old"),
+		RebuildMatviews: c.Bool("rebuild-matviews"),
 		Jobs:            c.Int("jobs"),
 		LockTimeout:     c.Duration("lock-timeout"),
 		LockRetries:     retries,

@@ -54,6 +54,7 @@ func runFlags() []cli.Flag {
 		&cli.StringFlag{Name: "until", Value: string(repack.CleanUp), Usage: "end after `STAGE`: " + strings.Join(names, ", ")},
 		&cli.IntFlag{Name: "batch-size", Usage: "`ROWS` per chunk or replay batch, about (default: sized by the time they take)"},
 		&cli.BoolFlag{Name: "keep-old", Usage: "leave the old table behind at clean_up, detached"},
+		&cli.BoolFlag{Name: "rebuild-matviews", Usage: "after the swap build materialized views on the table anew, with the rows of that moment (default: such a table is refused)"},
 		&cli.IntFlag{Name: "jobs", Aliases: []string{"j"}, Usage: "`CONNECTIONS` that copy or build indexes at the same time (default: processors, at most 4)"},
 		&cli.StringFlag{
 			Name: "verify", Value: string(repack.VerifySample),

@@ -177,7 +177,7 @@ func readDeadlockTimeout(ctx context.Context, conn *pgxpool.Conn) (time.Duration
 
 const settleSQL = `
 SAVEPOINT settle;
-LOCK TABLE %s IN SHARE UPDATE EXCLUSIVE MODE;
+%s;
 ROLLBACK TO SAVEPOINT settle;
 RELEASE SAVEPOINT settle`
 
@@ -191,8 +191,14 @@ RELEASE SAVEPOINT settle`
 // asks for a stronger one would be in a deadlock with us as soon as we queue,
 // and the server would at once choose it.
 func (t *Tx) Settle(ctx context.Context, table string) error {
-	if err := t.exec(ctx, t.bounds.settle, fmt.Sprintf(settleSQL, table)); err != nil {
-		return fmt.Errorf("lock %s in SHARE UPDATE EXCLUSIVE mode: %w", table, err)
+	return t.SettleBy(ctx, fmt.Sprintf(lockSQL, table, "SHARE UPDATE EXCLUSIVE"))
+}
+
+// SettleBy is Settle by another statement that takes SHARE UPDATE EXCLUSIVE, for
+// relations that LOCK does not know. What it does is rolled back.
+func (t *Tx) SettleBy(ctx context.Context, statement string) error {
+	if err := t.exec(ctx, t.bounds.settle, fmt.Sprintf(settleSQL, statement)); err != nil {
+		return fmt.Errorf("settle by %q: %w", statement, err)
 	}
 	return nil
 }
