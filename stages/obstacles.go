@@ -93,21 +93,23 @@ var obstacleChecks = []obstacle{
 const subscriptionSQL = `SELECT 'subscription ' || srsubid::text FROM pg_subscription_rel WHERE srrelid = $1`
 
 // dependentsSQL is the net under the list above: whatever depends on the table,
-// its row type, indexes or constraints and is none of what the swap knows.
+// its row type, indexes or constraints and is none of what the swap knows. What
+// is apart, a row type or an identity's sequence, is not found by the table's
+// name when a dependent is replaced, unless that mentions the table as well.
 const dependentsSQL = `
 WITH own AS (
-    SELECT 'pg_class'::regclass AS class, $1::oid AS id
+    SELECT 'pg_class'::regclass AS class, $1::oid AS id, false AS apart
     UNION ALL
-    SELECT 'pg_class'::regclass, indexrelid FROM pg_index WHERE indrelid = $1
+    SELECT 'pg_class'::regclass, indexrelid, false FROM pg_index WHERE indrelid = $1
     UNION ALL
-    SELECT 'pg_constraint'::regclass, oid FROM pg_constraint WHERE conrelid = $1
+    SELECT 'pg_constraint'::regclass, oid, false FROM pg_constraint WHERE conrelid = $1
     UNION ALL
-    SELECT 'pg_class'::regclass, s.oid FROM pg_depend d JOIN pg_class s ON s.oid = d.objid AND s.relkind = 'S'
+    SELECT 'pg_class'::regclass, s.oid, true FROM pg_depend d JOIN pg_class s ON s.oid = d.objid AND s.relkind = 'S'
     WHERE  d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1 AND d.deptype = 'i'
     UNION ALL
-    SELECT 'pg_type'::regclass, t.oid FROM pg_class c JOIN pg_type t ON t.typrelid = c.oid OR t.oid = c.reltype WHERE c.oid = $1
+    SELECT 'pg_type'::regclass, t.oid, true FROM pg_class c JOIN pg_type t ON t.typrelid = c.oid OR t.oid = c.reltype WHERE c.oid = $1
     UNION ALL
-    SELECT 'pg_type'::regclass, t.typarray FROM pg_class c JOIN pg_type t ON t.oid = c.reltype WHERE c.oid = $1
+    SELECT 'pg_type'::regclass, t.typarray, true FROM pg_class c JOIN pg_type t ON t.oid = c.reltype WHERE c.oid = $1
 )
 SELECT   DISTINCT coalesce((SELECT pg_describe_object('pg_class'::regclass, r.ev_class, 0) FROM pg_rewrite r
                             WHERE  d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid),
@@ -123,16 +125,18 @@ AND      NOT (d.classid = 'pg_attrdef'::regclass AND EXISTS (
              SELECT FROM pg_attrdef a WHERE a.oid = d.objid AND a.adrelid = $1))
 AND      NOT (d.classid = 'pg_trigger'::regclass AND EXISTS (
              SELECT FROM pg_trigger t WHERE t.oid = d.objid AND (t.tgisinternal OR t.tgrelid = $1)))
-AND      NOT (d.classid = 'pg_rewrite'::regclass AND (d.refclassid <> 'pg_type'::regclass OR EXISTS (
+AND      NOT (d.classid = 'pg_rewrite'::regclass AND (NOT o.apart OR EXISTS (
              SELECT FROM pg_depend y WHERE y.classid = d.classid AND y.objid = d.objid
              AND    y.refclassid = 'pg_class'::regclass AND y.refobjid = $1)) AND EXISTS (
              SELECT FROM pg_rewrite r JOIN pg_class c ON c.oid = r.ev_class
              WHERE  r.oid = d.objid AND c.relpersistence <> 't'
              AND    (c.relkind = 'v' OR r.rulename <> '_RETURN' OR c.oid = $1 OR c.relkind = 'm' AND $2)))
-AND      NOT (d.classid = 'pg_policy'::regclass AND (d.refclassid <> 'pg_type'::regclass OR EXISTS (
+AND      NOT (d.classid = 'pg_policy'::regclass AND (NOT o.apart OR EXISTS (
              SELECT FROM pg_depend y WHERE y.classid = d.classid AND y.objid = d.objid
              AND    y.refclassid = 'pg_class'::regclass AND y.refobjid = $1)))
-AND      NOT (d.classid = 'pg_proc'::regclass AND d.refclassid <> 'pg_type'::regclass)
+AND      NOT (d.classid = 'pg_proc'::regclass AND (NOT o.apart OR o.class = 'pg_class'::regclass AND EXISTS (
+             SELECT FROM pg_depend y WHERE y.classid = d.classid AND y.objid = d.objid
+             AND    y.refclassid = 'pg_class'::regclass AND y.refobjid = $1)))
 AND      NOT (d.classid = 'pg_statistic_ext'::regclass AND EXISTS (
              SELECT FROM pg_statistic_ext s WHERE s.oid = d.objid AND s.stxrelid = $1))
 AND      NOT (d.classid = 'pg_publication_rel'::regclass AND EXISTS (
