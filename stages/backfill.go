@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/repack-go/repack/internal/lock"
 	"github.com/repack-go/repack/registry"
 	"github.com/repack-go/repack/strategy"
 )
@@ -127,7 +128,11 @@ func (e *Env) copyWorker(ctx context.Context, conn *pgxpool.Conn, chunks *dispen
 			return nil
 		}
 		began := time.Now()
-		if err := e.copyChunk(ctx, conn, &chunk); err != nil {
+		err := e.copyChunk(ctx, conn, &chunk)
+		for tries := 0; lock.Moved(err) && ctx.Err() == nil && tries < maxTries; tries++ {
+			err = e.copyChunk(ctx, conn, &chunk)
+		}
+		if err != nil {
 			return fmt.Errorf("copy blocks %d to %d: %w", chunk.First, chunk.End, err)
 		}
 		chunk.Took = time.Since(began)
@@ -144,6 +149,10 @@ func (e *Env) copyWorker(ctx context.Context, conn *pgxpool.Conn, chunks *dispen
 		}
 	}
 }
+
+// maxTries bounds how often a chunk is copied from whose blocks the application
+// moves rows to another partition at that very moment.
+const maxTries = 100
 
 // A range of TIDs is read as such, not by a scan of all.
 const readRangesSQL = `SET LOCAL enable_seqscan = off`

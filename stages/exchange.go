@@ -29,7 +29,8 @@ func (e *Env) exchange(ctx context.Context) error {
 		if err := e.noObstacles(ctx, tx, e.Job.Source); err != nil {
 			return err
 		}
-		if err := doAll(ctx, tx, slices.Concat(retireSQL(source, e.Job.OldTable()), e.dressSQL(source))); err != nil {
+		if err := doAll(ctx, tx, slices.Concat(source.DetachSQL(), retireSQL(source, e.Job.OldTable()),
+			source.BoundSQL(e.Job.OldTable(), true), e.dressSQL(source))); err != nil {
 			return err
 		}
 		if err := e.grant(ctx, tx, source); err != nil {
@@ -40,7 +41,13 @@ func (e *Env) exchange(ctx context.Context) error {
 			return err
 		}
 		reverse := e.Link.Reverse(e.Job.Table(), e.Job.OldTable())
-		if err := doAll(ctx, tx, slices.Concat(installSQL(source, e.Job.OldTable()), followSQL(reverse, xid))); err != nil {
+		if err := doAll(ctx, tx, installSQL(source, e.Job.OldTable())); err != nil {
+			return err
+		}
+		if err := e.attach(ctx, tx, source); err != nil {
+			return err
+		}
+		if err := doAll(ctx, tx, followSQL(reverse, xid)); err != nil {
 			return err
 		}
 		if err := parity(ctx, tx, source, *e.Job.Shadow); err != nil {
@@ -67,6 +74,7 @@ func (e *Env) exchange(ctx context.Context) error {
 // lockForExchange takes ACCESS EXCLUSIVE on what the exchange changes, makes
 // sure that the copy is equal to the table in every snapshot, and drops the
 // foreign keys from and to it. It returns the table's description from before.
+// Of a partition the table that it is in comes first, as in a query.
 //
 // The order is that in which most statements take their locks: a view before
 // its tables, a table before those that its foreign keys refer to. A cascade
@@ -83,7 +91,7 @@ func (e *Env) lockForExchange(ctx context.Context, tx *lock.Tx, oid uint32) (*ca
 	if err := lockDependents(ctx, tx, before); err != nil {
 		return nil, err
 	}
-	tables := []string{table}
+	tables := append(before.Above(), table)
 	for _, key := range before.Referencing {
 		tables = append(tables, key.Table.String())
 	}
@@ -228,6 +236,23 @@ func installSQL(t *catalog.Table, retired catalog.Name) []string {
 		statements = append(statements, d.Replace)
 	}
 	return statements
+}
+
+// attach puts the table that now bears source's name in the place of the
+// partition that source was. There is nothing to scan; should the server find
+// something, it ends within the time that the application may be held up.
+func (e *Env) attach(ctx context.Context, tx *lock.Tx, source *catalog.Table) error {
+	if source.Partition == nil {
+		return nil
+	}
+	limit := fmt.Sprintf("SET LOCAL statement_timeout = %d", max(e.Locks.Timeout.Milliseconds(), 1))
+	if err := execAll(ctx, tx, []string{limit}); err != nil {
+		return err
+	}
+	if err := doAll(ctx, tx, source.AttachSQL()); err != nil {
+		return err
+	}
+	return execAll(ctx, tx, []string{"SET LOCAL statement_timeout = 0"})
 }
 
 func completedBy(xid string) *string {

@@ -32,9 +32,58 @@ var obstacleChecks = []obstacle{
 		"the server is a standby", "connect to the primary",
 	},
 	{
-		`SELECT inhparent::regclass::text FROM pg_inherits WHERE inhrelid = $1
+		`SELECT inhparent::regclass::text FROM pg_inherits JOIN pg_class c ON c.oid = inhrelid WHERE inhrelid = $1 AND NOT c.relispartition
 		 UNION ALL SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = $1`,
-		"is joined to it by inheritance or partitioning", "",
+		"is joined to it by inheritance", "",
+	},
+	{
+		`SELECT 'foreign key ' || quote_ident(conname) FROM pg_constraint WHERE contype = 'f' AND conrelid = $1 AND conparentid <> 0`,
+		"is one of the partitioned table, and would be checked for every row under lock", "drop it for the time of the repack",
+	},
+	{
+		`SELECT format('foreign key %I of %s', conname, conrelid::regclass) FROM pg_constraint WHERE contype = 'f' AND confrelid = $1 AND conparentid <> 0`,
+		"refers to the partitioned table, and PostgreSQL does not detach a partition whose rows are referred to", "drop it for the time of the repack",
+	},
+	{
+		`SELECT h.inhrelid::regclass::text FROM pg_inherits i JOIN pg_inherits h ON h.inhparent = i.inhparent
+		 WHERE  i.inhrelid = $1 AND h.inhdetachpending`,
+		"is being detached from the partitioned table", "ALTER TABLE … DETACH PARTITION … FINALIZE",
+	},
+	{
+		`SELECT t.relid::text
+		 FROM   pg_inherits i
+		 JOIN   pg_partitioned_table p ON p.partrelid = i.inhparent
+		 CROSS  JOIN LATERAL pg_partition_tree(p.partdefid) t
+		 WHERE  i.inhrelid = $1 AND p.partdefid NOT IN (0, $1) AND t.isleaf
+		 AND    pg_relation_size(t.relid) > 128 * current_setting('block_size')::bigint`,
+		"belongs to the default partition, and has so many rows that looking at them under lock would take long", "move them to partitions of their own",
+	},
+	{
+		`SELECT DISTINCT 'index ' || b.indexrelid::regclass
+		 FROM   pg_index a
+		 JOIN   pg_inherits h ON h.inhrelid = a.indexrelid
+		 JOIN   pg_index b    ON b.indrelid = a.indrelid AND b.indexrelid <> a.indexrelid AND b.indisunique = a.indisunique
+		        AND b.indkey = a.indkey AND b.indclass = a.indclass AND b.indcollation = a.indcollation AND b.indoption = a.indoption
+		        AND pg_get_expr(b.indexprs, b.indrelid) IS NOT DISTINCT FROM pg_get_expr(a.indexprs, a.indrelid)
+		        AND pg_get_expr(b.indpred, b.indrelid) IS NOT DISTINCT FROM pg_get_expr(a.indpred, a.indrelid)
+		 WHERE  a.indrelid = $1`,
+		"is like another one, and which of them PostgreSQL would attach to the partitioned table's is not certain", "drop one of them",
+	},
+	{
+		`SELECT p.partrelid::regclass::text
+		 FROM   pg_partition_ancestors($1::oid::regclass) a
+		 JOIN   pg_partitioned_table p ON p.partrelid = a.relid
+		 WHERE  p.partstrat = 'h' AND 0 <> ANY (p.partcollation::oid[])`,
+		"is partitioned by the hash of text, so that PostgreSQL would look at every row under lock to attach a partition", "",
+	},
+	{
+		`SELECT 'constraint ' || quote_ident(conname) FROM pg_constraint JOIN pg_class c ON c.oid = conrelid
+		 WHERE  conrelid = $1 AND c.relispartition AND contype NOT IN ('n', 'f') AND conislocal AND coninhcount > 0`,
+		"is the partition's own and the partitioned table's too, which PostgreSQL does not keep when it attaches", "",
+	},
+	{
+		`SELECT 'constraint ' || conname FROM pg_constraint WHERE conrelid = $1 AND conname = 'repack_bound'`,
+		"bears a name that is needed for the partition's bound", "rename it",
 	},
 	{
 		`SELECT reloftype::regtype::text FROM pg_class WHERE oid = $1 AND reloftype <> 0`,
@@ -83,7 +132,7 @@ var obstacleChecks = []obstacle{
 		"is a partitioned table with a foreign key to it, which cannot be moved without a scan under lock", "",
 	},
 	{
-		`SELECT tgname::text FROM pg_trigger WHERE tgrelid = $1 AND tgisinternal AND tgenabled <> 'O'`,
+		`SELECT tgname::text FROM pg_trigger WHERE tgrelid = $1 AND tgisinternal AND tgparentid = 0 AND tgenabled <> 'O'`,
 		"is a trigger of a foreign key that has been disabled or altered", "ALTER TABLE … ENABLE TRIGGER",
 	},
 }

@@ -243,7 +243,7 @@ func (p *planner) exchange(ctx context.Context, t *transcript) error {
 	if err := lockDependents(ctx, tx, source); err != nil {
 		return err
 	}
-	tables := []string{source.Name.String()}
+	tables := append(source.Above(), source.Name.String())
 	for _, key := range source.Referencing {
 		tables = append(tables, key.Table.String())
 	}
@@ -262,8 +262,8 @@ func (p *planner) exchange(ctx context.Context, t *transcript) error {
 		return err
 	}
 	return execAll(ctx, t, slices.Concat(
-		retireSQL(source, p.Job.OldTable()), p.dressSQL(source), grants,
-		installSQL(source, p.Job.OldTable()), followSQL(p.reverse(), p.followed())))
+		source.DetachSQL(), retireSQL(source, p.Job.OldTable()), source.BoundSQL(p.Job.OldTable(), true), p.dressSQL(source), grants,
+		installSQL(source, p.Job.OldTable()), source.AttachSQL(), followSQL(p.reverse(), p.followed())))
 }
 
 // grantsSQL is the plan of Env.grant: it is given what default privileges make

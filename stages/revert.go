@@ -27,6 +27,9 @@ func Revert(ctx context.Context, e *Env) error {
 		if err := e.rebuildMatviews(ctx); err != nil { // those that the swap has left
 			return e.failed(ctx, fmt.Errorf("revert: %w", err))
 		}
+		if err := e.validateBound(ctx); err != nil {
+			return e.failed(ctx, fmt.Errorf("revert: %w", err))
+		}
 		if err := e.inStep(ctx, e.exchangeBack); err != nil {
 			return e.failed(ctx, fmt.Errorf("revert: %w", err))
 		}
@@ -61,9 +64,12 @@ func (e *Env) exchangeBack(ctx context.Context) error {
 		if err := e.noObstacles(ctx, tx, *e.Job.Shadow); err != nil {
 			return err
 		}
-		err = doAll(ctx, tx, slices.Concat(
+		err = doAll(ctx, tx, slices.Concat(now.DetachSQL(),
 			retireSQL(now, e.Job.ShadowTable()), e.reinstateSQL(), installSQL(now, e.Job.ShadowTable())))
 		if err != nil {
+			return err
+		}
+		if err := e.attach(ctx, tx, now); err != nil {
 			return err
 		}
 		if xid, err := followed(ctx, tx, now); err != nil {
@@ -92,6 +98,14 @@ func (e *Env) exchangeBack(ctx context.Context) error {
 	e.Job, e.Source = job, now.ValidAsIn(e.Source)
 	e.link(e.Link.Key)
 	return nil
+}
+
+// validateBound has the server look at the rows of an old partition now, when
+// nobody waits, and not when it is attached.
+func (e *Env) validateBound(ctx context.Context) error {
+	return e.transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
+		return execAll(ctx, tx, e.Source.ValidateBoundSQL(e.Job.OldTable()))
+	})
 }
 
 // reinstateSQL moves the old table back into its place, with its triggers, rules

@@ -162,6 +162,7 @@ func (e *Env) createShadow(ctx context.Context, tx pgx.Tx) error {
 // shadowSQL creates the shadow as the backfill fills it.
 func (e *Env) shadowSQL() []string {
 	statements := e.Source.CreateSQL(e.Job.ShadowTable())
+	statements = append(statements, e.Source.BoundSQL(e.Job.ShadowTable(), false)...)
 	if e.Strategy.KeyFirst() {
 		statements = append(statements, e.keySQL(e.Job.ShadowTable())...)
 	}

@@ -37,6 +37,7 @@ type Table struct {
 	Options         []string        `json:"options"`
 	ToastOptions    []string        `json:"toast_options"`
 	ReplicaIdentity ReplicaIdentity `json:"replica_identity"`
+	Partition       *Partition      `json:"partition"` // nil: of no table
 	Comment         string          `json:"comment"`
 
 	Columns     []Column     `json:"columns"`
@@ -269,6 +270,11 @@ func (t *Table) Structure() *Table {
 	for i := range s.Indexes {
 		s.Indexes[i].Comment = ""
 	}
+	if t.Partition != nil {
+		p := *t.Partition
+		p.Triggers = nil
+		s.Partition = &p
+	}
 	return &s
 }
 
@@ -304,6 +310,9 @@ func (t *Table) Roles() []string {
 	}
 	for _, g := range t.Grants {
 		roles = append(roles, g.Grantor)
+	}
+	if t.Partition != nil {
+		roles = append(roles, t.Partition.ParentOwner)
 	}
 	for _, m := range t.Matviews {
 		roles = append(roles, m.Relation.Roles()...)

@@ -95,7 +95,10 @@ func Transact(ctx context.Context, conn *pgxpool.Conn, p Policy, relation string
 	for attempt := 1; ; attempt++ {
 		began := time.Now()
 		blockers, err := attemptOnce(ctx, conn, p, bounds, oids, attempt, work)
-		if err == nil || !Denied(err) {
+		if err == nil || !Denied(err) && !Moved(err) {
+			return err
+		}
+		if attempt > p.Retries && Moved(err) {
 			return err
 		}
 		if attempt > p.Retries {
@@ -106,7 +109,7 @@ func Transact(ctx context.Context, conn *pgxpool.Conn, p Policy, relation string
 			signalled++
 		}
 		pause := pauses.NextBackOff()
-		if errors.Is(err, errDeadlock) {
+		if errors.Is(err, errDeadlock) || Moved(err) {
 			pause = min(pause, deadlockPause)
 		}
 		p.Log.Warn("lock not obtained", "table", relation, "attempt", attempt, "retry_in", pause, "blockers", blockers)
@@ -162,6 +165,13 @@ func Denied(err error) bool {
 	var pgErr *pgconn.PgError
 	return errors.Is(err, errDeadlock) || errors.As(err, &pgErr) &&
 		(pgErr.Code == pgerrcode.LockNotAvailable || pgErr.Code == pgerrcode.DeadlockDetected)
+}
+
+// Moved reports that a row we wanted to lock has gone to another partition: our
+// transactions that lock rows are READ COMMITTED, in which nothing else fails so.
+func Moved(err error) bool {
+	var pgErr *pgconn.PgError
+	return errors.As(err, &pgErr) && pgErr.Code == pgerrcode.SerializationFailure
 }
 
 const deadlockTimeoutSQL = `
