@@ -36,11 +36,16 @@ type (
 // *RefusedError, together with a plan that lists the reasons and no more; where
 // Run would stop because the table has changed, *DriftError.
 //
+// A partitioned table has no plan: *UsageError names its partitions, which have.
+//
 // It takes ACCESS SHARE on the table, in sessions that are read-only, and
 // neither creates nor changes anything. It waits for no other process.
 func (r *Repack) Plan(ctx context.Context) (*Plan, error) {
 	if r.options.Table == "" {
 		return nil, &UsageError{errors.New("no table given")}
+	}
+	if is, err := r.overPartitions(ctx, func(ctx context.Context, p *partitioned) error { return p.plan(ctx) }); is || err != nil {
+		return nil, err
 	}
 	oid, name, err := resolve(ctx, r.config, r.options.Table)
 	if err != nil {

@@ -40,6 +40,9 @@ type Env struct {
 	SnapshotWait    time.Duration // bound on the wait for older snapshots
 	Verify          registry.VerifyMode
 
+	// Partitioned is the repack of the partitioned table that this is a part of.
+	Partitioned *int64
+
 	Job    *registry.Job  // nil before setup
 	Source *catalog.Table // the source as at setup
 	Link   *strategy.Link // the way changes go: see Open
@@ -82,15 +85,20 @@ func (e *Env) Open(ctx context.Context, job *registry.Job) error {
 	asked := job.Options
 	asked.KeepOld = asked.KeepOld || e.KeepOld // may be asked for until clean_up
 	asked.RebuildMatviews = asked.RebuildMatviews || e.RebuildMatviews
-	if asked != job.Options {
-		err := e.write(ctx, func(tx pgx.Tx) error {
-			_, err := e.update(ctx, tx, func(j *registry.Job) { j.Options = asked })
+	if asked != job.Options || e.Partitioned != nil {
+		err := e.write(ctx, func(tx pgx.Tx) (err error) {
+			job, err = e.update(ctx, tx, func(j *registry.Job) {
+				j.Options = asked
+				if e.Partitioned != nil {
+					j.Partitioned = e.Partitioned
+				}
+			})
 			return err
 		})
 		if err != nil {
 			return err
 		}
-		job.Options = asked
+		e.Job = job
 	}
 	if e.Strategy, err = strategy.New(job.Strategy); err != nil {
 		return err

@@ -37,11 +37,13 @@ var obstacleChecks = []obstacle{
 		"is joined to it by inheritance", "",
 	},
 	{
-		`SELECT 'foreign key ' || quote_ident(conname) FROM pg_constraint WHERE contype = 'f' AND conrelid = $1 AND conparentid <> 0`,
+		`SELECT 'foreign key ' || quote_ident(f.conname) FROM pg_constraint f JOIN pg_constraint p ON p.oid = f.conparentid
+		 WHERE  f.contype = 'f' AND f.conrelid = $1 AND p.conrelid <> $1`,
 		"is one of the partitioned table, and would be checked for every row under lock", "drop it for the time of the repack",
 	},
 	{
-		`SELECT format('foreign key %I of %s', conname, conrelid::regclass) FROM pg_constraint WHERE contype = 'f' AND confrelid = $1 AND conparentid <> 0`,
+		`SELECT format('foreign key %I of %s', f.conname, f.conrelid::regclass) FROM pg_constraint f JOIN pg_constraint p ON p.oid = f.conparentid
+		 WHERE  f.contype = 'f' AND f.confrelid = $1 AND p.confrelid <> $1`,
 		"refers to the partitioned table, and PostgreSQL does not detach a partition whose rows are referred to", "drop it for the time of the repack",
 	},
 	{

@@ -61,7 +61,8 @@ func (e *Env) jobNumbered(number string) *registry.Job {
 	job := &registry.Job{
 		TableSchema: e.Source.Name.Schema, TableName: e.Source.Name.Name, Source: e.Source.OID,
 		Strategy: e.Strategy.Name(), Options: registry.Options{KeepOld: e.KeepOld, RebuildMatviews: e.RebuildMatviews},
-		Stage: registry.Setup, StageDone: true, State: registry.Active,
+		Partitioned: e.Partitioned,
+		Stage:       registry.Setup, StageDone: true, State: registry.Active,
 		ShadowSchema: "repack_job_" + number, OldSchema: "repack_job_" + number + "_old", OwnSchemas: true,
 		ChangeLog: "repack_change_log_" + number, Capture: "repack_capture_" + number,
 	}

@@ -302,7 +302,12 @@ func TestPlanOfMatviews(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
 	db.Exec(t, givenRoles(t, db).in(matviewSQL))
-	o := rebuilding(t, repack.ChangeLog)
+	planIsSent(t, db, rebuilding(t, repack.ChangeLog))
+}
+
+// planIsSent runs, and compares what is sent with the plan.
+func planIsSent(t *testing.T, db *pgtest.Database, o repack.Options) {
+	t.Helper()
 	o.Verify = repack.VerifyOff
 	plan := planned(planOf(t, db, o))
 	trace := &statements{}

@@ -2,6 +2,7 @@ package tests
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -270,4 +271,157 @@ func writePartitions(ctx context.Context, conn *pgx.Conn, w int) error {
 		}
 	}
 	return nil
+}
+
+// TestPlanOfPartitions: what the plan shows is what a run sends, and the locks
+// are those that are then held.
+func TestPlanOfPartitions(t *testing.T) {
+	for _, c := range partitionCases {
+		if c.name != "beside a default" && c.name != "triggers" && !strings.HasPrefix(c.name, "levels") {
+			continue
+		}
+		t.Run(c.name, func(t *testing.T) {
+			eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+				db.Exec(t, `CREATE SCHEMA app;`+c.sql)
+				dump := db.Dump(t)
+				planIsSent(t, db, options(t, "app.t", strategy))
+				db.Exec(t, `DROP SCHEMA repack_registry CASCADE`)
+				plan, conn := planOf(t, db, options(t, "app.t", strategy)), db.Connect(t)
+				mustExec(t, conn, `SET search_path = pg_catalog`)
+				for _, stage := range plan.Stages {
+					for _, step := range stage.Steps {
+						carryOut(t, conn, step)
+					}
+				}
+				sameDump(t, db, dump)
+			})
+		})
+	}
+}
+
+// TestRevertOfPartitionScansNothing: the bound of the old one is valid before
+// the exchange back asks for a lock.
+func TestRevertOfPartitionScansNothing(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	db.Exec(t, `CREATE SCHEMA app;`+partitionCases[0].sql)
+	o := options(t, "app.t", repack.ChangeLog)
+	runUntil(t, db, o, repack.Swap)
+	valid := false
+	revert(t, db, atStep(o, "swap: drained", func() {
+		valid = pgtest.Query[bool](t, db.Pool, `SELECT convalidated FROM pg_constraint WHERE conname = 'repack_bound'`)
+	}))
+	if !valid {
+		t.Error("the bound of the old partition is not valid")
+	}
+}
+
+const partitionedSQL = `CREATE SCHEMA app; CREATE SCHEMA model;
+CREATE TABLE app.p (id int PRIMARY KEY, a text) PARTITION BY RANGE (id);
+CREATE TABLE app.a PARTITION OF app.p FOR VALUES FROM (0) TO (100);
+CREATE TABLE app.b PARTITION OF app.p FOR VALUES FROM (100) TO (300) PARTITION BY RANGE (id);
+CREATE TABLE app.b1 PARTITION OF app.b FOR VALUES FROM (100) TO (200); CREATE TABLE app."B; 2" PARTITION OF app.b FOR VALUES FROM (200) TO (300);
+CREATE TABLE app.rest PARTITION OF app.p DEFAULT;
+CREATE INDEX ON app.p (a); INSERT INTO app.p SELECT g, 'a' || g FROM generate_series(0, 399) g; CREATE TABLE model.p AS TABLE app.p`
+
+// partitionOIDs are the partitions' OIDs, by name.
+func partitionOIDs(t *testing.T, db *pgtest.Database) map[string]string {
+	t.Helper()
+	oids := map[string]string{}
+	for _, line := range pgtest.Column[string](t, db.Pool, `SELECT relid::text || '=' || relid::oid FROM pg_partition_tree('app.p') WHERE isleaf`) {
+		name, oid, _ := strings.Cut(line, "=")
+		oids[name] = oid
+	}
+	return oids
+}
+
+// TestPartitionedTable repacks every partition; a run that is ended goes on with
+// those that are left, and the next one begins anew.
+func TestPartitionedTable(t *testing.T) {
+	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+		db.Exec(t, partitionedSQL)
+		dump := db.Dump(t)
+		o := options(t, "app.p", strategy)
+		before := partitionOIDs(t, db)
+		place := nthStage(repack.Backfill, 2)
+		cancelled(t, db, o, place, func(r *repack.Repack, ctx context.Context) error { return r.Run(ctx) })
+		middle := partitionOIDs(t, db)
+		var done []string
+		for name := range before {
+			if middle[name] != before[name] {
+				done = append(done, name)
+			}
+		}
+		if len(done) != 2 {
+			t.Fatalf("%q are done, want two", done)
+		}
+		db.Exec(t, `UPDATE app.p SET a = a || '!' WHERE id % 3 = 0; UPDATE model.p SET a = a || '!' WHERE id % 3 = 0`)
+		if list := statusList(t, db, "app.p"); len(list) != 3 {
+			t.Errorf("status has %d jobs, want three", len(list))
+		}
+		run(t, db, o)
+		after := partitionOIDs(t, db)
+		for name := range before {
+			if slices.Contains(done, name) != (after[name] == middle[name]) {
+				t.Errorf("%s has OID %s, %s and %s", name, before[name], middle[name], after[name])
+			}
+		}
+		sameDump(t, db, dump)
+		noArtefacts(t, db)
+		db.EqualTables(t, "app.p", "model.p")
+		run(t, db, o)
+		for name, oid := range partitionOIDs(t, db) {
+			if oid == after[name] {
+				t.Errorf("%s was not repacked again", name)
+			}
+		}
+
+		runUntil(t, db, o, repack.Swap)
+		db.Exec(t, `DELETE FROM app.p WHERE id % 5 = 0; DELETE FROM model.p WHERE id % 5 = 0`)
+		revert(t, db, o)
+		sameDump(t, db, dump)
+		noArtefacts(t, db)
+		db.EqualTables(t, "app.p", "model.p")
+		if err := newRepack(t, db, o).Revert(testContext(t)); !errors.Is(err, repack.ErrNoJob) {
+			t.Errorf("second revert: %v, want ErrNoJob", err)
+		}
+
+		runUntil(t, db, o, repack.SyncSchema)
+		reset(t, db, o)
+		sameDump(t, db, dump)
+		noArtefacts(t, db)
+		db.EqualTables(t, "app.p", "model.p")
+	})
+}
+
+func nthStage(stage repack.Stage, skip int) stopAt {
+	return stopAt{name: string(stage), hooks: func(stop func()) repack.Hooks {
+		return repack.Hooks{BeforeStage: onStage(stage, func() {
+			if skip--; skip < 0 {
+				stop()
+			}
+		})}
+	}}
+}
+
+func statusList(t *testing.T, db *pgtest.Database, table string) []repack.Status {
+	t.Helper()
+	list, err := newRepack(t, db, repack.Options{Table: table}).Status(testContext(t))
+	if err != nil {
+		t.Fatalf("status: %v", err)
+	}
+	return list
+}
+
+// TestPartitionedTableRefused: one partition that cannot be repacked keeps all
+// from being touched.
+func TestPartitionedTableRefused(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	db.Exec(t, partitionedSQL+`; CREATE MATERIALIZED VIEW app.m AS TABLE app.b1; CREATE FUNCTION app.f(app.rest) RETURNS int LANGUAGE sql AS 'SELECT 1'`)
+	refused(t, db, "app.p", "app.m", `"app"."b1"`, "app.f", `"app"."rest"`)
+	var usage *repack.UsageError
+	if _, err := newRepack(t, db, options(t, "app.p", repack.ChangeLog)).Plan(testContext(t)); !errors.As(err, &usage) || !strings.Contains(err.Error(), `"app"."B; 2"`) {
+		t.Errorf("plan: %v, want a usage error that names the partitions", err)
+	}
 }

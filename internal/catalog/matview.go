@@ -21,26 +21,27 @@ type Matview struct {
 // The views between a table and a materialized view are replaced in place, so
 // what reads a view is none of them.
 const matviewsSQL = `
-WITH RECURSIVE reads (matview, relation) AS (
-    SELECT DISTINCT v.oid, d.refobjid
-    FROM   pg_class v
-    JOIN   pg_rewrite r ON r.ev_class = v.oid
-    JOIN   pg_depend d  ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid AND d.refclassid = 'pg_class'::regclass
-    WHERE  v.relkind = 'm' AND d.refobjid <> v.oid
-), found (oid, depth) AS (
-    SELECT matview, 1 FROM reads WHERE relation = $1
-    UNION
-    SELECT r.matview, f.depth + 1 FROM found f JOIN reads r ON r.relation = f.oid
-)
-SELECT   c.oid                            AS oid,
+SELECT   c.oid                             AS oid,
          rtrim(pg_get_viewdef(c.oid), ';') AS query,
-         c.relispopulated                 AS populated,
-         EXISTS (SELECT FROM reads r WHERE r.relation = c.oid) AS read
-FROM     found f
+         c.relispopulated                  AS populated,
+         f.read                            AS read
+FROM    (WITH RECURSIVE reads (matview, relation) AS (
+             SELECT DISTINCT v.oid, d.refobjid
+             FROM   pg_class v
+             JOIN   pg_rewrite r ON r.ev_class = v.oid
+             JOIN   pg_depend d  ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid AND d.refclassid = 'pg_class'::regclass
+             WHERE  v.relkind = 'm' AND d.refobjid <> v.oid
+         ), found (oid, depth) AS (
+             SELECT matview, 1 FROM reads WHERE relation = $1
+             UNION
+             SELECT r.matview, f.depth + 1 FROM found f JOIN reads r ON r.relation = f.oid
+         )
+         SELECT   oid, max(depth) AS depth, EXISTS (SELECT FROM reads r WHERE r.relation = found.oid) AS read
+         FROM     found
+         GROUP BY oid) f
 JOIN     pg_class c     ON c.oid = f.oid
 JOIN     pg_namespace n ON n.oid = c.relnamespace
-GROUP BY c.oid, c.relispopulated, n.nspname, c.relname
-ORDER BY max(f.depth), n.nspname, c.relname`
+ORDER BY f.depth, n.nspname, c.relname`
 
 // Matviews describes the materialized views that read a table, or one another,
 // in an order in which they can be created.
