@@ -2,10 +2,14 @@ package stages
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/jackc/pgerrcode"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/lock"
@@ -88,6 +92,9 @@ func (e *Env) lockForExchange(ctx context.Context, tx *lock.Tx, oid uint32) (*ca
 	if err != nil {
 		return nil, e.goneOr(err)
 	}
+	if err := settleDefault(ctx, tx, before); err != nil {
+		return nil, err
+	}
 	if err := lockDependents(ctx, tx, before); err != nil {
 		return nil, err
 	}
@@ -115,6 +122,14 @@ func (e *Env) lockForExchange(ctx context.Context, tx *lock.Tx, oid uint32) (*ca
 		return nil, err
 	}
 	return before, e.quiet(ctx, tx)
+}
+
+// settleDefault is for the default partition that is locked with a partition.
+func settleDefault(ctx context.Context, tx *lock.Tx, t *catalog.Table) error {
+	if t.Partition == nil || t.Partition.Default == nil {
+		return nil
+	}
+	return tx.Settle(ctx, t.Partition.Default.String())
 }
 
 // lockDependents locks the objects that are replaced.
@@ -249,7 +264,12 @@ func (e *Env) attach(ctx context.Context, tx *lock.Tx, source *catalog.Table) er
 	if err := execAll(ctx, tx, []string{limit}); err != nil {
 		return err
 	}
-	if err := doAll(ctx, tx, source.AttachSQL()); err != nil {
+	err := doAll(ctx, tx, source.AttachSQL())
+	var pgErr *pgconn.PgError
+	if ctx.Err() == nil && errors.As(err, &pgErr) && pgErr.Code == pgerrcode.QueryCanceled {
+		return fmt.Errorf("to attach %s takes the server longer than the lock timeout, nothing has been exchanged: %w", source.Name, err)
+	}
+	if err != nil {
 		return err
 	}
 	return execAll(ctx, tx, []string{"SET LOCAL statement_timeout = 0"})

@@ -166,7 +166,7 @@ func (e *Env) createMatviews(ctx context.Context, matviews []catalog.Matview) ([
 			}
 		}
 		for i := range matviews {
-			if err := e.createMatview(ctx, tx, matviews[i], built, parked); err != nil {
+			if err := e.createMatview(ctx, tx, matviews, i, built, parked); err != nil {
 				return fmt.Errorf("create the successor of %s: %w", matviews[i].Relation.Name, err)
 			}
 		}
@@ -184,7 +184,8 @@ func (e *Env) createMatviews(ctx context.Context, matviews []catalog.Matview) ([
 	return versions, err
 }
 
-func (e *Env) createMatview(ctx context.Context, tx *lock.Tx, m catalog.Matview, built, parked string) error {
+func (e *Env) createMatview(ctx context.Context, tx *lock.Tx, matviews []catalog.Matview, i int, built, parked string) error {
+	m := matviews[i]
 	as := m.Relation.Name.In(built)
 	if err := execAll(ctx, tx, m.CreateSQL(as)); err != nil {
 		return err
@@ -202,7 +203,46 @@ func (e *Env) createMatview(ctx context.Context, tx *lock.Tx, m catalog.Matview,
 	if query != m.Query {
 		return &ParityError{Table: m.Relation.Name, Differences: []catalog.Difference{{Property: "query", Was: m.Query, Is: query}}}
 	}
-	return doAll(ctx, tx, hideSQL(m, built, parked))
+	names, err := readers(ctx, tx, m, matviews)
+	if err != nil {
+		return err
+	}
+	return doAll(ctx, tx, append(letReadSQL(as, names), hideSQL(m, built, parked)...))
+}
+
+const mayReadSQL = `
+SELECT   DISTINCT r.name
+FROM     unnest($1::text[]) r(name)
+WHERE    has_any_column_privilege(r.name, $2::oid, 'SELECT')
+ORDER BY r.name`
+
+// readers are the owners of others that are filled from m, if they may read it.
+func readers(ctx context.Context, q catalog.Querier, m catalog.Matview, matviews []catalog.Matview) ([]string, error) {
+	owners := []string{}
+	for _, o := range matviews {
+		if m.Read && o.Relation.Owner != m.Relation.Owner {
+			owners = append(owners, o.Relation.Owner)
+		}
+	}
+	rows, err := q.Query(ctx, mayReadSQL, owners, m.OID)
+	if err != nil {
+		return nil, fmt.Errorf("ask who may read %s: %w", m.Relation.Name, err)
+	}
+	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, fmt.Errorf("ask who may read %s: %w", m.Relation.Name, err)
+	}
+	return names, nil
+}
+
+// letReadSQL lets readers fill theirs. The grants proper come with the exchange:
+// a grantor need not have a right on a schema of the job.
+func letReadSQL(as catalog.Name, readers []string) []string {
+	var statements []string
+	for _, name := range readers {
+		statements = append(statements, fmt.Sprintf("GRANT SELECT ON TABLE %s TO %s", as, catalog.Quote(name)))
+	}
+	return statements
 }
 
 // hideSQL puts the successor of a materialized view that others read in its

@@ -189,7 +189,11 @@ func (p *planner) planMatviews(ctx context.Context, r *steps) {
 					return err
 				}
 			}
-			if err := execAll(ctx, t, hideSQL(m, built, parked)); err != nil {
+			names, err := readers(ctx, p.Pool, m, matviews)
+			if err != nil {
+				return err
+			}
+			if err := execAll(ctx, t, append(letReadSQL(as, names), hideSQL(m, built, parked)...)); err != nil {
 				return err
 			}
 		}
@@ -211,6 +215,13 @@ func (p *planner) planMatviews(ctx context.Context, r *steps) {
 			have, err := defaultGrants(ctx, p.Pool, "r", m.Relation.Owner, built)
 			if err != nil {
 				return err
+			}
+			names, err := readers(ctx, p.Pool, m, matviews)
+			if err != nil {
+				return err
+			}
+			for _, name := range names {
+				have = append(have, catalog.Grant{Grantor: m.Relation.Owner, Grantee: name, Privilege: "SELECT"})
 			}
 			grants = append(grants, catalog.GrantsSQL("TABLE "+m.Relation.Name.String(), m.Relation.Owner, have, m.Relation.Grants)...)
 		}
@@ -238,6 +249,9 @@ func (p *planner) switchOver(ctx context.Context, t *transcript) error {
 func (p *planner) exchange(ctx context.Context, t *transcript) error {
 	source, tx := p.Source, t.bounded()
 	if err := tx.Settle(ctx, source.Name.String()); err != nil {
+		return err
+	}
+	if err := settleDefault(ctx, tx, source); err != nil {
 		return err
 	}
 	if err := lockDependents(ctx, tx, source); err != nil {

@@ -103,8 +103,15 @@ func (e *Env) exchangeBack(ctx context.Context) error {
 // validateBound has the server look at the rows of an old partition now, when
 // nobody waits, and not when it is attached.
 func (e *Env) validateBound(ctx context.Context) error {
+	statements := e.Source.ValidateBoundSQL(e.Job.OldTable())
+	if len(statements) == 0 {
+		return nil
+	}
 	return e.transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
-		return execAll(ctx, tx, e.Source.ValidateBoundSQL(e.Job.OldTable()))
+		if err := tx.Settle(ctx, e.Job.OldTable().String()); err != nil {
+			return err
+		}
+		return doAll(ctx, tx, statements)
 	})
 }
 

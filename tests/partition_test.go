@@ -425,3 +425,75 @@ func TestPartitionedTableRefused(t *testing.T) {
 		t.Errorf("plan: %v, want a usage error that names the partitions", err)
 	}
 }
+
+// TestPartitionAndMatviewAsOwner: plain SQL rights do, those of the owners.
+func TestPartitionAndMatviewAsOwner(t *testing.T) {
+	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+		owner, other := db.Role(t), db.Role(t)
+		db.Exec(t, fmt.Sprintf(`CREATE SCHEMA app AUTHORIZATION %[1]s; GRANT CREATE ON DATABASE %[3]s TO %[1]s; GRANT USAGE ON SCHEMA app TO %[2]s; SET ROLE %[1]s;
+			CREATE TABLE app.p (id int PRIMARY KEY, a text) PARTITION BY RANGE (id); CREATE TABLE app.t PARTITION OF app.p FOR VALUES FROM (1) TO (1000);
+			INSERT INTO app.p SELECT g, 'a' FROM generate_series(1, 500) g; CREATE MATERIALIZED VIEW app.m AS SELECT * FROM app.t; CREATE MATERIALIZED VIEW app.on_m AS SELECT count(*) FROM app.m;
+			CREATE INDEX ON app.m (a); GRANT SELECT ON app.m, app.t TO %[2]s; RESET ROLE; GRANT CREATE ON SCHEMA app TO %[2]s; ALTER MATERIALIZED VIEW app.on_m OWNER TO %[2]s`, owner, other, db.Name))
+		schema := schemaOf(t, db)
+		config := db.Config(t)
+		config.User = owner
+		o := rebuilding(t, strategy)
+		as, err := repack.New(config, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var refusal *repack.RefusedError
+		if err := as.Run(testContext(t)); !errors.As(err, &refusal) || !strings.Contains(err.Error(), fmt.Sprintf("GRANT %s TO %s;", other, owner)) {
+			t.Fatalf("run: %v, want the missing membership named", err)
+		}
+		db.Exec(t, fmt.Sprintf("GRANT %s TO %s", other, owner))
+		if err := as.Run(testContext(t)); err != nil {
+			t.Fatalf("run: %v", err)
+		}
+		db.Exec(t, `DROP SCHEMA repack_registry CASCADE`)
+		sameSchema(t, db, "after the run", schema)
+		noArtefacts(t, db)
+	})
+}
+
+// TestCutPartition drops the connections of a run over a partitioned table with
+// a materialized view on one of its partitions at messages here and there.
+func TestCutPartition(t *testing.T) {
+	setup := partitionedSQL + `; CREATE MATERIALIZED VIEW app.m AS TABLE app.b1; CREATE MATERIALIZED VIEW app.on_m AS SELECT count(*) FROM app.m`
+	cut := func(t *testing.T, strategy string, c *cutter) {
+		db := pgtest.New(t)
+		db.Exec(t, setup)
+		dump := db.Dump(t)
+		o := options(t, "app.p", strategy)
+		o.Jobs, o.Logger, o.RebuildMatviews = 1, nil, true
+		r, err := repack.New(c.config(db.Config(t)), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = r.Run(testContext(t))
+		db.Exec(t, fmt.Sprintf(cutPartitionWrites, "app.p")+fmt.Sprintf(cutPartitionWrites, "model.p"))
+		if err != nil {
+			run(t, db, o)
+		} else if c.at > 0 && c.at <= c.messages.Load() && !c.after {
+			t.Errorf("cut at %d of %d messages, and yet the run went through", c.at, c.messages.Load())
+		}
+		db.EqualTables(t, "app.p", "model.p")
+		sameDump(t, db, dump)
+		noArtefacts(t, db)
+	}
+	for _, strategy := range strategies {
+		t.Run(strategy, func(t *testing.T) {
+			t.Parallel()
+			whole := &cutter{}
+			cut(t, strategy, whole)
+			total := whole.messages.Load()
+			step := total/10 + 1
+			for at := 1 + int64(randomSeed(t)%uint64(step)); at <= total; at += step {
+				cut(t, strategy, &cutter{at: at, after: at%2 == 0})
+			}
+			t.Logf("%s: %d messages", strategy, total)
+		})
+	}
+}
+
+const cutPartitionWrites = `UPDATE %[1]s SET a = a || '!' WHERE id %% 7 = 0; DELETE FROM %[1]s WHERE id %% 31 = 0; UPDATE %[1]s SET id = id + 1000 WHERE id %% 11 = 0;`
