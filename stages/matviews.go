@@ -332,14 +332,19 @@ func (e *Env) exchangeMatviews(ctx context.Context, matviews []catalog.Matview, 
 }
 
 // lockMatviews takes ACCESS EXCLUSIVE on them, and on the views that read them:
-// a view before what it reads.
+// a view before what it reads. A query may lock them in any order, so every other
+// attempt takes them the other way round.
 func lockMatviews(ctx context.Context, tx *lock.Tx, matviews []catalog.Matview) error {
 	for _, m := range matviews {
 		if err := tx.SettleBy(ctx, catalog.SettleMatviewSQL(m.Relation)); err != nil {
 			return err
 		}
 	}
-	for _, m := range slices.Backward(matviews) {
+	inOrder := slices.Clone(matviews)
+	if tx.Attempt%2 == 0 {
+		slices.Reverse(inOrder)
+	}
+	for _, m := range inOrder {
 		if err := lockDependents(ctx, tx, m.Relation); err != nil {
 			return err
 		}

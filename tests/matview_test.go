@@ -212,6 +212,7 @@ func TestMatviewIsNeverMissing(t *testing.T) {
 		done <- nil
 	}()
 	o := rebuilding(t, repack.ChangeLog)
+	o.LockRetries = 20 // it reads without a pause
 	runUntil(t, db, o, repack.Swap)
 	revert(t, db, o)
 	run(t, db, o)
