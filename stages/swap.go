@@ -25,7 +25,7 @@ import (
 // transaction, ACCESS EXCLUSIVE on the source, its shadow and the tables joined
 // to it by foreign keys. All waits of a transaction together are bounded by
 // the lock timeout. Afterwards the foreign keys are validated, each under
-// SHARE UPDATE EXCLUSIVE on its table.
+// SHARE UPDATE EXCLUSIVE on its table, and materialized views rebuilt.
 func swap(ctx context.Context, e *Env) error {
 	if !e.Job.Swapped() {
 		// Where an earlier run was told not to, or an older version did not.
@@ -40,6 +40,9 @@ func swap(ctx context.Context, e *Env) error {
 		}
 	}
 	if err := e.validateForeignKeys(ctx); err != nil {
+		return err
+	}
+	if err := e.rebuildMatviews(ctx); err != nil {
 		return err
 	}
 	return e.write(ctx, func(tx pgx.Tx) error { return e.endStage(ctx, tx, registry.Swap) })

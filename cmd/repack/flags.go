@@ -30,7 +30,7 @@ func connectionFlags() []cli.Flag {
 func tableFlag() cli.Flag {
 	return &cli.StringFlag{
 		Name: "table", Aliases: []string{"t"},
-		Usage: "`[SCHEMA.]NAME` as SQL writes it, quotes included; a bare name is looked up in the role's search_path",
+		Usage: "`[SCHEMA.]NAME` as SQL writes it, quotes included; a bare name is looked up in the role's search_path; a partitioned table stands for its partitions",
 	}
 }
 
@@ -77,6 +77,7 @@ func options(c *cli.Context) (*pgx.ConnConfig, repack.Options, error) {
 		BatchSize:       c.Int("batch-size"),
 		Transfer:        repack.Transfer(c.String("transfer")),
 		KeepOld:         c.Bool("keep-old"),
+		RebuildMatviews: c.Bool("rebuild-matviews"),
 		Jobs:            c.Int("jobs"),
 		LockTimeout:     c.Duration("lock-timeout"),
 		LockRetries:     retries,
