@@ -72,6 +72,15 @@ var racePlaces = []string{
 	"swap: writing through", "swap: drained", "swap: exchanged", "before clean_up", "clean_up: triggers dropped",
 }
 
+// atPlaces are hooks that call pass at each of racePlaces.
+func atPlaces(pass func(place string)) repack.Hooks {
+	return repack.Hooks{
+		BeforeStage: func(_ context.Context, s repack.Stage) error { pass("before " + string(s)); return nil },
+		AfterStep:   func(_ context.Context, step string) error { pass(step); return nil },
+		AfterChunk:  func(context.Context, repack.Progress) error { pass("mid-backfill"); return nil },
+	}
+}
+
 // raceOrder says what of a transaction comes before a step, and what after it.
 type raceOrder string
 
@@ -124,11 +133,7 @@ func (i interleaving) run(t *testing.T) {
 	o := options(t, "app.t", i.strategy)
 	o.Jobs, o.BatchSize, o.LockTimeout, o.LockRetries = 1, 1, 100*time.Millisecond, 20
 	o.Logger = slog.New(&raceWatcher{Handler: o.Logger.Handler(), race: r})
-	o.Hooks = repack.Hooks{
-		BeforeStage: func(_ context.Context, s repack.Stage) error { r.pass("before " + string(s)); return nil },
-		AfterStep:   func(_ context.Context, step string) error { r.pass(step); return nil },
-		AfterChunk:  func(context.Context, repack.Progress) error { r.pass("mid-backfill"); return nil },
-	}
+	o.Hooks = atPlaces(r.pass)
 	if err := newRepack(t, db, o).Run(r.ctx); err != nil {
 		t.Errorf("run: %v", err)
 	}
