@@ -20,11 +20,11 @@ import (
 // either. The write-ahead log and the change log are elsewhere.
 type volume struct {
 	tablespace string // empty: the database's own
-	fill, give func(t *testing.T)
+	fill, give func(t *testing.T, db *pgtest.Database)
 }
 
 // givenVolume makes a small file system. Without the right to mount one it limits
-// the size of files that new sessions of the server may write: to what the
+// the size of files that sessions of the server may write: to what the
 // write-ahead log needs, and less than the copy does.
 func givenVolume(t *testing.T, server *pgserver.Server) volume {
 	t.Helper()
@@ -41,25 +41,32 @@ func givenVolume(t *testing.T, server *pgserver.Server) volume {
 			t.Error(err)
 		}
 	})
-	owner, err := os.Stat(filepath.Join(server.Dir(), "data"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	stat := owner.Sys().(*syscall.Stat_t)
-	if err := os.Chown(dir, int(stat.Uid), int(stat.Gid)); err != nil {
+	owner := ownerOf(t, server)
+	if err := os.Chown(dir, int(owner.Uid), int(owner.Gid)); err != nil {
 		t.Fatal(err)
 	}
 	pgtest.NewOn(t, server).Exec(t, fmt.Sprintf(`CREATE TABLESPACE small LOCATION '%s'`, dir))
 	filler := filepath.Join(dir, "filler")
 	return volume{
 		tablespace: "TABLESPACE small",
-		fill:       func(t *testing.T) { fillUp(t, filler) },
-		give: func(t *testing.T) {
+		fill:       func(t *testing.T, _ *pgtest.Database) { fillUp(t, filler) },
+		give: func(t *testing.T, _ *pgtest.Database) {
 			if err := os.Remove(filler); err != nil {
 				t.Error(err)
 			}
 		},
 	}
+}
+
+// ownerOf is the account that the server runs as.
+func ownerOf(t *testing.T, server *pgserver.Server) *syscall.Credential {
+	t.Helper()
+	info, err := os.Stat(filepath.Join(server.Dir(), "data"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	stat := info.Sys().(*syscall.Stat_t)
+	return &syscall.Credential{Uid: stat.Uid, Gid: stat.Gid}
 }
 
 // zeros is a file without end.
@@ -85,22 +92,36 @@ func fillUp(t *testing.T, path string) {
 // walSegment is what a session has to be able to write.
 const walSegment = 16 << 20
 
+// sessionsSQL are the processes that write for a client.
+const sessionsSQL = `SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend'`
+
+// limitedFiles limits the server, for the sessions to come, and those there are.
 func limitedFiles(server *pgserver.Server) volume {
-	limit := func(t *testing.T, size string) {
+	limit := func(t *testing.T, db *pgtest.Database, size string) {
 		t.Helper()
 		text, err := os.ReadFile(filepath.Join(server.Dir(), "data", "postmaster.pid"))
 		if err != nil {
 			t.Fatal(err)
 		}
-		pid, _, _ := strings.Cut(string(text), "\n")
-		out, err := exec.Command("prlimit", "--pid", pid, "--fsize="+size+":unlimited").CombinedOutput()
-		if err != nil {
-			t.Fatalf("%v: %s", err, out)
+		postmaster, _, _ := strings.Cut(string(text), "\n")
+		pids := []string{postmaster}
+		for _, pid := range pgtest.Column[int32](t, db.Pool, sessionsSQL) {
+			pids = append(pids, fmt.Sprint(pid))
+		}
+		for _, pid := range pids {
+			cmd := exec.Command("prlimit", "--pid", pid, "--fsize="+size+":unlimited")
+			if os.Geteuid() == 0 { // which without CAP_SYS_RESOURCE limits nobody else
+				cmd.SysProcAttr = &syscall.SysProcAttr{Credential: ownerOf(t, server)}
+			}
+			// A session may have ended meanwhile.
+			if out, err := cmd.CombinedOutput(); err != nil && !strings.Contains(string(out), "No such process") {
+				t.Fatalf("%v: %s", err, out)
+			}
 		}
 	}
 	return volume{
-		fill: func(t *testing.T) { limit(t, fmt.Sprint(walSegment)) },
-		give: func(t *testing.T) { limit(t, "unlimited") },
+		fill: func(t *testing.T, db *pgtest.Database) { limit(t, db, fmt.Sprint(walSegment)) },
+		give: func(t *testing.T, db *pgtest.Database) { limit(t, db, "unlimited") },
 	}
 }
 
@@ -132,8 +153,7 @@ func fullAt(t *testing.T, db *pgtest.Database, v volume, strategy, place string)
 	before := db.Dump(t)
 	o := options(t, "app.t", strategy)
 	o.Hooks = atPlace(place, func() {
-		v.fill(t)
-		db.Pool.Reset() // limits are for new sessions
+		v.fill(t, db)
 		for i := range 10 {
 			both(t, db.Pool,
 				fmt.Sprintf(`INSERT INTO @t SELECT 3 * i, repeat('x', 900) FROM generate_series(%d, %d) i`, 20*i+1, 20*i+20),
@@ -150,8 +170,7 @@ func fullAt(t *testing.T, db *pgtest.Database, v volume, strategy, place string)
 	}
 	both(t, db.Pool, `INSERT INTO @t SELECT 3 * i, repeat('y', 900) FROM generate_series(301, 310) i`)
 	alike(t, db, "t")
-	v.give(t)
-	db.Pool.Reset()
+	v.give(t, db)
 	run(t, db, options(t, "app.t", strategy))
 	alike(t, db, "t")
 	sameDump(t, db, before)
