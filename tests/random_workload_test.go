@@ -273,6 +273,7 @@ func repackUnderWorkload(t *testing.T, strategy string, seed uint64) {
 	db := pgtest.New(t)
 	before := givenWorkload(t, db, workloadRows)
 	w := startWorkload(t, db, seed)
+	seen, stop := watchWaits(t, db)
 	o := options(t, "app.t", strategy)
 	o.LockRetries, o.BatchSize = 100, 2000
 	run(t, db, o)
@@ -281,7 +282,9 @@ func repackUnderWorkload(t *testing.T, strategy string, seed uint64) {
 	if err := newRepack(t, db, o).Revert(testContext(t)); err != nil {
 		t.Fatalf("revert: %v", err)
 	}
+	stop()
 	w.end(t)
+	seen.within(t, o.LockTimeout+waitMargin)
 	db.EqualTables(t, "app.t", "model.t")
 	if after := db.Dump(t); after != before {
 		t.Errorf("schema changed:\n%s\nwas:\n%s", after, before)

@@ -24,8 +24,16 @@ type trial struct {
 }
 
 // tried counts what the tests of this process have done.
-var tried struct {
-	writes atomic.Int64 // of writers that compare themselves with a model, committed
+var tried counts
+
+type counts struct {
+	writes  atomic.Int64 // of writers that compare themselves with a model, committed
+	longest atomic.Int64 // wait for the tool, in nanoseconds
+}
+
+func (c *counts) waited(d time.Duration) {
+	for old := c.longest.Load(); old < int64(d) && !c.longest.CompareAndSwap(old, int64(d)); old = c.longest.Load() {
+	}
 }
 
 // tortureWorkers are the trials that go on at a time.
@@ -129,7 +137,8 @@ func (s *score) report(deck []trial, took time.Duration, seed uint64) string {
 	for _, kind := range kinds {
 		fmt.Fprintf(&b, "  %6d %-14s %d different ones of %d\n", s.tried[kind], kind, len(s.distinct[kind]), there[kind])
 	}
-	fmt.Fprintf(&b, "  %6d writes committed while it went on\n", tried.writes.Load())
+	fmt.Fprintf(&b, "  %6d writes committed while it went on; the longest wait of one for the tool: %s\n",
+		tried.writes.Load(), time.Duration(tried.longest.Load()).Round(time.Millisecond))
 	if len(s.failed) == 0 {
 		fmt.Fprintln(&b, "lost: nothing")
 		return b.String()
