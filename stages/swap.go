@@ -160,8 +160,16 @@ func (e *Env) drain(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if r.Aside > 0 && time.Now().After(deadline) {
+		if r.Aside == 0 {
+			continue
+		}
+		if time.Now().After(deadline) {
 			return fmt.Errorf("rows stay locked by the application (%d keys): %w", r.Aside, errNotQuiet)
+		}
+		select { // each pass writes what it sets aside to the log again
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(pollInterval):
 		}
 	}
 }
