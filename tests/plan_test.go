@@ -135,7 +135,7 @@ func TestPlanAsReadOnlyOwner(t *testing.T) {
 	var refused *repack.RefusedError
 	grant := fmt.Sprintf("GRANT CREATE ON DATABASE %s TO %s;", db.Name, owner)
 	plan, err := r.Plan(testContext(t))
-	if !errors.As(err, &refused) || len(plan.Refused) != 1 || plan.Refused[0].Remedy != grant {
+	if !errors.As(err, &refused) || len(plan.Refused) == 0 || plan.Refused[0].Remedy != grant {
 		t.Fatalf("plan without CREATE: %v, want it refused with %q", err, grant)
 	}
 	db.Exec(t, grant)

@@ -88,9 +88,10 @@ const (
 	across   raceOrder = "statement before, commit after" // of the step
 	snapshot raceOrder = "snapshot before, statement after"
 	prepared raceOrder = "prepared before, commit after"
+	lasting  raceOrder = "snapshot before, statement at the end" // of the run
 )
 
-var raceOrders = []raceOrder{across, snapshot, prepared}
+var raceOrders = []raceOrder{across, snapshot, prepared, lasting}
 
 // interleaving is one way in which transactions and a step of a run meet.
 type interleaving struct {
@@ -150,7 +151,7 @@ func (r *race) pass(place string) {
 	switch {
 	case place == r.place && !r.ran:
 		r.begin()
-	case place != r.place && r.ran:
+	case place != r.place && r.ran && r.order != lasting:
 		r.finish()
 	}
 }
@@ -160,7 +161,7 @@ func (r *race) begin() {
 	defer r.mu.Unlock()
 	r.ran = true
 	for n, tx := range r.open {
-		if r.order == snapshot {
+		if r.order == snapshot || r.order == lasting {
 			r.exec(tx, `SELECT 1`)
 			continue
 		}
@@ -186,7 +187,8 @@ func (r *race) finish() {
 		if !r.ran {
 			return
 		}
-		if r.order == snapshot {
+		if r.order == snapshot || r.order == lasting {
+			r.read(tx)
 			r.write(tx, r.racers[n])
 		}
 		if r.order == prepared {
@@ -231,6 +233,17 @@ func (r *race) write(tx pgx.Tx, what racer) {
 	}
 }
 
+// read compares the table with its twin as the transaction sees them: they are
+// written together, and so equal in every snapshot.
+func (r *race) read(tx pgx.Tx) {
+	for _, table := range []string{"t", "parent", "child"} {
+		var differ int64
+		if err := tx.QueryRow(r.ctx, fmt.Sprintf(differsSQL, table)).Scan(&differ); err != nil || differ > 0 {
+			r.t.Errorf("a transaction sees %d rows of %s other than it should (%v)", differ, table, err)
+		}
+	}
+}
+
 func (r *race) exec(conn execer, sql string) {
 	if _, err := conn.Exec(r.ctx, sql); err != nil {
 		r.t.Errorf("%s: the application noticed: %v", sql, err)
@@ -266,6 +279,8 @@ func sampleOfRaces() []interleaving {
 			switch p % 4 {
 			case s:
 				sample = append(sample, interleaving{strategy, place, pgx.ReadCommitted, prepared, racers})
+			case s + 1:
+				sample = append(sample, interleaving{strategy, place, pgx.RepeatableRead, lasting, racers})
 			case s + 2:
 				sample = append(sample, interleaving{strategy, place, pgx.ReadCommitted, across, []racer{emptying}})
 			}
