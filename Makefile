@@ -4,6 +4,8 @@ GO ?= go
 DEMO_ARGS ?=
 BENCH_ARGS ?=
 MAJORS ?= 14 16 17 18
+DURATION ?= 10m
+SEED ?=
 
 .DEFAULT_GOAL := help
 
@@ -26,6 +28,11 @@ test: ## vet, check the format and run every test, installing PostgreSQL and gcc
 .PHONY: test-majors
 test-majors: ## run the whole-run scenarios on other PostgreSQL versions: MAJORS="14 18"
 	.ci/test-majors $(MAJORS)
+
+.PHONY: torture
+torture: ## try to lose something until time is over: DURATION=10m SEED=42
+	.ci/install-postgres >/dev/null
+	cd tests && REPACK_TORTURE=$(DURATION) REPACK_SEED=$(SEED) $(GO) test -count=1 -timeout=0 -run '^TestTorture$$'
 
 .PHONY: demo
 demo: ## show a repack on a throwaway server, installing PostgreSQL if missing: DEMO_ARGS="..."

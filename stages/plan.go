@@ -65,7 +65,8 @@ type Step struct {
 	// only on the table itself.
 	Locks []Lock `json:"locks"`
 	// SQL leaves out statements that only read or only write to the registry,
-	// and the setting of lock_timeout. Parameters ($1) are blocks.
+	// and the settings of lock_timeout and statement_timeout. Parameters ($1) are
+	// blocks.
 	SQL []string `json:"sql"`
 }
 

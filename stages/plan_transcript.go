@@ -46,9 +46,12 @@ func (t *transcript) Query(ctx context.Context, _ string, args ...any) (pgx.Rows
 	return t.reads.Query(ctx, defaultGranteesSQL, args[0], t.schema)
 }
 
-// note leaves out the bound that package lock sets before each statement: the
-// plan tells it with the lock.
+// note leaves out the bound that package lock sets before each statement, which
+// the plan tells with the lock, and that on what is done under it.
 func (t *transcript) note(sql string) {
+	if strings.HasPrefix(sql, "SET LOCAL statement_timeout = ") {
+		return
+	}
 	if rest, ok := strings.CutPrefix(sql, "SET LOCAL lock_timeout = "); ok {
 		_, sql, _ = strings.Cut(rest, ";\n")
 	}

@@ -232,6 +232,15 @@ func (t *Tx) Do(ctx context.Context, sql string) error {
 	return t.exec(ctx, time.Until(t.deadline), sql)
 }
 
+// Left is what is left of the transaction's bound, at least least: work under a
+// lock that has been waited for keeps others waiting for as long again.
+func (t *Tx) Left(least time.Duration) time.Duration {
+	if t.deadline.IsZero() {
+		return t.bounds.strong
+	}
+	return max(time.Until(t.deadline), least)
+}
+
 func (t *Tx) exec(ctx context.Context, timeout time.Duration, sql string) error {
 	ms := max(timeout.Milliseconds(), 1) // zero would mean no bound at all
 	_, err := t.Tx.Exec(ctx, fmt.Sprintf("SET LOCAL lock_timeout = %d;\n%s", ms, sql))
