@@ -135,7 +135,7 @@ func (e *Env) writeThrough(ctx context.Context) error {
 		if err := tx.QueryRow(ctx, currentXIDSQL).Scan(&xid); err != nil {
 			return fmt.Errorf("read transaction id: %w", err)
 		}
-		if _, err := tx.Exec(ctx, e.Link.WriteThroughSQL(xid)); err != nil {
+		if err := execAll(ctx, tx, e.Link.WriteThrough(xid).SQL()); err != nil {
 			return fmt.Errorf("switch capture to write-through: %w", err)
 		}
 		var err error
