@@ -91,6 +91,10 @@ type Options struct {
 	// Jobs is how many connections copy, or build indexes, at the same time;
 	// default: the processors of this machine, at most 4.
 	Jobs int
+	// MaintenanceWorkMem is how much memory each of the index builds, of which
+	// Jobs run at the same time, and VACUUM may use, written as the server
+	// writes it, such as "2GB". Default: the session's maintenance_work_mem.
+	MaintenanceWorkMem string
 	// LockTimeout bounds all lock waits of one transaction together; it is
 	// kept below the server's deadlock_timeout. Default 500ms.
 	LockTimeout time.Duration

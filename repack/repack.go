@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/lock"
@@ -193,6 +196,9 @@ func (r *Repack) env(ctx context.Context) (*stages.Env, func(), error) {
 		return nil, nil, err
 	}
 	chosen, err := strategy.New(r.options.Strategy)
+	if err == nil {
+		err = r.tryMemory(ctx, pool)
+	}
 	if err != nil {
 		pool.Close()
 		return nil, nil, err
@@ -203,8 +209,26 @@ func (r *Repack) env(ctx context.Context) (*stages.Env, func(), error) {
 		Locks:    lock.Policy{Timeout: o.LockTimeout, Retries: o.LockRetries, KillAfter: o.KillBlockers, Pool: pool, Log: o.Logger},
 		Strategy: chosen, ShadowSchema: o.ShadowSchema, KeepOld: o.KeepOld,
 		Jobs: o.Jobs, BatchSize: o.BatchSize, Transfer: o.Transfer, SnapshotWait: o.MaxSnapshotWait,
-		Verify: o.Verify,
+		Verify: o.Verify, MaintenanceWorkMem: o.MaintenanceWorkMem,
 	}, pool.Close, nil
+}
+
+const tryMemorySQL = `SELECT set_config('maintenance_work_mem', $1, true)`
+
+// tryMemory makes sure that the server takes the option, long before it is used.
+func (r *Repack) tryMemory(ctx context.Context, pool *pgxpool.Pool) error {
+	if r.options.MaintenanceWorkMem == "" {
+		return nil
+	}
+	_, err := pool.Exec(ctx, tryMemorySQL, r.options.MaintenanceWorkMem)
+	var pgErr *pgconn.PgError
+	if errors.As(err, &pgErr) && pgErr.Code == pgerrcode.InvalidParameterValue {
+		return &UsageError{fmt.Errorf("maintenance work mem %q is not a size that the server takes, such as 512MB: %w", r.options.MaintenanceWorkMem, err)}
+	}
+	if err != nil {
+		return fmt.Errorf("try maintenance work mem %q: %w", r.options.MaintenanceWorkMem, err)
+	}
+	return nil
 }
 
 // describe reads a table that has no job yet.

@@ -38,6 +38,9 @@ type Env struct {
 	Transfer     Transfer      // the way of the backfill's rows
 	SnapshotWait time.Duration // bound on the wait for older snapshots
 	Verify       registry.VerifyMode
+	// MaintenanceWorkMem is what index builds, a sort and VACUUM may use each;
+	// empty: what the session has.
+	MaintenanceWorkMem string
 
 	Job    *registry.Job  // nil before setup
 	Source *catalog.Table // the source as at setup

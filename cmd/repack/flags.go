@@ -71,21 +71,22 @@ func options(c *cli.Context) (*pgx.ConnConfig, repack.Options, error) {
 		retries = -1
 	}
 	return config, repack.Options{
-		Table:           c.String("table"),
-		Strategy:        c.String("strategy"),
-		Until:           repack.Stage(c.String("until")),
-		BatchSize:       c.Int("batch-size"),
-		Transfer:        repack.Transfer(c.String("transfer")),
-		KeepOld:         c.Bool("keep-old"),
-		Jobs:            c.Int("jobs"),
-		LockTimeout:     c.Duration("lock-timeout"),
-		LockRetries:     retries,
-		KillBlockers:    c.Duration("kill-blockers"),
-		MaxSnapshotWait: c.Duration("max-snapshot-wait"),
-		Verify:          repack.VerifyMode(c.String("verify")),
-		ShadowSchema:    c.String("shadow-schema"),
-		RegistrySchema:  c.String("registry-schema"),
-		Logger:          logger,
+		Table:              c.String("table"),
+		Strategy:           c.String("strategy"),
+		Until:              repack.Stage(c.String("until")),
+		BatchSize:          c.Int("batch-size"),
+		Transfer:           repack.Transfer(c.String("transfer")),
+		KeepOld:            c.Bool("keep-old"),
+		Jobs:               c.Int("jobs"),
+		MaintenanceWorkMem: c.String("maintenance-work-mem"),
+		LockTimeout:        c.Duration("lock-timeout"),
+		LockRetries:        retries,
+		KillBlockers:       c.Duration("kill-blockers"),
+		MaxSnapshotWait:    c.Duration("max-snapshot-wait"),
+		Verify:             repack.VerifyMode(c.String("verify")),
+		ShadowSchema:       c.String("shadow-schema"),
+		RegistrySchema:     c.String("registry-schema"),
+		Logger:             logger,
 	}, nil
 }
 

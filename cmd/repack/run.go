@@ -60,6 +60,10 @@ func runFlags() []cli.Flag {
 		&cli.BoolFlag{Name: "keep-old", Usage: "leave the old table behind at clean_up, detached"},
 		&cli.IntFlag{Name: "jobs", Aliases: []string{"j"}, Usage: "`CONNECTIONS` that copy or build indexes at the same time (default: processors, at most 4)"},
 		&cli.StringFlag{
+			Name:  "maintenance-work-mem",
+			Usage: "memory that each index build, of which --jobs run at the same time, and VACUUM may use: a `SIZE` such as 2GB (default: the server's)",
+		},
+		&cli.StringFlag{
 			Name: "verify", Value: string(repack.VerifySample),
 			Usage: "compare shadow and source before the swap: off, sample (about a sixteenth) or full; a job whose rows differ does not swap",
 		},
