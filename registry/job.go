@@ -51,6 +51,8 @@ type Job struct {
 // Options are what a job was begun with and what resuming it keeps to.
 type Options struct {
 	KeepOld bool `json:"keep_old"`
+	// OrderBy is the order of the copied rows, as catalog.ReadOrder takes it.
+	OrderBy string `json:"order_by"`
 }
 
 // Table is the name of the table that is repacked.

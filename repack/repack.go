@@ -207,7 +207,7 @@ func (r *Repack) env(ctx context.Context) (*stages.Env, func(), error) {
 	return &stages.Env{
 		Pool: pool, Registry: r.registry, Runner: registry.NewRunner(), Log: o.Logger, Hooks: o.Hooks,
 		Locks:    lock.Policy{Timeout: o.LockTimeout, Retries: o.LockRetries, KillAfter: o.KillBlockers, Pool: pool, Log: o.Logger},
-		Strategy: chosen, ShadowSchema: o.ShadowSchema, KeepOld: o.KeepOld,
+		Strategy: chosen, ShadowSchema: o.ShadowSchema, KeepOld: o.KeepOld, OrderBy: o.OrderBy,
 		Jobs: o.Jobs, BatchSize: o.BatchSize, Transfer: o.Transfer, SnapshotWait: o.MaxSnapshotWait,
 		Verify: o.Verify, MaintenanceWorkMem: o.MaintenanceWorkMem,
 	}, pool.Close, nil
@@ -238,7 +238,14 @@ func (r *Repack) describe(ctx context.Context, e *stages.Env, oid uint32, name c
 			Why: "there is no such table", Remedy: "a bare name is looked up in the role's search_path",
 		}}}
 	}
-	e.Source, err = catalog.Read(ctx, e.Pool, oid)
+	if e.Source, err = catalog.Read(ctx, e.Pool, oid); err != nil || e.OrderBy == "" {
+		return err
+	}
+	_, err = catalog.ReadOrder(ctx, e.Pool, e.Source, e.OrderBy)
+	var noOrder *catalog.OrderError
+	if errors.As(err, &noOrder) {
+		return &UsageError{err}
+	}
 	return err
 }
 
@@ -253,6 +260,9 @@ func (r *Repack) claim(ctx context.Context, conn *pgx.Conn, e *stages.Env, job *
 	}
 	if job.Strategy != r.options.Strategy {
 		r.options.Logger.Debug("job keeps the strategy it was begun with", "job", job.ID, "strategy", job.Strategy)
+	}
+	if asked := r.options.OrderBy; asked != "" && asked != job.Options.OrderBy {
+		r.options.Logger.Warn("job keeps the order it was begun with", "job", job.ID, "order_by", job.Options.OrderBy)
 	}
 	return e.Open(ctx, job)
 }

@@ -33,6 +33,7 @@ type Env struct {
 	Strategy     strategy.Strategy
 	ShadowSchema string // empty: schemas of the job's own
 	KeepOld      bool
+	OrderBy      string        // of the copied rows: see catalog.ReadOrder; empty: as they come
 	Jobs         int           // connections that work at the same time
 	BatchSize    int           // rows a chunk or batch, about; 0: by time
 	Transfer     Transfer      // the way of the backfill's rows
@@ -80,7 +81,7 @@ func (e *Env) Open(ctx context.Context, job *registry.Job) error {
 	if err != nil {
 		return err
 	}
-	e.Job, e.Source = job, source
+	e.Job, e.Source, e.OrderBy = job, source, job.Options.OrderBy
 	if e.KeepOld && !job.Options.KeepOld { // may be asked for until clean_up
 		err := e.write(ctx, func(tx pgx.Tx) error {
 			_, err := e.update(ctx, tx, func(j *registry.Job) { j.Options.KeepOld = true })

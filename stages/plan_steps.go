@@ -67,6 +67,14 @@ func planBackfill(ctx context.Context, p *planner) ([]Step, error) {
 	if err != nil {
 		return nil, err
 	}
+	if p.OrderBy != "" {
+		order, err := p.order(ctx)
+		if err != nil {
+			return nil, err
+		}
+		does = fmt.Sprintf("copy the rows with one statement, in the order of %s; interrupted, it begins again", p.OrderBy)
+		statements = append(p.sortSQL(), p.Link.CopyOrderedSQL(order.SQL))
+	}
 	if piped {
 		does += ", from one connection to another through this process; the first range is shown"
 		out, in := p.Link.PipeSQL(0, firstChunkBlocks)

@@ -76,6 +76,7 @@ func options(c *cli.Context) (*pgx.ConnConfig, repack.Options, error) {
 		Until:              repack.Stage(c.String("until")),
 		BatchSize:          c.Int("batch-size"),
 		Transfer:           repack.Transfer(c.String("transfer")),
+		OrderBy:            c.String("order-by"),
 		KeepOld:            c.Bool("keep-old"),
 		Jobs:               c.Int("jobs"),
 		MaintenanceWorkMem: c.String("maintenance-work-mem"),

@@ -57,6 +57,12 @@ func runFlags() []cli.Flag {
 			Name: "transfer", Value: string(repack.TransferAuto),
 			Usage: "`WAY` of the rows of a change-log backfill: server (INSERT … SELECT), client (COPY through this process, less WAL) or auto (client when on the server's machine)",
 		},
+		&cli.StringFlag{
+			Name: "order-by",
+			Usage: "copy the rows in order (change-log only): `COLUMNS|INDEX`, such as \"customer, placed DESC NULLS LAST\" or a btree index; " +
+				"one statement, so not in parallel, with one snapshot throughout, and begun again when interrupted; " +
+				"rows that change meanwhile go wherever there is space",
+		},
 		&cli.BoolFlag{Name: "keep-old", Usage: "leave the old table behind at clean_up, detached"},
 		&cli.IntFlag{Name: "jobs", Aliases: []string{"j"}, Usage: "`CONNECTIONS` that copy or build indexes at the same time (default: processors, at most 4)"},
 		&cli.StringFlag{
