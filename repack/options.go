@@ -66,6 +66,9 @@ type Hooks = stages.Hooks
 // Progress is how far a backfill is.
 type Progress = stages.Progress
 
+// IndexBuild is an index of the shadow that is being built.
+type IndexBuild = stages.IndexBuild
+
 // Options say what to repack and how. The zero value of a field stands for its
 // default.
 type Options struct {

@@ -59,6 +59,9 @@ type Hooks struct {
 	AfterChunk func(ctx context.Context, progress Progress) error
 	// AfterStep follows a commit inside a stage, such as "swap: exchanged".
 	AfterStep func(ctx context.Context, step string) error
+	// WhileBuilding is called about twice a second while indexes are being
+	// built, with those that are; it cannot end the run.
+	WhileBuilding func(ctx context.Context, builds []IndexBuild)
 }
 
 // Progress is how far the backfill is.

@@ -40,6 +40,7 @@ func syncSchema(ctx context.Context, e *Env) error {
 	if err := e.step(ctx, "sync_schema: logged keys removed"); err != nil {
 		return err
 	}
+	defer e.watchBuilds(ctx)()
 	if err := e.buildIndexes(ctx); err != nil {
 		return err
 	}
