@@ -61,10 +61,11 @@ func TestIndexBuildsInStatus(t *testing.T) {
 
 	held := func(builds []repack.IndexBuild) bool {
 		return len(builds) == 1 && builds[0].Index == `Held, "so"` && builds[0].Phase == "building index: scanning table" &&
-			builds[0].Percent != nil && *builds[0].Percent > 40 && *builds[0].Percent < 60
+			builds[0].Percent != nil && *builds[0].Percent > 10 && *builds[0].Percent < 60 // COPY may have left empty blocks behind
 	}
 	if got := statusOf(t, db, "app.t").IndexBuilds; !held(got) {
-		t.Errorf("builds %+v, want the one that is held in the middle of its scan", got)
+		text, _ := json.Marshal(got)
+		t.Errorf("builds %s, want the one that is held in the middle of its scan", text)
 	}
 	pgtest.WaitFor(t, func() bool { builds := seen.Load(); return builds != nil && held(*builds) }, "the hook to be told of the build")
 	var list []repack.Status

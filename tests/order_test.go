@@ -280,7 +280,9 @@ func TestOrderByErrors(t *testing.T) {
 	cli(t, db, 2, "run", "--table", "app.t", "--order-by", "absent").says(t, `"absent"`, `"by_collation"`)
 	cli(t, db, 2, "plan", "--table", "app.t", "--order-by", "absent").says(t, `"absent"`)
 	cli(t, db, 2, "run", "--table", "app.t", "--order-by", "a", "--strategy", "direct-trigger").says(t, "change-log")
-	cli(t, db, 2, "run", "--table", "app.one", "--order-by", "only_one").says(t, "only_one")
+	if db.Version() >= 15 { // before, ORDER BY took a constant
+		cli(t, db, 2, "run", "--table", "app.one", "--order-by", "only_one").says(t, "only_one")
+	}
 	cli(t, db, 3, "run", "--table", "app.t", "--order-by", "partial").says(t, "index partial", "WHERE")
 	if out := cli(t, db, 3, "plan", "--format", "json", "--table", "app.t", "--order-by", "partial").stdout.String(); !strings.Contains(out, `"object": "index partial"`) {
 		t.Errorf("the plan of a refused order:\n%s", out)
