@@ -2,7 +2,10 @@
 # installed by .ci/, as root or through sudo.
 GO ?= go
 DEMO_ARGS ?=
+BENCH_ARGS ?=
 MAJORS ?= 14 16 17 18
+DURATION ?= 10m
+SEED ?=
 
 .DEFAULT_GOAL := help
 
@@ -26,10 +29,20 @@ test: ## vet, check the format and run every test, installing PostgreSQL and gcc
 test-majors: ## run the whole-run scenarios on other PostgreSQL versions: MAJORS="14 18"
 	.ci/test-majors $(MAJORS)
 
+.PHONY: torture
+torture: ## try to lose something until time is over: DURATION=10m SEED=42
+	.ci/install-postgres >/dev/null
+	cd tests && REPACK_TORTURE=$(DURATION) REPACK_SEED=$(SEED) $(GO) test -count=1 -timeout=0 -run '^TestTorture$$'
+
 .PHONY: demo
 demo: ## show a repack on a throwaway server, installing PostgreSQL if missing: DEMO_ARGS="..."
 	.ci/install-postgres >/dev/null
 	$(GO) run ./cmd/repack demo $(DEMO_ARGS)
+
+.PHONY: bench
+bench: ## measure against VACUUM FULL, CLUSTER and pg_repack, installing PostgreSQL if missing: BENCH_ARGS="..."
+	.ci/install-postgres >/dev/null
+	$(GO) run ./internal/bench $(BENCH_ARGS)
 
 .PHONY: clean
 clean: ## remove what build made

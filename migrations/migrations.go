@@ -10,6 +10,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/tern/v2/migrate"
+
+	"github.com/repack-go/repack/internal/session"
 )
 
 //go:embed *.sql
@@ -58,10 +60,25 @@ func Apply(ctx context.Context, conn *pgx.Conn, schema string) error {
 	if int(version) > len(migrator.Migrations) {
 		return ErrNewerRegistry
 	}
+	var configureErr error
+	migrator.OnStart = func(int32, string, string, string) {
+		configureErr = errors.Join(configureErr, configure(ctx, conn))
+	}
 	if err := migrator.Migrate(ctx); err != nil {
-		return fmt.Errorf("migrate registry schema %q: %w", schema, err)
+		return fmt.Errorf("migrate registry schema %q: %w", schema, errors.Join(configureErr, err))
 	}
 	return nil
+}
+
+const transactionSQL = `SET TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE, NOT DEFERRABLE`
+
+// configure makes a migration's transaction, which has just begun, one of ours:
+// the RESET ALL of the migration before has given it the role's settings.
+func configure(ctx context.Context, conn *pgx.Conn) error {
+	if _, err := conn.Exec(ctx, transactionSQL); err != nil {
+		return fmt.Errorf("set transaction mode: %w", err)
+	}
+	return session.Configure(ctx, conn)
 }
 
 func versionTable(schema string) string { return pgx.Identifier{schema, "schema_version"}.Sanitize() }

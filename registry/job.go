@@ -33,6 +33,8 @@ type Job struct {
 	KeyIndex     string
 	Description  json.RawMessage // the source at setup, a catalog.Table
 
+	Partitioned *int64 // the Partitioned that the job belongs to
+
 	Filenode    *uint32
 	Blocks      *int64
 	RowEstimate *int64
@@ -50,9 +52,10 @@ type Job struct {
 
 // Options are what a job was begun with and what resuming it keeps to.
 type Options struct {
-	KeepOld bool `json:"keep_old"`
+	KeepOld         bool `json:"keep_old"`
+	RebuildMatviews bool `json:"rebuild_matviews,omitempty"`
 	// OrderBy is the order of the copied rows, as catalog.ReadOrder takes it.
-	OrderBy string `json:"order_by"`
+	OrderBy string `json:"order_by,omitempty"`
 }
 
 // Table is the name of the table that is repacked.
@@ -87,12 +90,16 @@ var ErrStageMoved = errors.New("the job has been moved on by another process")
 type Registry struct {
 	schema              string
 	job, history, chunk string // qualified and quoted
+	partitioned         string
 }
 
 // New names the registry in schema; it does not look whether it is there.
 func New(schema string) *Registry {
 	table := func(name string) string { return pgx.Identifier{schema, name}.Sanitize() }
-	return &Registry{schema: schema, job: table("job"), history: table("stage_history"), chunk: table("chunk")}
+	return &Registry{
+		schema: schema, job: table("job"), history: table("stage_history"), chunk: table("chunk"),
+		partitioned: table("partitioned"),
+	}
 }
 
 const existsSQL = `
@@ -153,7 +160,7 @@ func (r *Registry) MissingPrivileges(ctx context.Context, q catalog.Querier, pre
 const columns = `
          id, table_schema, table_name, source, shadow, strategy, options, stage, stage_done, state,
          shadow_schema, old_schema, own_schemas, change_log, capture, key_index, description,
-         filenode, blocks, row_estimate, completed_by, swapped_at,
+         partitioned, filenode, blocks, row_estimate, completed_by, swapped_at,
          runner_host, runner_pid, runner_since, error, created_at, updated_at, finished_at`
 
 // A swap turns the OID that bears the table's name from the source's into the

@@ -20,12 +20,12 @@ func (r *Registry) NextID(ctx context.Context, tx pgx.Tx) (id int64, err error) 
 const insertSQL = `
 INSERT INTO %[1]s (
     id, table_schema, table_name, source, shadow, strategy, options, stage, stage_done,
-    shadow_schema, old_schema, own_schemas, change_log, capture, key_index, description,
+    shadow_schema, old_schema, own_schemas, change_log, capture, key_index, description, partitioned,
     claim, runner_host, runner_pid, runner_since)
 OVERRIDING SYSTEM VALUE
 VALUES (
     @id, @table_schema, @table_name, @source, @shadow, @strategy, @options, @stage, true,
-    @shadow_schema, @old_schema, @own_schemas, @change_log, @capture, @key_index, @description,
+    @shadow_schema, @old_schema, @own_schemas, @change_log, @capture, @key_index, @description, @partitioned,
     @claim, @host, @pid, now())`
 
 const insertHistorySQL = `
@@ -38,7 +38,7 @@ func (r *Registry) Insert(ctx context.Context, tx pgx.Tx, j *Job, runner Runner)
 		"id": j.ID, "table_schema": j.TableSchema, "table_name": j.TableName, "source": j.Source,
 		"shadow": j.Shadow, "strategy": j.Strategy, "options": j.Options, "stage": j.Stage,
 		"shadow_schema": j.ShadowSchema, "old_schema": j.OldSchema, "own_schemas": j.OwnSchemas,
-		"change_log": j.ChangeLog, "capture": j.Capture, "key_index": j.KeyIndex, "description": j.Description,
+		"change_log": j.ChangeLog, "capture": j.Capture, "key_index": j.KeyIndex, "description": j.Description, "partitioned": j.Partitioned,
 		"claim": runner.Claim, "host": runner.Host, "pid": runner.PID,
 	})
 	if err != nil {
@@ -145,15 +145,15 @@ func moved(n int64, err error, doing string) error {
 const updateSQL = `
 UPDATE %[1]s
 SET    filenode = $3, blocks = $4, row_estimate = $5, completed_by = $6, swapped_at = $7, state = $8,
-       options = $9, description = $10, updated_at = now(),
+       options = $9, description = $10, partitioned = $11, updated_at = now(),
        finished_at = CASE WHEN $8 IN ('done', 'reverted', 'reset') THEN clock_timestamp() END
 WHERE  id = $1 AND claim = $2`
 
 // Update writes what changes of a job between its stages: measurements, the
-// transaction that completed the shadow, the swap, the state, the options and the
-// description.
+// transaction that completed the shadow, the swap, the state, the options, the
+// description and what it is a part of.
 func (r *Registry) Update(ctx context.Context, tx pgx.Tx, j *Job, claim string) error {
 	tag, err := tx.Exec(ctx, fmt.Sprintf(updateSQL, r.job), j.ID, claim,
-		j.Filenode, j.Blocks, j.RowEstimate, j.CompletedBy, j.SwappedAt, j.State, j.Options, j.Description)
+		j.Filenode, j.Blocks, j.RowEstimate, j.CompletedBy, j.SwappedAt, j.State, j.Options, j.Description, j.Partitioned)
 	return moved(tag.RowsAffected(), err, fmt.Sprintf("update job %d", j.ID))
 }

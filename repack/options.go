@@ -100,6 +100,10 @@ type Options struct {
 	OrderBy string
 	// KeepOld leaves the old table behind at clean_up.
 	KeepOld bool
+	// RebuildMatviews allows materialized views on the table: after the swap
+	// they are built anew, with the rows of that moment, and exchanged. Without
+	// it such a table is refused.
+	RebuildMatviews bool
 	// Jobs is how many connections copy, or build indexes, at the same time;
 	// default: the processors of this machine, at most 4.
 	Jobs int

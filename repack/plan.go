@@ -36,11 +36,16 @@ type (
 // *RefusedError, together with a plan that lists the reasons and no more; where
 // Run would stop because the table has changed, *DriftError.
 //
+// A partitioned table has no plan: *UsageError names its partitions, which have.
+//
 // It takes ACCESS SHARE on the table, in sessions that are read-only, and
 // neither creates nor changes anything. It waits for no other process.
 func (r *Repack) Plan(ctx context.Context) (*Plan, error) {
 	if r.options.Table == "" {
 		return nil, &UsageError{errors.New("no table given")}
+	}
+	if is, err := r.overPartitions(ctx, func(ctx context.Context, p *partitioned) error { return p.plan(ctx) }); is || err != nil {
+		return nil, err
 	}
 	oid, name, err := resolve(ctx, r.config, r.options.Table)
 	if err != nil {
@@ -64,13 +69,14 @@ func (r *Repack) Plan(ctx context.Context) (*Plan, error) {
 	if job.State == registry.Reverting || job.State == registry.Resetting {
 		return nil, fmt.Errorf("the job of %s is %s: go on with repack revert or repack reset", name, job.State)
 	}
-	// Open would record an option that is asked for late.
-	keep := e.KeepOld
-	e.KeepOld = false
+	// Open would record options that are asked for late.
+	keep, rebuild := e.KeepOld, e.RebuildMatviews
+	e.KeepOld, e.RebuildMatviews = false, false
 	if err := e.Open(ctx, job); err != nil {
 		return nil, err
 	}
 	job.Options.KeepOld = job.Options.KeepOld || keep
+	job.Options.RebuildMatviews = job.Options.RebuildMatviews || rebuild
 	running, err := registry.Held(ctx, e.Pool, job.Source)
 	if err != nil {
 		return nil, err

@@ -26,6 +26,8 @@ type Repack struct {
 	config   *pgx.ConnConfig
 	options  Options
 	registry *registry.Registry
+	// partitioned is the repack of a partitioned table that this is a part of.
+	partitioned *int64
 }
 
 // New checks the options; it does not connect. It returns *UsageError.
@@ -43,7 +45,18 @@ func New(config *pgx.ConnConfig, options Options) (*Repack, error) {
 //
 // Locks on the table: see the package stages; none is waited for longer than
 // Options.LockTimeout.
+//
+// Of a partitioned table it repacks one partition after the other, having first
+// made sure that none is refused. Those that are done are not repacked again
+// until all are.
 func (r *Repack) Run(ctx context.Context) error {
+	if is, err := r.overPartitions(ctx, func(ctx context.Context, p *partitioned) error { return p.run(ctx) }); is || err != nil {
+		return err
+	}
+	return r.runTable(ctx)
+}
+
+func (r *Repack) runTable(ctx context.Context) error {
 	return r.hold(ctx, func(ctx context.Context, e *stages.Env) error {
 		if e.Job != nil && (e.Job.State == registry.Reverting || e.Job.State == registry.Resetting) {
 			return fmt.Errorf("the job of %s is %s: go on with repack revert or repack reset", e.Source.Name, e.Job.State)
@@ -71,7 +84,16 @@ func (r *Repack) Revert(ctx context.Context) error { return r.undo(ctx, stages.R
 // called again.
 func (r *Repack) Reset(ctx context.Context) error { return r.undo(ctx, stages.Reset) }
 
+// undo ends the job, or the jobs of all partitions.
 func (r *Repack) undo(ctx context.Context, inverse func(context.Context, *stages.Env) error) error {
+	is, err := r.overPartitions(ctx, func(ctx context.Context, p *partitioned) error { return p.undo(ctx, inverse) })
+	if is || err != nil {
+		return err
+	}
+	return r.undoTable(ctx, inverse)
+}
+
+func (r *Repack) undoTable(ctx context.Context, inverse func(context.Context, *stages.Env) error) error {
 	return r.hold(ctx, func(ctx context.Context, e *stages.Env) error {
 		if e.Job == nil {
 			return fmt.Errorf("%s: %w", r.options.Table, ErrNoJob)
@@ -207,9 +229,9 @@ func (r *Repack) env(ctx context.Context) (*stages.Env, func(), error) {
 	return &stages.Env{
 		Pool: pool, Registry: r.registry, Runner: registry.NewRunner(), Log: o.Logger, Hooks: o.Hooks,
 		Locks:    lock.Policy{Timeout: o.LockTimeout, Retries: o.LockRetries, KillAfter: o.KillBlockers, Pool: pool, Log: o.Logger},
-		Strategy: chosen, ShadowSchema: o.ShadowSchema, KeepOld: o.KeepOld, OrderBy: o.OrderBy,
+		Strategy: chosen, ShadowSchema: o.ShadowSchema, KeepOld: o.KeepOld, RebuildMatviews: o.RebuildMatviews, OrderBy: o.OrderBy,
 		Jobs: o.Jobs, BatchSize: o.BatchSize, Transfer: o.Transfer, SnapshotWait: o.MaxSnapshotWait,
-		Verify: o.Verify, MaintenanceWorkMem: o.MaintenanceWorkMem,
+		Verify: o.Verify, MaintenanceWorkMem: o.MaintenanceWorkMem, Partitioned: r.partitioned,
 	}, pool.Close, nil
 }
 

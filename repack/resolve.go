@@ -28,13 +28,14 @@ LEFT JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespa
 // resolve finds the table that name means to the role; oid is zero where there
 // is none.
 func resolve(ctx context.Context, config *pgx.ConnConfig, table string) (oid uint32, name catalog.Name, err error) {
-	config = config.Copy()
-	config.RuntimeParams["application_name"] = session.ApplicationName()
-	conn, err := pgx.ConnectConfig(ctx, config)
+	conn, err := pgx.ConnectConfig(ctx, session.Named(config))
 	if err != nil {
 		return 0, name, fmt.Errorf("connect: %w", err)
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
+	if err := session.NoTimeouts(ctx, conn); err != nil {
+		return 0, name, err
+	}
 	err = conn.QueryRow(ctx, resolveSQL, table).Scan(&oid, &name.Schema, &name.Name)
 	var pgErr *pgconn.PgError
 	if errors.As(err, &pgErr) && (pgErr.Code == pgerrcode.InvalidParameterValue || pgErr.Code == pgerrcode.InvalidName ||

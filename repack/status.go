@@ -53,7 +53,8 @@ type Runner struct {
 	Since time.Time `json:"since"`
 }
 
-// Status returns the latest job of every table, or of Options.Table alone. In a
+// Status returns the latest job of every table, or of Options.Table alone, or of
+// the partitions of Options.Table. In a
 // database without a registry it is empty. It creates nothing and takes no lock
 // on any table of the application.
 func (r *Repack) Status(ctx context.Context) ([]Status, error) {
@@ -80,7 +81,17 @@ func (r *Repack) Status(ctx context.Context) ([]Status, error) {
 		if err != nil {
 			return nil, err
 		}
-		wanted = func(j *registry.Job) bool { return j.Table() == name }
+		names := map[catalog.Name]bool{name: true}
+		_, err = r.overPartitions(ctx, func(_ context.Context, p *partitioned) error {
+			for _, l := range p.partitions {
+				names[l.Name] = true
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+		wanted = func(j *registry.Job) bool { return names[j.Table()] }
 	}
 	for _, job := range jobs {
 		if !wanted(job) {

@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/repack-go/repack/internal/lock"
 	"github.com/repack-go/repack/registry"
 	"github.com/repack-go/repack/strategy"
 )
@@ -143,7 +144,11 @@ func (e *Env) copyWorker(ctx context.Context, chunks *dispenser, copyChunk func(
 			return nil
 		}
 		began := time.Now()
-		if err := copyChunk(&chunk); err != nil {
+		err := copyChunk(&chunk)
+		for tries := 0; lock.Moved(err) && ctx.Err() == nil && tries < maxTries; tries++ {
+			err = copyChunk(&chunk)
+		}
+		if err != nil {
 			return fmt.Errorf("copy blocks %d to %d: %w", chunk.First, chunk.End, err)
 		}
 		chunk.Took = time.Since(began)
@@ -160,6 +165,10 @@ func (e *Env) copyWorker(ctx context.Context, chunks *dispenser, copyChunk func(
 		}
 	}
 }
+
+// maxTries bounds how often a chunk is copied from whose blocks the application
+// moves rows to another partition at that very moment.
+const maxTries = 100
 
 // A range of TIDs is read as such, not by a scan of all.
 const readRangesSQL = `SET LOCAL enable_seqscan = off`

@@ -48,6 +48,9 @@ func (e *Env) disposeOld(ctx context.Context, tx *lock.Tx) error {
 	if !e.Job.Options.KeepOld {
 		return drop(ctx, tx, "TABLE", old)
 	}
+	if err := execAll(ctx, tx, e.Source.DropBoundSQL(e.Job.OldTable())); err != nil {
+		return err
+	}
 	for _, t := range e.Source.Triggers {
 		if err := drop(ctx, tx, "TRIGGER", catalog.Quote(t.Name)+" ON "+old); err != nil {
 			return err

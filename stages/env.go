@@ -33,15 +33,20 @@ type Env struct {
 	Strategy     strategy.Strategy
 	ShadowSchema string // empty: schemas of the job's own
 	KeepOld      bool
-	OrderBy      string        // of the copied rows: see catalog.ReadOrder; empty: as they come
-	Jobs         int           // connections that work at the same time
-	BatchSize    int           // rows a chunk or batch, about; 0: by time
-	Transfer     Transfer      // the way of the backfill's rows
-	SnapshotWait time.Duration // bound on the wait for older snapshots
-	Verify       registry.VerifyMode
+	// RebuildMatviews allows materialized views on the table: they are rebuilt.
+	RebuildMatviews bool
+	OrderBy         string        // of the copied rows: see catalog.ReadOrder; empty: as they come
+	Jobs            int           // connections that work at the same time
+	BatchSize       int           // rows a chunk or batch, about; 0: by time
+	Transfer        Transfer      // the way of the backfill's rows
+	SnapshotWait    time.Duration // bound on the wait for older snapshots
+	Verify          registry.VerifyMode
 	// MaintenanceWorkMem is what index builds, a sort and VACUUM may use each;
 	// empty: what the session has.
 	MaintenanceWorkMem string
+
+	// Partitioned is the repack of the partitioned table that this is a part of.
+	Partitioned *int64
 
 	Job    *registry.Job  // nil before setup
 	Source *catalog.Table // the source as at setup
@@ -85,15 +90,23 @@ func (e *Env) Open(ctx context.Context, job *registry.Job) error {
 		return err
 	}
 	e.Job, e.Source, e.OrderBy = job, source, job.Options.OrderBy
-	if e.KeepOld && !job.Options.KeepOld { // may be asked for until clean_up
-		err := e.write(ctx, func(tx pgx.Tx) error {
-			_, err := e.update(ctx, tx, func(j *registry.Job) { j.Options.KeepOld = true })
+	asked := job.Options
+	asked.KeepOld = asked.KeepOld || e.KeepOld // may be asked for until clean_up
+	asked.RebuildMatviews = asked.RebuildMatviews || e.RebuildMatviews
+	if asked != job.Options || e.Partitioned != nil {
+		err := e.write(ctx, func(tx pgx.Tx) (err error) {
+			job, err = e.update(ctx, tx, func(j *registry.Job) {
+				j.Options = asked
+				if e.Partitioned != nil {
+					j.Partitioned = e.Partitioned
+				}
+			})
 			return err
 		})
 		if err != nil {
 			return err
 		}
-		job.Options.KeepOld = true
+		e.Job = job
 	}
 	if e.Strategy, err = strategy.New(job.Strategy); err != nil {
 		return err

@@ -2,10 +2,14 @@ package stages
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/jackc/pgerrcode"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/lock"
@@ -29,14 +33,25 @@ func (e *Env) exchange(ctx context.Context) error {
 		if err := e.noObstacles(ctx, tx, e.Job.Source); err != nil {
 			return err
 		}
-		if err := doAll(ctx, tx, slices.Concat(retireSQL(source, e.Job.OldTable()), e.dressSQL(source))); err != nil {
+		if err := doAll(ctx, tx, slices.Concat(source.DetachSQL(), retireSQL(source, e.Job.OldTable()),
+			source.BoundSQL(e.Job.OldTable(), true), e.dressSQL(source))); err != nil {
 			return err
 		}
 		if err := e.grant(ctx, tx, source); err != nil {
 			return err
 		}
+		xid, err := followed(ctx, tx, source)
+		if err != nil {
+			return err
+		}
 		reverse := e.Link.Reverse(e.Job.Table(), e.Job.OldTable())
-		if err := doAll(ctx, tx, slices.Concat(installSQL(source, e.Job.OldTable()), reverseSQL(reverse))); err != nil {
+		if err := doAll(ctx, tx, installSQL(source, e.Job.OldTable())); err != nil {
+			return err
+		}
+		if err := e.attach(ctx, tx, source); err != nil {
+			return err
+		}
+		if err := doAll(ctx, tx, followSQL(reverse, xid)); err != nil {
 			return err
 		}
 		if err := parity(ctx, tx, source, *e.Job.Shadow); err != nil {
@@ -48,7 +63,7 @@ func (e *Env) exchange(ctx context.Context) error {
 			return err
 		}
 		job, err = e.update(ctx, tx, func(j *registry.Job) {
-			j.SwappedAt, j.CompletedBy, j.Description = &now, nil, description
+			j.SwappedAt, j.CompletedBy, j.Description = &now, completedBy(xid), description
 		})
 		return err
 	})
@@ -63,6 +78,7 @@ func (e *Env) exchange(ctx context.Context) error {
 // lockForExchange takes ACCESS EXCLUSIVE on what the exchange changes, makes
 // sure that the copy is equal to the table in every snapshot, and drops the
 // foreign keys from and to it. It returns the table's description from before.
+// Of a partition the table that it is in comes first, as in a query.
 //
 // The order is that in which most statements take their locks: a view before
 // its tables, a table before those that its foreign keys refer to. A cascade
@@ -76,10 +92,13 @@ func (e *Env) lockForExchange(ctx context.Context, tx *lock.Tx, oid uint32) (*ca
 	if err != nil {
 		return nil, e.goneOr(err)
 	}
+	if err := settleDefault(ctx, tx, before); err != nil {
+		return nil, err
+	}
 	if err := lockDependents(ctx, tx, before); err != nil {
 		return nil, err
 	}
-	tables := []string{table}
+	tables := append(before.Above(), table)
 	for _, key := range before.Referencing {
 		tables = append(tables, key.Table.String())
 	}
@@ -103,6 +122,14 @@ func (e *Env) lockForExchange(ctx context.Context, tx *lock.Tx, oid uint32) (*ca
 		return nil, err
 	}
 	return before, e.quiet(ctx, tx)
+}
+
+// settleDefault is for the default partition that is locked with a partition.
+func settleDefault(ctx context.Context, tx *lock.Tx, t *catalog.Table) error {
+	if t.Partition == nil || t.Partition.Default == nil {
+		return nil
+	}
+	return tx.Settle(ctx, t.Partition.Default.String())
 }
 
 // lockDependents locks the objects that are replaced.
@@ -226,9 +253,33 @@ func installSQL(t *catalog.Table, retired catalog.Name) []string {
 	return statements
 }
 
-// reverseSQL logs the keys of what is written to the new table.
-func reverseSQL(reverse *strategy.Link) []string {
-	return append([]string{reverse.LogCaptureSQL()}, reverse.CreateTriggersSQL()...)
+// attach puts the table that now bears source's name in the place of the
+// partition that source was. There is nothing to scan; should the server find
+// something, it ends within the time that the application may be held up.
+func (e *Env) attach(ctx context.Context, tx *lock.Tx, source *catalog.Table) error {
+	if source.Partition == nil {
+		return nil
+	}
+	limit := fmt.Sprintf("SET LOCAL statement_timeout = %d", max(e.Locks.Timeout.Milliseconds(), 1))
+	if err := execAll(ctx, tx, []string{limit}); err != nil {
+		return err
+	}
+	err := doAll(ctx, tx, source.AttachSQL())
+	var pgErr *pgconn.PgError
+	if ctx.Err() == nil && errors.As(err, &pgErr) && pgErr.Code == pgerrcode.QueryCanceled {
+		return fmt.Errorf("to attach %s takes the server longer than the lock timeout, nothing has been exchanged: %w", source.Name, err)
+	}
+	if err != nil {
+		return err
+	}
+	return execAll(ctx, tx, []string{"SET LOCAL statement_timeout = 0"})
+}
+
+func completedBy(xid string) *string {
+	if xid == "" {
+		return nil
+	}
+	return &xid
 }
 
 // doAll sends statements together, as every round trip is time under the lock.

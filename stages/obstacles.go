@@ -32,9 +32,60 @@ var obstacleChecks = []obstacle{
 		"the server is a standby", "connect to the primary",
 	},
 	{
-		`SELECT inhparent::regclass::text FROM pg_inherits WHERE inhrelid = $1
+		`SELECT inhparent::regclass::text FROM pg_inherits JOIN pg_class c ON c.oid = inhrelid WHERE inhrelid = $1 AND NOT c.relispartition
 		 UNION ALL SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = $1`,
-		"is joined to it by inheritance or partitioning", "",
+		"is joined to it by inheritance", "",
+	},
+	{
+		`SELECT 'foreign key ' || quote_ident(f.conname) FROM pg_constraint f JOIN pg_constraint p ON p.oid = f.conparentid
+		 WHERE  f.contype = 'f' AND f.conrelid = $1 AND p.conrelid <> $1`,
+		"is one of the partitioned table, and would be checked for every row under lock", "drop it for the time of the repack",
+	},
+	{
+		`SELECT format('foreign key %I of %s', f.conname, f.conrelid::regclass) FROM pg_constraint f JOIN pg_constraint p ON p.oid = f.conparentid
+		 WHERE  f.contype = 'f' AND f.confrelid = $1 AND p.confrelid <> $1`,
+		"refers to the partitioned table, and PostgreSQL does not detach a partition whose rows are referred to", "drop it for the time of the repack",
+	},
+	{
+		`SELECT h.inhrelid::regclass::text FROM pg_inherits i JOIN pg_inherits h ON h.inhparent = i.inhparent
+		 WHERE  i.inhrelid = $1 AND h.inhdetachpending`,
+		"is being detached from the partitioned table", "ALTER TABLE … DETACH PARTITION … FINALIZE",
+	},
+	{
+		`SELECT t.relid::text
+		 FROM   pg_inherits i
+		 JOIN   pg_partitioned_table p ON p.partrelid = i.inhparent
+		 CROSS  JOIN LATERAL pg_partition_tree(p.partdefid) t
+		 WHERE  i.inhrelid = $1 AND p.partdefid NOT IN (0, $1) AND t.isleaf
+		 AND    pg_relation_size(t.relid) > 128 * current_setting('block_size')::bigint`,
+		"belongs to the default partition, and has so many rows that looking at them under lock would take long", "move them to partitions of their own",
+	},
+	{
+		`SELECT DISTINCT 'index ' || b.indexrelid::regclass
+		 FROM   pg_index a
+		 JOIN   pg_inherits h ON h.inhrelid = a.indexrelid
+		 JOIN   pg_index b    ON b.indrelid = a.indrelid AND b.indexrelid <> a.indexrelid AND b.indisunique = a.indisunique
+		        AND b.indkey = a.indkey AND b.indclass = a.indclass AND b.indcollation = a.indcollation AND b.indoption = a.indoption
+		        AND pg_get_expr(b.indexprs, b.indrelid) IS NOT DISTINCT FROM pg_get_expr(a.indexprs, a.indrelid)
+		        AND pg_get_expr(b.indpred, b.indrelid) IS NOT DISTINCT FROM pg_get_expr(a.indpred, a.indrelid)
+		 WHERE  a.indrelid = $1`,
+		"is like another one, and which of them PostgreSQL would attach to the partitioned table's is not certain", "drop one of them",
+	},
+	{
+		`SELECT p.partrelid::regclass::text
+		 FROM   pg_partition_ancestors($1::oid::regclass) a
+		 JOIN   pg_partitioned_table p ON p.partrelid = a.relid
+		 WHERE  p.partstrat = 'h' AND 0 <> ANY (p.partcollation::oid[])`,
+		"is partitioned by the hash of text, so that PostgreSQL would look at every row under lock to attach a partition", "",
+	},
+	{
+		`SELECT 'constraint ' || quote_ident(conname) FROM pg_constraint JOIN pg_class c ON c.oid = conrelid
+		 WHERE  conrelid = $1 AND c.relispartition AND contype NOT IN ('n', 'f') AND conislocal AND coninhcount > 0`,
+		"is the partition's own and the partitioned table's too, which PostgreSQL does not keep when it attaches", "",
+	},
+	{
+		`SELECT 'constraint ' || conname FROM pg_constraint WHERE conrelid = $1 AND conname = 'repack_bound'`,
+		"bears a name that is needed for the partition's bound", "rename it",
 	},
 	{
 		`SELECT reloftype::regtype::text FROM pg_class WHERE oid = $1 AND reloftype <> 0`,
@@ -92,10 +143,9 @@ var obstacleChecks = []obstacle{
 		"is a partitioned table with a foreign key to it, which cannot be moved without a scan under lock", "",
 	},
 	{
-		`SELECT tgname::text FROM pg_trigger WHERE tgrelid = $1 AND tgisinternal AND tgenabled <> 'O'`,
+		`SELECT tgname::text FROM pg_trigger WHERE tgrelid = $1 AND tgisinternal AND tgparentid = 0 AND tgenabled <> 'O'`,
 		"is a trigger of a foreign key that has been disabled or altered", "ALTER TABLE … ENABLE TRIGGER",
 	},
-	{dependentsSQL, "depends on the table and would keep to the old one", "drop it for the time of the repack"},
 }
 
 // Subscriptions may only be looked at by superusers; the tables they feed by
@@ -103,18 +153,20 @@ var obstacleChecks = []obstacle{
 const subscriptionSQL = `SELECT 'subscription ' || srsubid::text FROM pg_subscription_rel WHERE srrelid = $1`
 
 // dependentsSQL is the net under the list above: whatever depends on the table,
-// its row type, indexes or constraints and is none of what the swap knows.
+// its row type, indexes or constraints and is none of what the swap knows. What
+// is apart, the row type, is not found by the table's
+// name when a dependent is replaced, unless that mentions the table as well.
 const dependentsSQL = `
 WITH own AS (
-    SELECT 'pg_class'::regclass AS class, $1::oid AS id
+    SELECT 'pg_class'::regclass AS class, $1::oid AS id, false AS apart
     UNION ALL
-    SELECT 'pg_class'::regclass, indexrelid FROM pg_index WHERE indrelid = $1
+    SELECT 'pg_class'::regclass, indexrelid, false FROM pg_index WHERE indrelid = $1
     UNION ALL
-    SELECT 'pg_constraint'::regclass, oid FROM pg_constraint WHERE conrelid = $1
+    SELECT 'pg_constraint'::regclass, oid, false FROM pg_constraint WHERE conrelid = $1
     UNION ALL
-    SELECT 'pg_type'::regclass, t.oid FROM pg_class c JOIN pg_type t ON t.typrelid = c.oid OR t.oid = c.reltype WHERE c.oid = $1
+    SELECT 'pg_type'::regclass, t.oid, true FROM pg_class c JOIN pg_type t ON t.typrelid = c.oid OR t.oid = c.reltype WHERE c.oid = $1
     UNION ALL
-    SELECT 'pg_type'::regclass, t.typarray FROM pg_class c JOIN pg_type t ON t.oid = c.reltype WHERE c.oid = $1
+    SELECT 'pg_type'::regclass, t.typarray, true FROM pg_class c JOIN pg_type t ON t.oid = c.reltype WHERE c.oid = $1
 )
 SELECT   DISTINCT coalesce((SELECT pg_describe_object('pg_class'::regclass, r.ev_class, 0) FROM pg_rewrite r
                             WHERE  d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid),
@@ -130,39 +182,97 @@ AND      NOT (d.classid = 'pg_attrdef'::regclass AND EXISTS (
              SELECT FROM pg_attrdef a WHERE a.oid = d.objid AND a.adrelid = $1))
 AND      NOT (d.classid = 'pg_trigger'::regclass AND EXISTS (
              SELECT FROM pg_trigger t WHERE t.oid = d.objid AND (t.tgisinternal OR t.tgrelid = $1)))
-AND      NOT (d.classid = 'pg_rewrite'::regclass AND (d.refclassid <> 'pg_type'::regclass OR EXISTS (
+AND      NOT (d.classid = 'pg_rewrite'::regclass AND (NOT o.apart OR EXISTS (
              SELECT FROM pg_depend y WHERE y.classid = d.classid AND y.objid = d.objid
              AND    y.refclassid = 'pg_class'::regclass AND y.refobjid = $1)) AND EXISTS (
              SELECT FROM pg_rewrite r JOIN pg_class c ON c.oid = r.ev_class
-             WHERE  r.oid = d.objid AND c.relpersistence <> 't' AND (c.relkind = 'v' OR r.rulename <> '_RETURN')))
-AND      NOT (d.classid = 'pg_policy'::regclass AND (d.refclassid <> 'pg_type'::regclass OR EXISTS (
+             WHERE  r.oid = d.objid AND c.relpersistence <> 't'
+             AND    (c.relkind = 'v' OR r.rulename <> '_RETURN' OR c.oid = $1 OR c.relkind = 'm' AND $2)))
+AND      NOT (d.classid = 'pg_policy'::regclass AND (NOT o.apart OR EXISTS (
              SELECT FROM pg_depend y WHERE y.classid = d.classid AND y.objid = d.objid
              AND    y.refclassid = 'pg_class'::regclass AND y.refobjid = $1)))
-AND      NOT (d.classid = 'pg_proc'::regclass AND d.refclassid <> 'pg_type'::regclass)
+AND      NOT (d.classid = 'pg_proc'::regclass AND (NOT o.apart OR o.class = 'pg_class'::regclass AND EXISTS (
+             SELECT FROM pg_depend y WHERE y.classid = d.classid AND y.objid = d.objid
+             AND    y.refclassid = 'pg_class'::regclass AND y.refobjid = $1)))
 AND      NOT (d.classid = 'pg_statistic_ext'::regclass AND EXISTS (
              SELECT FROM pg_statistic_ext s WHERE s.oid = d.objid AND s.stxrelid = $1))
 AND      NOT (d.classid = 'pg_publication_rel'::regclass AND EXISTS (
              SELECT FROM pg_publication_rel p WHERE p.oid = d.objid AND p.prrelid = $1))
 ORDER BY 1`
 
-// obstacles lists what is in the way of repacking the table.
-func obstacles(ctx context.Context, q catalog.Querier, oid uint32) ([]Reason, error) {
+// obstacles lists what is in the way of repacking the table. Materialized views
+// are none where they are to be rebuilt, but what is joined to them may be.
+func obstacles(ctx context.Context, q catalog.Querier, oid uint32, rebuilds bool) ([]Reason, error) {
 	checks := append([]obstacle{{
 		subscriptionSQL, "feeds the table; its worker does not fire statement triggers", "drop the table from the subscription",
 	}}, obstacleChecks...)
 	var reasons []Reason
 	for _, check := range checks {
-		rows, err := q.Query(ctx, check.sql, oid)
-		if err != nil {
-			return nil, fmt.Errorf("check that nothing %s: %w", check.why, err)
+		if err := check.look(ctx, q, &reasons, oid); err != nil {
+			return nil, err
 		}
-		objects, err := pgx.CollectRows(rows, pgx.RowTo[string])
-		if err != nil {
-			return nil, fmt.Errorf("check that nothing %s: %w", check.why, err)
+	}
+	dependents := obstacle{dependentsSQL, "depends on the table and would keep to the old one", "drop it for the time of the repack"}
+	if !rebuilds {
+		dependents.remedy += ", or rebuild materialized views with --rebuild-matviews"
+	}
+	if err := dependents.look(ctx, q, &reasons, oid, rebuilds); err != nil || !rebuilds {
+		return reasons, err
+	}
+	matviews, err := catalog.Matviews(ctx, q, oid)
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range matviews {
+		onMatview := obstacle{dependentsSQL, fmt.Sprintf("depends on materialized view %s, which is rebuilt", m.Relation.Name), "drop it for the time of the repack"}
+		if err := onMatview.look(ctx, q, &reasons, m.OID, true); err != nil {
+			return nil, err
 		}
-		for _, object := range objects {
-			reasons = append(reasons, Reason{Object: object, Why: check.why, Remedy: check.remedy})
+		for _, check := range matviewChecks {
+			if err := check.look(ctx, q, &reasons, m.OID); err != nil {
+				return nil, err
+			}
 		}
 	}
 	return reasons, nil
+}
+
+// look appends a reason for each object that the query finds.
+func (o obstacle) look(ctx context.Context, q catalog.Querier, reasons *[]Reason, args ...any) error {
+	rows, err := q.Query(ctx, o.sql, args...)
+	if err != nil {
+		return fmt.Errorf("check that nothing %s: %w", o.why, err)
+	}
+	objects, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return fmt.Errorf("check that nothing %s: %w", o.why, err)
+	}
+	for _, object := range objects {
+		*reasons = append(*reasons, Reason{Object: object, Why: o.why, Remedy: o.remedy})
+	}
+	return nil
+}
+
+// matviewChecks are what cannot be carried over of a materialized view.
+var matviewChecks = []obstacle{
+	{
+		`SELECT pg_describe_object(d.classid, d.objid, 0) FROM pg_depend d
+		 WHERE d.deptype IN ('e', 'x') AND d.classid = 'pg_class'::regclass
+		 AND  (d.objid = $1 OR d.objid IN (SELECT indexrelid FROM pg_index WHERE indrelid = $1))`,
+		"belongs to or depends on an extension, and cannot be rebuilt", "ALTER EXTENSION … DROP, or ALTER … NO DEPENDS ON EXTENSION",
+	},
+	{
+		`SELECT 'security label of ' || pg_describe_object(classoid, objoid, objsubid) FROM pg_seclabel
+		 WHERE classoid = 'pg_class'::regclass AND objoid = $1`,
+		"is not carried over", "remove it for the time of the repack",
+	},
+	{
+		`SELECT 'index ' || indexrelid::regclass FROM pg_index WHERE indrelid = $1 AND NOT (indisvalid AND indisready AND indislive)`,
+		"is invalid, left by a failed CREATE INDEX CONCURRENTLY", "REINDEX INDEX CONCURRENTLY or DROP INDEX CONCURRENTLY",
+	},
+	{
+		`SELECT 'rule _RETURN of ' || ev_class::regclass FROM pg_rewrite r
+		 WHERE ev_class = $1 AND (ev_enabled <> 'O' OR obj_description(r.oid, 'pg_rewrite') IS NOT NULL)`,
+		"has a comment or a state, which are not carried over", "",
+	},
 }

@@ -65,7 +65,8 @@ type Step struct {
 	// only on the table itself.
 	Locks []Lock `json:"locks"`
 	// SQL leaves out statements that only read or only write to the registry,
-	// and the setting of lock_timeout. Parameters ($1) are blocks.
+	// and the settings of lock_timeout and statement_timeout. Parameters ($1) are
+	// blocks.
 	SQL []string `json:"sql"`
 }
 
@@ -136,6 +137,7 @@ type planner struct {
 	*Env
 	shadow    *catalog.Table // as it is, or as setup would leave it
 	mine      bool           // whether the owner is who would run
+	user      string         // who would run
 	bound     time.Duration  // on the strong locks of a transaction together
 	settle    time.Duration  // on SHARE UPDATE EXCLUSIVE, for which autovacuum is cancelled
 	patience  time.Duration  // on a lock that nobody has to queue behind
@@ -154,9 +156,8 @@ const unnumbered = "N"
 func newPlanner(ctx context.Context, e *Env) (*planner, error) {
 	planned := *e
 	p := &planner{Env: &planned}
-	var user string
 	var deadlock, patience int64
-	err := e.Pool.QueryRow(ctx, plannerSQL, e.Source.Owner).Scan(&p.mine, &user, &deadlock, &patience)
+	err := e.Pool.QueryRow(ctx, plannerSQL, e.Source.Owner).Scan(&p.mine, &p.user, &deadlock, &patience)
 	if err != nil {
 		return nil, fmt.Errorf("plan: %w", err)
 	}
@@ -166,7 +167,7 @@ func newPlanner(ctx context.Context, e *Env) (*planner, error) {
 	p.patience = time.Duration(patience) * time.Millisecond
 	switch {
 	case e.Job == nil:
-		err = p.invent(ctx, user)
+		err = p.invent(ctx, p.user)
 	case e.Job.Swapped():
 		p.shadow = e.Source
 	default:

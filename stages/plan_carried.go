@@ -53,6 +53,7 @@ func carriedOver(t *catalog.Table) []Carried {
 	add("security labels", names(t.Labels, func(l catalog.Label) string { return strings.TrimSpace(l.Provider + " " + l.Column) }))
 	add("comments", comments(t))
 	add("dependents", names(t.Dependents, func(d catalog.Dependent) string { return d.Kind + " " + d.Name }))
+	add("materialized views", names(t.Matviews, func(m catalog.Matview) string { return m.Relation.Name.String() }))
 	return carried
 }
 

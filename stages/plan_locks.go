@@ -86,6 +86,12 @@ func (p *planner) exchangeLocks() []Lock {
 	for _, n := range p.neighbour {
 		add(n.Mode, catalog.Name{Schema: n.SchemaName, Name: n.RelationName})
 	}
+	if part := p.Source.Partition; part != nil {
+		add("ACCESS EXCLUSIVE", part.Parent)
+		if part.Default != nil {
+			add("ACCESS EXCLUSIVE", *part.Default)
+		}
+	}
 	add("ACCESS EXCLUSIVE", p.Source.Name)
 	for _, key := range p.Source.Referencing {
 		add("ACCESS EXCLUSIVE", key.Table)

@@ -41,7 +41,7 @@ func planSetup(ctx context.Context, p *planner) ([]Step, error) {
 				return err
 			}
 			if !p.mine {
-				if err := execAll(ctx, t, p.giveSQL(shadow)); err != nil {
+				if err := execAll(ctx, t, giveSQL(shadow, p.Source.Owner)); err != nil {
 					return err
 				}
 			}
@@ -173,7 +173,85 @@ func planSwap(ctx context.Context, p *planner) ([]Step, error) {
 				return execAll(ctx, t, []string{key.ValidateSQL()})
 			}))
 	}
+	p.planMatviews(ctx, &r)
 	return r.list, r.err
+}
+
+// planMatviews is the plan of rebuildMatviews, as if none had been exchanged.
+func (p *planner) planMatviews(ctx context.Context, r *steps) {
+	matviews := p.Source.Matviews
+	if len(matviews) == 0 {
+		return
+	}
+	built, parked := p.Job.ShadowSchema, p.Job.OldSchema
+	var hidden, all []Lock
+	for _, m := range matviews {
+		l := p.strong("ACCESS EXCLUSIVE", m.Relation.Name)
+		if all = append(all, l); m.Read {
+			hidden = append(hidden, l)
+		}
+	}
+	r.add(p.record(ctx, "create the materialized views anew, without rows, to read the new table", hidden, func(ctx context.Context, t *transcript) error {
+		if err := execAll(ctx, t, dropMatviewsSQL(matviews, built)); err != nil {
+			return err
+		}
+		for _, m := range matviews {
+			as := m.Relation.Name.In(built)
+			if err := execAll(ctx, t, m.CreateSQL(as)); err != nil {
+				return err
+			}
+			if err := catalog.Close(ctx, t, "TABLE", as.String()); err != nil {
+				return err
+			}
+			if m.Relation.Owner != p.user {
+				if err := execAll(ctx, t, giveSQL(as, m.Relation.Owner)); err != nil {
+					return err
+				}
+			}
+			names, err := readers(ctx, p.Pool, m, matviews)
+			if err != nil {
+				return err
+			}
+			if err := execAll(ctx, t, append(letReadSQL(as, names), hideSQL(m, built, parked)...)); err != nil {
+				return err
+			}
+		}
+		return execAll(ctx, t, unhideSQL(matviews, built, parked))
+	}))
+	for _, m := range matviews {
+		r.add(p.record(ctx, fmt.Sprintf("fill the new materialized view %s and build its indexes", m.Relation.Name), p.reading(),
+			sending(fillMatviewSQL(m, m.Relation.Name.In(built)))))
+	}
+	r.add(p.record(ctx, "exchange the materialized views, or build them again where one was refreshed in between", all, func(ctx context.Context, t *transcript) error {
+		if err := lockMatviews(ctx, t.bounded(), matviews); err != nil {
+			return err
+		}
+		var grants []string
+		for _, m := range matviews {
+			if err := execAll(ctx, t, catalog.ReplaceMatviewSQL(m.Relation, built, parked)); err != nil {
+				return err
+			}
+			have, err := defaultGrants(ctx, p.Pool, "r", m.Relation.Owner, built)
+			if err != nil {
+				return err
+			}
+			names, err := readers(ctx, p.Pool, m, matviews)
+			if err != nil {
+				return err
+			}
+			for _, name := range names {
+				have = append(have, catalog.Grant{Grantor: m.Relation.Owner, Grantee: name, Privilege: "SELECT"})
+			}
+			grants = append(grants, catalog.GrantsSQL("TABLE "+m.Relation.Name.String(), m.Relation.Owner, have, m.Relation.Grants)...)
+		}
+		return execAll(ctx, t, append(grants, dropMatviewsSQL(matviews, parked)...))
+	}))
+	r.add(p.record(ctx, "log changes from now on, instead of writing them through", p.stopping(), func(ctx context.Context, t *transcript) error {
+		if err := p.stopWriters(ctx, t.bounded()); err != nil {
+			return err
+		}
+		return execAll(ctx, t, []string{p.reverse().LogCaptureSQL()})
+	}))
 }
 
 func (p *planner) switchOver(ctx context.Context, t *transcript) error {
@@ -192,10 +270,13 @@ func (p *planner) exchange(ctx context.Context, t *transcript) error {
 	if err := tx.Settle(ctx, source.Name.String()); err != nil {
 		return err
 	}
+	if err := settleDefault(ctx, tx, source); err != nil {
+		return err
+	}
 	if err := lockDependents(ctx, tx, source); err != nil {
 		return err
 	}
-	tables := []string{source.Name.String()}
+	tables := append(source.Above(), source.Name.String())
 	for _, key := range source.Referencing {
 		tables = append(tables, key.Table.String())
 	}
@@ -214,8 +295,8 @@ func (p *planner) exchange(ctx context.Context, t *transcript) error {
 		return err
 	}
 	return execAll(ctx, t, slices.Concat(
-		retireSQL(source, p.Job.OldTable()), p.dressSQL(source), grants,
-		installSQL(source, p.Job.OldTable()), reverseSQL(p.reverse())))
+		source.DetachSQL(), retireSQL(source, p.Job.OldTable()), source.BoundSQL(p.Job.OldTable(), true), p.dressSQL(source), grants,
+		installSQL(source, p.Job.OldTable()), source.AttachSQL(), followSQL(p.reverse(), p.followed())))
 }
 
 // grantsSQL is the plan of Env.grant: it is given what default privileges make
@@ -233,6 +314,14 @@ func (p *planner) grantsSQL(ctx context.Context) ([]string, error) {
 		statements = append(statements, catalog.GrantsSQL("SEQUENCE "+s.Name.String(), p.Source.Owner, have, s.Grants)...)
 	}
 	return statements, nil
+}
+
+// followed is the plan of the function of that name.
+func (p *planner) followed() string {
+	if len(p.Source.Matviews) == 0 {
+		return ""
+	}
+	return unnumbered
 }
 
 // reverse is the link from the table in use to the old table.

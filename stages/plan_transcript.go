@@ -46,9 +46,12 @@ func (t *transcript) Query(ctx context.Context, _ string, args ...any) (pgx.Rows
 	return t.reads.Query(ctx, defaultGranteesSQL, args[0], t.schema)
 }
 
-// note leaves out the bound that package lock sets before each statement: the
-// plan tells it with the lock.
+// note leaves out the bound that package lock sets before each statement, which
+// the plan tells with the lock, and that on what is done under it.
 func (t *transcript) note(sql string) {
+	if strings.HasPrefix(sql, "SET LOCAL statement_timeout = ") {
+		return
+	}
 	if rest, ok := strings.CutPrefix(sql, "SET LOCAL lock_timeout = "); ok {
 		_, sql, _ = strings.Cut(rest, ";\n")
 	}
@@ -99,10 +102,10 @@ SELECT    ''                                               AS column,
           e.privilege_type                                 AS privilege,
           e.is_grantable                                   AS grantable
 FROM     (SELECT $1::"char" AS kind, oid AS role FROM pg_roles WHERE rolname = $3) k` + defaultACLs + `
-ORDER BY  3, 2, 4, 5`
+ORDER BY  3, 2, array_position(ARRAY['INSERT', 'SELECT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER', 'USAGE'], e.privilege_type), 5`
 
 // defaultGrants are the privileges on a new table (kind "r") or sequence ("S")
-// of role.
+// of role, those of a grantee in the order of an access control list.
 func defaultGrants(ctx context.Context, q catalog.Querier, kind, role, schema string) ([]catalog.Grant, error) {
 	rows, err := q.Query(ctx, defaultGrantsSQL, kind, schema, role)
 	if err != nil {

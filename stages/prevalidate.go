@@ -43,7 +43,7 @@ func (e *RefusedError) Error() string {
 // preValidate refuses what cannot be carried over and names missing
 // privileges. It changes nothing and takes no more than ACCESS SHARE.
 func preValidate(ctx context.Context, e *Env) error {
-	reasons, err := obstacles(ctx, e.Pool, e.Source.OID)
+	reasons, err := obstacles(ctx, e.Pool, e.Source.OID, e.rebuilds())
 	if err != nil {
 		return err
 	}
@@ -86,6 +86,12 @@ func shape(t *catalog.Table) []Reason {
 			})
 		}
 	}
+	if clashes := t.Clashes(); len(t.Matviews) > 0 && len(clashes) > 0 {
+		reasons = append(reasons, Reason{
+			strings.Join(clashes, ", "), "is the name of more than one of the table, the materialized views on it, and their indexes and statistics objects",
+			"rename one of them: they have to share a schema",
+		})
+	}
 	return reasons
 }
 
@@ -95,7 +101,11 @@ func (e *Env) missingPrivileges(ctx context.Context) ([]Reason, error) {
 	if e.ShadowSchema != "" {
 		schemas = []string{e.ShadowSchema, e.ShadowSchema + "_old"}
 	}
-	rows, err := e.Pool.Query(ctx, privilegesSQL, e.Source.OID, schemas, e.Source.Roles())
+	matviews := []uint32{}
+	for _, m := range e.Source.Matviews {
+		matviews = append(matviews, m.OID)
+	}
+	rows, err := e.Pool.Query(ctx, privilegesSQL, e.Source.OID, schemas, e.Source.Roles(), matviews)
 	if err != nil {
 		return nil, fmt.Errorf("check privileges: %w", err)
 	}
@@ -135,7 +145,7 @@ UNION
 SELECT format('GRANT CREATE ON SCHEMA %I TO %I;', n.nspname, current_user)
 FROM   pg_namespace n
 JOIN   pg_class c ON c.relnamespace = n.oid
-WHERE  c.oid = $1 AND NOT has_schema_privilege(n.oid, 'CREATE')
+WHERE  (c.oid = $1 OR c.oid = ANY ($4::oid[])) AND NOT has_schema_privilege(n.oid, 'CREATE')
 UNION
 SELECT CASE WHEN n.oid IS NULL
             THEN format('CREATE SCHEMA %I AUTHORIZATION %I;', s.name, current_user)
@@ -182,7 +192,8 @@ SELECT format('GRANT CREATE ON TABLESPACE %I TO %I;', t.spcname, current_user)
 FROM   pg_tablespace t
 WHERE  NOT has_tablespace_privilege(t.oid, 'CREATE')
 AND    t.oid IN (SELECT reltablespace FROM pg_class
-                 WHERE  oid = $1 OR oid IN (SELECT indexrelid FROM pg_index WHERE indrelid = $1))
+                 WHERE  oid = $1 OR oid = ANY ($4::oid[])
+                 OR     oid IN (SELECT indexrelid FROM pg_index WHERE indrelid = $1 OR indrelid = ANY ($4::oid[])))
 ORDER  BY 1`
 
 const reportSQL = `

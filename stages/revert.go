@@ -24,6 +24,12 @@ func Revert(ctx context.Context, e *Env) error {
 		return ErrNotSwapped
 	}
 	if e.Job.Swapped() {
+		if err := e.rebuildMatviews(ctx); err != nil { // those that the swap has left
+			return e.failed(ctx, fmt.Errorf("revert: %w", err))
+		}
+		if err := e.validateBound(ctx); err != nil {
+			return e.failed(ctx, fmt.Errorf("revert: %w", err))
+		}
 		if err := e.inStep(ctx, e.exchangeBack); err != nil {
 			return e.failed(ctx, fmt.Errorf("revert: %w", err))
 		}
@@ -32,6 +38,9 @@ func Revert(ctx context.Context, e *Env) error {
 		}
 	}
 	if err := e.validateForeignKeys(ctx); err != nil {
+		return e.failed(ctx, fmt.Errorf("revert: %w", err))
+	}
+	if err := e.rebuildMatviews(ctx); err != nil {
 		return e.failed(ctx, fmt.Errorf("revert: %w", err))
 	}
 	return e.discard(ctx, registry.Reverted)
@@ -55,10 +64,21 @@ func (e *Env) exchangeBack(ctx context.Context) error {
 		if err := e.noObstacles(ctx, tx, *e.Job.Shadow); err != nil {
 			return err
 		}
-		err = doAll(ctx, tx, slices.Concat(
+		err = doAll(ctx, tx, slices.Concat(now.DetachSQL(),
 			retireSQL(now, e.Job.ShadowTable()), e.reinstateSQL(), installSQL(now, e.Job.ShadowTable())))
 		if err != nil {
 			return err
+		}
+		if err := e.attach(ctx, tx, now); err != nil {
+			return err
+		}
+		if xid, err := followed(ctx, tx, now); err != nil {
+			return err
+		} else if xid != "" {
+			forward := e.Link.Reverse(e.Job.Table(), e.Job.ShadowTable())
+			if err := doAll(ctx, tx, followSQL(forward, xid)); err != nil {
+				return err
+			}
 		}
 		if err := parity(ctx, tx, now, e.Job.Source); err != nil {
 			return err
@@ -78,6 +98,21 @@ func (e *Env) exchangeBack(ctx context.Context) error {
 	e.Job, e.Source = job, now.ValidAsIn(e.Source)
 	e.link(e.Link.Key)
 	return nil
+}
+
+// validateBound has the server look at the rows of an old partition now, when
+// nobody waits, and not when it is attached.
+func (e *Env) validateBound(ctx context.Context) error {
+	statements := e.Source.ValidateBoundSQL(e.Job.OldTable())
+	if len(statements) == 0 {
+		return nil
+	}
+	return e.transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
+		if err := tx.Settle(ctx, e.Job.OldTable().String()); err != nil {
+			return err
+		}
+		return doAll(ctx, tx, statements)
+	})
 }
 
 // reinstateSQL moves the old table back into its place, with its triggers, rules

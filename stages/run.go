@@ -203,7 +203,7 @@ func (e *Env) drift(now *catalog.Table) error {
 // noObstacles looks for what preValidate would have refused and has come to be
 // since: at the latest, clean_up would fail for it.
 func (e *Env) noObstacles(ctx context.Context, q catalog.Querier, oid uint32) error {
-	found, err := obstacles(ctx, q, oid)
+	found, err := obstacles(ctx, q, oid, e.rebuilds())
 	if err != nil {
 		return err
 	}

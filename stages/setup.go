@@ -60,8 +60,9 @@ func (e *Env) newJob(id int64) *registry.Job {
 func (e *Env) jobNumbered(number string) *registry.Job {
 	job := &registry.Job{
 		TableSchema: e.Source.Name.Schema, TableName: e.Source.Name.Name, Source: e.Source.OID,
-		Strategy: e.Strategy.Name(), Options: registry.Options{KeepOld: e.KeepOld, OrderBy: e.OrderBy},
-		Stage: registry.Setup, StageDone: true, State: registry.Active,
+		Strategy: e.Strategy.Name(), Options: registry.Options{KeepOld: e.KeepOld, RebuildMatviews: e.RebuildMatviews, OrderBy: e.OrderBy},
+		Partitioned: e.Partitioned,
+		Stage:       registry.Setup, StageDone: true, State: registry.Active,
 		ShadowSchema: "repack_job_" + number, OldSchema: "repack_job_" + number + "_old", OwnSchemas: true,
 		ChangeLog: "repack_change_log_" + number, Capture: "repack_capture_" + number,
 	}
@@ -145,7 +146,7 @@ func (e *Env) createShadow(ctx context.Context, tx pgx.Tx) error {
 	if err := catalog.Close(ctx, tx, "TABLE", shadow.String()); err != nil {
 		return err
 	}
-	if err := e.giveToOwner(ctx, tx, shadow); err != nil {
+	if err := e.giveToOwner(ctx, tx, shadow, e.Source.Owner); err != nil {
 		return err
 	}
 	if err := e.sameToast(ctx, tx, shadow); err != nil {
@@ -162,6 +163,7 @@ func (e *Env) createShadow(ctx context.Context, tx pgx.Tx) error {
 // shadowSQL creates the shadow as the backfill fills it.
 func (e *Env) shadowSQL() []string {
 	statements := e.Source.CreateSQL(e.Job.ShadowTable())
+	statements = append(statements, e.Source.BoundSQL(e.Job.ShadowTable(), false)...)
 	if e.Strategy.KeyFirst() {
 		statements = append(statements, e.keySQL(e.Job.ShadowTable())...)
 	}
@@ -183,16 +185,16 @@ func (e *Env) keySQL(shadow catalog.Name) []string {
 	return statements
 }
 
-// giveToOwner makes the source's owner the shadow's. The new owner must be able
-// to create tables in the schema: ALTER TABLE, "OWNER TO", in the manual.
-func (e *Env) giveToOwner(ctx context.Context, tx pgx.Tx, table catalog.Name) error {
+// giveToOwner makes owner, who is the source's, the shadow's. A new owner must be
+// able to create tables in the schema: ALTER TABLE, "OWNER TO", in the manual.
+func (e *Env) giveToOwner(ctx context.Context, tx pgx.Tx, table catalog.Name, owner string) error {
 	var mine, may bool
 	err := tx.QueryRow(ctx, `SELECT current_user = $1, has_schema_privilege($1, $2, 'CREATE')`,
-		e.Source.Owner, e.Job.ShadowSchema).Scan(&mine, &may)
+		owner, table.Schema).Scan(&mine, &may)
 	if err != nil {
-		return fmt.Errorf("compare owner of %s: %w", e.Source.Name, err)
+		return fmt.Errorf("compare owner of %s: %w", table, err)
 	}
-	statements := e.giveSQL(table)
+	statements := giveSQL(table, owner)
 	switch {
 	case mine:
 		return nil
@@ -220,8 +222,8 @@ func (e *Env) sameToast(ctx context.Context, tx pgx.Tx, shadow catalog.Name) err
 	}}}
 }
 
-func (e *Env) giveSQL(table catalog.Name) []string {
-	schema, owner := catalog.Quote(e.Job.ShadowSchema), catalog.Quote(e.Source.Owner)
+func giveSQL(table catalog.Name, to string) []string {
+	schema, owner := catalog.Quote(table.Schema), catalog.Quote(to)
 	return []string{
 		fmt.Sprintf("GRANT CREATE ON SCHEMA %s TO %s", schema, owner),
 		fmt.Sprintf("ALTER TABLE %s OWNER TO %s", table, owner),

@@ -25,7 +25,7 @@ import (
 // transaction, ACCESS EXCLUSIVE on the source, its shadow and the tables joined
 // to it by foreign keys. All waits of a transaction together are bounded by
 // the lock timeout. Afterwards the foreign keys are validated, each under
-// SHARE UPDATE EXCLUSIVE on its table.
+// SHARE UPDATE EXCLUSIVE on its table, and materialized views rebuilt.
 func swap(ctx context.Context, e *Env) error {
 	if !e.Job.Swapped() {
 		// Where an earlier run was told not to, or an older version did not.
@@ -40,6 +40,9 @@ func swap(ctx context.Context, e *Env) error {
 		}
 	}
 	if err := e.validateForeignKeys(ctx); err != nil {
+		return err
+	}
+	if err := e.rebuildMatviews(ctx); err != nil {
 		return err
 	}
 	return e.write(ctx, func(tx pgx.Tx) error { return e.endStage(ctx, tx, registry.Swap) })
@@ -89,10 +92,14 @@ func (e *Env) approach(ctx context.Context) error {
 	return e.step(ctx, "swap: drained")
 }
 
-// drainLocked replays the rest of the log while writers wait, but not for
-// longer than they may wait for a lock: then there is more to replay without.
+// leastDrain is what the last replay is given when the lock took its time.
+const leastDrain = 150 * time.Millisecond
+
+// drainLocked replays the rest of the log while writers wait, who have waited
+// since the lock was asked for: both together take no longer than they may wait
+// for a lock, or there is more to replay without one.
 func (e *Env) drainLocked(ctx context.Context, tx *lock.Tx) error {
-	limit := fmt.Sprintf("SET LOCAL statement_timeout = %d", max(e.Locks.Timeout.Milliseconds(), 1))
+	limit := fmt.Sprintf("SET LOCAL statement_timeout = %d", max(tx.Left(leastDrain).Milliseconds(), 1))
 	if err := execAll(ctx, tx, []string{limit}); err != nil {
 		return err
 	}
@@ -156,8 +163,16 @@ func (e *Env) drain(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if r.Aside > 0 && time.Now().After(deadline) {
+		if r.Aside == 0 {
+			continue
+		}
+		if time.Now().After(deadline) {
 			return fmt.Errorf("rows stay locked by the application (%d keys): %w", r.Aside, errNotQuiet)
+		}
+		select { // each pass writes what it sets aside to the log again
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(pollInterval):
 		}
 	}
 }

@@ -51,17 +51,33 @@ SET enable_seqscan = off`
 const logRowsSQL = `
     CASE TG_OP
     WHEN 'INSERT' THEN
-        INSERT INTO %[1]s (%[2]s) SELECT %[3]s FROM new_rows r;
+        INSERT INTO %[1]s (%[2]s) SELECT %[3]s FROM %[4]s r;
     WHEN 'UPDATE' THEN
-        INSERT INTO %[1]s (%[2]s) SELECT %[3]s FROM new_rows r UNION SELECT %[3]s FROM old_rows r;
+        INSERT INTO %[1]s (%[2]s) SELECT %[3]s FROM %[4]s r UNION SELECT %[3]s FROM %[5]s r;
     WHEN 'DELETE' THEN
-        INSERT INTO %[1]s (%[2]s) SELECT %[3]s FROM old_rows r;
+        INSERT INTO %[1]s (%[2]s) SELECT %[3]s FROM %[5]s r;
     ELSE
         INSERT INTO %[1]s (truncated) VALUES (true);
     END CASE;`
 
 func (l *Link) logRows() string {
-	return fmt.Sprintf(logRowsSQL, l.Log, l.logColumns(""), l.fromKey("r"))
+	return fmt.Sprintf(logRowsSQL, l.Log, l.logColumns(""), l.fromKey("r"), l.newRows(), l.oldRows())
+}
+
+// newRows and oldRows are the rows that a trigger fires for, to be followed by
+// an alias.
+func (l *Link) newRows() string {
+	if l.PerRow {
+		return "(SELECT (NEW).*)"
+	}
+	return "new_rows"
+}
+
+func (l *Link) oldRows() string {
+	if l.PerRow {
+		return "(SELECT (OLD).*)"
+	}
+	return "old_rows"
 }
 
 // LogCaptureSQL makes the capture function append keys to the change log.
@@ -127,10 +143,10 @@ func (l *Link) WriteThroughSQL(completedBy string) string {
 
 // attempts are the ways to write through; reread says where rows come from.
 func (l *Link) attempts(immediate string, reread bool) string {
-	rows := "new_rows n"
+	rows := l.newRows() + " n"
 	if reread {
-		rows = fmt.Sprintf("(SELECT DISTINCT %s FROM new_rows r) r, %s n WHERE %s",
-			l.fromKey("r"), l.From, l.fromIsFrom("n", "r"))
+		rows = fmt.Sprintf("(SELECT DISTINCT %s FROM %s r) r, %s n WHERE %s",
+			l.fromKey("r"), l.newRows(), l.From, l.fromIsFrom("n", "r"))
 	}
 	attempts := ""
 	if !l.Replace {
@@ -178,26 +194,26 @@ func (l *Link) upsertRows(rows string) string {
 		return fmt.Sprintf(upsertRowsSQL, l.To, l.toColumns(), l.fromColumns("n"), rows,
 			l.toKey(""), l.onConflict(), removed, l.toIsFrom("t", "r"), l.From, l.toIsFrom("t", "f"))
 	}
-	return "\n            IF TG_OP = 'DELETE' THEN" + sql("SELECT DISTINCT "+l.fromKey("r")+" FROM old_rows r") +
-		"\n            ELSE" + sql("SELECT "+l.fromKey("r")+" FROM old_rows r EXCEPT SELECT "+l.fromKey("r")+" FROM new_rows r") +
+	return "\n            IF TG_OP = 'DELETE' THEN" + sql("SELECT DISTINCT "+l.fromKey("r")+" FROM "+l.oldRows()+" r") +
+		"\n            ELSE" + sql("SELECT "+l.fromKey("r")+" FROM "+l.oldRows()+" r EXCEPT SELECT "+l.fromKey("r")+" FROM "+l.newRows()+" r") +
 		"\n            END IF;"
 }
 
 const replaceRowsSQL = `
             IF TG_OP <> 'INSERT' THEN
-                DELETE FROM %[1]s t USING old_rows r WHERE %[4]s;
+                DELETE FROM %[1]s t USING %[8]s r WHERE %[4]s;
                 GET DIAGNOSTICS deleted = ROW_COUNT;
-                IF fixed AND deleted < (SELECT count(*) FROM old_rows) THEN
+                IF fixed AND deleted < (SELECT count(*) FROM %[8]s r) THEN
                     RAISE EXCEPTION 'a row of the copy is not visible';
                 END IF;
             END IF;
             IF TG_OP <> 'DELETE' THEN
-                DELETE FROM %[1]s t USING new_rows r WHERE %[4]s;
+                DELETE FROM %[1]s t USING %[9]s r WHERE %[4]s;
                 INSERT INTO %[1]s (%[2]s) OVERRIDING SYSTEM VALUE
                 SELECT %[3]s FROM %[5]s;
             END IF;
             IF TG_OP <> 'INSERT' AND EXISTS (
-                SELECT FROM old_rows r, %[6]s f
+                SELECT FROM %[8]s r, %[6]s f
                 WHERE  %[7]s AND NOT EXISTS (SELECT FROM %[1]s t WHERE %[4]s)
             ) THEN
                 RAISE EXCEPTION 'a key that this command removed is there again';
@@ -205,7 +221,7 @@ const replaceRowsSQL = `
 
 func (l *Link) replaceRows(rows string) string {
 	return fmt.Sprintf(replaceRowsSQL, l.To, l.toColumns(), l.fromColumns("n"), l.toIsFrom("t", "r"),
-		rows, l.From, l.fromIsFrom("f", "r"))
+		rows, l.From, l.fromIsFrom("f", "r"), l.oldRows(), l.newRows())
 }
 
 func (l *Link) onConflict() string {
@@ -217,7 +233,9 @@ func (l *Link) onConflict() string {
 	})
 }
 
-// triggerEvents are our triggers, all AFTER … FOR EACH STATEMENT. Their names
+// triggerEvents are our triggers, all AFTER … FOR EACH STATEMENT, but for those
+// on a partition: a statement on the partitioned table does not fire them, and
+// triggers FOR EACH ROW have no transition tables there. Their names
 // sort before those of user triggers and of foreign keys (RI_…), in whose
 // order the server fires them: "Overview of Trigger Behavior" in the manual.
 var triggerEvents = []struct{ name, event, transition string }{
@@ -233,9 +251,13 @@ var triggerEvents = []struct{ name, event, transition string }{
 func (l *Link) CreateTriggersSQL() []string {
 	var statements []string
 	for _, e := range triggerEvents {
+		each := e.transition + " FOR EACH STATEMENT"
+		if l.PerRow && e.event != "TRUNCATE" {
+			each = "FOR EACH ROW"
+		}
 		statements = append(statements,
-			fmt.Sprintf("CREATE TRIGGER %s AFTER %s ON %s %s FOR EACH STATEMENT EXECUTE FUNCTION %s()",
-				catalog.Quote(e.name), e.event, l.From, e.transition, l.Capture),
+			fmt.Sprintf("CREATE TRIGGER %s AFTER %s ON %s %s EXECUTE FUNCTION %s()",
+				catalog.Quote(e.name), e.event, l.From, each, l.Capture),
 			fmt.Sprintf("ALTER TABLE %s ENABLE ALWAYS TRIGGER %s", l.From, catalog.Quote(e.name)))
 	}
 	return statements

@@ -27,6 +27,8 @@ type Link struct {
 	// so that the transition table is no longer the truth. It matters for
 	// SERIALIZABLE writers alone; the others' rows are always read again.
 	Reread bool
+	// PerRow is set where From is a partition, which has triggers for rows.
+	PerRow bool
 	// Deferrable are To's key, unique and exclusion constraints that could be
 	// checked as late as at the application's COMMIT.
 	Deferrable []string
@@ -37,10 +39,11 @@ type Mapping struct{ From, To string }
 
 // NewLink maps the columns of a table to columns of the same name.
 func NewLink(t *catalog.Table, key []catalog.KeyColumn, from, to, log, capture catalog.Name) *Link {
-	l := &Link{From: from, To: to, Log: log, Capture: capture, Key: key, Reread: len(t.Triggers) > 0}
+	l := &Link{From: from, To: to, Log: log, Capture: capture, Key: key, Reread: len(t.Triggers) > 0, PerRow: t.Partition != nil}
+	l.Reread = l.Reread || l.PerRow && len(t.Partition.Triggers) > 0
 	for _, name := range t.Stored() {
 		l.Columns = append(l.Columns, Mapping{From: name, To: name})
-		if c, _ := t.Column(name); c.Identity != "a" {
+		if c, _ := t.Column(name); c.Identity != "a" || t.Partition != nil { // the identity is the parent's
 			l.Assigned = append(l.Assigned, Mapping{From: name, To: name})
 		} else if !l.isKey(name) {
 			l.Replace = true

@@ -135,7 +135,7 @@ func TestPlanAsReadOnlyOwner(t *testing.T) {
 	var refused *repack.RefusedError
 	grant := fmt.Sprintf("GRANT CREATE ON DATABASE %s TO %s;", db.Name, owner)
 	plan, err := r.Plan(testContext(t))
-	if !errors.As(err, &refused) || len(plan.Refused) != 1 || plan.Refused[0].Remedy != grant {
+	if !errors.As(err, &refused) || len(plan.Refused) == 0 || plan.Refused[0].Remedy != grant {
 		t.Fatalf("plan without CREATE: %v, want it refused with %q", err, grant)
 	}
 	db.Exec(t, grant)
@@ -190,7 +190,7 @@ var (
 	xidPattern   = regexp.MustCompile(`''\d+''::xid8`)
 	// What changes nothing that outlives the session or transaction, or only
 	// the registry.
-	unplannedPattern = regexp.MustCompile(`(?is)^(begin|commit|rollback|select|set (session|search_path|client_connection|transaction|default)|` +
+	unplannedPattern = regexp.MustCompile(`(?is)^(begin|commit|rollback|select|set (session|search_path|client_connection|transaction|default|statement_timeout)|` +
 		`set local (statement_timeout|enable_hashjoin|enable_mergejoin|max_parallel_workers_per_gather)|reset all|with (held|waited|own|locks)|;?$)|repack_registry`)
 )
 

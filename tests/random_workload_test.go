@@ -88,12 +88,20 @@ const (
 )
 
 func fill(sql, schema string) string {
-	return strings.NewReplacer("{schema}", schema, "{writers}", strconv.Itoa(writers), "{rows}", strconv.Itoa(workloadRows)).Replace(sql)
+	return strings.NewReplacer("{schema}", schema, "{writers}", strconv.Itoa(writers)).Replace(sql)
+}
+
+// givenWorkload makes the tables of the workload, and returns the dump of them.
+func givenWorkload(t *testing.T, db *pgtest.Database, rows int) (dump string) {
+	t.Helper()
+	db.Exec(t, strings.ReplaceAll(fill(workloadSQL, ""), "{rows}", strconv.Itoa(rows)))
+	return db.Dump(t)
 }
 
 // workload is a set of writers and what they have seen.
 type workload struct {
 	db           *pgtest.Database
+	outlives     bool // lost connections are the test's doing: the writers connect again
 	stop         chan struct{}
 	group        sync.WaitGroup
 	transactions atomic.Int64
@@ -104,18 +112,33 @@ type workload struct {
 }
 
 func startWorkload(t *testing.T, db *pgtest.Database, seed uint64) *workload {
+	t.Helper()
 	w := &workload{db: db, stop: make(chan struct{})}
-	for n := range writers {
-		conn := db.Connect(t)
+	w.start(t, writers, seed)
+	return w
+}
+
+// startOutlivingWorkload has writers that outlive the server; half as many, as
+// they have to let a run with its many repetitions get ahead of them.
+func startOutlivingWorkload(t *testing.T, db *pgtest.Database, seed uint64) *workload {
+	t.Helper()
+	w := &workload{db: db, outlives: true, stop: make(chan struct{})}
+	w.start(t, writers/2, seed)
+	return w
+}
+
+func (w *workload) start(t *testing.T, count int, seed uint64) {
+	config := w.db.Config(t)
+	for n := range count {
+		conn := w.db.Connect(t)
 		random := rand.New(rand.NewPCG(seed, uint64(n)))
 		w.group.Go(func() {
-			for {
-				select {
-				case <-w.stop:
-					return
-				default:
+			for !w.stopped() {
+				err := w.transaction(conn, n, random)
+				if err != nil && w.outlives && lost(err) {
+					conn, err = w.reconnect(t, config)
 				}
-				if err := w.transaction(conn, n, random); err != nil {
+				if err != nil {
 					w.mu.Lock()
 					w.failures = append(w.failures, err)
 					w.mu.Unlock()
@@ -124,7 +147,38 @@ func startWorkload(t *testing.T, db *pgtest.Database, seed uint64) *workload {
 			}
 		})
 	}
-	return w
+}
+
+func (w *workload) stopped() bool {
+	select {
+	case <-w.stop:
+		return true
+	default:
+		return false
+	}
+}
+
+// lost reports whether err is the end of a connection. Whether its last COMMIT
+// went through need not be known: table and model are in one transaction.
+func lost(err error) bool {
+	var pgErr *pgconn.PgError
+	return !errors.As(err, &pgErr) || pgerrcode.IsOperatorIntervention(pgErr.Code)
+}
+
+// reconnect waits until there is a server again. The test bounds the wait.
+func (w *workload) reconnect(t *testing.T, config *pgx.ConnConfig) (*pgx.Conn, error) {
+	ticker := time.NewTicker(20 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		conn, err := pgx.ConnectConfig(context.Background(), config)
+		if err == nil {
+			t.Cleanup(func() { _ = conn.Close(context.Background()) }) // may be lost
+		}
+		if err == nil || !lost(err) || w.stopped() {
+			return conn, err
+		}
+		<-ticker.C
+	}
 }
 
 // end stops the writers and fails the test for every error the application
@@ -152,7 +206,8 @@ func (w *workload) transaction(conn *pgx.Conn, writer int, random *rand.Rand) er
 		return err
 	}
 	defer tx.Rollback(ctx)
-	for range 1 + random.IntN(4) {
+	operations := 1 + random.IntN(4)
+	for range operations {
 		if err := w.operation(ctx, tx, writer, random); err != nil {
 			return w.retried(isolation, err)
 		}
@@ -164,6 +219,7 @@ func (w *workload) transaction(conn *pgx.Conn, writer int, random *rand.Rand) er
 		return w.retried(isolation, err)
 	}
 	w.transactions.Add(1)
+	tried.writes.Add(int64(operations))
 	return nil
 }
 
@@ -204,23 +260,33 @@ func (w *workload) operation(ctx context.Context, tx pgx.Tx, writer int, random 
 // TestRandomWorkload repacks under writers that do everything at once, and then
 // once more and back again.
 func TestRandomWorkload(t *testing.T) {
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
-		db.Exec(t, fill(workloadSQL, ""))
-		before := db.Dump(t)
-		seed := randomSeed(t)
-		w := startWorkload(t, db, seed)
-		o := options(t, "app.t", strategy)
-		o.LockRetries, o.BatchSize = 100, 2000
-		run(t, db, o)
-		o.BatchSize = 0
-		runUntil(t, db, o, "swap")
-		if err := newRepack(t, db, o).Revert(testContext(t)); err != nil {
-			t.Fatalf("revert: %v", err)
-		}
-		w.end(t)
-		db.EqualTables(t, "app.t", "model.t")
-		if after := db.Dump(t); after != before {
-			t.Errorf("schema changed:\n%s\nwas:\n%s", after, before)
-		}
-	})
+	for _, strategy := range strategies {
+		t.Run(strategy, func(t *testing.T) {
+			t.Parallel()
+			repackUnderWorkload(t, strategy, randomSeed(t))
+		})
+	}
+}
+
+func repackUnderWorkload(t *testing.T, strategy string, seed uint64) {
+	t.Helper()
+	db := pgtest.New(t)
+	before := givenWorkload(t, db, workloadRows)
+	w := startWorkload(t, db, seed)
+	seen, stop := watchWaits(t, db)
+	o := options(t, "app.t", strategy)
+	o.LockRetries, o.BatchSize = 100, 2000
+	run(t, db, o)
+	o.BatchSize = 0
+	runUntil(t, db, o, "swap")
+	if err := newRepack(t, db, o).Revert(testContext(t)); err != nil {
+		t.Fatalf("revert: %v", err)
+	}
+	stop()
+	w.end(t)
+	seen.within(t, o.LockTimeout+waitMargin)
+	db.EqualTables(t, "app.t", "model.t")
+	if after := db.Dump(t); after != before {
+		t.Errorf("schema changed:\n%s\nwas:\n%s", after, before)
+	}
 }

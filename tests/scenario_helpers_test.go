@@ -110,9 +110,14 @@ func sameDump(t *testing.T, db *pgtest.Database, before string) {
 	}
 }
 
-// noArtefacts looks for whatever of ours pg_dump would not show.
+// noArtefacts looks for whatever of ours pg_dump would not show. A session is
+// there for a moment after its client has left.
 func noArtefacts(t *testing.T, db *pgtest.Database) {
 	t.Helper()
+	pgtest.WaitFor(t, func() bool {
+		return pgtest.Query[bool](t, db.Pool, `SELECT NOT EXISTS (SELECT FROM pg_stat_activity
+			WHERE datname = current_database() AND application_name LIKE 'repack %')`)
+	}, "the tool's sessions to end")
 	left := pgtest.Column[string](t, db.Pool, `
 		SELECT 'schema ' || nspname FROM pg_namespace WHERE nspname LIKE 'repack\_job%'
 		UNION ALL SELECT 'trigger ' || tgname FROM pg_trigger WHERE tgname LIKE '%repack%'

@@ -30,7 +30,7 @@ func connectionFlags() []cli.Flag {
 func tableFlag() cli.Flag {
 	return &cli.StringFlag{
 		Name: "table", Aliases: []string{"t"},
-		Usage: "`[SCHEMA.]NAME` as SQL writes it, quotes included; a bare name is looked up in the role's search_path",
+		Usage: "`[SCHEMA.]NAME` as SQL writes it, quotes included; a bare name is looked up in the role's search_path; a partitioned table stands for its partitions",
 	}
 }
 
@@ -78,6 +78,7 @@ func options(c *cli.Context) (*pgx.ConnConfig, repack.Options, error) {
 		Transfer:           repack.Transfer(c.String("transfer")),
 		OrderBy:            c.String("order-by"),
 		KeepOld:            c.Bool("keep-old"),
+		RebuildMatviews:    c.Bool("rebuild-matviews"),
 		Jobs:               c.Int("jobs"),
 		MaintenanceWorkMem: c.String("maintenance-work-mem"),
 		LockTimeout:        c.Duration("lock-timeout"),

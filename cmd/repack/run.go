@@ -64,6 +64,7 @@ func runFlags() []cli.Flag {
 				"rows that change meanwhile go wherever there is space",
 		},
 		&cli.BoolFlag{Name: "keep-old", Usage: "leave the old table behind at clean_up, detached"},
+		&cli.BoolFlag{Name: "rebuild-matviews", Usage: "after the swap build materialized views on the table anew, with the rows of that moment (default: such a table is refused)"},
 		&cli.IntFlag{Name: "jobs", Aliases: []string{"j"}, Usage: "`CONNECTIONS` that copy or build indexes at the same time (default: processors, at most 4)"},
 		&cli.StringFlag{
 			Name:  "maintenance-work-mem",

@@ -27,6 +27,16 @@ type Querier interface {
 // Columns that only newer servers have are read through to_jsonb(row), which
 // is null where the column does not exist.
 func Read(ctx context.Context, q Querier, oid uint32) (*Table, error) {
+	t, err := describe(ctx, q, oid)
+	if err != nil {
+		return nil, err
+	}
+	t.Matviews, err = Matviews(ctx, q, oid)
+	return t, err
+}
+
+// describe is Read without the materialized views.
+func describe(ctx context.Context, q Querier, oid uint32) (*Table, error) {
 	t := &Table{OID: oid}
 	for _, part := range []struct {
 		what string
@@ -40,6 +50,7 @@ func Read(ctx context.Context, q Querier, oid uint32) (*Table, error) {
 		{"sequences", readSequences},
 		{"grants", readGrants},
 		{"behaviour", readBehaviour},
+		{"partition", readPartition},
 	} {
 		if err := part.read(ctx, q, t); err != nil {
 			return nil, fmt.Errorf("describe %s of table %d: %w", part.what, oid, err)

@@ -7,14 +7,16 @@ import (
 )
 
 // The capture triggers, by the beginning of their names, are no property of
-// the table.
+// the table. $2 tells those that come from a partitioned table from its own.
 const triggersSQL = `
 SELECT   t.tgname::text                                        AS name,
          pg_get_triggerdef(t.oid)                              AS definition,
          t.tgenabled::text                                     AS enabled,
          coalesce(obj_description(t.oid, 'pg_trigger'), '')    AS comment
 FROM     pg_trigger t
-WHERE    t.tgrelid = $1 AND NOT t.tgisinternal AND t.tgname NOT LIKE '00\_repack\_%'
+WHERE    t.tgrelid = $1 AND t.tgname NOT LIKE '00\_repack\_%'
+AND      CASE WHEN $2 THEN t.tgparentid <> 0 AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.oid = t.tgconstraint AND k.contype = 'f')
+              ELSE t.tgparentid = 0 AND NOT t.tgisinternal END
 ORDER BY t.tgname`
 
 const rulesSQL = `
@@ -81,7 +83,7 @@ WHERE    l.classoid = 'pg_class'::regclass AND l.objoid = $1
 ORDER BY l.provider, l.objsubid`
 
 func readBehaviour(ctx context.Context, q Querier, t *Table) (err error) {
-	if t.Triggers, err = collect[Trigger](ctx, q, triggersSQL, t.OID); err != nil {
+	if t.Triggers, err = collect[Trigger](ctx, q, triggersSQL, t.OID, false); err != nil {
 		return fmt.Errorf("triggers: %w", err)
 	}
 	if t.Rules, err = collect[Rule](ctx, q, rulesSQL, t.OID); err != nil {

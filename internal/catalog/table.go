@@ -37,6 +37,7 @@ type Table struct {
 	Options         []string        `json:"options"`
 	ToastOptions    []string        `json:"toast_options"`
 	ReplicaIdentity ReplicaIdentity `json:"replica_identity"`
+	Partition       *Partition      `json:"partition"` // nil: of no table
 	Comment         string          `json:"comment"`
 
 	Columns     []Column     `json:"columns"`
@@ -56,6 +57,8 @@ type Table struct {
 	Statistics       []Statistics  `json:"statistics"`
 	Labels           []Label       `json:"labels"`
 	Dependents       []Dependent   `json:"dependents"`
+	// Matviews are no property of the table: they follow it after the swap.
+	Matviews []Matview `json:"materialized_views"`
 }
 
 // ReplicaIdentity is pg_class.relreplident with the index it names, if any.
@@ -180,12 +183,11 @@ func (t *Table) Column(name string) (Column, bool) {
 	return t.Columns[i], true
 }
 
-// HasName reports whether the table or one of its relations bears a name, which
-// then is taken in the schema of its shadow.
+// HasName reports whether the table, one of its relations or materialized views
+// bears a name, which then is taken in the schema of its shadow.
 func (t *Table) HasName(name string) bool {
-	return t.Name.Name == name ||
-		slices.ContainsFunc(t.Indexes, func(i Index) bool { return i.Name == name }) ||
-		slices.ContainsFunc(t.Sequences, func(s Sequence) bool { return s.Name.Name == name })
+	return slices.Contains(t.names(), name) ||
+		slices.ContainsFunc(t.Matviews, func(m Matview) bool { return slices.Contains(m.Relation.names(), name) })
 }
 
 // Stored returns the names of the columns a copy has to write: all but
@@ -222,9 +224,10 @@ func (t *Table) AllForeignKeys() []ForeignKey {
 }
 
 // Unvalidated is a description in which no enforced foreign key is valid, as
-// when all have just been added.
+// when all have just been added, and without materialized views, which follow.
 func (t *Table) Unvalidated() *Table {
 	u := *t
+	u.Matviews = nil
 	u.ForeignKeys, u.Referencing = slices.Clone(t.ForeignKeys), slices.Clone(t.Referencing)
 	for _, keys := range [][]ForeignKey{u.ForeignKeys, u.Referencing} {
 		for i := range keys {
@@ -250,6 +253,7 @@ func (t *Table) Structure() *Table {
 	s.ForeignKeys, s.Referencing, s.Sequences, s.Grants = nil, nil, nil, nil
 	s.RowSecurity, s.ForceRowSecurity = false, false
 	s.Policies, s.Triggers, s.Rules, s.Publications, s.Labels, s.Dependents = nil, nil, nil, nil, nil, nil
+	s.Matviews = nil
 	s.Columns, s.Constraints, s.Indexes = slices.Clone(t.Columns), nil, slices.Clone(t.Indexes)
 	for i := range s.Columns {
 		s.Columns[i].Comment, s.Columns[i].Identity = "", ""
@@ -266,6 +270,11 @@ func (t *Table) Structure() *Table {
 	for i := range s.Indexes {
 		s.Indexes[i].Comment = ""
 	}
+	if t.Partition != nil {
+		p := *t.Partition
+		p.Triggers = nil
+		s.Partition = &p
+	}
 	return &s
 }
 
@@ -273,7 +282,7 @@ func (t *Table) Structure() *Table {
 // table: what joins it to other objects, and defaults.
 func (t *Table) WithoutLinks() *Table {
 	w := *t
-	w.ForeignKeys, w.Referencing, w.Publications, w.Dependents = nil, nil, nil, nil
+	w.ForeignKeys, w.Referencing, w.Publications, w.Dependents, w.Matviews = nil, nil, nil, nil, nil
 	w.Columns = slices.Clone(t.Columns)
 	for i := range w.Columns {
 		if w.Columns[i].Generated == "" {
@@ -301,6 +310,12 @@ func (t *Table) Roles() []string {
 	}
 	for _, g := range t.Grants {
 		roles = append(roles, g.Grantor)
+	}
+	if t.Partition != nil {
+		roles = append(roles, t.Partition.ParentOwner)
+	}
+	for _, m := range t.Matviews {
+		roles = append(roles, m.Relation.Roles()...)
 	}
 	slices.Sort(roles)
 	return slices.Compact(roles)

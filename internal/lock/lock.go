@@ -95,7 +95,10 @@ func Transact(ctx context.Context, conn *pgxpool.Conn, p Policy, relation string
 	for attempt := 1; ; attempt++ {
 		began := time.Now()
 		blockers, err := attemptOnce(ctx, conn, p, bounds, oids, attempt, work)
-		if err == nil || !Denied(err) {
+		if err == nil || !Denied(err) && !Moved(err) {
+			return err
+		}
+		if attempt > p.Retries && Moved(err) {
 			return err
 		}
 		if attempt > p.Retries {
@@ -106,7 +109,7 @@ func Transact(ctx context.Context, conn *pgxpool.Conn, p Policy, relation string
 			signalled++
 		}
 		pause := pauses.NextBackOff()
-		if errors.Is(err, errDeadlock) {
+		if errors.Is(err, errDeadlock) || Moved(err) {
 			pause = min(pause, deadlockPause)
 		}
 		p.Log.Warn("lock not obtained", "table", relation, "attempt", attempt, "retry_in", pause, "blockers", blockers)
@@ -164,6 +167,13 @@ func Denied(err error) bool {
 		(pgErr.Code == pgerrcode.LockNotAvailable || pgErr.Code == pgerrcode.DeadlockDetected)
 }
 
+// Moved reports that a row we wanted to lock has gone to another partition: our
+// transactions that lock rows are READ COMMITTED, in which nothing else fails so.
+func Moved(err error) bool {
+	var pgErr *pgconn.PgError
+	return errors.As(err, &pgErr) && pgErr.Code == pgerrcode.SerializationFailure
+}
+
 const deadlockTimeoutSQL = `
 SELECT setting::bigint FROM pg_settings WHERE name = 'deadlock_timeout'`
 
@@ -177,7 +187,7 @@ func readDeadlockTimeout(ctx context.Context, conn *pgxpool.Conn) (time.Duration
 
 const settleSQL = `
 SAVEPOINT settle;
-LOCK TABLE %s IN SHARE UPDATE EXCLUSIVE MODE;
+%s;
 ROLLBACK TO SAVEPOINT settle;
 RELEASE SAVEPOINT settle`
 
@@ -191,8 +201,14 @@ RELEASE SAVEPOINT settle`
 // asks for a stronger one would be in a deadlock with us as soon as we queue,
 // and the server would at once choose it.
 func (t *Tx) Settle(ctx context.Context, table string) error {
-	if err := t.exec(ctx, t.bounds.settle, fmt.Sprintf(settleSQL, table)); err != nil {
-		return fmt.Errorf("lock %s in SHARE UPDATE EXCLUSIVE mode: %w", table, err)
+	return t.SettleBy(ctx, fmt.Sprintf(lockSQL, table, "SHARE UPDATE EXCLUSIVE"))
+}
+
+// SettleBy is Settle by another statement that takes SHARE UPDATE EXCLUSIVE, for
+// relations that LOCK does not know. What it does is rolled back.
+func (t *Tx) SettleBy(ctx context.Context, statement string) error {
+	if err := t.exec(ctx, t.bounds.settle, fmt.Sprintf(settleSQL, statement)); err != nil {
+		return fmt.Errorf("settle by %q: %w", statement, err)
 	}
 	return nil
 }
@@ -214,6 +230,15 @@ func (t *Tx) Do(ctx context.Context, sql string) error {
 		t.deadline = time.Now().Add(t.bounds.strong)
 	}
 	return t.exec(ctx, time.Until(t.deadline), sql)
+}
+
+// Left is what is left of the transaction's bound, at least least: work under a
+// lock that has been waited for keeps others waiting for as long again.
+func (t *Tx) Left(least time.Duration) time.Duration {
+	if t.deadline.IsZero() {
+		return t.bounds.strong
+	}
+	return max(time.Until(t.deadline), least)
 }
 
 func (t *Tx) exec(ctx context.Context, timeout time.Duration, sql string) error {

@@ -161,3 +161,34 @@ func TestDenied(t *testing.T) {
 		t.Error("Denied of what the server did not say")
 	}
 }
+
+// What waiting for a lock has taken is not there for the work under it.
+func TestLeftIsWhatTheWaitLeft(t *testing.T) {
+	t.Parallel()
+	db, conn, p, oid := given(t, 1)
+	p.Timeout = 700 * time.Millisecond
+	pid, release := hold(t, db, "ROW EXCLUSIVE")
+	const waited, least = 100 * time.Millisecond, 50 * time.Millisecond
+	var before, after time.Duration
+	done := make(chan error, 1)
+	go func() {
+		done <- lock.Transact(t.Context(), conn, p, "held", []uint32{oid}, func(ctx context.Context, tx *lock.Tx) error {
+			before = tx.Left(least)
+			err := tx.Lock(ctx, "public.held", "SHARE ROW EXCLUSIVE")
+			after = tx.Left(least)
+			return err
+		})
+	}()
+	blocked := pgtest.WaitBlockedBy(t, db.Pool, pid)
+	pgtest.WaitFor(t, func() bool {
+		return pgtest.Query[bool](t, db.Pool, `SELECT clock_timestamp() - waitstart > $2::interval FROM pg_locks WHERE pid = $1 AND NOT granted`,
+			int32(blocked), waited)
+	}, "a wait of some length")
+	release()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if before != p.Timeout || after > p.Timeout-waited || after < least {
+		t.Errorf("%s left before the wait and %s after it, of %s", before, after, p.Timeout)
+	}
+}

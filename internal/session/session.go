@@ -78,10 +78,18 @@ func ApplicationName() string {
 	return name[:min(len(name), 63)]
 }
 
-// Config is a copy of config whose connections are set up by Configure.
-func Config(config *pgx.ConnConfig) *pgx.ConnConfig {
+// Named is a copy of config whose connections bear our name and speak UTF-8, as
+// our strings are: a role may have another client_encoding.
+func Named(config *pgx.ConnConfig) *pgx.ConnConfig {
 	c := config.Copy()
 	c.RuntimeParams["application_name"] = ApplicationName()
+	c.RuntimeParams["client_encoding"] = "UTF8"
+	return c
+}
+
+// Config is a copy of config whose connections are set up by Configure.
+func Config(config *pgx.ConnConfig) *pgx.ConnConfig {
+	c := Named(config)
 	delete(c.RuntimeParams, "search_path")
 	delete(c.RuntimeParams, "options")
 	return c
@@ -116,9 +124,32 @@ func Pool(ctx context.Context, config *pgx.ConnConfig, size int) (*pgxpool.Pool,
 	return pool, nil
 }
 
+const noTimeoutsSQL = `
+SET statement_timeout = 0;
+SET idle_session_timeout = 0;
+SET idle_in_transaction_session_timeout = 0;`
+
+// NoTimeouts lifts the limits that a role, a database or the connection string
+// may have set, before anything is done that takes time.
+func NoTimeouts(ctx context.Context, conn *pgx.Conn) error {
+	sql := noTimeoutsSQL
+	var major int
+	_, _ = fmt.Sscan(conn.PgConn().ParameterStatus("server_version"), &major) // 0 is none that has it
+	if major >= 17 {
+		sql += "\nSET transaction_timeout = 0"
+	}
+	if _, err := conn.Exec(ctx, sql); err != nil {
+		return fmt.Errorf("lift time-outs: %w", err)
+	}
+	return nil
+}
+
 // Configure forces the settings every session of ours has. It fails where the
 // role has session_replication_role set and may not reset it.
 func Configure(ctx context.Context, conn *pgx.Conn) error {
+	if err := NoTimeouts(ctx, conn); err != nil {
+		return err
+	}
 	if _, err := conn.Exec(ctx, searchPathSQL); err != nil {
 		return fmt.Errorf("set search_path: %w", err)
 	}

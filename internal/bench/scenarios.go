@@ -1,0 +1,253 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// report is a table on standard output; a cell ends with a tab.
+func report(title string, columns ...string) *tabwriter.Writer {
+	fmt.Printf("\n%s\n\n", title)
+	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(w, strings.Join(columns, "\t")+"\t")
+	return w
+}
+
+func idle(ctx context.Context, b *bench) error {
+	if err := b.prepareTable(ctx, narrowSQL, b.rows); err != nil {
+		return err
+	}
+	return b.compare(ctx, fmt.Sprintf("Idle, narrow rows (%d, a fifth of them deleted), 4 indexes", b.rows))
+}
+
+// wideShare of the rows make a table of about the same size.
+const wideShare = 10
+
+func wide(ctx context.Context, b *bench) error {
+	rows := b.rows / wideShare
+	if err := b.prepareTable(ctx, wideSQL, rows); err != nil {
+		return err
+	}
+	return b.compare(ctx, fmt.Sprintf("Idle, wide rows (%d, a fifth of them deleted), gin, expression and partial index", rows))
+}
+
+// compare has all contenders work on an idle table.
+func (b *bench) compare(ctx context.Context, title string) error {
+	w := report(title, "", "time", "WAL", "server CPU", "time s", "WAL MB", "server CPU s", "client CPU s", "client MB")
+	var base cost
+	for i, c := range b.contenders() {
+		r, err := b.median(ctx, c)
+		if err != nil {
+			return err
+		}
+		if i == 0 {
+			base = r
+		}
+		fmt.Fprintf(w, "%s\t%.2f\t%.2f\t%.2f\t%.1f\t%d\t%.1f\t%.2f\t%d\t\n", c.name,
+			ratio(r.time, base.time), ratio(r.wal, base.wal), ratio(r.serverCPU, base.serverCPU),
+			r.time.Seconds(), r.wal>>20, r.serverCPU.Seconds(), r.clientCPU.Seconds(), r.clientMem>>20)
+	}
+	return w.Flush()
+}
+
+func ratio[T int64 | time.Duration | float64](a, b T) float64 { return float64(a) / float64(b) }
+
+const clients = 4
+
+// underLoad repacks while the table is written to, at half of what it can take
+// and at all of it.
+func underLoad(ctx context.Context, b *bench) error {
+	if err := b.prepareTable(ctx, narrowSQL, b.rows); err != nil {
+		return err
+	}
+	contenders := []contender{b.repack("repack"), b.repack("repack, direct-trigger", "--strategy", "direct-trigger")}
+	if b.hasPgRepack() {
+		contenders = append(contenders, b.pgRepack())
+	}
+	most, err := b.most(ctx)
+	if err != nil {
+		return err
+	}
+	for _, rate := range []float64{most / 2, 0} {
+		title := "Maximum load"
+		if rate > 0 {
+			title = fmt.Sprintf("Fixed load, %.0f updates a second (half of the maximum)", rate)
+		}
+		w := report(fmt.Sprintf("%s, %d clients", title, clients), "", "throughput", "before /s", "during /s", "longest ms before", "longest ms", "time s")
+		for _, c := range contenders {
+			if err := b.fresh(ctx); err != nil {
+				return err
+			}
+			l := b.startLoad(ctx, clients, rate)
+			before, during, took, err := b.against(ctx, l, c)
+			if stopErr := l.stop(); err == nil {
+				err = stopErr
+			}
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(w, "%s\t%.2f\t%.0f\t%.0f\t%.1f\t%.1f\t%.1f\t\n", c.name, ratio(during.perSecond, before.perSecond),
+				before.perSecond, during.perSecond, milliseconds(before.longest), milliseconds(during.longest), took.Seconds())
+		}
+		if err := w.Flush(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+
+// most is how many updates a second the server takes from all clients.
+func (b *bench) most(ctx context.Context) (float64, error) {
+	if err := b.fresh(ctx); err != nil {
+		return 0, err
+	}
+	l := b.startLoad(ctx, clients, 0)
+	s, err := b.spellOf(ctx, l)
+	if stopErr := l.stop(); err == nil {
+		err = stopErr
+	}
+	return s.perSecond, err
+}
+
+// against runs a contender under a load.
+func (b *bench) against(ctx context.Context, l *load, c contender) (before, during spell, took time.Duration, err error) {
+	if before, err = b.spellOf(ctx, l); err != nil {
+		return before, during, 0, err
+	}
+	began := time.Now()
+	wait, err := b.start(ctx, c)
+	if err != nil {
+		return before, during, 0, err
+	}
+	_, err = wait()
+	return before, l.take(), time.Since(began), err
+}
+
+// bulkRows are updated by one statement.
+const bulkRows = 100_000
+
+// capture compares the application's speed with and without our triggers.
+func capture(ctx context.Context, b *bench) error {
+	if err := b.prepareTable(ctx, narrowSQL, min(b.rows, 1_000_000)); err != nil {
+		return err
+	}
+	w := report("Capture installed (repack run --until setup)", "", "1 client", "4 clients", fmt.Sprintf("time of an UPDATE of %d rows", bulkRows),
+		"1 client /s", "4 clients /s", "UPDATE ms")
+	var base captureCost
+	for i, c := range []contender{
+		{name: "none"},
+		b.repack("change-log", "--until", "setup"),
+		b.repack("direct-trigger, shadow filled", "--strategy", "direct-trigger", "--until", "backfill"),
+	} {
+		var costs []captureCost
+		for range b.runs {
+			r, err := b.captured(ctx, c)
+			if err != nil {
+				return err
+			}
+			costs = append(costs, r)
+		}
+		r := captureCost{
+			one:  middle(costs, func(c captureCost) float64 { return c.one }),
+			four: middle(costs, func(c captureCost) float64 { return c.four }),
+			bulk: middle(costs, func(c captureCost) time.Duration { return c.bulk }),
+		}
+		if i == 0 {
+			base = r
+		}
+		fmt.Fprintf(w, "%s\t%.2f\t%.2f\t%.2f\t%.0f\t%.0f\t%.0f\t\n", c.name, ratio(r.one, base.one), ratio(r.four, base.four),
+			ratio(r.bulk, base.bulk), r.one, r.four, milliseconds(r.bulk))
+	}
+	return w.Flush()
+}
+
+type captureCost struct {
+	one, four float64 // updates a second by so many clients
+	bulk      time.Duration
+}
+
+func (b *bench) captured(ctx context.Context, c contender) (r captureCost, err error) {
+	if err := b.fresh(ctx); err != nil {
+		return r, err
+	}
+	if len(c.command) > 0 {
+		wait, err := b.start(ctx, c)
+		if err != nil {
+			return r, err
+		}
+		if _, err := wait(); err != nil {
+			return r, err
+		}
+	}
+	for n, result := range map[int]*float64{1: &r.one, clients: &r.four} {
+		l := b.startLoad(ctx, n, 0)
+		s, err := b.spellOf(ctx, l)
+		if stopErr := l.stop(); err == nil {
+			err = stopErr
+		}
+		if err != nil {
+			return r, err
+		}
+		*result = s.perSecond
+	}
+	conn, err := pgx.Connect(ctx, b.server.ConnString(copied))
+	if err != nil {
+		return r, fmt.Errorf("connect: %w", err)
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	began := time.Now()
+	if _, err := conn.Exec(ctx, `UPDATE t SET amount = amount + 1 WHERE id IN (SELECT id FROM t ORDER BY id LIMIT $1)`, bulkRows); err != nil {
+		return r, fmt.Errorf("update: %w", err)
+	}
+	r.bulk = time.Since(began)
+	return r, nil
+}
+
+// growth looks at what a row, and an index, costs in tables of different sizes.
+func growth(ctx context.Context, b *bench) error {
+	w := report("Growth: repack of a table of so many rows", "rows", "time s", "µs a row", "client MB")
+	for _, share := range []int{10, 5, 2, 1} {
+		rows := b.rows / share
+		if err := b.prepareTable(ctx, narrowSQL, rows); err != nil {
+			return err
+		}
+		r, err := b.median(ctx, b.repack("repack"))
+		if err != nil {
+			return err
+		}
+		live := rows * 4 / 5
+		fmt.Fprintf(w, "%d\t%.1f\t%.2f\t%d\t\n", live, r.time.Seconds(), float64(r.time.Microseconds())/float64(live), r.clientMem>>20)
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	rows := b.rows / 10
+	w = report(fmt.Sprintf("Growth: repack of %d rows with so many indexes", rows), "indexes", "time", "time s", "VACUUM FULL s", "client MB")
+	for _, indexes := range []int{1, 2, 5, 10, 20, 30} {
+		more := []string{"DROP INDEX t_customer, t_created, t_status"}
+		for i := 1; i < indexes; i++ {
+			more = append(more, fmt.Sprintf("CREATE INDEX ON t (customer, (id + %d))", i))
+		}
+		if err := b.prepareTable(ctx, narrowSQL, rows, more...); err != nil {
+			return err
+		}
+		full, err := b.median(ctx, vacuumFull)
+		if err != nil {
+			return err
+		}
+		r, err := b.median(ctx, b.repack("repack"))
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(w, "%d\t%.2f\t%.1f\t%.1f\t%d\t\n", indexes, ratio(r.time, full.time), r.time.Seconds(), full.time.Seconds(), r.clientMem>>20)
+	}
+	return w.Flush()
+}

@@ -1,0 +1,186 @@
+package catalog
+
+import (
+	"context"
+	"fmt"
+	"slices"
+)
+
+// Matview describes a materialized view that reads the table, or reads another
+// one that does. It keeps to the table it was made of, whatever bears its name.
+type Matview struct {
+	OID       uint32 `json:"oid"`
+	Query     string `json:"query"` // pg_get_viewdef, with the names of the moment
+	Populated bool   `json:"populated"`
+	Read      bool   `json:"read"` // by another materialized view
+	// Relation is the rest of it, described as a table.
+	Relation *Table `json:"relation"`
+}
+
+// matviewsSQL finds those that read relation $1, each behind those it reads.
+// The views between a table and a materialized view are replaced in place, so
+// what reads a view is none of them.
+const matviewsSQL = `
+SELECT   c.oid                             AS oid,
+         rtrim(pg_get_viewdef(c.oid), ';') AS query,
+         c.relispopulated                  AS populated,
+         f.read                            AS read
+FROM    (WITH RECURSIVE reads (matview, relation) AS (
+             SELECT DISTINCT v.oid, d.refobjid
+             FROM   pg_class v
+             JOIN   pg_rewrite r ON r.ev_class = v.oid
+             JOIN   pg_depend d  ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid AND d.refclassid = 'pg_class'::regclass
+             WHERE  v.relkind = 'm' AND d.refobjid <> v.oid
+         ), found (oid, depth) AS (
+             SELECT matview, 1 FROM reads WHERE relation = $1
+             UNION
+             SELECT r.matview, f.depth + 1 FROM found f JOIN reads r ON r.relation = f.oid
+         )
+         SELECT   oid, max(depth) AS depth, EXISTS (SELECT FROM reads r WHERE r.relation = found.oid) AS read
+         FROM     found
+         GROUP BY oid) f
+JOIN     pg_class c     ON c.oid = f.oid
+JOIN     pg_namespace n ON n.oid = c.relnamespace
+ORDER BY f.depth, n.nspname, c.relname`
+
+// Matviews describes the materialized views that read a table, or one another,
+// in an order in which they can be created.
+func Matviews(ctx context.Context, q Querier, oid uint32) ([]Matview, error) {
+	list, err := collect[Matview](ctx, q, matviewsSQL, oid)
+	if err != nil {
+		return nil, fmt.Errorf("look for materialized views on table %d: %w", oid, err)
+	}
+	for i := range list {
+		if list[i].Relation, err = ReadMatview(ctx, q, list[i].OID); err != nil {
+			return nil, err
+		}
+	}
+	return list, nil
+}
+
+// ReadMatview describes a materialized view, but for its query.
+func ReadMatview(ctx context.Context, q Querier, oid uint32) (*Table, error) {
+	t, err := describe(ctx, q, oid)
+	if err != nil {
+		return nil, err
+	}
+	t.Rules = nil // the one that is its query
+	return t, nil
+}
+
+// CreateSQL creates the materialized view, empty, under another name.
+func (m Matview) CreateSQL(as Name) []string {
+	r := m.Relation
+	var columns []string
+	for _, c := range r.Columns {
+		columns = append(columns, c.Name)
+	}
+	create := fmt.Sprintf("CREATE MATERIALIZED VIEW %s (%s) USING %s", as, QuoteAll(columns), Quote(r.AccessMethod))
+	if options := r.storageOptions(); options != "" {
+		create += " WITH (" + options + ")"
+	}
+	if r.Tablespace != "" {
+		create += " TABLESPACE " + Quote(r.Tablespace)
+	}
+	statements := []string{create + " AS\n" + m.Query + "\nWITH NO DATA"}
+	for _, c := range r.Columns {
+		if method := map[string]string{"p": "pglz", "l": "lz4"}[c.Compression]; method != "" {
+			statements = append(statements, fmt.Sprintf("ALTER TABLE %s ALTER COLUMN %s SET COMPRESSION %s", as, Quote(c.Name), method))
+		}
+		statements = append(statements, c.settingsSQL(as)...)
+	}
+	return statements
+}
+
+// FinishSQL gives the materialized view, which has its rows, indexes and
+// statistics objects.
+func (m Matview) FinishSQL(as Name) []string {
+	var statements []string
+	for _, i := range m.Relation.Indexes {
+		statements = append(statements, "SET LOCAL default_tablespace = "+Literal(i.Tablespace), i.CreateSQL(as))
+	}
+	statements = append(statements, "SET LOCAL default_tablespace = ''")
+	statements = append(statements, m.Relation.MarksSQL(as)...)
+	for _, s := range m.Relation.Statistics {
+		statements = append(statements, s.CreateSQL(as)...)
+	}
+	return statements
+}
+
+// LockMatviewSQL takes ACCESS EXCLUSIVE on a materialized view, which LOCK does
+// not know, and changes nothing.
+func LockMatviewSQL(r *Table) string {
+	return fmt.Sprintf("ALTER MATERIALIZED VIEW %s OWNER TO %s", r.Name, Quote(r.Owner))
+}
+
+// SettleMatviewSQL takes SHARE UPDATE EXCLUSIVE on it; it is to be rolled back.
+func SettleMatviewSQL(r *Table) string {
+	return fmt.Sprintf("COMMENT ON MATERIALIZED VIEW %s IS 'locked'", r.Name)
+}
+
+// MoveMatviewSQL moves a materialized view and its indexes to another schema.
+func MoveMatviewSQL(name Name, to string) string {
+	return fmt.Sprintf("ALTER MATERIALIZED VIEW %s SET SCHEMA %s", name, Quote(to))
+}
+
+// ReplaceMatviewSQL parks the materialized view r and moves the one of its bare
+// name in schema built to where it was, but for grants. What reads it is
+// replaced in place.
+func ReplaceMatviewSQL(r *Table, built, parked string) []string {
+	var statements []string
+	for _, s := range r.Statistics {
+		statements = append(statements, s.MoveSQL(s.Name.Schema, parked))
+	}
+	statements = append(statements, MoveMatviewSQL(r.Name, parked), MoveMatviewSQL(r.Name.In(built), r.Name.Schema))
+	for _, s := range r.Statistics {
+		statements = append(statements, s.MoveSQL(built, s.Name.Schema), s.OwnerSQL())
+	}
+	statements = append(statements, comment("MATERIALIZED VIEW "+r.Name.String(), r.Comment)...)
+	rest := *r
+	rest.Comment = ""
+	statements = append(statements, rest.CommentsSQL()...)
+	for _, d := range r.Dependents {
+		statements = append(statements, d.Replace)
+	}
+	return statements
+}
+
+// names are those that the table and its relations bear.
+func (t *Table) names() []string {
+	names := []string{t.Name.Name}
+	for _, i := range t.Indexes {
+		names = append(names, i.Name)
+	}
+	for _, s := range t.Sequences {
+		names = append(names, s.Name.Name)
+	}
+	return names
+}
+
+// Clashes are the names that occur twice among the table, its materialized
+// views and what belongs to them: all of them have to share a schema.
+func (t *Table) Clashes() []string {
+	names := t.names()
+	statistics := map[string]bool{}
+	var twice []string
+	note := func(r *Table) {
+		for _, s := range r.Statistics {
+			if statistics[s.Name.Name] {
+				twice = append(twice, s.Name.Name)
+			}
+			statistics[s.Name.Name] = true
+		}
+	}
+	note(t)
+	for _, m := range t.Matviews {
+		for _, name := range m.Relation.names() {
+			if slices.Contains(names, name) {
+				twice = append(twice, name)
+			}
+			names = append(names, name)
+		}
+		note(m.Relation)
+	}
+	slices.Sort(twice)
+	return slices.Compact(twice)
+}

@@ -1,0 +1,176 @@
+package catalog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Partition is a table's place in a partitioned table.
+type Partition struct {
+	Parent Name   `json:"parent"`
+	Bound  string `json:"bound"` // FOR VALUES … or DEFAULT
+	// Check is true of every row by the bounds of the partition and of all
+	// that it is in.
+	Check string `json:"check"`
+	// Indexes are attached to those of the parent, Triggers come from there.
+	Indexes  []Attached `json:"indexes"`
+	Triggers []Trigger  `json:"triggers"`
+	// NotNull are the columns that are NOT NULL by the parent and by the table's
+	// own word, which are two things from PostgreSQL 18 on.
+	NotNull []string `json:"not_null"`
+	// Default is the parent's default partition, where that is another one: it
+	// is locked together with the parent.
+	Default     *Name  `json:"-"`
+	ParentOwner string `json:"-"`
+}
+
+// Attached is an index that is a part of one of the parent's.
+type Attached struct {
+	Name   string `json:"name"`
+	Parent Name   `json:"parent"`
+}
+
+// BoundName is the constraint that stands for a partition's bound while a table
+// is not attached: with it ATTACH PARTITION has no row to look at.
+const BoundName = "repack_bound"
+
+const partitionSQL = `
+SELECT    pn.nspname, p.relname, pg_get_userbyid(p.relowner),
+          pg_get_expr(c.relpartbound, c.oid), pg_get_partition_constraintdef(c.oid),
+          dn.nspname, d.relname
+FROM      pg_class c
+JOIN      pg_inherits i            ON i.inhrelid = c.oid
+JOIN      pg_class p               ON p.oid = i.inhparent
+JOIN      pg_namespace pn          ON pn.oid = p.relnamespace
+JOIN      pg_partitioned_table t   ON t.partrelid = p.oid
+LEFT JOIN pg_class d               ON d.oid = t.partdefid AND d.oid <> c.oid
+LEFT JOIN pg_namespace dn          ON dn.oid = d.relnamespace
+WHERE     c.oid = $1 AND c.relispartition`
+
+const attachedSQL = `
+SELECT   ic.relname::text, pn.nspname::text, pc.relname::text
+FROM     pg_index i
+JOIN     pg_class ic     ON ic.oid = i.indexrelid
+JOIN     pg_inherits h   ON h.inhrelid = i.indexrelid
+JOIN     pg_class pc     ON pc.oid = h.inhparent
+JOIN     pg_namespace pn ON pn.oid = pc.relnamespace
+WHERE    i.indrelid = $1
+ORDER BY ic.relname`
+
+const ownNotNullSQL = `
+SELECT   a.attname::text
+FROM     pg_constraint c
+JOIN     pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = c.conkey[1]
+WHERE    c.conrelid = $1 AND c.contype = 'n' AND c.conislocal AND c.coninhcount > 0
+ORDER BY a.attnum`
+
+func readPartition(ctx context.Context, q Querier, t *Table) error {
+	p := &Partition{}
+	var check, defaultSchema, defaultName *string
+	err := q.QueryRow(ctx, partitionSQL, t.OID).Scan(&p.Parent.Schema, &p.Parent.Name, &p.ParentOwner,
+		&p.Bound, &check, &defaultSchema, &defaultName)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if check != nil { // a default partition without others takes every row
+		p.Check = *check
+	}
+	if defaultName != nil {
+		p.Default = &Name{*defaultSchema, *defaultName}
+	}
+	rows, err := q.Query(ctx, attachedSQL, t.OID)
+	if err != nil {
+		return err
+	}
+	p.Indexes, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (a Attached, err error) {
+		return a, row.Scan(&a.Name, &a.Parent.Schema, &a.Parent.Name)
+	})
+	if err != nil {
+		return err
+	}
+	if rows, err = q.Query(ctx, ownNotNullSQL, t.OID); err != nil {
+		return err
+	}
+	if p.NotNull, err = pgx.CollectRows(rows, pgx.RowTo[string]); err != nil {
+		return err
+	}
+	p.Triggers, err = collect[Trigger](ctx, q, triggersSQL, t.OID, true)
+	t.Partition = p
+	return err
+}
+
+// Above are the relations that are locked with a partition, and before it.
+func (t *Table) Above() []string {
+	if t.Partition == nil {
+		return nil
+	}
+	names := []string{t.Partition.Parent.String()}
+	if t.Partition.Default != nil {
+		names = append(names, t.Partition.Default.String())
+	}
+	return names
+}
+
+// DetachSQL takes the table out of the one it is a partition of, or is nothing
+// where it is none. It takes ACCESS EXCLUSIVE on both and on the default
+// partition.
+func (t *Table) DetachSQL() []string {
+	if t.Partition == nil {
+		return nil
+	}
+	return []string{fmt.Sprintf("ALTER TABLE %s DETACH PARTITION %s", t.Partition.Parent, t.Name)}
+}
+
+// AttachSQL puts the table that now bears t's name in t's place. It must have
+// the constraint of BoundSQL, validated, which is then dropped.
+func (t *Table) AttachSQL() []string {
+	if t.Partition == nil {
+		return nil
+	}
+	statements := []string{fmt.Sprintf("ALTER TABLE %s ATTACH PARTITION %s %s", t.Partition.Parent, t.Name, t.Partition.Bound)}
+	statements = append(statements, t.DropBoundSQL(t.Name)...)
+	for _, column := range t.Partition.NotNull {
+		statements = append(statements, fmt.Sprintf("ALTER TABLE %s ALTER COLUMN %s SET NOT NULL", t.Name, Quote(column)))
+	}
+	for _, x := range t.Partition.Triggers {
+		statements = append(statements, fmt.Sprintf("ALTER TABLE %s %s TRIGGER %s", t.Name, enableWords[x.Enabled], Quote(x.Name)))
+		statements = append(statements, comment("TRIGGER "+Quote(x.Name)+" ON "+t.Name.String(), x.Comment)...)
+	}
+	return statements
+}
+
+// BoundSQL gives a table the constraint of t's bound, notValid without a look
+// at its rows.
+func (t *Table) BoundSQL(on Name, notValid bool) []string {
+	if t.Partition == nil || t.Partition.Check == "" {
+		return nil
+	}
+	sql := fmt.Sprintf("ALTER TABLE %s ADD CONSTRAINT %s CHECK (%s)", on, BoundName, t.Partition.Check)
+	if notValid {
+		sql += " NOT VALID"
+	}
+	return []string{sql}
+}
+
+// ValidateBoundSQL has the server look at the rows. It takes SHARE UPDATE
+// EXCLUSIVE on the table.
+func (t *Table) ValidateBoundSQL(on Name) []string {
+	if t.Partition == nil || t.Partition.Check == "" {
+		return nil
+	}
+	return []string{fmt.Sprintf("ALTER TABLE %s VALIDATE CONSTRAINT %s", on, BoundName)}
+}
+
+// DropBoundSQL takes it away.
+func (t *Table) DropBoundSQL(on Name) []string {
+	if t.Partition == nil || t.Partition.Check == "" {
+		return nil
+	}
+	return []string{fmt.Sprintf("ALTER TABLE %s DROP CONSTRAINT IF EXISTS %s", on, BoundName)}
+}

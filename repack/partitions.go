@@ -1,0 +1,192 @@
+package repack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/repack-go/repack/internal/catalog"
+	"github.com/repack-go/repack/internal/session"
+	"github.com/repack-go/repack/registry"
+	"github.com/repack-go/repack/stages"
+)
+
+// A partitioned table has no rows of its own: to repack it is to repack its
+// partitions, one after the other, each with a job of its own. The registry
+// remembers which are done, so that a run that was ended goes on with the rest.
+
+// partition is a partition that has rows.
+type partition struct {
+	OID  uint32
+	Name catalog.Name
+}
+
+// partitionsSQL lists those that are not partitioned themselves.
+const partitionsSQL = `
+SELECT   c.oid, n.nspname, c.relname
+FROM     pg_partition_tree($1::oid::regclass) t
+JOIN     pg_class c     ON c.oid = t.relid
+JOIN     pg_namespace n ON n.oid = c.relnamespace
+WHERE    t.isleaf
+ORDER BY n.nspname, c.relname`
+
+const partitionedSQL = `SELECT EXISTS (SELECT FROM pg_class WHERE oid = $1 AND relkind = 'p')`
+
+// partitioned is a partitioned table, and the connection that works for it.
+type partitioned struct {
+	*Repack
+	conn       *pgx.Conn
+	oid        uint32
+	name       catalog.Name
+	partitions []partition
+}
+
+// overPartitions runs whole where the table is partitioned. is tells whether it
+// is.
+func (r *Repack) overPartitions(ctx context.Context, whole func(context.Context, *partitioned) error) (is bool, err error) {
+	if r.options.Table == "" {
+		return false, nil // a usage error, or all tables
+	}
+	oid, name, err := resolve(ctx, r.config, r.options.Table)
+	if err != nil {
+		return false, err
+	}
+	conn, err := session.Connect(ctx, r.config)
+	if err != nil {
+		return false, err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	if err := conn.QueryRow(ctx, partitionedSQL, oid).Scan(&is); err != nil {
+		return false, fmt.Errorf("look up %s: %w", name, err)
+	}
+	if !is {
+		return false, nil
+	}
+	p := &partitioned{Repack: r, conn: conn, oid: oid, name: name}
+	rows, err := conn.Query(ctx, partitionsSQL, oid)
+	if err != nil {
+		return true, fmt.Errorf("list partitions of %s: %w", name, err)
+	}
+	p.partitions, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (l partition, err error) {
+		return l, row.Scan(&l.OID, &l.Name.Schema, &l.Name.Name)
+	})
+	if err != nil {
+		return true, fmt.Errorf("list partitions of %s: %w", name, err)
+	}
+	return true, whole(ctx, p)
+}
+
+// each is the Repack of one partition.
+func (p *partitioned) each(l partition) *Repack {
+	r := *p.Repack
+	r.options.Table = l.Name.String()
+	return &r
+}
+
+// run repacks the partitions that are left, having first made sure that none
+// will be refused.
+func (p *partitioned) run(ctx context.Context) error {
+	if err := registry.TryLock(ctx, p.conn, p.oid, p.name.String()); err != nil {
+		return err
+	}
+	if len(p.partitions) == 0 {
+		return &stages.RefusedError{Table: p.name, Reasons: []stages.Reason{{Why: "it has no partitions"}}}
+	}
+	var refused error
+	for _, l := range p.partitions {
+		first := p.each(l)
+		first.options.Until = PreValidate
+		var refusal *RefusedError
+		if err := first.runTable(ctx); errors.As(err, &refusal) {
+			refused = errors.Join(refused, err)
+		} else if err != nil {
+			return err
+		}
+	}
+	if refused != nil || p.options.Until == PreValidate {
+		return refused
+	}
+	if err := p.migrate(ctx); err != nil {
+		return err
+	}
+	whole, err := p.registry.OpenPartitioned(ctx, p.conn, p.oid, p.name)
+	if err != nil {
+		return err
+	}
+	for _, l := range p.partitions {
+		done, err := p.registry.DonePartition(ctx, p.conn, whole.ID, l.OID)
+		if err != nil {
+			return err
+		}
+		if done {
+			p.options.Logger.Info("partition is done", "table", l.Name.String(), "since", whole.Began)
+			continue
+		}
+		next := p.each(l)
+		next.partitioned = &whole.ID
+		if err := next.runTable(ctx); err != nil {
+			return fmt.Errorf("partition %s: %w", l.Name, err)
+		}
+	}
+	if p.options.Until != CleanUp {
+		return nil
+	}
+	return p.registry.EndPartitioned(ctx, p.conn, whole.ID)
+}
+
+// undo has inverse end the jobs of the partitions, and with them the repack of
+// the whole. A job that cannot be ended so keeps no other from it.
+func (p *partitioned) undo(ctx context.Context, inverse func(context.Context, *stages.Env) error) error {
+	if err := registry.TryLock(ctx, p.conn, p.oid, p.name.String()); err != nil {
+		return err
+	}
+	var failed error
+	found := false
+	for _, l := range p.partitions {
+		job, err := p.find(ctx, p.conn, l.OID, l.Name)
+		if err != nil {
+			return err
+		}
+		if job == nil {
+			continue
+		}
+		found = true
+		if err := p.each(l).undoTable(ctx, inverse); err != nil {
+			failed = errors.Join(failed, fmt.Errorf("partition %s: %w", l.Name, err))
+		}
+	}
+	if failed != nil {
+		return failed
+	}
+	exists, err := p.registry.Exists(ctx, p.conn)
+	if err != nil {
+		return err
+	}
+	if exists {
+		if err := p.migrate(ctx); err != nil {
+			return err
+		}
+		whole, err := p.registry.FindPartitioned(ctx, p.conn, p.oid)
+		if err == nil {
+			return p.registry.EndPartitioned(ctx, p.conn, whole.ID)
+		}
+		if !errors.Is(err, registry.ErrNotFound) {
+			return err
+		}
+	}
+	if !found {
+		return fmt.Errorf("%s: %w", p.options.Table, ErrNoJob)
+	}
+	return nil
+}
+
+// plan says that only a partition has a plan.
+func (p *partitioned) plan(context.Context) error {
+	names := ""
+	for _, l := range p.partitions {
+		names += " " + l.Name.String()
+	}
+	return &UsageError{fmt.Errorf("%s is partitioned: repack run repacks one partition after the other, and each has a plan of its own:%s", p.name, names)}
+}

@@ -1,0 +1,429 @@
+package stages
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/repack-go/repack/internal/catalog"
+	"github.com/repack-go/repack/internal/lock"
+	"github.com/repack-go/repack/registry"
+	"github.com/repack-go/repack/strategy"
+)
+
+// A materialized view keeps to the table it was made of: CREATE OR REPLACE does
+// not know it. So behind the exchange of the tables each one is built anew, in
+// a schema of the job, and then all are exchanged like the table was. Until then
+// the old ones answer. They read the parked table, which is written through to
+// from the commit of the tables' exchange on: a REFRESH by the application finds
+// every row.
+//
+// The queries are those recorded by the exchange, since now they name the parked
+// table. Everything else is read anew, and what is left to do is asked of the
+// catalog: a run that was killed goes on.
+
+// errRefreshed reports that a materialized view was refreshed or altered while
+// its successor was being built, which then may be older.
+var errRefreshed = errors.New("materialized views are refreshed or altered all the time")
+
+// rebuildMatviews has the materialized views that read the parked table read
+// the one in use. While they are filled nobody is locked out; they are exchanged
+// in one transaction that takes ACCESS EXCLUSIVE on them and on the views that
+// read them, and so is the creation of those that read another one. It may be
+// called again.
+func (e *Env) rebuildMatviews(ctx context.Context) error {
+	if len(e.Source.Matviews) == 0 {
+		return nil
+	}
+	for attempt := 0; ; attempt++ {
+		left, err := e.matviewsLeft(ctx)
+		if err != nil {
+			return err
+		}
+		if len(left) == 0 {
+			return e.endFollowing(ctx)
+		}
+		err = e.rebuild(ctx, left)
+		if errors.Is(err, errRefreshed) && attempt < e.Locks.Retries {
+			e.Log.Debug("materialized views are built again", "job", e.Job.ID, "reason", err)
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("rebuild materialized views: %w", err)
+		}
+	}
+}
+
+// places are the job's schema that takes what is built, and the one in which
+// what it replaces gets out of the way: it has the parked table.
+func (e *Env) places() (built, parked string) {
+	if e.Job.Swapped() {
+		return e.Job.ShadowSchema, e.Job.OldSchema
+	}
+	return e.Job.OldSchema, e.Job.ShadowSchema // reverting
+}
+
+const matviewThereSQL = `SELECT EXISTS (SELECT FROM pg_class WHERE oid = $1 AND relkind = 'm')`
+
+// matviewsLeft are those that still read the parked table. They are exchanged
+// and dropped together, but for those that the application drops.
+func (e *Env) matviewsLeft(ctx context.Context) ([]catalog.Matview, error) {
+	var left []catalog.Matview
+	for _, m := range e.Source.Matviews {
+		var there bool
+		if err := e.Pool.QueryRow(ctx, matviewThereSQL, m.OID).Scan(&there); err != nil {
+			return nil, fmt.Errorf("look for materialized view %s: %w", m.Relation.Name, err)
+		}
+		if there {
+			left = append(left, m)
+		}
+	}
+	return left, nil
+}
+
+// endFollowing goes back to logging what is written to the table in use.
+func (e *Env) endFollowing(ctx context.Context) error {
+	if !e.Job.Swapped() || !e.concurrent() {
+		return nil
+	}
+	var job *registry.Job
+	err := e.transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
+		if err := e.stopWriters(ctx, tx); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, e.Link.LogCaptureSQL()); err != nil {
+			return fmt.Errorf("switch capture to log: %w", err)
+		}
+		var err error
+		job, err = e.update(ctx, tx, func(j *registry.Job) { j.CompletedBy = nil })
+		return err
+	})
+	if err == nil {
+		e.Job = job
+	}
+	return err
+}
+
+// rebuild builds and exchanges. It returns errRefreshed where that has to be
+// done again.
+func (e *Env) rebuild(ctx context.Context, matviews []catalog.Matview) error {
+	versions, err := e.createMatviews(ctx, matviews)
+	if err != nil {
+		return err
+	}
+	if err := e.step(ctx, "matviews: created"); err != nil {
+		return err
+	}
+	built, _ := e.places()
+	for _, m := range matviews {
+		began, as := time.Now(), m.Relation.Name.In(built)
+		err := e.write(ctx, func(tx pgx.Tx) error { return execAll(ctx, tx, fillMatviewSQL(m, as)) })
+		if err != nil {
+			return fmt.Errorf("fill the successor of %s: %w", m.Relation.Name, err)
+		}
+		e.Log.Info("materialized view rebuilt", "job", e.Job.ID, "matview", m.Relation.Name.String(), "populated", m.Populated,
+			"took", time.Since(began).Round(time.Millisecond))
+		if err := e.step(ctx, "matviews: built"); err != nil {
+			return err
+		}
+	}
+	locked, err := e.exchangeMatviews(ctx, matviews, versions)
+	if err != nil {
+		return err
+	}
+	e.Log.Info("materialized views exchanged", "job", e.Job.ID, "matviews", len(matviews), "locked", locked.Round(time.Millisecond))
+	return e.step(ctx, "matviews: exchanged")
+}
+
+// A REFRESH of either kind writes the relation's row in pg_class, to say that it
+// is populated.
+const matviewVersionSQL = `SELECT xmin::text, relispopulated FROM pg_class WHERE oid = $1`
+
+const matviewQuerySQL = `SELECT rtrim(pg_get_viewdef($1::text::regclass), ';')`
+
+// createMatviews creates the successors, without rows, and notes in matviews
+// how the old ones are now, and what their versions are before a row is read.
+//
+// A query reads what bears the name of another materialized view: for the
+// length of the transaction that is the successor of it.
+func (e *Env) createMatviews(ctx context.Context, matviews []catalog.Matview) ([]string, error) {
+	built, parked := e.places()
+	versions := make([]string, len(matviews))
+	err := e.transact(ctx, func(ctx context.Context, tx *lock.Tx) (err error) {
+		for i := range matviews {
+			m := &matviews[i]
+			if m.Relation, err = catalog.ReadMatview(ctx, tx, m.OID); err != nil {
+				return err
+			}
+		}
+		for _, sql := range dropMatviewsSQL(matviews, built) {
+			if _, err := tx.Exec(ctx, sql); err != nil {
+				return fmt.Errorf("drop what an earlier run has built: %w", err)
+			}
+		}
+		for i := range matviews {
+			if err := e.createMatview(ctx, tx, matviews, i, built, parked); err != nil {
+				return fmt.Errorf("create the successor of %s: %w", matviews[i].Relation.Name, err)
+			}
+		}
+		if err := doAll(ctx, tx, unhideSQL(matviews, built, parked)); err != nil {
+			return err
+		}
+		for i := range matviews { // to hide one has changed its version
+			m := &matviews[i]
+			if err := tx.QueryRow(ctx, matviewVersionSQL, m.OID).Scan(&versions[i], &m.Populated); err != nil {
+				return fmt.Errorf("look up materialized view %s: %w", m.Relation.Name, err)
+			}
+		}
+		return nil
+	})
+	return versions, err
+}
+
+func (e *Env) createMatview(ctx context.Context, tx *lock.Tx, matviews []catalog.Matview, i int, built, parked string) error {
+	m := matviews[i]
+	as := m.Relation.Name.In(built)
+	if err := execAll(ctx, tx, m.CreateSQL(as)); err != nil {
+		return err
+	}
+	if err := catalog.Close(ctx, tx, "TABLE", as.String()); err != nil {
+		return err
+	}
+	if err := e.giveToOwner(ctx, tx, as, m.Relation.Owner); err != nil {
+		return err
+	}
+	var query string
+	if err := tx.QueryRow(ctx, matviewQuerySQL, as.String()).Scan(&query); err != nil {
+		return fmt.Errorf("read its query: %w", err)
+	}
+	if query != m.Query {
+		return &ParityError{Table: m.Relation.Name, Differences: []catalog.Difference{{Property: "query", Was: m.Query, Is: query}}}
+	}
+	names, err := readers(ctx, tx, m, matviews)
+	if err != nil {
+		return err
+	}
+	return doAll(ctx, tx, append(letReadSQL(as, names), hideSQL(m, built, parked)...))
+}
+
+const mayReadSQL = `
+SELECT   DISTINCT r.name
+FROM     unnest($1::text[]) r(name)
+WHERE    has_any_column_privilege(r.name, $2::oid, 'SELECT')
+ORDER BY r.name`
+
+// readers are the owners of others that are filled from m, if they may read it.
+func readers(ctx context.Context, q catalog.Querier, m catalog.Matview, matviews []catalog.Matview) ([]string, error) {
+	owners := []string{}
+	for _, o := range matviews {
+		if m.Read && o.Relation.Owner != m.Relation.Owner {
+			owners = append(owners, o.Relation.Owner)
+		}
+	}
+	rows, err := q.Query(ctx, mayReadSQL, owners, m.OID)
+	if err != nil {
+		return nil, fmt.Errorf("ask who may read %s: %w", m.Relation.Name, err)
+	}
+	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, fmt.Errorf("ask who may read %s: %w", m.Relation.Name, err)
+	}
+	return names, nil
+}
+
+// letReadSQL lets readers fill theirs. The grants proper come with the exchange:
+// a grantor need not have a right on a schema of the job.
+func letReadSQL(as catalog.Name, readers []string) []string {
+	var statements []string
+	for _, name := range readers {
+		statements = append(statements, fmt.Sprintf("GRANT SELECT ON TABLE %s TO %s", as, catalog.Quote(name)))
+	}
+	return statements
+}
+
+// hideSQL puts the successor of a materialized view that others read in its
+// place; unhideSQL undoes that for all of them.
+func hideSQL(m catalog.Matview, built, parked string) []string {
+	if !m.Read {
+		return nil
+	}
+	name := m.Relation.Name
+	return []string{catalog.MoveMatviewSQL(name, parked), catalog.MoveMatviewSQL(name.In(built), name.Schema)}
+}
+
+func unhideSQL(matviews []catalog.Matview, built, parked string) []string {
+	var statements []string
+	for _, m := range matviews {
+		if name := m.Relation.Name; m.Read {
+			statements = append(statements, catalog.MoveMatviewSQL(name, built), catalog.MoveMatviewSQL(name.In(parked), name.Schema))
+		}
+	}
+	return statements
+}
+
+// dropMatviewsSQL drops those of their names in a schema of the job.
+func dropMatviewsSQL(matviews []catalog.Matview, schema string) []string {
+	var statements []string
+	for _, m := range slices.Backward(matviews) { // those that read others first
+		statements = append(statements, "DROP MATERIALIZED VIEW IF EXISTS "+m.Relation.Name.In(schema).String())
+	}
+	return statements
+}
+
+// fillMatviewSQL fills it as a REFRESH by its owner does, whose rows may depend
+// on search_path and on row-level security.
+func fillMatviewSQL(m catalog.Matview, as catalog.Name) []string {
+	var statements []string
+	if m.Populated {
+		statements = []string{
+			"SET LOCAL search_path TO DEFAULT",
+			"SET LOCAL row_security = on",
+			"REFRESH MATERIALIZED VIEW " + as.String(),
+			"SET LOCAL row_security = off",
+			"SET LOCAL search_path = pg_catalog",
+		}
+	}
+	statements = append(statements, m.FinishSQL(as)...)
+	if m.Populated {
+		statements = append(statements, "ANALYZE "+as.String())
+	}
+	return statements
+}
+
+// exchangeMatviews puts the successors in place and drops the old ones, unless
+// one has changed since its successor was built. locked is for how long they
+// could not be read.
+func (e *Env) exchangeMatviews(ctx context.Context, matviews []catalog.Matview, versions []string) (locked time.Duration, err error) {
+	built, parked := e.places()
+	var began time.Time
+	err = e.transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
+		if err := lockMatviews(ctx, tx, matviews); err != nil {
+			return err
+		}
+		began = time.Now()
+		was := make([]*catalog.Table, len(matviews))
+		successors := make([]uint32, len(matviews))
+		for i, m := range matviews {
+			var err error
+			if was[i], err = matviewAsBuilt(ctx, tx, m, versions[i]); err != nil {
+				return err
+			}
+			if err := tx.QueryRow(ctx, shadowOIDSQL, was[i].Name.In(built).String()).Scan(&successors[i]); err != nil {
+				return fmt.Errorf("look up the successor of %s: %w", was[i].Name, err)
+			}
+		}
+		for _, m := range was {
+			if err := doAll(ctx, tx, catalog.ReplaceMatviewSQL(m, built, parked)); err != nil {
+				return err
+			}
+		}
+		for i := range was {
+			if err := sameMatview(ctx, tx, was[i], successors[i]); err != nil {
+				return err
+			}
+		}
+		return doAll(ctx, tx, dropMatviewsSQL(matviews, parked))
+	})
+	return time.Since(began), err
+}
+
+// lockMatviews takes ACCESS EXCLUSIVE on them, and on the views that read them:
+// a view before what it reads. A query may lock them in any order, so every other
+// attempt takes them the other way round.
+func lockMatviews(ctx context.Context, tx *lock.Tx, matviews []catalog.Matview) error {
+	for _, m := range matviews {
+		if err := tx.SettleBy(ctx, catalog.SettleMatviewSQL(m.Relation)); err != nil {
+			return err
+		}
+	}
+	inOrder := slices.Clone(matviews)
+	if tx.Attempt%2 == 0 {
+		slices.Reverse(inOrder)
+	}
+	for _, m := range inOrder {
+		if err := lockDependents(ctx, tx, m.Relation); err != nil {
+			return err
+		}
+		if err := tx.Do(ctx, catalog.LockMatviewSQL(m.Relation)); err != nil {
+			return fmt.Errorf("lock %s: %w", m.Relation.Name, err)
+		}
+	}
+	return nil
+}
+
+// matviewAsBuilt describes m under its lock, or returns errRefreshed where its
+// successor was built after another one. Grants and comments may have changed.
+func matviewAsBuilt(ctx context.Context, tx *lock.Tx, m catalog.Matview, version string) (*catalog.Table, error) {
+	var now string
+	var populated bool
+	err := tx.QueryRow(ctx, matviewVersionSQL, m.OID).Scan(&now, &populated)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, errRefreshed
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look up materialized view %s: %w", m.Relation.Name, err)
+	}
+	is, err := catalog.ReadMatview(ctx, tx, m.OID)
+	if err != nil {
+		return nil, err
+	}
+	changes, err := catalog.Diff(m.Relation.Structure(), is.Structure())
+	if err != nil {
+		return nil, err
+	}
+	if now != version || len(changes) > 0 || m.Relation.Owner != is.Owner || m.Relation.Name != is.Name {
+		return nil, errRefreshed
+	}
+	return is, nil
+}
+
+// sameMatview gives the successor the grants, which are the last that it lacks,
+// and compares it with the one it replaces.
+func sameMatview(ctx context.Context, tx *lock.Tx, was *catalog.Table, successor uint32) error {
+	have, err := catalog.RelationGrants(ctx, tx, successor, "r")
+	if err != nil {
+		return err
+	}
+	if err := doAll(ctx, tx, catalog.GrantsSQL("TABLE "+was.Name.String(), was.Owner, have, was.Grants)); err != nil {
+		return err
+	}
+	is, err := catalog.ReadMatview(ctx, tx, successor)
+	if err != nil {
+		return err
+	}
+	differences, err := catalog.Diff(was, is)
+	if err == nil && len(differences) > 0 {
+		err = &ParityError{Table: was.Name, Differences: differences}
+	}
+	return err
+}
+
+// rebuilds reports whether materialized views may be rebuilt.
+func (e *Env) rebuilds() bool {
+	return e.RebuildMatviews || e.Job != nil && e.Job.Options.RebuildMatviews
+}
+
+// followSQL has what is written to link's table reach the parked one: by its key
+// in the log, or while materialized views read the parked one, at once. xid is
+// the transaction that exchanges the tables, or empty where none read it.
+func followSQL(link *strategy.Link, xid string) []string {
+	if xid == "" {
+		return append([]string{link.LogCaptureSQL()}, link.CreateTriggersSQL()...)
+	}
+	return append([]string{link.WriteThroughSQL(xid)}, link.CreateTriggersSQL()...)
+}
+
+// followed is the id of tx where materialized views read the table, else empty.
+func followed(ctx context.Context, tx pgx.Tx, t *catalog.Table) (xid string, err error) {
+	if len(t.Matviews) == 0 {
+		return "", nil
+	}
+	if err := tx.QueryRow(ctx, currentXIDSQL).Scan(&xid); err != nil {
+		return "", fmt.Errorf("read transaction id: %w", err)
+	}
+	return xid, nil
+}
