@@ -54,6 +54,8 @@ type Job struct {
 type Options struct {
 	KeepOld         bool `json:"keep_old"`
 	RebuildMatviews bool `json:"rebuild_matviews,omitempty"`
+	// OrderBy is the order of the copied rows, as catalog.ReadOrder takes it.
+	OrderBy string `json:"order_by,omitempty"`
 }
 
 // Table is the name of the table that is repacked.

@@ -40,7 +40,7 @@ var (
 )
 
 // UsageError reports an option that makes no sense, before the database was
-// asked for anything but names.
+// asked for anything but names and whether it takes the option.
 type UsageError struct{ Err error }
 
 func (e *UsageError) Error() string { return e.Err.Error() }

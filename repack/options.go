@@ -66,6 +66,9 @@ type Hooks = stages.Hooks
 // Progress is how far a backfill is.
 type Progress = stages.Progress
 
+// IndexBuild is an index of the shadow that is being built.
+type IndexBuild = stages.IndexBuild
+
 // Options say what to repack and how. The zero value of a field stands for its
 // default.
 type Options struct {
@@ -86,6 +89,15 @@ type Options struct {
 	// TransferAuto: through this process where it runs on the server's
 	// machine and the table has nothing but plain types and no TOASTed value.
 	Transfer Transfer
+	// OrderBy is the order in which the rows of a change-log job are copied:
+	// the name of a btree index that is not partial, or columns separated by
+	// commas, each with ASC or DESC and NULLS FIRST or LAST if need be, names
+	// written as SQL writes them. Rows that change meanwhile go wherever there
+	// is space. One statement copies all rows: not in parallel, with one
+	// snapshot for as long as it takes, and from the beginning when it was
+	// interrupted. A job keeps the order it was begun with. Default: the rows'
+	// present order, about.
+	OrderBy string
 	// KeepOld leaves the old table behind at clean_up.
 	KeepOld bool
 	// RebuildMatviews allows materialized views on the table: after the swap
@@ -95,6 +107,10 @@ type Options struct {
 	// Jobs is how many connections copy, or build indexes, at the same time;
 	// default: the processors of this machine, at most 4.
 	Jobs int
+	// MaintenanceWorkMem is how much memory each of the index builds, of which
+	// Jobs run at the same time, and VACUUM may use, written as the server
+	// writes it, such as "2GB". Default: the session's maintenance_work_mem.
+	MaintenanceWorkMem string
 	// LockTimeout bounds all lock waits of one transaction together; it is
 	// kept below the server's deadlock_timeout. Default 500ms.
 	LockTimeout time.Duration
@@ -138,6 +154,10 @@ func (o Options) withDefaults() (Options, error) {
 	set(&o.Logger, slog.New(slog.DiscardHandler))
 	if _, err := strategy.New(o.Strategy); err != nil {
 		return o, &UsageError{err}
+	}
+	if o.OrderBy != "" && o.Strategy != ChangeLog {
+		return o, &UsageError{fmt.Errorf("order %q: strategy %s copies ranges of blocks under short row locks, not rows in order; use %s",
+			o.OrderBy, o.Strategy, ChangeLog)}
 	}
 	if _, err := registry.ParseStage(string(o.Until)); err != nil {
 		return o, &UsageError{err}

@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/lock"
@@ -215,6 +218,9 @@ func (r *Repack) env(ctx context.Context) (*stages.Env, func(), error) {
 		return nil, nil, err
 	}
 	chosen, err := strategy.New(r.options.Strategy)
+	if err == nil {
+		err = r.tryMemory(ctx, pool)
+	}
 	if err != nil {
 		pool.Close()
 		return nil, nil, err
@@ -223,10 +229,28 @@ func (r *Repack) env(ctx context.Context) (*stages.Env, func(), error) {
 	return &stages.Env{
 		Pool: pool, Registry: r.registry, Runner: registry.NewRunner(), Log: o.Logger, Hooks: o.Hooks,
 		Locks:    lock.Policy{Timeout: o.LockTimeout, Retries: o.LockRetries, KillAfter: o.KillBlockers, Pool: pool, Log: o.Logger},
-		Strategy: chosen, ShadowSchema: o.ShadowSchema, KeepOld: o.KeepOld, RebuildMatviews: o.RebuildMatviews,
+		Strategy: chosen, ShadowSchema: o.ShadowSchema, KeepOld: o.KeepOld, RebuildMatviews: o.RebuildMatviews, OrderBy: o.OrderBy,
 		Jobs: o.Jobs, BatchSize: o.BatchSize, Transfer: o.Transfer, SnapshotWait: o.MaxSnapshotWait,
-		Verify: o.Verify, Partitioned: r.partitioned,
+		Verify: o.Verify, MaintenanceWorkMem: o.MaintenanceWorkMem, Partitioned: r.partitioned,
 	}, pool.Close, nil
+}
+
+const tryMemorySQL = `SELECT set_config('maintenance_work_mem', $1, true)`
+
+// tryMemory makes sure that the server takes the option, long before it is used.
+func (r *Repack) tryMemory(ctx context.Context, pool *pgxpool.Pool) error {
+	if r.options.MaintenanceWorkMem == "" {
+		return nil
+	}
+	_, err := pool.Exec(ctx, tryMemorySQL, r.options.MaintenanceWorkMem)
+	var pgErr *pgconn.PgError
+	if errors.As(err, &pgErr) && pgErr.Code == pgerrcode.InvalidParameterValue {
+		return &UsageError{fmt.Errorf("maintenance work mem %q is not a size that the server takes, such as 512MB: %w", r.options.MaintenanceWorkMem, err)}
+	}
+	if err != nil {
+		return fmt.Errorf("try maintenance work mem %q: %w", r.options.MaintenanceWorkMem, err)
+	}
+	return nil
 }
 
 // describe reads a table that has no job yet.
@@ -236,7 +260,14 @@ func (r *Repack) describe(ctx context.Context, e *stages.Env, oid uint32, name c
 			Why: "there is no such table", Remedy: "a bare name is looked up in the role's search_path",
 		}}}
 	}
-	e.Source, err = catalog.Read(ctx, e.Pool, oid)
+	if e.Source, err = catalog.Read(ctx, e.Pool, oid); err != nil || e.OrderBy == "" {
+		return err
+	}
+	_, err = catalog.ReadOrder(ctx, e.Pool, e.Source, e.OrderBy)
+	var noOrder *catalog.OrderError
+	if errors.As(err, &noOrder) {
+		return &UsageError{err}
+	}
 	return err
 }
 
@@ -251,6 +282,9 @@ func (r *Repack) claim(ctx context.Context, conn *pgx.Conn, e *stages.Env, job *
 	}
 	if job.Strategy != r.options.Strategy {
 		r.options.Logger.Debug("job keeps the strategy it was begun with", "job", job.ID, "strategy", job.Strategy)
+	}
+	if asked := r.options.OrderBy; asked != "" && asked != job.Options.OrderBy {
+		r.options.Logger.Warn("job keeps the order it was begun with", "job", job.ID, "order_by", job.Options.OrderBy)
 	}
 	return e.Open(ctx, job)
 }

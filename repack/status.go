@@ -11,6 +11,7 @@ import (
 	"github.com/repack-go/repack/internal/session"
 	"github.com/repack-go/repack/migrations"
 	"github.com/repack-go/repack/registry"
+	"github.com/repack-go/repack/stages"
 	"github.com/repack-go/repack/strategy"
 )
 
@@ -34,8 +35,11 @@ type Status struct {
 	PendingChanges int64    `json:"pending_changes"`
 	Rate           float64  `json:"rate"`        // rows a second
 	ETASeconds     *float64 `json:"eta_seconds"` // of the backfill
-	LastError      *string  `json:"last_error"`
-	Runner         *Runner  `json:"runner"` // nil when nobody works on it
+	// IndexBuilds are under way; to a role without the rights of the one that
+	// runs the job the server does not show them.
+	IndexBuilds []IndexBuild `json:"index_builds"`
+	LastError   *string      `json:"last_error"`
+	Runner      *Runner      `json:"runner"` // nil when nobody works on it
 
 	StartedAt  time.Time  `json:"started_at"`
 	UpdatedAt  time.Time  `json:"updated_at"`
@@ -105,7 +109,7 @@ func (r *Repack) Status(ctx context.Context) ([]Status, error) {
 func (r *Repack) status(ctx context.Context, conn *pgx.Conn, job *registry.Job) (Status, error) {
 	s := Status{
 		Job: job.ID, Table: job.Table().String(), Schema: job.TableSchema, Name: job.TableName,
-		Strategy: job.Strategy, Stage: job.Stage, StageDone: job.StageDone, Swapped: job.Swapped(),
+		Strategy: job.Strategy, Stage: job.Stage, StageDone: job.StageDone, Swapped: job.Swapped(), IndexBuilds: []IndexBuild{},
 		LastError: job.Error, StartedAt: job.CreatedAt, UpdatedAt: job.UpdatedAt, FinishedAt: job.FinishedAt,
 	}
 	copied, err := r.registry.Copied(ctx, conn, job.ID)
@@ -124,9 +128,13 @@ func (r *Repack) status(ctx context.Context, conn *pgx.Conn, job *registry.Job) 
 		s.Runner = &Runner{Host: *job.RunnerHost, PID: *job.RunnerPID, Since: *job.RunnerSince}
 	}
 	s.State = state(job, s.Runner != nil)
-	if job.FinishedAt == nil {
-		s.PendingChanges, err = pending(ctx, conn, job)
+	if job.FinishedAt != nil {
+		return s, nil
 	}
+	if s.PendingChanges, err = pending(ctx, conn, job); err != nil {
+		return s, err
+	}
+	s.IndexBuilds, err = stages.Builds(ctx, conn, job)
 	return s, err
 }
 

@@ -20,7 +20,8 @@ import (
 // committed together with its record. Rows in blocks that are added after the
 // source was measured have been captured.
 //
-// It takes ACCESS SHARE on the source (direct-trigger: ROW SHARE), chunk by chunk.
+// It takes ACCESS SHARE on the source (direct-trigger: ROW SHARE), chunk by
+// chunk; in order, all rows are one chunk.
 func backfill(ctx context.Context, e *Env) error {
 	for {
 		if err := e.measure(ctx); err != nil {
@@ -103,6 +104,9 @@ func (e *Env) restartBackfill(ctx context.Context) error {
 
 // copyChunks hands the gaps out to workers until nothing is left.
 func (e *Env) copyChunks(ctx context.Context) error {
+	if e.OrderBy != "" {
+		return e.copyOrdered(ctx)
+	}
 	gaps, err := e.Registry.Gaps(ctx, e.Pool, e.Job.ID, *e.Job.Blocks)
 	if err != nil {
 		return err

@@ -35,11 +35,15 @@ type Env struct {
 	KeepOld      bool
 	// RebuildMatviews allows materialized views on the table: they are rebuilt.
 	RebuildMatviews bool
+	OrderBy         string        // of the copied rows: see catalog.ReadOrder; empty: as they come
 	Jobs            int           // connections that work at the same time
 	BatchSize       int           // rows a chunk or batch, about; 0: by time
 	Transfer        Transfer      // the way of the backfill's rows
 	SnapshotWait    time.Duration // bound on the wait for older snapshots
 	Verify          registry.VerifyMode
+	// MaintenanceWorkMem is what index builds, a sort and VACUUM may use each;
+	// empty: what the session has.
+	MaintenanceWorkMem string
 
 	// Partitioned is the repack of the partitioned table that this is a part of.
 	Partitioned *int64
@@ -60,6 +64,9 @@ type Hooks struct {
 	AfterChunk func(ctx context.Context, progress Progress) error
 	// AfterStep follows a commit inside a stage, such as "swap: exchanged".
 	AfterStep func(ctx context.Context, step string) error
+	// WhileBuilding is called about twice a second while indexes are being
+	// built, with those that are; it cannot end the run.
+	WhileBuilding func(ctx context.Context, builds []IndexBuild)
 }
 
 // Progress is how far the backfill is.
@@ -82,7 +89,7 @@ func (e *Env) Open(ctx context.Context, job *registry.Job) error {
 	if err != nil {
 		return err
 	}
-	e.Job, e.Source = job, source
+	e.Job, e.Source, e.OrderBy = job, source, job.Options.OrderBy
 	asked := job.Options
 	asked.KeepOld = asked.KeepOld || e.KeepOld // may be asked for until clean_up
 	asked.RebuildMatviews = asked.RebuildMatviews || e.RebuildMatviews

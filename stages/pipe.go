@@ -46,7 +46,7 @@ WHERE  c.oid = $1`
 
 // piped decides which way the rows go.
 func (e *Env) piped(ctx context.Context) (bool, error) {
-	if e.Transfer == TransferServer || e.Strategy.KeyFirst() {
+	if e.Transfer == TransferServer || e.Strategy.KeyFirst() || e.OrderBy != "" {
 		return false, nil
 	}
 	var pipeable, near bool

@@ -67,6 +67,14 @@ func planBackfill(ctx context.Context, p *planner) ([]Step, error) {
 	if err != nil {
 		return nil, err
 	}
+	if p.OrderBy != "" {
+		order, err := p.order(ctx)
+		if err != nil {
+			return nil, err
+		}
+		does = fmt.Sprintf("copy the rows with one statement, in the order of %s; interrupted, it begins again", p.OrderBy)
+		statements = append(p.sortSQL(), p.Link.CopyOrderedSQL(order.SQL))
+	}
 	if piped {
 		does += ", from one connection to another through this process; the first range is shown"
 		out, in := p.Link.PipeSQL(0, firstChunkBlocks)
@@ -120,7 +128,7 @@ func (p *planner) withoutKey() *catalog.Table {
 func planPostSyncUpdate(ctx context.Context, p *planner) ([]Step, error) {
 	var r steps
 	r.add(p.replayStep(ctx, "replay the change log, batch by batch, until little is left", false))
-	r.add(p.record(ctx, "vacuum and analyse the shadow", nil, sending([]string{"VACUUM (ANALYZE) " + p.Link.To.String()})))
+	r.add(p.record(ctx, "vacuum and analyse the shadow", nil, sending(p.vacuumSQL())))
 	if p.Verify != registry.VerifyOff {
 		r.add(p.record(ctx, fmt.Sprintf("compare shadow and table (%s), and end if they differ", p.Verify), p.reading(), nil))
 	}

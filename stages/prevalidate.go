@@ -52,6 +52,16 @@ func preValidate(ctx context.Context, e *Env) error {
 	if err != nil {
 		return err
 	}
+	order, err := e.order(ctx)
+	if err != nil {
+		return err
+	}
+	if order.Partial {
+		reasons = append(reasons, Reason{
+			"index " + order.Index, "is partial and so has no order for the other rows",
+			"order by an index without WHERE, or by columns",
+		})
+	}
 	if reasons = append(reasons, missing...); len(reasons) > 0 {
 		return &RefusedError{Table: e.Source.Name, Reasons: reasons}
 	}

@@ -6,7 +6,9 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/lock"
 	"github.com/repack-go/repack/registry"
 	"github.com/repack-go/repack/strategy"
@@ -33,10 +35,21 @@ func postSyncUpdate(ctx context.Context, e *Env) error {
 // vacuum makes the first queries after the swap fast. It cannot run inside a
 // transaction, and so not fenced; it changes no row.
 func (e *Env) vacuum(ctx context.Context) error {
-	if _, err := e.Pool.Exec(ctx, "VACUUM (ANALYZE) "+e.Link.To.String()); err != nil {
+	err := e.withConn(ctx, func(conn *pgxpool.Conn) error { return execAll(ctx, conn, e.vacuumSQL()) })
+	if err != nil {
 		return fmt.Errorf("vacuum and analyse the shadow: %w", err)
 	}
 	return nil
+}
+
+// vacuumSQL sets the memory for the session, as there is no transaction; should
+// VACUUM fail the session ends with the run.
+func (e *Env) vacuumSQL() []string {
+	vacuum := "VACUUM (ANALYZE) " + e.Link.To.String()
+	if e.MaintenanceWorkMem == "" {
+		return []string{vacuum}
+	}
+	return []string{"SET maintenance_work_mem = " + catalog.Literal(e.MaintenanceWorkMem), vacuum, "RESET maintenance_work_mem"}
 }
 
 // A pass this short leaves little enough to replay under a lock.

@@ -40,6 +40,7 @@ func syncSchema(ctx context.Context, e *Env) error {
 	if err := e.step(ctx, "sync_schema: logged keys removed"); err != nil {
 		return err
 	}
+	defer e.watchBuilds(ctx)()
 	if err := e.buildIndexes(ctx); err != nil {
 		return err
 	}
@@ -133,11 +134,20 @@ func (e *Env) buildIndexes(ctx context.Context) error {
 	return group.Wait()
 }
 
-// buildSettings shares what the server allows one build between those that run
-// at the same time.
+// buildSettings shares the workers that the server allows one build between
+// those that run at the same time.
 func (e *Env) buildSettings(builds int) []string {
-	return []string{fmt.Sprintf("SELECT set_config('max_parallel_maintenance_workers', "+
-		"(current_setting('max_parallel_maintenance_workers')::int / %d)::text, true)", max(min(e.Jobs, builds), 1))}
+	return append(e.memorySQL(), fmt.Sprintf("SELECT set_config('max_parallel_maintenance_workers', "+
+		"(current_setting('max_parallel_maintenance_workers')::int / %d)::text, true)", max(min(e.Jobs, builds), 1)))
+}
+
+// memorySQL gives what is built in the same transaction the memory that was
+// asked for.
+func (e *Env) memorySQL() []string {
+	if e.MaintenanceWorkMem == "" {
+		return nil
+	}
+	return []string{"SET LOCAL maintenance_work_mem = " + catalog.Literal(e.MaintenanceWorkMem)}
 }
 
 // missingIndexes are those of the source that are to be built, largest first.
@@ -189,6 +199,9 @@ func (e *Env) constraintsSQL(shadow *catalog.Table) []string {
 	for _, c := range e.Source.Constraints {
 		if _, there := shadow.Constraint(c.Name); there || c.Type == "c" || c.Type == "n" {
 			continue
+		}
+		if !c.FromIndex() {
+			statements = append(statements, e.memorySQL()...)
 		}
 		index, _ := e.Source.Index(c.Name)
 		statements = append(statements,

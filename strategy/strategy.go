@@ -86,6 +86,18 @@ func (ChangeLog) CopySQL(l *Link) string {
 	return fmt.Sprintf(copySQL, l.To, l.toColumns(), l.fromColumns("f"), l.From)
 }
 
+const copyOrderedSQL = `
+INSERT INTO %[1]s (%[2]s) OVERRIDING SYSTEM VALUE
+SELECT   %[3]s
+FROM     %[4]s f
+ORDER BY %[5]s`
+
+// CopyOrderedSQL copies all rows at once; order is over the alias f. Like
+// CopySQL it is for a source that is being logged, and takes ACCESS SHARE on it.
+func (l *Link) CopyOrderedSQL(order string) string {
+	return fmt.Sprintf(copyOrderedSQL, l.To, l.toColumns(), l.fromColumns("f"), l.From, order)
+}
+
 // DirectTrigger writes each change through to the shadow while the backfill
 // copies. Writers above READ COMMITTED, whose snapshot may be older than the
 // rows of the shadow, log instead.

@@ -57,9 +57,19 @@ func runFlags() []cli.Flag {
 			Name: "transfer", Value: string(repack.TransferAuto),
 			Usage: "`WAY` of the rows of a change-log backfill: server (INSERT … SELECT), client (COPY through this process, less WAL) or auto (client when on the server's machine)",
 		},
+		&cli.StringFlag{
+			Name: "order-by",
+			Usage: "copy the rows in order (change-log only): `COLUMNS|INDEX`, such as \"customer, placed DESC NULLS LAST\" or a btree index; " +
+				"one statement, so not in parallel, with one snapshot throughout, and begun again when interrupted; " +
+				"rows that change meanwhile go wherever there is space",
+		},
 		&cli.BoolFlag{Name: "keep-old", Usage: "leave the old table behind at clean_up, detached"},
 		&cli.BoolFlag{Name: "rebuild-matviews", Usage: "after the swap build materialized views on the table anew, with the rows of that moment (default: such a table is refused)"},
 		&cli.IntFlag{Name: "jobs", Aliases: []string{"j"}, Usage: "`CONNECTIONS` that copy or build indexes at the same time (default: processors, at most 4)"},
+		&cli.StringFlag{
+			Name:  "maintenance-work-mem",
+			Usage: "memory that each index build, of which --jobs run at the same time, and VACUUM may use: a `SIZE` such as 2GB (default: the server's)",
+		},
 		&cli.StringFlag{
 			Name: "verify", Value: string(repack.VerifySample),
 			Usage: "compare shadow and source before the swap: off, sample (about a sixteenth) or full; a job whose rows differ does not swap",

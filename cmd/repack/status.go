@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -87,6 +88,11 @@ func writeText(w io.Writer, list []repack.Status) error {
 		return err
 	}
 	for _, s := range list {
+		for _, b := range s.IndexBuilds {
+			if _, err := fmt.Fprintf(w, "job %d builds index %s: %s%s\n", s.Job, b.Index, phase(b), percent(b)); err != nil {
+				return err
+			}
+		}
 		if s.LastError == nil {
 			continue
 		}
@@ -95,6 +101,16 @@ func writeText(w io.Writer, list []repack.Status) error {
 		}
 	}
 	return nil
+}
+
+// phase of a build: that it builds an index has been said.
+func phase(b repack.IndexBuild) string { return strings.TrimPrefix(b.Phase, "building index: ") }
+
+func percent(b repack.IndexBuild) string {
+	if b.Percent == nil {
+		return ""
+	}
+	return fmt.Sprintf(", %.0f%%", *b.Percent)
 }
 
 func eta(s repack.Status) string {

@@ -1,0 +1,120 @@
+package stages
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/repack-go/repack/internal/catalog"
+	"github.com/repack-go/repack/registry"
+)
+
+// IndexBuild is an index of the shadow that is being built.
+type IndexBuild struct {
+	Index string `json:"index"`
+	// Phase is in the server's words: see "CREATE INDEX Phases" in its manual.
+	Phase string `json:"phase"`
+	// Percent of the phase that is done; nil where it is not counted.
+	Percent *float64 `json:"percent"`
+}
+
+// The view's index_relid is 0 until a build has committed, so that the
+// statement has to tell which index it is. Only the job's own sessions build on
+// its shadow. Of the two counters the one of the present phase is set.
+const buildsSQL = `
+SELECT   coalesce(a.query, '')  AS statement,
+         p.phase                AS phase,
+         (100.0 * CASE WHEN p.tuples_total > 0 THEN least(p.tuples_done, p.tuples_total)::float8 / p.tuples_total
+                       WHEN p.blocks_total > 0 THEN least(p.blocks_done, p.blocks_total)::float8 / p.blocks_total
+                  END)::float8  AS percent
+FROM     pg_stat_progress_create_index p
+JOIN     pg_stat_activity a ON a.pid = p.pid
+WHERE    p.datname = current_database() AND p.relid = $1
+ORDER BY a.xact_start, a.pid`
+
+// Builds lists the indexes that are being built on the shadow of job, in the
+// order in which they were begun. To a role without the rights of the one that
+// builds, the server shows none.
+func Builds(ctx context.Context, q catalog.Querier, job *registry.Job) ([]IndexBuild, error) {
+	builds := []IndexBuild{}
+	if job.Stage != registry.SyncSchema || job.StageDone || job.Shadow == nil {
+		return builds, nil
+	}
+	source, err := job.SourceDescription()
+	if err != nil {
+		return nil, err
+	}
+	rows, err := q.Query(ctx, buildsSQL, *job.Shadow)
+	if err != nil {
+		return nil, fmt.Errorf("look for index builds of job %d: %w", job.ID, err)
+	}
+	type row struct {
+		Statement, Phase string
+		Percent          *float64
+	}
+	running, err := pgx.CollectRows(rows, pgx.RowToStructByName[row])
+	if err != nil {
+		return nil, fmt.Errorf("look for index builds of job %d: %w", job.ID, err)
+	}
+	for _, r := range running {
+		if index, ok := builtBy(source, job.ShadowTable(), r.Statement); ok {
+			builds = append(builds, IndexBuild{Index: index, Phase: r.Phase, Percent: r.Percent})
+		}
+	}
+	return builds, nil
+}
+
+// builtBy is the index that a statement of syncSchema makes. The server shows
+// no more than the first track_activity_query_size bytes of a statement.
+func builtBy(source *catalog.Table, shadow catalog.Name, statement string) (string, bool) {
+	if statement == "" {
+		return "", false
+	}
+	for _, i := range source.Indexes {
+		sql := i.CreateSQL(shadow)
+		if c, ok := source.Constraint(i.Constraint); ok && !c.FromIndex() {
+			sql = c.AddSQL(shadow)
+		}
+		if strings.HasPrefix(sql, statement) {
+			return i.Name, true
+		}
+	}
+	return "", false
+}
+
+// watchEvery is often enough for people.
+const watchEvery = 500 * time.Millisecond
+
+// watchBuilds calls Hooks.WhileBuilding until the returned function is called,
+// which waits for the last call to end.
+func (e *Env) watchBuilds(ctx context.Context) (stop func()) {
+	if e.Hooks.WhileBuilding == nil {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	job := *e.Job
+	go func() {
+		defer close(ended)
+		ticker := time.NewTicker(watchEvery)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-ticker.C:
+			}
+			builds, err := Builds(ctx, e.Pool, &job)
+			switch {
+			case err != nil: // the builds go on all the same
+				e.Log.Debug("no progress of index builds", "job", job.ID, "error", err)
+			case len(builds) > 0:
+				e.Hooks.WhileBuilding(ctx, builds)
+			}
+		}
+	}()
+	return func() { cancel(); <-ended }
+}

@@ -1,0 +1,83 @@
+package stages
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/repack-go/repack/internal/catalog"
+	"github.com/repack-go/repack/registry"
+)
+
+// order is the order in which rows are copied, if one was asked for.
+func (e *Env) order(ctx context.Context) (catalog.Order, error) {
+	if e.OrderBy == "" {
+		return catalog.Order{}, nil
+	}
+	return catalog.ReadOrder(ctx, e.Pool, e.Source, e.OrderBy)
+}
+
+const shadowWrittenSQL = `SELECT pg_relation_size($1::oid) > 0`
+
+// copyOrdered copies the source with one statement, as one chunk. Its snapshot
+// is younger than the capture, so what it does not see is in the change log;
+// rows that are removed or replayed later leave those in between in order.
+func (e *Env) copyOrdered(ctx context.Context) error {
+	order, err := e.order(ctx)
+	if err != nil {
+		return err
+	}
+	gaps, err := e.Registry.Gaps(ctx, e.Pool, e.Job.ID, *e.Job.Blocks)
+	if err != nil || len(gaps) == 0 {
+		return err
+	}
+	var written bool
+	if err := e.Pool.QueryRow(ctx, shadowWrittenSQL, *e.Job.Shadow).Scan(&written); err != nil {
+		return fmt.Errorf("look whether the shadow is empty: %w", err)
+	}
+	if written { // by a statement that was interrupted: its space would be filled first
+		if err := e.restartBackfill(ctx); err != nil {
+			return err
+		}
+		if err := e.measure(ctx); err != nil {
+			return err
+		}
+	}
+	if *e.Job.Blocks == 0 {
+		return nil
+	}
+	all := newDispenser(e, []registry.Chunk{{End: *e.Job.Blocks}}, registry.Copied{})
+	all.size = *e.Job.Blocks
+	e.Log.Info("rows are copied in order, with one statement", "job", e.Job.ID, "order_by", e.OrderBy)
+	return e.withConn(ctx, func(conn *pgxpool.Conn) error {
+		return e.copyWorker(ctx, all, func(c *registry.Chunk) error { return e.copyAll(ctx, conn, order, c) })
+	})
+}
+
+// copyAll copies one chunk that is everything; see copyChunk.
+func (e *Env) copyAll(ctx context.Context, conn *pgxpool.Conn, order catalog.Order, all *registry.Chunk) error {
+	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+		if err := e.Registry.Fence(ctx, tx, e.Job.ID, e.Runner.Claim); err != nil {
+			return err
+		}
+		if err := execAll(ctx, tx, e.sortSQL()); err != nil {
+			return err
+		}
+		began := time.Now()
+		tag, err := tx.Exec(ctx, e.Link.CopyOrderedSQL(order.SQL))
+		if err != nil {
+			return err
+		}
+		all.Rows, all.Took = tag.RowsAffected(), time.Since(began)
+		return e.endChunk(ctx, tx, *all)
+	})
+}
+
+// sortSQL lets the sort have what an index build would. Whether to sort or to
+// follow an index is the planner's choice.
+func (e *Env) sortSQL() []string {
+	return append(e.memorySQL(), "SELECT set_config('work_mem', current_setting('maintenance_work_mem'), true)")
+}
