@@ -118,7 +118,7 @@ func (e *Env) lockForExchange(ctx context.Context, tx *lock.Tx, oid uint32) (*ca
 			return nil, fmt.Errorf("drop foreign key %q of %s: %w", key.Name, key.Table, err)
 		}
 	}
-	if err := strategy.Capturing(ctx, tx, oid); err != nil {
+	if err := e.Link.Capturing(ctx, tx, oid); err != nil {
 		return nil, err
 	}
 	return before, e.quiet(ctx, tx)

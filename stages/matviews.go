@@ -95,7 +95,7 @@ func (e *Env) endFollowing(ctx context.Context) error {
 		if err := e.stopWriters(ctx, tx); err != nil {
 			return err
 		}
-		if _, err := tx.Exec(ctx, e.Link.LogCaptureSQL()); err != nil {
+		if err := execAll(ctx, tx, e.Link.LogCapture().SQL()); err != nil {
 			return fmt.Errorf("switch capture to log: %w", err)
 		}
 		var err error
@@ -412,9 +412,9 @@ func (e *Env) rebuilds() bool {
 // the transaction that exchanges the tables, or empty where none read it.
 func followSQL(link *strategy.Link, xid string) []string {
 	if xid == "" {
-		return append([]string{link.LogCaptureSQL()}, link.CreateTriggersSQL()...)
+		return link.LogCapture().SQL()
 	}
-	return append([]string{link.WriteThroughSQL(xid)}, link.CreateTriggersSQL()...)
+	return link.WriteThrough(xid).SQL()
 }
 
 // followed is the id of tx where materialized views read the table, else empty.

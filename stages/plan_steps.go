@@ -51,7 +51,7 @@ func planSetup(ctx context.Context, p *planner) ([]Step, error) {
 			if err := p.stopWriters(ctx, t.bounded()); err != nil {
 				return err
 			}
-			return execAll(ctx, t, p.Link.CreateTriggersSQL())
+			return execAll(ctx, t, p.Strategy.Capture(p.Link).Triggers)
 		})
 	return []Step{s}, err
 }
@@ -91,7 +91,7 @@ func planSyncSchema(ctx context.Context, p *planner) ([]Step, error) {
 			if err := p.stopWriters(ctx, t.bounded()); err != nil {
 				return err
 			}
-			return execAll(ctx, t, []string{p.Link.LogCaptureSQL()})
+			return execAll(ctx, t, p.Link.LogCapture().SQL())
 		}))
 	}
 	r.add(p.record(ctx, "take rows that have changed out of the shadow", p.reading(), func(ctx context.Context, t *transcript) error {
@@ -250,7 +250,7 @@ func (p *planner) planMatviews(ctx context.Context, r *steps) {
 		if err := p.stopWriters(ctx, t.bounded()); err != nil {
 			return err
 		}
-		return execAll(ctx, t, []string{p.reverse().LogCaptureSQL()})
+		return execAll(ctx, t, p.reverse().LogCapture().SQL())
 	}))
 }
 
@@ -261,7 +261,7 @@ func (p *planner) switchOver(ctx context.Context, t *transcript) error {
 	if err := p.drainLocked(ctx, t.bounded()); err != nil {
 		return err
 	}
-	return execAll(ctx, t, []string{p.Link.WriteThroughSQL(unnumbered)})
+	return execAll(ctx, t, p.Link.WriteThrough(unnumbered).SQL())
 }
 
 // exchange is the plan of Env.exchange.

@@ -10,7 +10,6 @@ import (
 
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/registry"
-	"github.com/repack-go/repack/strategy"
 )
 
 type stage struct {
@@ -115,7 +114,7 @@ func (e *Env) refresh(ctx context.Context) error {
 	if err := e.noObstacles(ctx, e.Pool, e.Job.Source); err != nil {
 		return err
 	}
-	if err := strategy.Capturing(ctx, e.Pool, e.Job.Source); err != nil {
+	if err := e.Link.Capturing(ctx, e.Pool, e.Job.Source); err != nil {
 		return err
 	}
 	e.Source = now

@@ -93,7 +93,7 @@ func (e *Env) build(ctx context.Context, tx *lock.Tx) error {
 
 // createCapture makes the change log and the function that fills it.
 func (e *Env) createCapture(ctx context.Context, q catalog.Querier) error {
-	if err := execAll(ctx, q, []string{e.Link.CreateLogSQL(), e.Strategy.CaptureSQL(e.Link)}); err != nil {
+	if err := execAll(ctx, q, []string{e.Link.CreateLogSQL(), e.Strategy.Capture(e.Link).Function}); err != nil {
 		return err
 	}
 	if err := catalog.Close(ctx, q, "TABLE", e.Link.Log.String()); err != nil {
@@ -115,7 +115,7 @@ func (e *Env) capture(ctx context.Context, tx *lock.Tx) error {
 	if err := e.checkDrift(ctx, tx); err != nil {
 		return err
 	}
-	return execAll(ctx, tx, e.Link.CreateTriggersSQL())
+	return execAll(ctx, tx, e.Strategy.Capture(e.Link).Triggers)
 }
 
 // createSchemas makes the job's two schemas, which nobody else may enter. An

@@ -52,16 +52,23 @@ func swap(ctx context.Context, e *Env) error {
 // snapshot is older than their replay: the exchange must wait.
 var errNotQuiet = errors.New("changes are pending that were not written through")
 
+// quietPause is short: whether a change comes between the drain and the lock is
+// a matter of chance, which a longer pause does not better.
+const quietPause = 500 * time.Millisecond
+
 // inStep brings the copy in step with the table in use for every snapshot, and
-// runs exchange, again when a change has come between.
+// runs exchange, again when a change has come between. It gives up when it has
+// tried as often as for a lock, and for as long as it may wait for snapshots.
 func (e *Env) inStep(ctx context.Context, exchange func(context.Context) error) error {
 	pauses := backoff.NewExponentialBackOff()
+	pauses.InitialInterval, pauses.MaxInterval = quietPause/10, quietPause
+	began := time.Now()
 	for attempt := 0; ; attempt++ {
 		err := e.approach(ctx)
 		if err == nil {
 			err = exchange(ctx)
 		}
-		if !errors.Is(err, errNotQuiet) || attempt >= e.Locks.Retries {
+		if !errors.Is(err, errNotQuiet) || attempt >= e.Locks.Retries && time.Since(began) >= e.SnapshotWait {
 			return err
 		}
 		e.Log.Debug("exchange put off", "job", e.Job.ID, "attempt", attempt, "reason", err)
@@ -135,7 +142,7 @@ func (e *Env) writeThrough(ctx context.Context) error {
 		if err := tx.QueryRow(ctx, currentXIDSQL).Scan(&xid); err != nil {
 			return fmt.Errorf("read transaction id: %w", err)
 		}
-		if _, err := tx.Exec(ctx, e.Link.WriteThroughSQL(xid)); err != nil {
+		if err := execAll(ctx, tx, e.Link.WriteThrough(xid).SQL()); err != nil {
 			return fmt.Errorf("switch capture to write-through: %w", err)
 		}
 		var err error

@@ -66,8 +66,7 @@ func (e *Env) logOnly(ctx context.Context) error {
 		if err := e.stopWriters(ctx, tx); err != nil {
 			return err
 		}
-		_, err := tx.Exec(ctx, e.Link.LogCaptureSQL())
-		return err
+		return execAll(ctx, tx, e.Link.LogCapture().SQL())
 	})
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/repack-go/repack/internal/catalog"
 )
@@ -46,22 +47,45 @@ SET enable_hashjoin = off
 SET enable_mergejoin = off
 SET enable_seqscan = off`
 
+// Capture is how writes are noticed: a function and the triggers that call it,
+// which CREATE OR REPLACE whatever was there. The triggers take SHARE ROW
+// EXCLUSIVE on From: running writers are waited for, new ones wait.
+type Capture struct {
+	Function string
+	Triggers []string
+}
+
+// SQL is the statements in their order.
+func (c Capture) SQL() []string { return append([]string{c.Function}, c.Triggers...) }
+
 // logRowsSQL is shared by all capture functions. Key updates log the old key
 // and the new.
 const logRowsSQL = `
     CASE TG_OP
     WHEN 'INSERT' THEN
         INSERT INTO %[1]s (%[2]s) SELECT %[3]s FROM %[4]s r;
-    WHEN 'UPDATE' THEN
-        INSERT INTO %[1]s (%[2]s) SELECT %[3]s FROM %[4]s r UNION SELECT %[3]s FROM %[5]s r;
+    WHEN 'UPDATE' THEN%[6]s
     WHEN 'DELETE' THEN
         INSERT INTO %[1]s (%[2]s) SELECT %[3]s FROM %[5]s r;
     ELSE
         INSERT INTO %[1]s (truncated) VALUES (true);
     END CASE;`
 
-func (l *Link) logRows() string {
-	return fmt.Sprintf(logRowsSQL, l.Log, l.logColumns(""), l.fromKey("r"), l.newRows(), l.oldRows())
+const logBothSQL = `
+        INSERT INTO %[1]s (%[2]s) SELECT %[3]s FROM %[4]s r UNION SELECT %[3]s FROM %[5]s r;`
+
+// logNewSQL leaves the old keys to the trigger for rows whose key has changed.
+const logNewSQL = `
+        IF TG_LEVEL = 'ROW' THEN
+            INSERT INTO %[1]s (%[2]s) VALUES (%[6]s);
+        ELSE
+            INSERT INTO %[1]s (%[2]s) SELECT %[3]s FROM %[4]s r;
+        END IF;`
+
+func (l *Link) logRows(updatesSQL string) string {
+	args := []any{l.Log, l.logColumns(""), l.fromKey("r"), l.newRows(), l.oldRows()}
+	updates := fmt.Sprintf(updatesSQL, append(args, l.fromKey("OLD"))...)
+	return fmt.Sprintf(logRowsSQL, append(args, updates)...)
 }
 
 // newRows and oldRows are the rows that a trigger fires for, to be followed by
@@ -80,10 +104,14 @@ func (l *Link) oldRows() string {
 	return "old_rows"
 }
 
-// LogCaptureSQL makes the capture function append keys to the change log.
-func (l *Link) LogCaptureSQL() string {
-	body := "\n#variable_conflict use_column\nBEGIN" + l.logRows() + "\n    RETURN NULL;\nEND\n"
-	return fmt.Sprintf(functionSQL, l.Capture, catalog.Literal(body), "")
+// LogCapture appends keys to the change log.
+func (l *Link) LogCapture() Capture {
+	updates, triggers := logBothSQL, l.triggers(bothTables)
+	if l.keyTrigger() {
+		updates, triggers = logNewSQL, l.triggers(newTable)
+	}
+	body := "\n#variable_conflict use_column\nBEGIN" + l.logRows(updates) + "\n    RETURN NULL;\nEND\n"
+	return Capture{Function: fmt.Sprintf(functionSQL, l.Capture, catalog.Literal(body), ""), Triggers: triggers}
 }
 
 // writeThroughSQL tries three ways, each in a subtransaction, and whatever
@@ -110,7 +138,7 @@ DECLARE
     isolation CONSTANT text    := current_setting('transaction_isolation');
     fixed     CONSTANT boolean := isolation NOT IN ('read committed', 'read uncommitted');
     deleted   bigint;
-BEGIN
+BEGIN%[7]s
     IF TG_OP = 'TRUNCATE' OR TG_TABLE_SCHEMA <> %[2]s OR TG_TABLE_NAME <> %[3]s
        OR fixed AND NOT coalesce(pg_visible_in_snapshot(%[1]s::xid8, pg_current_snapshot()), false) THEN
         NULL;
@@ -128,17 +156,29 @@ const attemptSQL = `
             NULL;
         END;`
 
-// WriteThroughSQL makes the capture function write changes through to the
-// copy. completedBy is the transaction whose commit put the copy in step, as
+// A change of a key is seen in the transition tables.
+const passOverRowsSQL = `
+    IF TG_LEVEL = 'ROW' THEN
+        RETURN NULL;
+    END IF;`
+
+// WriteThrough writes changes through to the copy. completedBy is the transaction whose commit put the copy in step, as
 // text; while there is none (empty), all writers above READ COMMITTED log.
-func (l *Link) WriteThroughSQL(completedBy string) string {
+func (l *Link) WriteThrough(completedBy string) Capture {
 	xid, immediate := "NULL", ""
 	if completedBy != "" {
 		xid, immediate = catalog.Literal(completedBy), l.immediate()
 	}
+	pass := ""
+	if l.keyTrigger() {
+		pass = passOverRowsSQL
+	}
 	body := fmt.Sprintf(writeThroughSQL, xid, catalog.Literal(l.From.Schema), catalog.Literal(l.From.Name),
-		l.attempts(immediate, l.Reread), l.attempts(immediate, true), l.logRows())
-	return fmt.Sprintf(functionSQL, l.Capture, catalog.Literal(body), writeThroughSettings)
+		l.attempts(immediate, l.Reread), l.attempts(immediate, true), l.logRows(logBothSQL), pass)
+	return Capture{
+		Function: fmt.Sprintf(functionSQL, l.Capture, catalog.Literal(body), writeThroughSettings),
+		Triggers: l.triggers(bothTables),
+	}
 }
 
 // attempts are the ways to write through; reread says where rows come from.
@@ -233,33 +273,63 @@ func (l *Link) onConflict() string {
 	})
 }
 
-// triggerEvents are our triggers, all AFTER … FOR EACH STATEMENT, but for those
-// on a partition: a statement on the partitioned table does not fire them, and
-// triggers FOR EACH ROW have no transition tables there. Their names
-// sort before those of user triggers and of foreign keys (RI_…), in whose
-// order the server fires them: "Overview of Trigger Behavior" in the manual.
-var triggerEvents = []struct{ name, event, transition string }{
-	{"00_repack_insert", "INSERT", "REFERENCING NEW TABLE AS new_rows"},
-	{"00_repack_update", "UPDATE", "REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows"},
-	{"00_repack_delete", "DELETE", "REFERENCING OLD TABLE AS old_rows"},
-	{"00_repack_truncate", "TRUNCATE", ""},
+// Our triggers' names sort before those of user triggers and of foreign keys
+// (RI_…), in whose order the server fires them: "Overview of Trigger Behavior"
+// in the manual.
+const (
+	insertTrigger   = "00_repack_insert"
+	updateTrigger   = "00_repack_update"
+	keyTrigger      = "00_repack_key"
+	deleteTrigger   = "00_repack_delete"
+	truncateTrigger = "00_repack_truncate"
+)
+
+var allTriggers = []string{insertTrigger, updateTrigger, keyTrigger, deleteTrigger, truncateTrigger}
+
+// What an update trigger is given.
+const (
+	bothTables = "REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows"
+	newTable   = "REFERENCING NEW TABLE AS new_rows"
+)
+
+// keyTrigger reports whether a trigger for rows whose key changes spares logging
+// the old rows of every UPDATE, which make a large one half as slow again. Its
+// condition is evaluated as the application, which may be denied any but the
+// server's own operators. A partition's triggers are all for rows.
+func (l *Link) keyTrigger() bool {
+	for _, k := range l.Key {
+		if !strings.HasPrefix(k.Equal, "OPERATOR(pg_catalog.") {
+			return false
+		}
+	}
+	return !l.PerRow
 }
 
-// CreateTriggersSQL attaches the capture function to From. The triggers fire
-// for replica-role writers too (ENABLE ALWAYS). It takes SHARE ROW EXCLUSIVE
-// on From: running writers are waited for, new ones wait.
-func (l *Link) CreateTriggersSQL() []string {
+// triggers are AFTER … FOR EACH STATEMENT, but for those on a partition: a
+// statement on the partitioned table does not fire these, and triggers FOR EACH
+// ROW have no transition tables there. They fire for replica-role writers too
+// (ENABLE ALWAYS).
+func (l *Link) triggers(updates string) []string {
 	var statements []string
-	for _, e := range triggerEvents {
-		each := e.transition + " FOR EACH STATEMENT"
-		if l.PerRow && e.event != "TRUNCATE" {
-			each = "FOR EACH ROW"
-		}
+	add := func(name, event, each string) {
 		statements = append(statements,
-			fmt.Sprintf("CREATE TRIGGER %s AFTER %s ON %s %s EXECUTE FUNCTION %s()",
-				catalog.Quote(e.name), e.event, l.From, each, l.Capture),
-			fmt.Sprintf("ALTER TABLE %s ENABLE ALWAYS TRIGGER %s", l.From, catalog.Quote(e.name)))
+			fmt.Sprintf("CREATE OR REPLACE TRIGGER %s AFTER %s ON %s %s EXECUTE FUNCTION %s()",
+				catalog.Quote(name), event, l.From, each, l.Capture),
+			fmt.Sprintf("ALTER TABLE %s ENABLE ALWAYS TRIGGER %s", l.From, catalog.Quote(name)))
 	}
+	each := func(tables string) string {
+		if l.PerRow {
+			return "FOR EACH ROW"
+		}
+		return tables + " FOR EACH STATEMENT"
+	}
+	add(insertTrigger, "INSERT", each(newTable))
+	add(updateTrigger, "UPDATE", each(updates))
+	if l.keyTrigger() {
+		add(keyTrigger, "UPDATE", fmt.Sprintf("FOR EACH ROW WHEN (NOT (%s))", l.fromIsFrom("OLD", "NEW")))
+	}
+	add(deleteTrigger, "DELETE", each("REFERENCING OLD TABLE AS old_rows"))
+	add(truncateTrigger, "TRUNCATE", "FOR EACH STATEMENT")
 	return statements
 }
 
@@ -274,14 +344,14 @@ var ErrNotCapturing = errors.New("the triggers that capture changes have been dr
 	"start afresh with repack reset")
 
 // Capturing returns ErrNotCapturing unless all our triggers on the table with
-// that OID are there and fire.
-func Capturing(ctx context.Context, q catalog.Querier, oid uint32) error {
-	var names []string
-	for _, e := range triggerEvents {
-		names = append(names, e.name)
+// that OID, which is From, are there and fire.
+func (l *Link) Capturing(ctx context.Context, q catalog.Querier, oid uint32) error {
+	want := len(allTriggers)
+	if !l.keyTrigger() {
+		want--
 	}
 	var ok bool
-	if err := q.QueryRow(ctx, capturingSQL, oid, len(names), names).Scan(&ok); err != nil {
+	if err := q.QueryRow(ctx, capturingSQL, oid, want, allTriggers).Scan(&ok); err != nil {
 		return fmt.Errorf("look for capture triggers: %w", err)
 	}
 	if !ok {
@@ -294,8 +364,8 @@ func Capturing(ctx context.Context, q catalog.Querier, oid uint32) error {
 // EXCLUSIVE on the table.
 func DropTriggersSQL(table catalog.Name) []string {
 	var statements []string
-	for _, e := range triggerEvents {
-		statements = append(statements, fmt.Sprintf("DROP TRIGGER IF EXISTS %s ON %s", catalog.Quote(e.name), table))
+	for _, name := range allTriggers {
+		statements = append(statements, fmt.Sprintf("DROP TRIGGER IF EXISTS %s ON %s", catalog.Quote(name), table))
 	}
 	return statements
 }

@@ -18,8 +18,8 @@ type Strategy interface {
 	Name() string
 	// KeyFirst reports whether the shadow needs its key before the backfill.
 	KeyFirst() bool
-	// CaptureSQL makes the capture function that is in force during the backfill.
-	CaptureSQL(l *Link) string
+	// Capture is what is in force during the backfill.
+	Capture(l *Link) Capture
 	// CopySQL copies the rows with TIDs from $1 up to but not including $2,
 	// both as text; see TID.
 	CopySQL(l *Link) string
@@ -47,8 +47,8 @@ func (ChangeLog) Name() string { return ChangeLogName }
 // KeyFirst is false: the key is built in bulk when all rows are there.
 func (ChangeLog) KeyFirst() bool { return false }
 
-// CaptureSQL logs.
-func (ChangeLog) CaptureSQL(l *Link) string { return l.LogCaptureSQL() }
+// Capture logs.
+func (ChangeLog) Capture(l *Link) Capture { return l.LogCapture() }
 
 // copySQL reads without locking: a row that changes while it is copied may
 // come never, once or twice, with any of its values, but its key is in the log
@@ -109,8 +109,8 @@ func (DirectTrigger) Name() string { return DirectTriggerName }
 // KeyFirst is true: a write finds its row in the shadow by the key.
 func (DirectTrigger) KeyFirst() bool { return true }
 
-// CaptureSQL writes through, but for snapshots above READ COMMITTED.
-func (DirectTrigger) CaptureSQL(l *Link) string { return l.WriteThroughSQL("") }
+// Capture writes through, but for snapshots above READ COMMITTED.
+func (DirectTrigger) Capture(l *Link) Capture { return l.WriteThrough("") }
 
 // lockedCopySQL locks what it copies, so that a writer waits for the chunk, or
 // is seen by it: FOR SHARE, since FOR KEY SHARE would let an UPDATE pass. It

@@ -284,9 +284,11 @@ func TestPlanOfPartitions(t *testing.T) {
 			eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
 				db.Exec(t, `CREATE SCHEMA app;`+c.sql)
 				dump := db.Dump(t)
-				planIsSent(t, db, options(t, "app.t", strategy))
+				o := options(t, "app.t", strategy)
+				o.Transfer = repack.TransferServer // COPY cannot be carried out by hand
+				planIsSent(t, db, o)
 				db.Exec(t, `DROP SCHEMA repack_registry CASCADE`)
-				plan, conn := planOf(t, db, options(t, "app.t", strategy)), db.Connect(t)
+				plan, conn := planOf(t, db, o), db.Connect(t)
 				mustExec(t, conn, `SET search_path = pg_catalog`)
 				for _, stage := range plan.Stages {
 					for _, step := range stage.Steps {
