@@ -311,3 +311,26 @@ func TestOrderByEmpty(t *testing.T) {
 		t.Errorf("%d rows, want one", n)
 	}
 }
+
+// TestOrderByOfPartitions orders the rows of each partition.
+func TestOrderByOfPartitions(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	db.Exec(t, `CREATE SCHEMA app;
+		CREATE TABLE app.t (id int PRIMARY KEY, a int) PARTITION BY RANGE (id);
+		CREATE TABLE app.low PARTITION OF app.t FOR VALUES FROM (0) TO (2000);
+		CREATE TABLE app.high PARTITION OF app.t FOR VALUES FROM (2000) TO (4000);
+		INSERT INTO app.t SELECT i, hashint4(i) FROM generate_series(0, 3999) i;
+		CREATE SCHEMA control; CREATE TABLE control.t AS TABLE app.t`)
+	before := db.Dump(t)
+	cli(t, db, 2, "run", "--table", "app.t", "--order-by", "low_pkey").says(t, `"app"."high"`, `"high_pkey"`)
+	cli(t, db, 0, "run", "--table", "app.t", "--order-by", "a DESC")
+	for _, partition := range []string{"low", "high"} {
+		wrong := pgtest.Query[int64](t, db.Pool, `SELECT count(*) FROM (SELECT a > lag(a) OVER (ORDER BY ctid) AS late FROM app.`+partition+`) l WHERE late`)
+		if wrong > 0 {
+			t.Errorf("%d rows of %s are not in order", wrong, partition)
+		}
+	}
+	alike(t, db, "t")
+	sameDump(t, db, before)
+}
