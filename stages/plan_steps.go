@@ -76,7 +76,7 @@ func planBackfill(ctx context.Context, p *planner) ([]Step, error) {
 		statements = append(p.sortSQL(), p.Link.CopyOrderedSQL(order.SQL))
 	}
 	if piped {
-		does += ", from one connection to another through this process; the first range is shown"
+		does += ", through this process; the first range is shown"
 		out, in := p.Link.PipeSQL(0, firstChunkBlocks)
 		statements = []string{readRangesSQL, out, in}
 	}
