@@ -19,7 +19,7 @@ import (
 // at once, before the swap, inside runs and after it, and is never alarmed.
 func TestVerifyWhileWritten(t *testing.T) {
 	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
-		db.Exec(t, fill(workloadSQL, ""))
+		givenWorkload(t, db, workloadRows)
 		w := startWorkload(t, db, randomSeed(t))
 		o := options(t, "app.t", strategy)
 		o.LockRetries, o.BatchSize, o.Verify = 100, 2000, repack.VerifyFull
