@@ -138,6 +138,19 @@ var obstacleChecks = []obstacle{
 		"bears the name of another one in another schema", "rename one of them",
 	},
 	{
+		`SELECT 'role ' || g.grantor::regrole::text
+		 FROM   pg_class c
+		 CROSS  JOIN LATERAL (
+		        SELECT grantor FROM aclexplode(c.relacl)
+		        UNION
+		        SELECT x.grantor FROM pg_attribute a, aclexplode(a.attacl) x WHERE a.attrelid = c.oid
+		        UNION
+		        SELECT x.grantor FROM pg_depend d, pg_class s, aclexplode(s.relacl) x
+		        WHERE  d.classid = 'pg_class'::regclass AND d.refobjid = c.oid AND d.deptype = 'i' AND s.oid = d.objid AND s.relkind = 'S') g
+		 WHERE  c.oid = $1 AND g.grantor <> c.relowner AND NOT has_schema_privilege(g.grantor, c.relnamespace, 'USAGE')`,
+		"has granted privileges on the table, and could not grant them again without USAGE of its schema", "GRANT USAGE ON SCHEMA … to it",
+	},
+	{
 		`SELECT conrelid::regclass::text FROM pg_constraint f JOIN pg_class c ON c.oid = f.conrelid
 		 WHERE f.contype = 'f' AND f.confrelid = $1 AND f.conparentid = 0 AND c.relkind = 'p'`,
 		"is a partitioned table with a foreign key to it, which cannot be moved without a scan under lock", "",

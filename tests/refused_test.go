@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/repack-go/repack/internal/pgtest"
+	"github.com/repack-go/repack/repack"
 )
 
 // refusedCases are what no repack can carry over; the message must name object.
@@ -75,6 +76,25 @@ func TestRefusedTemporary(t *testing.T) {
 
 	mustExec(t, conn, `CREATE TABLE public.base (id int PRIMARY KEY); CREATE TEMPORARY VIEW fleeting AS TABLE public.base`)
 	refused(t, db, "public.base", "fleeting")
+}
+
+// TestRefusedGrantor has a privilege that nobody can grant again as it was.
+func TestRefusedGrantor(t *testing.T) {
+	for _, on := range []string{"app.t", "app.t_id_seq"} {
+		t.Run(on, func(t *testing.T) {
+			t.Parallel()
+			db := pgtest.New(t)
+			grantor, grantee := db.Role(t), db.Role(t)
+			db.Exec(t, `CREATE SCHEMA app; CREATE TABLE app.t (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY);
+				GRANT USAGE ON SCHEMA app TO `+grantor+`; GRANT SELECT ON `+on+` TO `+grantor+` WITH GRANT OPTION;
+				SET ROLE `+grantor+`; GRANT SELECT ON `+on+` TO `+grantee+`; RESET ROLE; REVOKE USAGE ON SCHEMA app FROM `+grantor)
+			refused(t, db, "app.t", "role "+grantor, "GRANT USAGE ON SCHEMA")
+			db.Exec(t, `GRANT USAGE ON SCHEMA app TO `+grantor)
+			before := db.Dump(t)
+			run(t, db, options(t, "app.t", repack.ChangeLog))
+			sameDump(t, db, before)
+		})
+	}
 }
 
 // TestRefusedSubscription has a table that an apply worker writes to, or would.
