@@ -53,7 +53,7 @@ var scenarios = []struct {
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx)
+	err := run(ctx, os.Args[1:])
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -61,24 +61,27 @@ func main() {
 	}
 }
 
-func run(ctx context.Context) (err error) {
+func run(ctx context.Context, args []string) (err error) {
 	var names []string
 	for _, s := range scenarios {
 		names = append(names, s.name)
 	}
 	b := &bench{}
-	flag.IntVar(&b.rows, "rows", 5_000_000, "rows of the table before a fifth is deleted")
-	flag.IntVar(&b.runs, "runs", 3, "runs of each contender; the median is shown")
-	flag.DurationVar(&b.seconds, "load", 10*time.Second, "length of a spell of load")
-	chosen := flag.String("scenarios", strings.Join(names, ","), "which to run")
-	flag.Parse()
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	flags.IntVar(&b.rows, "rows", 5_000_000, "rows of the table before a fifth is deleted")
+	flags.IntVar(&b.runs, "runs", 3, "runs of each contender; the median is shown")
+	flags.DurationVar(&b.seconds, "load", 10*time.Second, "length of a spell of load")
+	chosen := flags.String("scenarios", strings.Join(names, ","), "which to run")
+	if err := flags.Parse(args); err != nil {
+		return fmt.Errorf("flags: %w", err)
+	}
 	dir, err := os.MkdirTemp("", "repack-bench-")
 	if err != nil {
 		return fmt.Errorf("make a directory: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	b.binary = filepath.Join(dir, "repack")
-	if out, err := exec.CommandContext(ctx, "go", "build", "-o", b.binary, "./cmd/repack").CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(ctx, "go", "build", "-o", b.binary, "github.com/repack-go/repack/cmd/repack").CombinedOutput(); err != nil {
 		return fmt.Errorf("build repack: %w\n%s", err, out)
 	}
 	if b.server, err = pgserver.Start(ctx, pgserver.Options{Settings: settings}); err != nil {
