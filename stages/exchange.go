@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"time"
@@ -102,8 +103,12 @@ func (e *Env) lockForExchange(ctx context.Context, tx *lock.Tx, oid uint32) (*ca
 	for _, key := range before.Referencing {
 		tables = append(tables, key.Table.String())
 	}
-	if tx.Attempt%2 == 1 {
+	// The order in which the application comes to the tables is not known.
+	switch {
+	case tx.Attempt == 1:
 		slices.Reverse(tables)
+	case tx.Attempt > 2:
+		rand.Shuffle(len(tables), func(i, j int) { tables[i], tables[j] = tables[j], tables[i] })
 	}
 	for _, name := range tables {
 		if err := tx.Lock(ctx, name, "ACCESS EXCLUSIVE"); err != nil {
