@@ -126,7 +126,10 @@ func (e *Env) copyChunks(ctx context.Context) error {
 		group.Go(func() error {
 			return e.withConn(groupCtx, func(conn *pgxpool.Conn) error {
 				if !piped {
-					return e.copyWorker(groupCtx, chunks, func(c *registry.Chunk) error { return e.copyChunk(groupCtx, conn, c) })
+					return e.copyWorker(groupCtx, chunks, func(c *registry.Chunk) error {
+						return e.copyChunk(groupCtx, conn, c, []string{readRangesSQL},
+							e.Strategy.CopySQL(e.Link), strategy.TID(c.First), strategy.TID(c.End))
+					})
 				}
 				return e.withConn(groupCtx, func(reader *pgxpool.Conn) error {
 					return e.copyWorker(groupCtx, chunks, func(c *registry.Chunk) error { return e.pipeChunk(groupCtx, reader, conn, c) })
@@ -175,18 +178,19 @@ const readRangesSQL = `SET LOCAL enable_seqscan = off`
 
 const filenodeSQL = `SELECT pg_relation_filenode($1::oid)`
 
-// copyChunk copies one range. That the file is still the one that was measured
-// is asked after the copy has locked the source: nobody can replace it then.
-func (e *Env) copyChunk(ctx context.Context, conn *pgxpool.Conn, chunk *registry.Chunk) error {
+// copyChunk copies one chunk by a statement of its own, under settings. That the
+// file is still the one that was measured is asked after the copy has locked the
+// source: nobody can replace it then.
+func (e *Env) copyChunk(ctx context.Context, conn *pgxpool.Conn, chunk *registry.Chunk, settings []string, sql string, args ...any) error {
 	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
 		if err := e.Registry.Fence(ctx, tx, e.Job.ID, e.Runner.Claim); err != nil {
 			return err
 		}
-		if _, err := tx.Exec(ctx, readRangesSQL); err != nil {
-			return fmt.Errorf("set planner options: %w", err)
+		if err := execAll(ctx, tx, settings); err != nil {
+			return err
 		}
 		began := time.Now()
-		tag, err := tx.Exec(ctx, e.Strategy.CopySQL(e.Link), strategy.TID(chunk.First), strategy.TID(chunk.End))
+		tag, err := tx.Exec(ctx, sql, args...)
 		if err != nil {
 			return err
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"strings"
 	"time"
@@ -83,7 +82,7 @@ func (e *Env) exchange(ctx context.Context) error {
 //
 // The order is that in which most statements take their locks: a view before
 // its tables, a table before those that its foreign keys refer to. A cascade
-// takes the latter two the other way round, and so does every other attempt.
+// takes the latter two the other way round: see lock.Vary.
 func (e *Env) lockForExchange(ctx context.Context, tx *lock.Tx, oid uint32) (*catalog.Table, error) {
 	table := e.Link.From.String()
 	if err := tx.Settle(ctx, table); err != nil {
@@ -103,14 +102,8 @@ func (e *Env) lockForExchange(ctx context.Context, tx *lock.Tx, oid uint32) (*ca
 	for _, key := range before.Referencing {
 		tables = append(tables, key.Table.String())
 	}
-	// The order in which the application comes to the tables is not known.
-	switch {
-	case tx.Attempt == 1:
-		slices.Reverse(tables)
-	case tx.Attempt > 2:
-		rand.Shuffle(len(tables), func(i, j int) { tables[i], tables[j] = tables[j], tables[i] })
-	}
-	for _, name := range tables {
+	slices.Reverse(tables)
+	for _, name := range lock.Vary(tx, tables) {
 		if err := tx.Lock(ctx, name, "ACCESS EXCLUSIVE"); err != nil {
 			return nil, err
 		}

@@ -332,19 +332,14 @@ func (e *Env) exchangeMatviews(ctx context.Context, matviews []catalog.Matview, 
 }
 
 // lockMatviews takes ACCESS EXCLUSIVE on them, and on the views that read them:
-// a view before what it reads. A query may lock them in any order, so every other
-// attempt takes them the other way round.
+// a view before what it reads. A query may lock the materialized views in any order.
 func lockMatviews(ctx context.Context, tx *lock.Tx, matviews []catalog.Matview) error {
 	for _, m := range matviews {
 		if err := tx.SettleBy(ctx, catalog.SettleMatviewSQL(m.Relation)); err != nil {
 			return err
 		}
 	}
-	inOrder := slices.Clone(matviews)
-	if tx.Attempt%2 == 0 {
-		slices.Reverse(inOrder)
-	}
-	for _, m := range inOrder {
+	for _, m := range lock.Vary(tx, matviews) {
 		if err := lockDependents(ctx, tx, m.Relation); err != nil {
 			return err
 		}

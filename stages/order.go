@@ -3,9 +3,7 @@ package stages
 import (
 	"context"
 	"fmt"
-	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/repack-go/repack/internal/catalog"
@@ -53,26 +51,9 @@ func (e *Env) copyOrdered(ctx context.Context) error {
 	all.size = *e.Job.Blocks
 	e.Log.Info("rows are copied in order, with one statement", "job", e.Job.ID, "order_by", e.OrderBy)
 	return e.withConn(ctx, func(conn *pgxpool.Conn) error {
-		return e.copyWorker(ctx, all, func(c *registry.Chunk) error { return e.copyAll(ctx, conn, order, c) })
-	})
-}
-
-// copyAll copies one chunk that is everything; see copyChunk.
-func (e *Env) copyAll(ctx context.Context, conn *pgxpool.Conn, order catalog.Order, all *registry.Chunk) error {
-	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
-		if err := e.Registry.Fence(ctx, tx, e.Job.ID, e.Runner.Claim); err != nil {
-			return err
-		}
-		if err := execAll(ctx, tx, e.sortSQL()); err != nil {
-			return err
-		}
-		began := time.Now()
-		tag, err := tx.Exec(ctx, e.Link.CopyOrderedSQL(order.SQL))
-		if err != nil {
-			return err
-		}
-		all.Rows, all.Took = tag.RowsAffected(), time.Since(began)
-		return e.endChunk(ctx, tx, *all)
+		return e.copyWorker(ctx, all, func(c *registry.Chunk) error {
+			return e.copyChunk(ctx, conn, c, e.sortSQL(), e.Link.CopyOrderedSQL(order.SQL))
+		})
 	})
 }
 

@@ -14,6 +14,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -66,6 +68,20 @@ type Tx struct {
 	Attempt  int
 	bounds   bounds
 	deadline time.Time // zero until the first strong lock is asked for
+}
+
+// Vary is items in the order in which this attempt locks them: as they are, then
+// the other way round, then at random, since the order in which the application
+// comes to them is not known.
+func Vary[T any](tx *Tx, items []T) []T {
+	order := slices.Clone(items)
+	switch {
+	case tx.Attempt == 2:
+		slices.Reverse(order)
+	case tx.Attempt > 2:
+		rand.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
+	}
+	return order
 }
 
 // bounds limit lock waits: strong those the application may stand behind,

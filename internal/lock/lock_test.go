@@ -192,3 +192,20 @@ func TestLeftIsWhatTheWaitLeft(t *testing.T) {
 		t.Errorf("%s left before the wait and %s after it, of %s", before, after, p.Timeout)
 	}
 }
+
+// TestVary takes all of them in each attempt, and in time in every order.
+func TestVary(t *testing.T) {
+	items := []string{"a", "b", "c"}
+	seen := map[string]bool{}
+	for attempt := range 1000 {
+		order := lock.Vary(&lock.Tx{Attempt: attempt}, items)
+		text := strings.Join(order, "")
+		if want, ok := map[int]string{0: "abc", 1: "abc", 2: "cba"}[attempt]; ok && text != want {
+			t.Errorf("attempt %d takes %s, want %s", attempt, text, want)
+		}
+		seen[text] = true
+	}
+	if len(seen) != 6 {
+		t.Errorf("orders %v, want all six", seen)
+	}
+}
