@@ -94,6 +94,9 @@ func readRelation(ctx context.Context, q Querier, t *Table) error {
 	return err
 }
 
+// Among a column's options servers since November 2026 (15.20, say) keep a
+// version of the column for themselves, pg_attver. Nobody can set it, pg_dump
+// leaves it out, and two tables never have the same.
 const columnsSQL = `
 SELECT    a.attname::text                                       AS name,
           format_type(a.atttypid, a.atttypmod)                  AS type,
@@ -108,7 +111,10 @@ SELECT    a.attname::text                                       AS name,
                THEN a.attstorage::text ELSE '' END              AS storage,
           a.attcompression::text                                AS compression,
           nullif(a.attstattarget, -1)::int                      AS statistics,
-          coalesce(a.attoptions, '{}')                          AS options,
+          ARRAY(SELECT   o.option
+                FROM     unnest(a.attoptions) WITH ORDINALITY o(option, n)
+                WHERE    o.option NOT LIKE 'pg\_%'
+                ORDER BY o.n)                                   AS options,
           coalesce(col_description(a.attrelid, a.attnum), '')   AS comment
 FROM      pg_attribute a
 JOIN      pg_type t       ON t.oid = a.atttypid
