@@ -104,9 +104,9 @@ func planSyncSchema(ctx context.Context, p *planner) ([]Step, error) {
 		shadow = p.withoutKey()
 	}
 	missing := missingIndexes(p.Source, shadow)
-	builds := p.buildSettings(len(missing))
+	var builds []string
 	for _, index := range missing {
-		builds = append(builds, indexSQL(index, p.Job.ShadowTable())...)
+		builds = slices.Concat(builds, p.buildSettings(index, p.helpers(len(missing), false)), indexSQL(index, p.Job.ShadowTable()))
 	}
 	if len(missing) > 0 {
 		r.add(p.record(ctx, fmt.Sprintf("build indexes on the shadow, largest first, %d at a time", p.Jobs), nil, sending(builds)))

@@ -69,7 +69,7 @@ func readOrder(ctx context.Context, q Querier, t *Table, text string) (Order, er
 		switch {
 		case isIndex && isColumn:
 			return Order{}, t.noOrder(text, "is both a column and an index; write ASC behind the column")
-		case isIndex && !index.ordered():
+		case isIndex && !index.IsBtree():
 			return Order{}, t.noOrder(text, "is an index that is not a btree, which alone has an order")
 		case isIndex:
 			return readIndexOrder(ctx, q, t, index.Name)
@@ -85,15 +85,13 @@ func readOrder(ctx context.Context, q Querier, t *Table, text string) (Order, er
 	return Order{SQL: strings.Join(columns, ", ")}, nil
 }
 
-func (i Index) ordered() bool { return strings.HasPrefix(i.Tail, "USING btree ") }
-
 func (t *Table) noOrder(text, why string) error {
 	e := &OrderError{Table: t.Name, Text: text, Why: why}
 	for _, c := range t.Columns {
 		e.Columns = append(e.Columns, c.Name)
 	}
 	for _, i := range t.Indexes {
-		if i.ordered() {
+		if i.IsBtree() {
 			e.Indexes = append(e.Indexes, i.Name)
 		}
 	}

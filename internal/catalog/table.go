@@ -9,6 +9,7 @@ package catalog
 import (
 	"cmp"
 	"slices"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -115,6 +116,10 @@ type Index struct {
 	KeyColumns []string `json:"-"`
 	Primary    bool     `json:"primary"`
 }
+
+// IsBtree reports whether the index keeps its entries in an order, and is built by
+// sorting them.
+func (i Index) IsBtree() bool { return strings.HasPrefix(i.Tail, "USING btree ") }
 
 // IndexStats is a statistics target set on an index column (ALTER INDEX …
 // ALTER COLUMN number SET STATISTICS).
