@@ -85,9 +85,10 @@ type Options struct {
 	BatchSize int
 	// Transfer is the way the rows of a change-log backfill go: within the
 	// server (INSERT … SELECT), or through this process (COPY from one
-	// connection to another), which is a third less WAL. Default
-	// TransferAuto: through this process where it runs on the server's
-	// machine and the table has nothing but plain types and no TOASTed value.
+	// connection to another), which is a quarter less WAL and takes longer.
+	// Default TransferAuto: through this process where it runs on the server's
+	// machine, the WAL is archived or replicated, and the table has nothing but
+	// plain types and no TOASTed value.
 	Transfer Transfer
 	// OrderBy is the order in which the rows of a change-log job are copied:
 	// the name of a btree index that is not partial, or columns separated by
@@ -104,12 +105,14 @@ type Options struct {
 	// they are built anew, with the rows of that moment, and exchanged. Without
 	// it such a table is refused.
 	RebuildMatviews bool
-	// Jobs is how many connections copy, or build indexes, at the same time;
-	// default: the processors of this machine, at most 4.
+	// Jobs is how many connections copy, or build indexes, at the same time.
+	// By default it is the processors of this machine, at most 4, but one while
+	// other sessions are at work on the server.
 	Jobs int
 	// MaintenanceWorkMem is how much memory each of the index builds, of which
 	// Jobs run at the same time, and VACUUM may use, written as the server
-	// writes it, such as "2GB". Default: the session's maintenance_work_mem.
+	// writes it, such as "2GB". Default: the session's maintenance_work_mem, and
+	// less of it where a btree index is sorted sooner in a processor's cache.
 	MaintenanceWorkMem string
 	// LockTimeout bounds all lock waits of one transaction together; it is
 	// kept below the server's deadlock_timeout. Default 500ms.
@@ -136,6 +139,8 @@ type Options struct {
 	// Logger receives progress; nil discards.
 	Logger *slog.Logger
 	Hooks  Hooks
+
+	yield bool // Jobs was left to us
 }
 
 // maxDefaultJobs keeps the default modest: the server has other work.
@@ -144,6 +149,7 @@ const maxDefaultJobs = 4
 func (o Options) withDefaults() (Options, error) {
 	set(&o.Strategy, ChangeLog)
 	set(&o.Until, CleanUp)
+	o.yield = o.Jobs == 0
 	set(&o.Jobs, min(runtime.NumCPU(), maxDefaultJobs))
 	set(&o.LockTimeout, DefaultLockTimeout)
 	set(&o.LockRetries, DefaultLockRetries)

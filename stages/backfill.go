@@ -142,31 +142,41 @@ func (e *Env) copyChunks(ctx context.Context) error {
 
 func (e *Env) copyWorker(ctx context.Context, chunks *dispenser, copyChunk func(*registry.Chunk) error) error {
 	for {
-		chunk, ok := chunks.next()
-		if !ok {
-			return nil
+		if err := e.Turns.Take(ctx); err != nil {
+			return err
 		}
-		began := time.Now()
-		err := copyChunk(&chunk)
-		for tries := 0; lock.Moved(err) && ctx.Err() == nil && tries < maxTries; tries++ {
-			err = copyChunk(&chunk)
-		}
-		if err != nil {
-			return fmt.Errorf("copy blocks %d to %d: %w", chunk.First, chunk.End, err)
-		}
-		chunk.Took = time.Since(began)
-		e.Log.Debug("chunk copied", "job", e.Job.ID, "first_block", chunk.First, "end_block", chunk.End,
-			"rows", chunk.Rows, "took", chunk.Took)
-		progress := chunks.copied(chunk)
-		if e.Hooks.AfterChunk != nil {
-			if err := e.Hooks.AfterChunk(ctx, progress); err != nil {
-				return err
-			}
-		}
-		if err := ctx.Err(); err != nil {
+		more, err := e.copyNext(ctx, chunks, copyChunk)
+		e.Turns.End()
+		if !more || err != nil {
 			return err
 		}
 	}
+}
+
+// copyNext copies the next chunk, if there is one.
+func (e *Env) copyNext(ctx context.Context, chunks *dispenser, copyChunk func(*registry.Chunk) error) (more bool, err error) {
+	chunk, ok := chunks.next()
+	if !ok {
+		return false, nil
+	}
+	began := time.Now()
+	err = copyChunk(&chunk)
+	for tries := 0; lock.Moved(err) && ctx.Err() == nil && tries < maxTries; tries++ {
+		err = copyChunk(&chunk)
+	}
+	if err != nil {
+		return false, fmt.Errorf("copy blocks %d to %d: %w", chunk.First, chunk.End, err)
+	}
+	chunk.Took = time.Since(began)
+	e.Log.Debug("chunk copied", "job", e.Job.ID, "first_block", chunk.First, "end_block", chunk.End,
+		"rows", chunk.Rows, "took", chunk.Took)
+	progress := chunks.copied(chunk)
+	if e.Hooks.AfterChunk != nil {
+		if err := e.Hooks.AfterChunk(ctx, progress); err != nil {
+			return false, err
+		}
+	}
+	return true, ctx.Err()
 }
 
 // maxTries bounds how often a chunk is copied from whose blocks the application
@@ -224,8 +234,7 @@ const (
 	maxChunkBlocks    = 1 << 17 // 1 GB
 )
 
-// dispenser hands out the next chunk. This is the one place where a backfill
-// decides to go on.
+// dispenser hands out the next chunk.
 type dispenser struct {
 	mu       sync.Mutex
 	gaps     []registry.Chunk

@@ -129,17 +129,18 @@ func (c *comparing) round(ctx context.Context, ranges *dispenser, find finder, r
 	for range c.Jobs {
 		group.Go(func() error {
 			return c.withConn(groupCtx, func(conn *pgxpool.Conn) error {
-				for c.goOn(began) {
-					chunk, ok := ranges.next()
-					if !ok {
-						return nil
-					}
-					if err := c.chunk(groupCtx, conn, &chunk, find); err != nil {
+				for more := true; more && c.goOn(began); {
+					if err := c.Turns.Take(groupCtx); err != nil {
 						return err
 					}
-					ranges.copied(chunk)
+					var err error
+					more, err = c.next(groupCtx, conn, ranges, find)
+					c.Turns.End()
+					if err != nil {
+						return err
+					}
 				}
-				return groupCtx.Err()
+				return nil
 			})
 		})
 	}
@@ -162,6 +163,19 @@ func (c *comparing) enough() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return len(c.result.Mismatches) >= maxMismatches
+}
+
+// next compares the next range, if there is one.
+func (c *comparing) next(ctx context.Context, conn *pgxpool.Conn, ranges *dispenser, find finder) (more bool, err error) {
+	chunk, ok := ranges.next()
+	if !ok {
+		return false, nil
+	}
+	if err := c.chunk(ctx, conn, &chunk, find); err != nil {
+		return false, err
+	}
+	ranges.copied(chunk)
+	return true, ctx.Err()
 }
 
 func (c *comparing) chunk(ctx context.Context, conn *pgxpool.Conn, chunk *registry.Chunk, find finder) error {

@@ -36,7 +36,8 @@ type Env struct {
 	// RebuildMatviews allows materialized views on the table: they are rebuilt.
 	RebuildMatviews bool
 	OrderBy         string        // of the copied rows: see catalog.ReadOrder; empty: as they come
-	Jobs            int           // connections that work at the same time
+	Jobs            int           // connections that work at the same time, at most
+	Turns           *Turns        // of those connections
 	BatchSize       int           // rows a chunk or batch, about; 0: by time
 	Transfer        Transfer      // the way of the backfill's rows
 	SnapshotWait    time.Duration // bound on the wait for older snapshots

@@ -19,12 +19,14 @@ type Transfer string
 
 // The ways of Transfer.
 const (
-	// TransferAuto is TransferClient where that is sound and near.
+	// TransferAuto is TransferClient where that is sound and near, and the WAL it
+	// spares would have been archived or sent to a standby.
 	TransferAuto Transfer = "auto"
 	// TransferServer copies with INSERT … SELECT: rows never leave the server.
 	TransferServer Transfer = "server"
 	// TransferClient reads with COPY on one connection and writes with COPY on
-	// another: less WAL, but every row goes to this process and back.
+	// another: a quarter less WAL, but every row goes to this process and back,
+	// which takes more of the processors.
 	TransferClient Transfer = "client"
 )
 
@@ -40,7 +42,10 @@ SELECT current_setting('client_encoding') = current_setting('server_encoding')
            AND    a.atttypid <> ALL ('{bool, int2, int4, int8, oid, float4, float8, numeric, text, varchar, bpchar, name, bytea,
                                        date, time, timetz, timestamp, timestamptz, interval, uuid, bit, varbit,
                                        inet, cidr, macaddr}'::regtype[])),
-       inet_client_addr() IS NULL OR inet_client_addr() = inet_server_addr()
+       (inet_client_addr() IS NULL OR inet_client_addr() = inet_server_addr())
+       AND (current_setting('archive_mode') <> 'off'
+            OR EXISTS (SELECT FROM pg_stat_replication)
+            OR EXISTS (SELECT FROM pg_replication_slots))
 FROM   pg_class c
 WHERE  c.oid = $1`
 
@@ -49,15 +54,15 @@ func (e *Env) piped(ctx context.Context) (bool, error) {
 	if e.Transfer == TransferServer || e.Strategy.KeyFirst() || e.OrderBy != "" {
 		return false, nil
 	}
-	var pipeable, near bool
-	if err := e.Pool.QueryRow(ctx, pipeableSQL, e.Job.Source).Scan(&pipeable, &near); err != nil {
+	var pipeable, worth bool
+	if err := e.Pool.QueryRow(ctx, pipeableSQL, e.Job.Source).Scan(&pipeable, &worth); err != nil {
 		return false, fmt.Errorf("choose the way of the rows of %s: %w", e.Source.Name, err)
 	}
 	if e.Transfer == TransferClient && !pipeable {
 		e.Log.Info("rows are copied within the server: COPY would not give back every column as it is, or would decompress wide values",
 			"table", e.Source.Name.String())
 	}
-	return pipeable && (near || e.Transfer == TransferClient), nil
+	return pipeable && (worth || e.Transfer == TransferClient), nil
 }
 
 // pipeChunk copies one range through this process. The reading transaction is

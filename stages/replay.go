@@ -7,6 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/lock"
@@ -15,8 +16,8 @@ import (
 )
 
 // postSyncUpdate replays the change log until little is left, makes the shadow
-// fit for queries (visibility map and statistics), and compares it with the
-// source.
+// fit for queries (visibility map and statistics), and meanwhile compares it with
+// the source.
 //
 // It takes ACCESS SHARE on the source.
 func postSyncUpdate(ctx context.Context, e *Env) error {
@@ -26,10 +27,17 @@ func postSyncUpdate(ctx context.Context, e *Env) error {
 	if err := e.step(ctx, "post_sync_update: caught up"); err != nil {
 		return err
 	}
-	if err := e.vacuum(ctx); err != nil {
+	var compared *VerifyResult
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.Go(func() error { return e.vacuum(groupCtx) })
+	group.Go(func() (err error) {
+		compared, err = e.compareBeforeSwap(groupCtx)
+		return err
+	})
+	if err := group.Wait(); err != nil {
 		return err
 	}
-	return e.verifyBeforeSwap(ctx, func(tx pgx.Tx) error { return e.endStage(ctx, tx, registry.PostSyncUpdate) })
+	return e.concludeComparison(ctx, compared, func(tx pgx.Tx) error { return e.endStage(ctx, tx, registry.PostSyncUpdate) })
 }
 
 // vacuum makes the first queries after the swap fast. It cannot run inside a

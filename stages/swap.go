@@ -29,7 +29,11 @@ import (
 func swap(ctx context.Context, e *Env) error {
 	if !e.Job.Swapped() {
 		// Where an earlier run was told not to, or an older version did not.
-		if err := e.verifyBeforeSwap(ctx, nil); err != nil {
+		compared, err := e.compareBeforeSwap(ctx)
+		if err != nil {
+			return err
+		}
+		if err := e.concludeComparison(ctx, compared, nil); err != nil {
 			return err
 		}
 		if err := e.inStep(ctx, e.exchange); err != nil {

@@ -133,24 +133,29 @@ func (e *Env) checkNames(ctx context.Context) error {
 	return nil
 }
 
-// verifyBeforeSwap compares source and shadow as far as the options and what
-// was compared before ask for it. A mismatch is recorded, and returned as
-// *VerifyError; a comparison that passes is recorded together with what
-// complete does, which may be nil.
-func (e *Env) verifyBeforeSwap(ctx context.Context, complete func(tx pgx.Tx) error) error {
+// compareBeforeSwap compares source and shadow as far as the options and what
+// was compared before ask for it. The result is nil where nothing was asked for.
+func (e *Env) compareBeforeSwap(ctx context.Context) (*VerifyResult, error) {
 	mode, err := e.verifyMode(ctx)
-	if err != nil {
-		return err
-	}
-	if mode == registry.VerifyOff && complete == nil {
-		return nil
-	}
-	if mode == registry.VerifyOff {
-		return e.write(ctx, complete)
+	if err != nil || mode == registry.VerifyOff {
+		return nil, err
 	}
 	result, err := e.compare(ctx, mode, e.catchUp)
 	if err != nil {
-		return fmt.Errorf("compare shadow and source: %w", err)
+		return nil, fmt.Errorf("compare shadow and source: %w", err)
+	}
+	return result, nil
+}
+
+// concludeComparison records what compareBeforeSwap has found. A mismatch is
+// returned as *VerifyError; a comparison that passes is recorded together with
+// what complete does, which may be nil.
+func (e *Env) concludeComparison(ctx context.Context, result *VerifyResult, complete func(tx pgx.Tx) error) error {
+	if result == nil && complete == nil {
+		return nil
+	}
+	if result == nil {
+		return e.write(ctx, complete)
 	}
 	if found := result.err(false); found != nil {
 		return errors.Join(found, e.recordVerification(ctx, result, nil))

@@ -2,6 +2,7 @@ package tests
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -34,7 +35,7 @@ INSERT INTO app.t VALUES
 // TestTransfer gets every bit back, whichever way the rows go.
 func TestTransfer(t *testing.T) {
 	t.Parallel()
-	for way, through := range map[repack.Transfer]bool{repack.TransferAuto: true, repack.TransferServer: false, repack.TransferClient: true} {
+	for way, through := range map[repack.Transfer]bool{repack.TransferAuto: false, repack.TransferServer: false, repack.TransferClient: true} {
 		t.Run(string(way), func(t *testing.T) {
 			t.Parallel()
 			db := pgtest.New(t)
@@ -55,6 +56,35 @@ func TestTransfer(t *testing.T) {
 			}
 			sameDump(t, db, before)
 		})
+	}
+}
+
+// TestTransferOfShippedWAL spares WAL where it would be archived.
+func TestTransferOfShippedWAL(t *testing.T) {
+	t.Parallel()
+	server := pgtest.NewServer(t, map[string]string{"archive_mode": "on", "archive_command": "true"})
+	config, err := pgx.ParseConfig(server.ConnString("postgres"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := pgx.ConnectConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.WithoutCancel(t.Context()))
+	mustExec(t, conn, `CREATE SCHEMA app; CREATE TABLE app.t (id int PRIMARY KEY); INSERT INTO app.t VALUES (1)`)
+	o := options(t, "app.t", repack.ChangeLog)
+	var log bytes.Buffer
+	o.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	r, err := repack.New(config, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Run(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(log.String(), "through_client=true") {
+		t.Errorf("the log has no through_client=true:\n%s", log.String())
 	}
 }
 

@@ -55,7 +55,7 @@ func runFlags() []cli.Flag {
 		&cli.IntFlag{Name: "batch-size", Usage: "`ROWS` per chunk or replay batch, about (default: sized by the time they take)"},
 		&cli.StringFlag{
 			Name: "transfer", Value: string(repack.TransferAuto),
-			Usage: "`WAY` of the rows of a change-log backfill: server (INSERT … SELECT), client (COPY through this process, less WAL) or auto (client when on the server's machine)",
+			Usage: "`WAY` of the rows of a change-log backfill: server (INSERT … SELECT), client (COPY through this process: less WAL, more time) or auto (client when on the server's machine and the WAL is archived or replicated)",
 		},
 		&cli.StringFlag{
 			Name: "order-by",
@@ -65,10 +65,10 @@ func runFlags() []cli.Flag {
 		},
 		&cli.BoolFlag{Name: "keep-old", Usage: "leave the old table behind at clean_up, detached"},
 		&cli.BoolFlag{Name: "rebuild-matviews", Usage: "after the swap build materialized views on the table anew, with the rows of that moment (default: such a table is refused)"},
-		&cli.IntFlag{Name: "jobs", Aliases: []string{"j"}, Usage: "`CONNECTIONS` that copy or build indexes at the same time (default: processors, at most 4)"},
+		&cli.IntFlag{Name: "jobs", Aliases: []string{"j"}, Usage: "`CONNECTIONS` that copy or build indexes at the same time (default: processors, at most 4, but one while other sessions are at work)"},
 		&cli.StringFlag{
 			Name:  "maintenance-work-mem",
-			Usage: "memory that each index build, of which --jobs run at the same time, and VACUUM may use: a `SIZE` such as 2GB (default: the server's)",
+			Usage: "memory that each index build, of which --jobs run at the same time, and VACUUM may use: a `SIZE` such as 2GB (default: the server's, less where that sorts faster)",
 		},
 		&cli.StringFlag{
 			Name: "verify", Value: string(repack.VerifySample),

@@ -190,8 +190,9 @@ func Moved(err error) bool {
 	return errors.As(err, &pgErr) && pgErr.Code == pgerrcode.SerializationFailure
 }
 
+// pg_settings would have all settings listed for the one, each time.
 const deadlockTimeoutSQL = `
-SELECT setting::bigint FROM pg_settings WHERE name = 'deadlock_timeout'`
+SELECT (1000 * extract(epoch FROM current_setting('deadlock_timeout')::interval))::bigint`
 
 func readDeadlockTimeout(ctx context.Context, conn *pgxpool.Conn) (time.Duration, error) {
 	var ms int64

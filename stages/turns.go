@@ -1,0 +1,151 @@
+package stages
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// Turns is asked before every piece of work that a run does at the same time as
+// another: a chunk, the build of an index. It is the one place where a run
+// decides whether to go on with it.
+//
+// While the application is at work there is one turn at a time, so that on a
+// server with few processors most of them are left to it.
+type Turns struct {
+	pool  *pgxpool.Pool
+	most  int
+	yield bool
+	freed chan struct{} // holds a token when a turn has ended
+
+	mu    sync.Mutex
+	taken int
+	seen  []activity // the newest last
+}
+
+// NewTurns hands out up to most turns at the same time; with yield, only one
+// while other sessions are at work.
+func NewTurns(pool *pgxpool.Pool, most int, yield bool) *Turns {
+	return &Turns{pool: pool, most: most, yield: yield, freed: make(chan struct{}, 1)}
+}
+
+// lookEvery is how often the server is asked at the most, and lookBack how many
+// of its latest answers count.
+const (
+	lookEvery = 200 * time.Millisecond
+	lookBack  = 5
+)
+
+// The application is at work when on average so many of its sessions are, or,
+// where we are not shown what they do, when so many transactions write.
+const (
+	busySessions = 0.25
+	busyWrites   = 100 // a second
+)
+
+// Take waits for a turn, which the caller ends with End. It never waits while no
+// other turn is taken.
+func (t *Turns) Take(ctx context.Context) error {
+	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if t.try(1) {
+			return nil
+		}
+		busy, err := t.Busy(ctx)
+		if err != nil {
+			return err
+		}
+		if !busy && t.try(t.most) {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+		case <-t.freed:
+		case <-time.After(lookEvery):
+		}
+	}
+}
+
+// End gives back a turn that was taken.
+func (t *Turns) End() {
+	t.mu.Lock()
+	t.taken--
+	t.mu.Unlock()
+	select {
+	case t.freed <- struct{}{}:
+	default: // somebody will be woken already
+	}
+}
+
+// try takes a turn if fewer than most are taken.
+func (t *Turns) try(most int) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.taken >= most {
+		return false
+	}
+	t.taken++
+	return true
+}
+
+// activity is what other sessions do at a moment.
+type activity struct {
+	Active int       // sessions at work
+	Hidden int       // sessions that we are not shown
+	XID    int64     // transactions that have written so far
+	at     time.Time // when it was asked for
+}
+
+// Sessions that wait for a lock, their client or the time are not at work. What
+// those of other roles do is shown to members of pg_read_all_stats only.
+const activitySQL = `
+SELECT count(*) FILTER (WHERE a.state IN ('active', 'fastpath function call')
+                        AND   coalesce(a.wait_event_type, '') NOT IN ('Lock', 'Client', 'Timeout', 'Activity'))::int AS active,
+       count(*) FILTER (WHERE a.backend_type IS NULL)::int    AS hidden,
+       pg_snapshot_xmax(pg_current_snapshot())::text::bigint  AS xid
+FROM   pg_stat_activity a
+WHERE  a.datid IS NOT NULL
+AND    coalesce(a.backend_type, 'client backend') = 'client backend'
+AND    a.application_name <> current_setting('application_name')`
+
+// Busy reports whether the application is at work. Without yield it never is.
+func (t *Turns) Busy(ctx context.Context) (bool, error) {
+	if !t.yield {
+		return false, nil
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if n := len(t.seen); n == 0 || time.Since(t.seen[n-1].at) >= lookEvery {
+		rows, err := t.pool.Query(ctx, activitySQL)
+		if err != nil {
+			return false, fmt.Errorf("look for other sessions: %w", err)
+		}
+		now, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[activity])
+		if err != nil {
+			return false, fmt.Errorf("look for other sessions: %w", err)
+		}
+		now.at = time.Now()
+		t.seen = append(t.seen, now)
+		t.seen = t.seen[max(0, len(t.seen)-lookBack):]
+	}
+	return busy(t.seen), nil
+}
+
+// busy judges by the samples, of which there is at least one.
+func busy(seen []activity) bool {
+	active := 0
+	for _, a := range seen {
+		active += a.Active
+	}
+	if float64(active) >= busySessions*float64(len(seen)) {
+		return true
+	}
+	first, last := seen[0], seen[len(seen)-1]
+	return last.Hidden > 0 && float64(last.XID-first.XID) >= busyWrites*last.at.Sub(first.at).Seconds() && len(seen) > 1
+}
