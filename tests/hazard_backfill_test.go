@@ -1,6 +1,7 @@
 package tests
 
 import (
+	"context"
 	"fmt"
 	"testing"
 
@@ -179,4 +180,27 @@ func TestReplicaRoleWriters(t *testing.T) {
 		}
 		alike(t, db, "items")
 	})
+}
+
+// A chunk of direct-trigger locks its rows, and a writer may have to wait for it:
+// how large a chunk may be is found out from small ones.
+func TestLockedChunksGrowFromSmall(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	db.Exec(t, `CREATE SCHEMA app; CREATE TABLE app.items (id bigint PRIMARY KEY) WITH (fillfactor = 10);
+		INSERT INTO app.items SELECT generate_series(1, 10000)`)
+	o := options(t, "app.items", repack.DirectTrigger)
+	o.Jobs, o.Until = 1, repack.Backfill
+	var copied, last int64
+	o.Hooks.AfterChunk = func(_ context.Context, p repack.Progress) error {
+		if blocks := p.Blocks - copied; blocks > max(2*last, 16) {
+			t.Errorf("a chunk of %d blocks after one of %d", blocks, last)
+		}
+		copied, last = p.Blocks, p.Blocks-copied
+		return nil
+	}
+	run(t, db, o)
+	if copied < 200 {
+		t.Errorf("%d blocks have been copied: they show nothing", copied)
+	}
 }
