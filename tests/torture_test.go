@@ -198,12 +198,12 @@ func tortureDeck(t *testing.T) []trial {
 	crashing := &crashServer{server: pgtest.NewServer(t, nil)}
 	var deck []trial
 	for _, strategy := range strategies {
-		total := countMessages(t, strategy)
+		total := countMessages(t, strategy, false)
 		for at := int64(1); at <= total; at++ {
 			for _, after := range []bool{false, true} {
 				deck = append(deck, trial{
 					"cuts", fmt.Sprintf("%s/message %d answered %v", strategy, at, after),
-					func(t *testing.T, _ uint64) { cutAt(t, strategy, at, after) },
+					func(t *testing.T, _ uint64) { cutAt(t, strategy, &cutter{at: at, after: after}) },
 				})
 			}
 		}
