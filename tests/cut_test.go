@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"sync/atomic"
 	"testing"
@@ -143,25 +144,24 @@ func cutAt(t *testing.T, strategy string, c *cutter) {
 	}
 }
 
-// TestCutAnywhere drops the tool's connections at a sample of the messages it
-// sends, half of them COMMITs, and runs again. `make torture` drops them at every
-// one.
+// TestCutAnywhere drops the tool's connections at each COMMIT, before it or after
+// its answer, and at a sample of its other messages, and runs again. `make torture`
+// drops them at every message, before and after.
 func TestCutAnywhere(t *testing.T) {
 	for _, strategy := range strategies {
 		t.Run(strategy, func(t *testing.T) {
 			t.Parallel()
-			for _, commits := range []bool{false, true} {
-				total := countMessages(t, strategy, commits)
-				step := total/6 + 1
-				for _, after := range []bool{false, true} {
-					cuts := 0
-					for at := 1 + int64(randomSeed(t)%uint64(step)); at <= total; at += step {
-						cutAt(t, strategy, &cutter{at: at, after: after, commits: commits})
-						cuts++
-					}
-					t.Logf("%s: %d cuts in %d messages, COMMITs: %v, after the answer: %v", strategy, cuts, total, commits, after)
-				}
+			random := rand.New(rand.NewPCG(randomSeed(t), 0))
+			commits := countMessages(t, strategy, true)
+			for at := int64(1); at <= commits; at++ {
+				cutAt(t, strategy, &cutter{at: at, after: random.IntN(2) == 0, commits: true})
 			}
+			messages := countMessages(t, strategy, false)
+			const sample = 6
+			for n := range sample {
+				cutAt(t, strategy, &cutter{at: 1 + random.Int64N(messages), after: n%2 == 0})
+			}
+			t.Logf("%s: cut at %d COMMITs and %d of %d messages", strategy, commits, sample, messages)
 		})
 	}
 }

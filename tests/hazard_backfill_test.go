@@ -105,8 +105,8 @@ func TestWritesBetweenChunks(t *testing.T) {
 	}
 }
 
-// Rows written while setup waits for a writer, and between setup and the
-// measuring of the table.
+// Rows written while setup waits for a writer, in new blocks too, and between
+// setup and the measuring of the table.
 func TestWritesAroundSetup(t *testing.T) {
 	t.Parallel()
 	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
@@ -118,7 +118,8 @@ func TestWritesAroundSetup(t *testing.T) {
 				`DELETE FROM @items WHERE id = 2`)
 		}))
 		pgtest.WaitBlockedBy(t, db.Pool, pid(writer))
-		both(t, writer, `UPDATE @items SET note = 'while setup waits' WHERE id = 1`)
+		both(t, writer, `UPDATE @items SET note = 'while setup waits' WHERE id = 1`,
+			`INSERT INTO @items SELECT 3000 + i, 'mail ' || 3000 + i, 'while setup waits' FROM generate_series(1, 100) i`)
 		commit(t, writer)
 		if err := await(t, done); err != nil {
 			t.Fatalf("run: %v", err)
