@@ -228,10 +228,11 @@ func (e *Env) endChunk(ctx context.Context, tx pgx.Tx, chunk registry.Chunk) err
 // A chunk holds a snapshot, and with direct-trigger row locks, for about this
 // long; a writer may have to wait for the latter.
 const (
-	chunkTarget       = 500 * time.Millisecond
-	lockedChunkTarget = 40 * time.Millisecond
-	firstChunkBlocks  = 256
-	maxChunkBlocks    = 1 << 17 // 1 GB
+	chunkTarget            = 500 * time.Millisecond
+	lockedChunkTarget      = 40 * time.Millisecond
+	firstChunkBlocks       = 256
+	firstLockedChunkBlocks = 16      // may be thousands of rows
+	maxChunkBlocks         = 1 << 17 // 1 GB
 )
 
 // dispenser hands out the next chunk.
@@ -247,7 +248,7 @@ type dispenser struct {
 func newDispenser(e *Env, gaps []registry.Chunk, done registry.Copied) *dispenser {
 	d := &dispenser{gaps: gaps, size: firstChunkBlocks, target: chunkTarget}
 	if e.Strategy.KeyFirst() {
-		d.target = lockedChunkTarget
+		d.size, d.target = firstLockedChunkBlocks, lockedChunkTarget
 	}
 	d.progress = Progress{
 		Rows: done.Rows, TotalRows: *e.Job.RowEstimate,

@@ -124,9 +124,10 @@ func (e *Env) catchUp(ctx context.Context) error {
 // batch the more often it has a key once for many changes, and a page of the
 // copy once for many keys.
 const (
-	batchTarget       = 500 * time.Millisecond
-	lockedBatchTarget = 100 * time.Millisecond
-	firstBatchBlocks  = 16
+	batchTarget            = 500 * time.Millisecond
+	lockedBatchTarget      = 100 * time.Millisecond
+	firstBatchBlocks       = 16
+	firstLockedBatchBlocks = 4
 	// keysPerBlock is about how many log rows of one integer fit a block.
 	keysPerBlock = 200
 )
@@ -137,13 +138,12 @@ func (e *Env) pass(ctx context.Context) (total strategy.Replayed, err error) {
 	if err != nil {
 		return total, err
 	}
-	size := int64(firstBatchBlocks)
+	size, target := int64(firstBatchBlocks), batchTarget
+	if e.concurrent() {
+		size, target = firstLockedBatchBlocks, lockedBatchTarget
+	}
 	if e.BatchSize > 0 {
 		size = max(int64(e.BatchSize)/keysPerBlock, 1)
-	}
-	target := batchTarget
-	if e.concurrent() {
-		target = lockedBatchTarget
 	}
 	for first := int64(0); first < blocks; {
 		if err := ctx.Err(); err != nil {

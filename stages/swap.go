@@ -180,6 +180,7 @@ func (e *Env) drain(ctx context.Context) error {
 		if time.Now().After(deadline) {
 			return fmt.Errorf("rows stay locked by the application (%d keys): %w", r.Aside, errNotQuiet)
 		}
+		e.Log.Debug("rows are locked by the application", "job", e.Job.ID, "keys", r.Aside)
 		select { // each pass writes what it sets aside to the log again
 		case <-ctx.Done():
 			return ctx.Err()

@@ -229,8 +229,8 @@ func (c *crashServer) crash(t *testing.T, strategy string, seed uint64, first fu
 		}
 		db.Pool.Reset() // its connections are those of before
 	}
-	if (err != nil) != crashed {
-		t.Errorf("run: %v; crashed: %v", err, crashed)
+	if err != nil && !crashed { // it may crash when the run has only to say goodbye
+		t.Errorf("run without a crash: %v", err)
 	}
 	if err != nil {
 		run(t, db, crashOptions(t, strategy))

@@ -1,9 +1,11 @@
 package tests
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"sync/atomic"
 	"testing"
@@ -22,23 +24,35 @@ import (
 type cutter struct {
 	at       int64 // 0: never
 	after    bool
+	commits  bool // at counts COMMITs only
 	strike   func()
 	messages atomic.Int64
+	done     atomic.Bool // the cut
 }
+
+// copyData is how a message with rows of COPY begins.
+const copyData = 'd'
 
 var errCut = errors.New("connection cut by the test")
 
 // cut reports whether the message that is about to be sent is the one, or
 // comes after it: a run that has been cut stays cut.
-func (c *cutter) cut() (now, gone bool) {
-	n := c.messages.Add(1)
-	if c.strike != nil {
-		if n == c.at {
-			c.strike()
-		}
+func (c *cutter) cut(message []byte) (now, gone bool) {
+	if c.done.Load() {
+		return false, true
+	}
+	if c.commits && !bytes.Contains(message, []byte("commit\x00")) {
 		return false, false
 	}
-	return c.at > 0 && n == c.at, c.at > 0 && n > c.at
+	now = c.messages.Add(1) == c.at
+	if now && c.strike != nil {
+		c.strike()
+		return false, false
+	}
+	if now {
+		c.done.Store(true)
+	}
+	return now, false
 }
 
 func (c *cutter) config(config *pgx.ConnConfig) *pgx.ConnConfig {
@@ -60,7 +74,7 @@ type cutConn struct {
 }
 
 func (c *cutConn) Write(message []byte) (int, error) {
-	now, gone := c.cutter.cut()
+	now, gone := c.cutter.cut(message)
 	if gone || now && !c.cutter.after {
 		return 0, errors.Join(errCut, c.Conn.Close())
 	}
@@ -68,8 +82,11 @@ func (c *cutConn) Write(message []byte) (int, error) {
 	if err != nil || !now {
 		return n, err
 	}
-	// The server has carried the message out when it answers.
-	_, err = c.Conn.Read(make([]byte, 1<<16))
+	// The server has carried the message out when it answers. Rows that COPY
+	// sends it does not answer: it would wait for more of them, and we for it.
+	if message[0] != copyData {
+		_, err = c.Conn.Read(make([]byte, 1<<16))
+	}
 	return 0, errors.Join(errCut, err, c.Conn.Close())
 }
 
@@ -93,12 +110,13 @@ const cutWrites = `
 UPDATE %[1]s SET email = email || '!' WHERE id %% 7 = 0;
 DELETE FROM %[1]s WHERE id %% 31 = 0`
 
-// countMessages is how many messages a run that is not cut sends.
-func countMessages(t *testing.T, strategy string) int64 {
+// countMessages is how many messages a run that is not cut sends, or how many of
+// them are COMMITs.
+func countMessages(t *testing.T, strategy string, commits bool) int64 {
 	t.Helper()
 	db := pgtest.New(t)
 	db.Exec(t, cutSchemaSQL)
-	c := &cutter{}
+	c := &cutter{commits: commits}
 	if err := runCut(t, db, strategy, c); err != nil {
 		t.Fatalf("uncut run: %v", err)
 	}
@@ -116,38 +134,40 @@ func runCut(t *testing.T, db *pgtest.Database, strategy string, c *cutter) error
 }
 
 // cutAt cuts one run, writes, and runs to the end.
-func cutAt(t *testing.T, strategy string, at int64, after bool) {
+func cutAt(t *testing.T, strategy string, c *cutter) {
 	t.Helper()
 	db := pgtest.New(t)
 	db.Exec(t, cutSchemaSQL)
 	dump := db.Dump(t)
-	err := runCut(t, db, strategy, &cutter{at: at, after: after})
+	err := runCut(t, db, strategy, c)
 	db.Exec(t, fmt.Sprintf(cutWrites, "t")+";"+fmt.Sprintf(cutWrites, "model"))
 	if err != nil {
 		run(t, db, options(t, "t", strategy))
 	}
 	db.EqualTables(t, "t", "model")
 	if now := db.Dump(t); now != dump {
-		t.Errorf("cut at message %d (after: %v, %v): schema changed:\n%s", at, after, err, now)
+		t.Errorf("cut at message %d (COMMITs: %v, after: %v, %v): schema changed:\n%s", c.at, c.commits, c.after, err, now)
 	}
 }
 
-// TestCutAnywhere drops the tool's connections at a sample of the messages it
-// sends, and runs again. `make torture` drops them at every one.
+// TestCutAnywhere drops the tool's connections at each COMMIT, before it or after
+// its answer, and at a sample of its other messages, and runs again. `make torture`
+// drops them at every message, before and after.
 func TestCutAnywhere(t *testing.T) {
 	for _, strategy := range strategies {
 		t.Run(strategy, func(t *testing.T) {
 			t.Parallel()
-			total := countMessages(t, strategy)
-			step := total/12 + 1
-			for _, after := range []bool{false, true} {
-				cuts := 0
-				for at := 1 + int64(randomSeed(t)%uint64(step)); at <= total; at += step {
-					cutAt(t, strategy, at, after)
-					cuts++
-				}
-				t.Logf("%s: %d cuts in %d messages, after the answer: %v", strategy, cuts, total, after)
+			random := rand.New(rand.NewPCG(randomSeed(t), 0))
+			commits := countMessages(t, strategy, true)
+			for at := int64(1); at <= commits; at++ {
+				cutAt(t, strategy, &cutter{at: at, after: random.IntN(2) == 0, commits: true})
 			}
+			messages := countMessages(t, strategy, false)
+			const sample = 6
+			for n := range sample {
+				cutAt(t, strategy, &cutter{at: 1 + random.Int64N(messages), after: n%2 == 0})
+			}
+			t.Logf("%s: cut at %d COMMITs and %d of %d messages", strategy, commits, sample, messages)
 		})
 	}
 }

@@ -94,8 +94,14 @@ func await(t *testing.T, done <-chan error) error {
 	}
 }
 
+// testContext bounds what is done for a test, and ends with a trial of the
+// torture.
 func testContext(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	end := time.Now().Add(3 * time.Minute)
+	if trial, ok := trialEnds.Load(t.Name()); ok {
+		end = trial.(time.Time)
+	}
+	ctx, cancel := context.WithDeadline(context.Background(), end)
 	t.Cleanup(cancel)
 	return ctx
 }

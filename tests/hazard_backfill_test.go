@@ -1,6 +1,7 @@
 package tests
 
 import (
+	"context"
 	"fmt"
 	"testing"
 
@@ -104,8 +105,8 @@ func TestWritesBetweenChunks(t *testing.T) {
 	}
 }
 
-// Rows written while setup waits for a writer, and between setup and the
-// measuring of the table.
+// Rows written while setup waits for a writer, in new blocks too, and between
+// setup and the measuring of the table.
 func TestWritesAroundSetup(t *testing.T) {
 	t.Parallel()
 	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
@@ -117,7 +118,8 @@ func TestWritesAroundSetup(t *testing.T) {
 				`DELETE FROM @items WHERE id = 2`)
 		}))
 		pgtest.WaitBlockedBy(t, db.Pool, pid(writer))
-		both(t, writer, `UPDATE @items SET note = 'while setup waits' WHERE id = 1`)
+		both(t, writer, `UPDATE @items SET note = 'while setup waits' WHERE id = 1`,
+			`INSERT INTO @items SELECT 3000 + i, 'mail ' || 3000 + i, 'while setup waits' FROM generate_series(1, 100) i`)
 		commit(t, writer)
 		if err := await(t, done); err != nil {
 			t.Fatalf("run: %v", err)
@@ -179,4 +181,27 @@ func TestReplicaRoleWriters(t *testing.T) {
 		}
 		alike(t, db, "items")
 	})
+}
+
+// A chunk of direct-trigger locks its rows, and a writer may have to wait for it:
+// how large a chunk may be is found out from small ones.
+func TestLockedChunksGrowFromSmall(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	db.Exec(t, `CREATE SCHEMA app; CREATE TABLE app.items (id bigint PRIMARY KEY) WITH (fillfactor = 10);
+		INSERT INTO app.items SELECT generate_series(1, 10000)`)
+	o := options(t, "app.items", repack.DirectTrigger)
+	o.Jobs, o.Until = 1, repack.Backfill
+	var copied, last int64
+	o.Hooks.AfterChunk = func(_ context.Context, p repack.Progress) error {
+		if blocks := p.Blocks - copied; blocks > max(2*last, 16) {
+			t.Errorf("a chunk of %d blocks after one of %d", blocks, last)
+		}
+		copied, last = p.Blocks, p.Blocks-copied
+		return nil
+	}
+	run(t, db, o)
+	if copied < 200 {
+		t.Errorf("%d blocks have been copied: they show nothing", copied)
+	}
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/repack-go/repack/internal/pgtest"
+	"github.com/repack-go/repack/repack"
 )
 
 // The model is a twin of the table, in a schema the tool never sees, to which
@@ -263,30 +264,53 @@ func TestRandomWorkload(t *testing.T) {
 	for _, strategy := range strategies {
 		t.Run(strategy, func(t *testing.T) {
 			t.Parallel()
-			repackUnderWorkload(t, strategy, randomSeed(t))
+			underWorkload(t, strategy, randomSeed(t), func(db *pgtest.Database, o repack.Options) {
+				run(t, db, o)
+				o.BatchSize = 0
+				thereAndBack(t, db, o)
+			})
 		})
 	}
 }
 
-func repackUnderWorkload(t *testing.T, strategy string, seed uint64) {
+// randomRuns are the two halves of TestRandomWorkload.
+func randomRuns(strategy string) []trial {
+	return []trial{
+		{"random runs", strategy + "/there", func(t *testing.T, seed uint64) {
+			underWorkload(t, strategy, seed, func(db *pgtest.Database, o repack.Options) { run(t, db, o) })
+		}},
+		{"random runs", strategy + "/there and back", func(t *testing.T, seed uint64) {
+			underWorkload(t, strategy, seed, func(db *pgtest.Database, o repack.Options) { thereAndBack(t, db, o) })
+		}},
+	}
+}
+
+// thereAndBack swaps the tables and reverts.
+func thereAndBack(t *testing.T, db *pgtest.Database, o repack.Options) {
+	t.Helper()
+	runUntil(t, db, o, repack.Swap)
+	if err := newRepack(t, db, o).Revert(testContext(t)); err != nil {
+		t.Fatalf("revert: %v", err)
+	}
+}
+
+// starvedMargin is waitMargin where writers that never pause leave the tool what
+// is left of the processors, also while it holds a lock.
+const starvedMargin = time.Second
+
+// underWorkload does work among writers that do everything at once.
+func underWorkload(t *testing.T, strategy string, seed uint64, work func(*pgtest.Database, repack.Options)) {
 	t.Helper()
 	db := pgtest.New(t)
 	before := givenWorkload(t, db, workloadRows)
 	w := startWorkload(t, db, seed)
 	seen, stop := watchWaits(t, db)
 	o := options(t, "app.t", strategy)
-	o.LockRetries, o.BatchSize = 100, 2000
-	run(t, db, o)
-	o.BatchSize = 0
-	runUntil(t, db, o, "swap")
-	if err := newRepack(t, db, o).Revert(testContext(t)); err != nil {
-		t.Fatalf("revert: %v", err)
-	}
+	o.LockRetries, o.BatchSize, o.Hooks = 100, 2000, atPlaces(seen.at)
+	work(db, o)
 	stop()
 	w.end(t)
-	seen.within(t, o.LockTimeout+waitMargin)
+	seen.within(t, o.LockTimeout+starvedMargin)
 	db.EqualTables(t, "app.t", "model.t")
-	if after := db.Dump(t); after != before {
-		t.Errorf("schema changed:\n%s\nwas:\n%s", after, before)
-	}
+	sameDump(t, db, before)
 }

@@ -40,6 +40,27 @@ func (c *counts) waited(d time.Duration) {
 // tortureWorkers are the trials that go on at a time.
 const tortureWorkers = 2
 
+// trialLimit is when a trial has failed whatever it waits for: the torture ends
+// not much later than it was told to. On a quiet machine trials take seconds.
+const trialLimit = 2 * time.Minute
+
+// trialEnds are when the trials under way reach their limits, by test name.
+var trialEnds sync.Map
+
+// limited runs a trial whose contexts end with its limit.
+func limited(t *testing.T, trial func()) {
+	t.Helper()
+	began := time.Now()
+	trialEnds.Store(t.Name(), began.Add(trialLimit))
+	defer func() {
+		trialEnds.Delete(t.Name())
+		if took := time.Since(began); took >= trialLimit {
+			t.Errorf("the trial has taken %s; whatever hangs is the last that is logged", took.Round(time.Second))
+		}
+	}()
+	trial()
+}
+
 // TestTorture tries everything of which the other tests try a sample, in an order
 // that the seed decides, and over again until its time is over:
 //
@@ -64,10 +85,13 @@ func TestTorture(t *testing.T) {
 		group.Go(func() {
 			for time.Since(began) < duration {
 				next, seed := deal()
-				ran := false // unless -run asks for others only
-				ok := t.Run(next.kind+"/"+next.name, func(t *testing.T) { ran = true; next.run(t, seed) })
+				ran, start := false, time.Now() // not where -run asks for others only
+				ok := t.Run(next.kind+"/"+next.name, func(t *testing.T) {
+					ran = true
+					limited(t, func() { next.run(t, seed) })
+				})
 				if ran {
-					s.add(next, ok)
+					s.add(next, ok, time.Since(start))
 				}
 			}
 		})
@@ -120,9 +144,11 @@ type score struct {
 	tried    map[string]int
 	distinct map[string]map[string]bool // names by kind
 	failed   []string
+	slowest  string
+	longest  time.Duration // that the slowest took
 }
 
-func (s *score) add(next trial, ok bool) {
+func (s *score) add(next trial, ok bool, took time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.tried[next.kind]++
@@ -130,6 +156,9 @@ func (s *score) add(next trial, ok bool) {
 		s.distinct[next.kind] = map[string]bool{}
 	}
 	s.distinct[next.kind][next.name] = true
+	if took > s.longest {
+		s.slowest, s.longest = next.kind+"/"+next.name, took
+	}
 	if !ok {
 		s.failed = append(s.failed, next.kind+"/"+next.name)
 	}
@@ -150,6 +179,7 @@ func (s *score) report(deck []trial, took time.Duration, seed uint64) string {
 	}
 	fmt.Fprintf(&b, "  %6d writes committed while it went on; the longest wait of one for the tool: %s\n",
 		tried.writes.Load(), time.Duration(tried.longest.Load()).Round(time.Millisecond))
+	fmt.Fprintf(&b, "  the slowest trial took %s: %s\n", s.longest.Round(time.Second), s.slowest)
 	if len(s.failed) == 0 {
 		fmt.Fprintln(&b, "lost: nothing")
 		return b.String()
@@ -168,12 +198,12 @@ func tortureDeck(t *testing.T) []trial {
 	crashing := &crashServer{server: pgtest.NewServer(t, nil)}
 	var deck []trial
 	for _, strategy := range strategies {
-		total := countMessages(t, strategy)
+		total := countMessages(t, strategy, false)
 		for at := int64(1); at <= total; at++ {
 			for _, after := range []bool{false, true} {
 				deck = append(deck, trial{
 					"cuts", fmt.Sprintf("%s/message %d answered %v", strategy, at, after),
-					func(t *testing.T, _ uint64) { cutAt(t, strategy, at, after) },
+					func(t *testing.T, _ uint64) { cutAt(t, strategy, &cutter{at: at, after: after}) },
 				})
 			}
 		}
@@ -181,10 +211,7 @@ func tortureDeck(t *testing.T) []trial {
 		deck = append(deck, terminations(strategy)...)
 		deck = append(deck, kills(strategy)...)
 		deck = append(deck, crashing.trials(strategy, total)...)
-		deck = append(deck, trial{
-			"random runs", strategy,
-			func(t *testing.T, seed uint64) { repackUnderWorkload(t, strategy, seed) },
-		})
+		deck = append(deck, randomRuns(strategy)...)
 	}
 	return deck
 }
