@@ -11,6 +11,7 @@ import (
 var refusedCases = []struct {
 	name, sql, table string
 	says             []string
+	since            int // major version
 }{
 	{name: "missing table", table: "app.absent", says: []string{`"app"."absent"`, "no such table"}},
 	{name: "missing schema", table: "absent.t", says: []string{`"absent"."t"`, "no such table"}},
@@ -43,6 +44,17 @@ var refusedCases = []struct {
 	{name: "information schema", table: "information_schema.sql_features", says: []string{"information_schema"}},
 	{name: "invalid index", sql: `CREATE TABLE app.t (id int PRIMARY KEY, a int); CREATE INDEX broken ON app.t (a); UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'app.broken'::regclass`, says: []string{"broken", "REINDEX INDEX CONCURRENTLY"}},
 	{name: "disabled foreign key", sql: `CREATE TABLE app.p (id int PRIMARY KEY); CREATE TABLE app.t (id int PRIMARY KEY REFERENCES app.p); ALTER TABLE app.t DISABLE TRIGGER ALL`, says: []string{"RI_ConstraintTrigger"}},
+	{name: "disabled foreign key of another table", sql: `CREATE TABLE app.t (id int PRIMARY KEY); CREATE TABLE app.c (t int REFERENCES app.t); ALTER TABLE app.c DISABLE TRIGGER ALL`, says: []string{"RI_ConstraintTrigger", "app.c"}},
+	{name: "disabled foreign key at the referenced table", sql: `CREATE TABLE app.p (id int PRIMARY KEY); CREATE TABLE app.t (id int PRIMARY KEY REFERENCES app.p); ALTER TABLE app.p DISABLE TRIGGER ALL`, says: []string{"RI_ConstraintTrigger", "app.p"}},
+	{name: "trigger named like the capture's", sql: `CREATE FUNCTION app.f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'; CREATE TABLE app.t (id int PRIMARY KEY);
+		CREATE TRIGGER "00_repack_insert" BEFORE INSERT ON app.t FOR EACH ROW EXECUTE FUNCTION app.f(); CREATE TRIGGER "00_repack_audit" BEFORE DELETE ON app.t FOR EACH ROW EXECUTE FUNCTION app.f()`,
+		says: []string{`"00_repack_insert"`, `"00_repack_audit"`}},
+	{name: "replica identity whose index has been dropped", sql: `CREATE TABLE app.t (id int PRIMARY KEY, a int NOT NULL); CREATE UNIQUE INDEX i ON app.t (a); ALTER TABLE app.t REPLICA IDENTITY USING INDEX i; DROP INDEX app.i`, says: []string{"replica identity"}},
+	{name: "comment on its row type", sql: `CREATE TABLE app.t (id int PRIMARY KEY); COMMENT ON TYPE app.t IS 'row'`, says: []string{"type app.t", "row type"}},
+	{name: "privileges on its row type", sql: `CREATE TABLE app.t (id int PRIMARY KEY); REVOKE USAGE ON TYPE app.t FROM PUBLIC`, says: []string{"type app.t", "row type"}},
+	{name: "comment on a constraint trigger's constraint", sql: `CREATE FUNCTION app.f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'; CREATE TABLE app.t (id int PRIMARY KEY);
+		CREATE CONSTRAINT TRIGGER c AFTER INSERT ON app.t FOR EACH ROW EXECUTE FUNCTION app.f(); COMMENT ON CONSTRAINT c ON app.t IS 'c'`, says: []string{"constraint c"}},
+	{name: "key whose NOT NULL is not valid", since: 18, sql: `CREATE TABLE app.t (a int UNIQUE, b text); INSERT INTO app.t VALUES (NULL, 'x'), (NULL, 'y'); ALTER TABLE app.t ADD CONSTRAINT there NOT NULL a NOT VALID`, says: []string{"no key"}},
 	{name: "identity sequence used elsewhere", sql: `CREATE TABLE app.t (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY); CREATE VIEW app.seq AS SELECT last_value FROM app.t_id_seq`, says: []string{"app.seq"}},
 }
 
@@ -51,6 +63,9 @@ func TestRefused(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			db := pgtest.New(t)
+			if db.Version() < c.since {
+				t.Skipf("needs PostgreSQL %d", c.since)
+			}
 			db.Exec(t, "CREATE SCHEMA app")
 			if c.sql != "" {
 				db.Exec(t, c.sql)
