@@ -46,9 +46,11 @@ var refusedCases = []struct {
 	{name: "disabled foreign key", sql: `CREATE TABLE app.p (id int PRIMARY KEY); CREATE TABLE app.t (id int PRIMARY KEY REFERENCES app.p); ALTER TABLE app.t DISABLE TRIGGER ALL`, says: []string{"RI_ConstraintTrigger"}},
 	{name: "disabled foreign key of another table", sql: `CREATE TABLE app.t (id int PRIMARY KEY); CREATE TABLE app.c (t int REFERENCES app.t); ALTER TABLE app.c DISABLE TRIGGER ALL`, says: []string{"RI_ConstraintTrigger", "app.c"}},
 	{name: "disabled foreign key at the referenced table", sql: `CREATE TABLE app.p (id int PRIMARY KEY); CREATE TABLE app.t (id int PRIMARY KEY REFERENCES app.p); ALTER TABLE app.p DISABLE TRIGGER ALL`, says: []string{"RI_ConstraintTrigger", "app.p"}},
-	{name: "trigger named like the capture's", sql: `CREATE FUNCTION app.f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'; CREATE TABLE app.t (id int PRIMARY KEY);
+	{
+		name: "trigger named like the capture's", sql: `CREATE FUNCTION app.f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'; CREATE TABLE app.t (id int PRIMARY KEY);
 		CREATE TRIGGER "00_repack_insert" BEFORE INSERT ON app.t FOR EACH ROW EXECUTE FUNCTION app.f(); CREATE TRIGGER "00_repack_audit" BEFORE DELETE ON app.t FOR EACH ROW EXECUTE FUNCTION app.f()`,
-		says: []string{`"00_repack_insert"`, `"00_repack_audit"`}},
+		says: []string{`"00_repack_insert"`, `"00_repack_audit"`},
+	},
 	{name: "replica identity whose index has been dropped", sql: `CREATE TABLE app.t (id int PRIMARY KEY, a int NOT NULL); CREATE UNIQUE INDEX i ON app.t (a); ALTER TABLE app.t REPLICA IDENTITY USING INDEX i; DROP INDEX app.i`, says: []string{"replica identity"}},
 	{name: "comment on its row type", sql: `CREATE TABLE app.t (id int PRIMARY KEY); COMMENT ON TYPE app.t IS 'row'`, says: []string{"type app.t", "row type"}},
 	{name: "privileges on its row type", sql: `CREATE TABLE app.t (id int PRIMARY KEY); REVOKE USAGE ON TYPE app.t FROM PUBLIC`, says: []string{"type app.t", "row type"}},
