@@ -41,8 +41,25 @@ func (e *RefusedError) Error() string {
 }
 
 // preValidate refuses what cannot be carried over and names missing
-// privileges. It changes nothing and takes no more than ACCESS SHARE.
+// privileges. It changes nothing, though it tries what it can of the job in a
+// transaction that it rolls back, and takes no more than ACCESS SHARE.
 func preValidate(ctx context.Context, e *Env) error {
+	if err := foresee(ctx, e); err != nil {
+		return err
+	}
+	reasons, err := e.trial(ctx)
+	if err != nil {
+		return err
+	}
+	if len(reasons) > 0 {
+		return &RefusedError{Table: e.Source.Name, Reasons: reasons}
+	}
+	e.validated = true
+	return e.report(ctx)
+}
+
+// foresee refuses what it can without trying: it only reads.
+func foresee(ctx context.Context, e *Env) error {
 	reasons, err := obstacles(ctx, e.Pool, e.Source.OID, e.rebuilds())
 	if err != nil {
 		return err
@@ -65,8 +82,7 @@ func preValidate(ctx context.Context, e *Env) error {
 	if reasons = append(reasons, missing...); len(reasons) > 0 {
 		return &RefusedError{Table: e.Source.Name, Reasons: reasons}
 	}
-	e.validated = true
-	return e.report(ctx)
+	return nil
 }
 
 // shape refuses what the description shows.

@@ -56,6 +56,17 @@ var refusedCases = []struct {
 	{name: "privileges on its row type", sql: `CREATE TABLE app.t (id int PRIMARY KEY); REVOKE USAGE ON TYPE app.t FROM PUBLIC`, says: []string{"type app.t", "row type"}},
 	{name: "comment on a constraint trigger's constraint", sql: `CREATE FUNCTION app.f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'; CREATE TABLE app.t (id int PRIMARY KEY);
 		CREATE CONSTRAINT TRIGGER c AFTER INSERT ON app.t FOR EACH ROW EXECUTE FUNCTION app.f(); COMMENT ON CONSTRAINT c ON app.t IS 'c'`, says: []string{"constraint c"}},
+	{name: "check that names the table", sql: `CREATE TABLE app.t (id int PRIMARY KEY); ALTER TABLE app.t ADD CHECK ('app.t'::regclass IS NOT NULL)`, says: []string{"t_check"}},
+	{name: "check that uses its row type", sql: `CREATE TABLE app.t (id int PRIMARY KEY); ALTER TABLE app.t ADD CHECK ((ROW(id)::app.t).id > 0)`, says: []string{"t_id_check"}},
+	{name: "index that uses its row type", sql: `CREATE TABLE app.t (id int PRIMARY KEY); CREATE INDEX odd ON app.t (((ROW(id)::app.t).id))`, says: []string{"odd"}},
+	{name: "index on a function that needs a search_path", sql: `CREATE FUNCTION app.g(text) RETURNS text IMMUTABLE LANGUAGE sql AS 'SELECT $1'; SET search_path = app;
+		CREATE FUNCTION f(text) RETURNS text IMMUTABLE LANGUAGE plpgsql SET search_path = app AS 'BEGIN RETURN g($1); END'; CREATE TABLE app.t (id int PRIMARY KEY, a text); CREATE INDEX ON app.t (f(a)); INSERT INTO app.t VALUES (1, 'a');
+		ALTER FUNCTION f RESET search_path; RESET search_path`, says: []string{"g(text)", "app.f(text)", "SET search_path"}},
+	{
+		name: "generated column of a function that needs a search_path", sql: `SET search_path = app; CREATE FUNCTION g(text) RETURNS text IMMUTABLE LANGUAGE sql AS 'SELECT $1';
+		CREATE FUNCTION f(text) RETURNS text IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN g($1); END'; CREATE TABLE t (id int PRIMARY KEY, a text, b text GENERATED ALWAYS AS (f(a)) STORED); INSERT INTO t VALUES (1, 'a'); RESET search_path`,
+		says: []string{"g(text)", "app.f(text)", "SET search_path"},
+	},
 	{name: "key whose NOT NULL is not valid", since: 18, sql: `CREATE TABLE app.t (a int UNIQUE, b text); INSERT INTO app.t VALUES (NULL, 'x'), (NULL, 'y'); ALTER TABLE app.t ADD CONSTRAINT there NOT NULL a NOT VALID`, says: []string{"no key"}},
 	{name: "identity sequence used elsewhere", sql: `CREATE TABLE app.t (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY); CREATE VIEW app.seq AS SELECT last_value FROM app.t_id_seq`, says: []string{"app.seq"}},
 }
