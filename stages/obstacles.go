@@ -187,6 +187,16 @@ var obstacleChecks = []obstacle{
 	},
 }
 
+// strangers are the capture triggers of a job that is not of this registry:
+// setting up another would take them from it.
+var strangers = obstacle{
+	`SELECT format('trigger %I, which calls %s', t.tgname, t.tgfoid::regproc)
+	 FROM   pg_trigger t
+	 JOIN   pg_proc p ON p.oid = t.tgfoid
+	 WHERE  t.tgrelid = $1 AND t.tgname LIKE '00\_repack\_%' AND p.proname LIKE 'repack\_capture\_%'`,
+	"captures changes for a job that this registry does not know", "repack reset with the --registry-schema of that job; where it is gone, drop the trigger",
+}
+
 // Subscriptions may only be looked at by superusers; the tables they feed by
 // everybody.
 const subscriptionSQL = `SELECT 'subscription ' || srsubid::text FROM pg_subscription_rel WHERE srrelid = $1`

@@ -64,6 +64,9 @@ func foresee(ctx context.Context, e *Env) error {
 	if err != nil {
 		return err
 	}
+	if err := strangers.look(ctx, e.Pool, &reasons, e.Source.OID); err != nil {
+		return err
+	}
 	reasons = append(reasons, shape(e.Source)...)
 	missing, err := e.missingPrivileges(ctx)
 	if err != nil {

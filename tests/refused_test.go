@@ -1,6 +1,8 @@
 package tests
 
 import (
+	"errors"
+	"strings"
 	"testing"
 
 	"github.com/repack-go/repack/internal/pgtest"
@@ -146,4 +148,28 @@ func TestRefusedListsEverything(t *testing.T) {
 	db.Exec(t, `CREATE SCHEMA app; CREATE TABLE app.t (id int); CREATE MATERIALIZED VIEW app.mv AS TABLE app.t;
 		CREATE TABLE app.heir () INHERITS (app.t); CREATE PUBLICATION p FOR ALL TABLES`)
 	refused(t, db, "app.t", `"app"."t"`, "no key", "app.mv", "app.heir", "publication p", "nothing has been changed")
+}
+
+// TestRefusedTwoRegistries has a second job, of which the first's registry knows
+// nothing, come for the same table, and what it would have done done by hand.
+func TestRefusedTwoRegistries(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	db.Exec(t, `CREATE SCHEMA app; CREATE TABLE app.t (id int PRIMARY KEY)`)
+	o := options(t, "app.t", repack.ChangeLog)
+	runUntil(t, db, o, repack.PostSyncUpdate)
+	other := o
+	other.RegistrySchema = "another_registry"
+	var refusal *repack.RefusedError
+	if err := newRepack(t, db, other).Run(testContext(t)); !errors.As(err, &refusal) || !strings.Contains(err.Error(), "repack_job_1.repack_capture_1") {
+		t.Errorf("run with another registry: %v, want it refused for the first's triggers", err)
+	}
+
+	db.Exec(t, `CREATE FUNCTION app.f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+		CREATE OR REPLACE TRIGGER "00_repack_insert" AFTER INSERT ON app.t REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION app.f();
+		ALTER TABLE app.t ENABLE ALWAYS TRIGGER "00_repack_insert"; INSERT INTO app.t VALUES (1)`)
+	o.Until = repack.CleanUp
+	if err := newRepack(t, db, o).Run(testContext(t)); err == nil {
+		t.Errorf("the swap was made without capture; rows: %s", db.QueryString(t, `SELECT count(*) FROM app.t`))
+	}
 }
