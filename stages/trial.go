@@ -106,6 +106,9 @@ func (e *Env) tryOut(ctx context.Context, tx pgx.Tx) ([]Reason, error) {
 	if err != nil {
 		return nil, err
 	}
+	for i := range reasons { // there were none before
+		reasons[i].Object, reasons[i].Remedy = reasons[i].Object+", as a part of a copy", "drop it on the table for the time of the repack"
+	}
 	differences, err := catalog.Diff(e.Source.Structure(), e.inPlace(is).Structure())
 	if err != nil {
 		return nil, err
