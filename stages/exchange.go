@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgerrcode"
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/repack-go/repack/internal/catalog"
@@ -23,7 +24,10 @@ func (e *Env) exchange(ctx context.Context) error {
 	var job *registry.Job
 	var source *catalog.Table
 	err := e.transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
-		var err error
+		err := e.makeRoom(ctx, tx, e.Job.ShadowTable(), e.Job.Table())
+		if err != nil {
+			return err
+		}
 		if source, err = e.lockForExchange(ctx, tx, e.Job.Source); err != nil {
 			return err
 		}
@@ -73,6 +77,40 @@ func (e *Env) exchange(ctx context.Context) error {
 	e.Job, e.Source = job, source
 	e.Link = e.Link.Reverse(e.Job.Table(), e.Job.OldTable())
 	return nil
+}
+
+const arrayTypeTakenSQL = `
+SELECT a.typname::text
+FROM   pg_type r
+JOIN   pg_type a      ON a.oid = r.typarray
+JOIN   pg_class leave ON leave.oid = to_regclass($2)
+JOIN   pg_type x      ON x.typname = a.typname AND x.typnamespace = leave.relnamespace
+WHERE  r.typrelid = to_regclass($1)
+AND    x.oid <> (SELECT l.typarray FROM pg_type l WHERE l.typrelid = leave.oid)`
+
+// makeRoom has the array type of a table that is about to take the place of
+// leaving bear a name that is free there: the server gives one to the table t
+// that may not be _t where there is a table of that name, or, with 63 bytes, one
+// that differs in the last only. It gives another when a type is created that
+// is called so.
+func (e *Env) makeRoom(ctx context.Context, tx *lock.Tx, table, leaving catalog.Name) error {
+	var created []string
+	for {
+		var name string
+		err := tx.QueryRow(ctx, arrayTypeTakenSQL, table.String(), leaving.String()).Scan(&name)
+		if errors.Is(err, pgx.ErrNoRows) {
+			break
+		}
+		if err != nil {
+			return fmt.Errorf("look for the array type of %s: %w", table, err)
+		}
+		instead := catalog.Name{Schema: table.Schema, Name: name}.String()
+		if err := execAll(ctx, tx, []string{"CREATE TYPE " + instead + " AS ENUM ()"}); err != nil {
+			return err
+		}
+		created = append(created, "DROP TYPE "+instead)
+	}
+	return execAll(ctx, tx, created)
 }
 
 // lockForExchange takes ACCESS EXCLUSIVE on what the exchange changes, makes
@@ -191,7 +229,7 @@ func (e *Env) dressSQL(source *catalog.Table) []string {
 	for _, s := range source.Sequences {
 		if s.Identity {
 			column, _ := source.Column(s.Column)
-			statements = append(statements, s.IdentitySQL(source.Name, column.Identity == "a"))
+			statements = append(statements, s.IdentitySQL(source.Name, column.Identity == "a")...)
 			statements = append(statements, s.CommentSQL()...)
 		}
 	}

@@ -203,6 +203,9 @@ func (e *Env) createMatview(ctx context.Context, tx *lock.Tx, matviews []catalog
 	if query != m.Query {
 		return &ParityError{Table: m.Relation.Name, Differences: []catalog.Difference{{Property: "query", Was: m.Query, Is: query}}}
 	}
+	if err := e.makeRoom(ctx, tx, as, m.Relation.Name); err != nil {
+		return err
+	}
 	names, err := readers(ctx, tx, m, matviews)
 	if err != nil {
 		return err

@@ -156,9 +156,45 @@ var obstacleChecks = []obstacle{
 		"is a partitioned table with a foreign key to it, which cannot be moved without a scan under lock", "",
 	},
 	{
-		`SELECT tgname::text FROM pg_trigger WHERE tgrelid = $1 AND tgisinternal AND tgparentid = 0 AND tgenabled <> 'O'`,
+		`SELECT DISTINCT format('trigger %I on %s', t.tgname, t.tgrelid::regclass)
+		 FROM   pg_trigger t
+		 LEFT   JOIN pg_constraint f ON f.oid = t.tgconstraint AND f.contype = 'f' AND f.conparentid = 0
+		 WHERE  t.tgisinternal AND t.tgparentid = 0 AND t.tgenabled <> 'O'
+		 AND   (t.tgrelid = $1 OR f.conrelid = $1 OR f.confrelid = $1)`,
 		"is a trigger of a foreign key that has been disabled or altered", "ALTER TABLE … ENABLE TRIGGER",
 	},
+	{
+		`SELECT 'trigger ' || quote_ident(t.tgname)
+		 FROM   pg_trigger t
+		 JOIN   pg_proc p ON p.oid = t.tgfoid
+		 WHERE  t.tgrelid = $1 AND t.tgname LIKE '00\_repack\_%' AND p.proname NOT LIKE 'repack\_capture\_%'`,
+		"bears a name of those that capture changes", "rename it",
+	},
+	{
+		`SELECT 'index' FROM pg_class
+		 WHERE  oid = $1 AND relreplident = 'i' AND NOT EXISTS (SELECT FROM pg_index WHERE indrelid = $1 AND indisreplident)`,
+		"that was the replica identity has been dropped", "ALTER TABLE … REPLICA IDENTITY DEFAULT, or NOTHING, which it is now",
+	},
+	{
+		`SELECT 'type ' || t.oid::regtype FROM pg_type t
+		 WHERE  t.typrelid = $1 AND (t.typacl IS NOT NULL OR obj_description(t.oid, 'pg_type') IS NOT NULL)`,
+		"is the table's row type, and its privileges or comment are not carried over", "remove them for the time of the repack",
+	},
+	{
+		`SELECT 'constraint ' || quote_ident(conname) FROM pg_constraint
+		 WHERE  conrelid = $1 AND contype = 't' AND obj_description(oid, 'pg_constraint') IS NOT NULL`,
+		"is a constraint trigger with a comment on the constraint, which is not carried over", "COMMENT ON TRIGGER instead",
+	},
+}
+
+// strangers are the capture triggers of a job that is not of this registry:
+// setting up another would take them from it.
+var strangers = obstacle{
+	`SELECT format('trigger %I, which calls %s', t.tgname, t.tgfoid::regproc)
+	 FROM   pg_trigger t
+	 JOIN   pg_proc p ON p.oid = t.tgfoid
+	 WHERE  t.tgrelid = $1 AND t.tgname LIKE '00\_repack\_%' AND p.proname LIKE 'repack\_capture\_%'`,
+	"captures changes for a job that this registry does not know", "repack reset with the --registry-schema of that job; where it is gone, drop the trigger",
 }
 
 // Subscriptions may only be looked at by superusers; the tables they feed by

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"slices"
 	"time"
 
@@ -115,11 +114,9 @@ func NewPlan(ctx context.Context, e *Env, until registry.Stage, running bool) (*
 	return plan, err
 }
 
-// check is pre_validate, but for what it logs.
+// check is pre_validate, but for what it logs and for the trial, which writes.
 func (plan *Plan) check(ctx context.Context, e *Env) error {
-	silent := *e
-	silent.Log = slog.New(slog.DiscardHandler)
-	err := preValidate(ctx, &silent)
+	err := foresee(ctx, e)
 	if err == nil {
 		return nil
 	}

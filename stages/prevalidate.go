@@ -41,10 +41,30 @@ func (e *RefusedError) Error() string {
 }
 
 // preValidate refuses what cannot be carried over and names missing
-// privileges. It changes nothing and takes no more than ACCESS SHARE.
+// privileges. It changes nothing, though it tries what it can of the job in a
+// transaction that it rolls back, and takes no more than ACCESS SHARE.
 func preValidate(ctx context.Context, e *Env) error {
+	if err := foresee(ctx, e); err != nil {
+		return err
+	}
+	reasons, err := e.trial(ctx)
+	if err != nil {
+		return err
+	}
+	if len(reasons) > 0 {
+		return &RefusedError{Table: e.Source.Name, Reasons: reasons}
+	}
+	e.validated = true
+	return e.report(ctx)
+}
+
+// foresee refuses what it can without trying: it only reads.
+func foresee(ctx context.Context, e *Env) error {
 	reasons, err := obstacles(ctx, e.Pool, e.Source.OID, e.rebuilds())
 	if err != nil {
+		return err
+	}
+	if err := strangers.look(ctx, e.Pool, &reasons, e.Source.OID); err != nil {
 		return err
 	}
 	reasons = append(reasons, shape(e.Source)...)
@@ -65,8 +85,7 @@ func preValidate(ctx context.Context, e *Env) error {
 	if reasons = append(reasons, missing...); len(reasons) > 0 {
 		return &RefusedError{Table: e.Source.Name, Reasons: reasons}
 	}
-	e.validated = true
-	return e.report(ctx)
+	return nil
 }
 
 // shape refuses what the description shows.
@@ -105,7 +124,7 @@ func (e *Env) missingPrivileges(ctx context.Context) ([]Reason, error) {
 	for _, m := range e.Source.Matviews {
 		matviews = append(matviews, m.OID)
 	}
-	rows, err := e.Pool.Query(ctx, privilegesSQL, e.Source.OID, schemas, e.Source.Roles(), matviews)
+	rows, err := e.Pool.Query(ctx, privilegesSQL, e.Source.OID, schemas, e.Source.Roles(), matviews, e.Source.ActsAs())
 	if err != nil {
 		return nil, fmt.Errorf("check privileges: %w", err)
 	}
@@ -132,20 +151,63 @@ func MissingPrivileges(grants []string) []Reason {
 }
 
 // privilegesSQL lists the statements that give the current role what it lacks:
-// the rights of the roles it acts for; to create in the table's schema and in new
-// or prepared ones; to refer to other tables; to use what its columns are made of.
+// the rights of the roles it acts for ($3), from PostgreSQL 16 on also to become
+// some of them ($5); to create in the schemas of the table and of what is
+// created with it or replaced, and in new or prepared ones; to refer to other
+// tables; to use what all that is made of.
 const privilegesSQL = `
-SELECT format('GRANT %I TO %I;', r.name, current_user)
-FROM   unnest($3::text[]) r(name)
-WHERE  NOT pg_has_role(r.name, 'USAGE')
+WITH me (role, version, inherits, super) AS (
+    SELECT current_user::text, current_setting('server_version_num')::int, rolinherit, rolsuper
+    FROM   pg_roles WHERE rolname = current_user
+), acting (name, member, able) AS (
+    SELECT r.name, pg_has_role(r.name, 'MEMBER'),
+           pg_has_role(r.name, 'USAGE')
+           AND CASE WHEN me.version >= 160000 AND r.name = ANY ($5::text[]) THEN pg_has_role(r.name, 'SET') ELSE true END
+    FROM   unnest($3::text[]) r(name), me
+), tables (oid) AS (
+    SELECT $1::oid UNION SELECT unnest($4::oid[])
+), dependents (class, id) AS (
+    SELECT d.classid, d.objid
+    FROM   pg_depend d
+    WHERE  d.refclassid = 'pg_class'::regclass AND d.refobjid IN (SELECT oid FROM tables)
+    AND    d.classid IN ('pg_rewrite'::regclass, 'pg_policy'::regclass, 'pg_proc'::regclass)
+), parts (class, id) AS (
+    SELECT 'pg_attrdef'::regclass, oid FROM pg_attrdef WHERE adrelid IN (SELECT oid FROM tables)
+    UNION ALL SELECT 'pg_constraint'::regclass, oid FROM pg_constraint WHERE conrelid IN (SELECT oid FROM tables)
+    UNION ALL SELECT 'pg_class'::regclass, indexrelid FROM pg_index WHERE indrelid IN (SELECT oid FROM tables)
+    UNION ALL SELECT 'pg_trigger'::regclass, oid FROM pg_trigger WHERE tgrelid IN (SELECT oid FROM tables) AND NOT tgisinternal
+    UNION ALL SELECT 'pg_statistic_ext'::regclass, oid FROM pg_statistic_ext WHERE stxrelid IN (SELECT oid FROM tables)
+    UNION ALL SELECT 'pg_policy'::regclass, oid FROM pg_policy WHERE polrelid IN (SELECT oid FROM tables)
+    UNION ALL SELECT 'pg_rewrite'::regclass, oid FROM pg_rewrite WHERE ev_class IN (SELECT oid FROM tables)
+    UNION ALL SELECT class, id FROM dependents
+)
+SELECT format(CASE WHEN me.version >= 160000 AND (a.member OR NOT me.inherits)
+                   THEN 'GRANT %I TO %I WITH INHERIT TRUE, SET TRUE;' ELSE 'GRANT %I TO %I;' END, a.name, me.role)
+FROM   acting a, me
+WHERE  NOT a.able AND (me.version >= 160000 OR me.inherits OR NOT a.member)
+UNION
+SELECT format('ALTER ROLE %I INHERIT;', me.role)
+FROM   acting a, me
+WHERE  NOT a.able AND me.version < 160000 AND NOT me.inherits
 UNION
 SELECT format('GRANT CREATE ON DATABASE %I TO %I;', current_database(), current_user)
 WHERE  NOT has_database_privilege(current_database(), 'CREATE') AND cardinality($2::text[]) = 0
 UNION
 SELECT format('GRANT CREATE ON SCHEMA %I TO %I;', n.nspname, current_user)
 FROM   pg_namespace n
-JOIN   pg_class c ON c.relnamespace = n.oid
-WHERE  (c.oid = $1 OR c.oid = ANY ($4::oid[])) AND NOT has_schema_privilege(n.oid, 'CREATE')
+WHERE  NOT has_schema_privilege(n.oid, 'CREATE')
+AND   (n.oid IN (SELECT relnamespace FROM pg_class WHERE oid IN (SELECT oid FROM tables))
+       OR n.oid IN (SELECT stxnamespace FROM pg_statistic_ext WHERE stxrelid IN (SELECT oid FROM tables))
+       OR n.oid IN (SELECT c.relnamespace FROM dependents d
+                    JOIN   pg_rewrite r ON r.oid = d.id AND d.class = 'pg_rewrite'::regclass
+                    JOIN   pg_class c   ON c.oid = r.ev_class AND c.relkind = 'v')
+       OR n.oid IN (SELECT p.pronamespace FROM dependents d JOIN pg_proc p ON p.oid = d.id AND d.class = 'pg_proc'::regclass))
+UNION
+SELECT format('GRANT CREATE ON SCHEMA %I TO %I;', n.nspname, pg_get_userbyid(s.stxowner))
+FROM   me, pg_statistic_ext s
+JOIN   pg_namespace n ON n.oid = s.stxnamespace
+WHERE  s.stxrelid IN (SELECT oid FROM tables) AND NOT me.super
+AND    pg_get_userbyid(s.stxowner) <> me.role AND NOT has_schema_privilege(s.stxowner, n.oid, 'CREATE')
 UNION
 SELECT CASE WHEN n.oid IS NULL
             THEN format('CREATE SCHEMA %I AUTHORIZATION %I;', s.name, current_user)
@@ -178,15 +240,24 @@ WHERE  NOT has_schema_privilege(n.oid, 'USAGE')
 AND   (n.oid IN (SELECT t.typnamespace FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
                  WHERE  a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped)
        OR n.oid IN (SELECT c.relnamespace FROM pg_constraint f JOIN pg_class c ON c.oid IN (f.confrelid, f.conrelid)
-                    WHERE  f.contype = 'f' AND $1 IN (f.conrelid, f.confrelid)))
+                    WHERE  f.contype = 'f' AND $1 IN (f.conrelid, f.confrelid))
+       OR n.oid IN (SELECT coalesce(p.pronamespace, t.typnamespace, o.oprnamespace, l.collnamespace, oc.opcnamespace, c.relnamespace,
+                                    CASE WHEN d.refclassid = 'pg_namespace'::regclass THEN d.refobjid END)
+                    FROM   pg_depend d
+                    JOIN   parts x              ON x.class = d.classid AND x.id = d.objid
+                    LEFT   JOIN pg_proc p       ON d.refclassid = 'pg_proc'::regclass AND p.oid = d.refobjid
+                    LEFT   JOIN pg_type t       ON d.refclassid = 'pg_type'::regclass AND t.oid = d.refobjid
+                    LEFT   JOIN pg_operator o   ON d.refclassid = 'pg_operator'::regclass AND o.oid = d.refobjid
+                    LEFT   JOIN pg_collation l  ON d.refclassid = 'pg_collation'::regclass AND l.oid = d.refobjid
+                    LEFT   JOIN pg_opclass oc   ON d.refclassid = 'pg_opclass'::regclass AND oc.oid = d.refobjid
+                    LEFT   JOIN pg_class c      ON d.refclassid = 'pg_class'::regclass AND c.oid = d.refobjid))
 UNION
 SELECT format('GRANT EXECUTE ON FUNCTION %s TO %I;', p.oid::regprocedure, current_user)
 FROM   pg_depend d
+JOIN   parts x   ON x.class = d.classid AND x.id = d.objid
 JOIN   pg_proc p ON p.oid = d.refobjid
 WHERE  d.refclassid = 'pg_proc'::regclass AND NOT has_function_privilege(p.oid, 'EXECUTE')
-AND   (d.classid = 'pg_attrdef'::regclass AND d.objid IN (SELECT oid FROM pg_attrdef WHERE adrelid = $1)
-       OR d.classid = 'pg_constraint'::regclass AND d.objid IN (SELECT oid FROM pg_constraint WHERE conrelid = $1)
-       OR d.classid = 'pg_class'::regclass AND d.objid IN (SELECT indexrelid FROM pg_index WHERE indrelid = $1))
+AND    d.classid IN ('pg_attrdef'::regclass, 'pg_constraint'::regclass, 'pg_class'::regclass, 'pg_trigger'::regclass)
 UNION
 SELECT format('GRANT CREATE ON TABLESPACE %I TO %I;', t.spcname, current_user)
 FROM   pg_tablespace t

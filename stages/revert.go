@@ -53,7 +53,10 @@ func (e *Env) exchangeBack(ctx context.Context) error {
 	var job *registry.Job
 	var now *catalog.Table
 	err := e.transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
-		var err error
+		err := e.makeRoom(ctx, tx, e.Job.OldTable(), e.Job.Table())
+		if err != nil {
+			return err
+		}
 		now, err = e.lockForExchange(ctx, tx, *e.Job.Shadow)
 		if err != nil {
 			return err

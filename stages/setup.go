@@ -103,7 +103,7 @@ func (e *Env) createCapture(ctx context.Context, q catalog.Querier) error {
 }
 
 // capture attaches the triggers, having made sure that the shadow was made
-// after the table as it is now.
+// after the table as it is now, and that no other job has set up meanwhile.
 func (e *Env) capture(ctx context.Context, tx *lock.Tx) error {
 	source := e.Source.Name.String()
 	if err := tx.Settle(ctx, source); err != nil {
@@ -114,6 +114,13 @@ func (e *Env) capture(ctx context.Context, tx *lock.Tx) error {
 	}
 	if err := e.checkDrift(ctx, tx); err != nil {
 		return err
+	}
+	var reasons []Reason
+	if err := strangers.look(ctx, tx, &reasons, e.Source.OID); err != nil {
+		return err
+	}
+	if len(reasons) > 0 {
+		return &RefusedError{Table: e.Source.Name, Reasons: reasons}
 	}
 	return execAll(ctx, tx, e.Strategy.Capture(e.Link).Triggers)
 }

@@ -336,22 +336,22 @@ func (l *Link) triggers(updates string) []string {
 const capturingSQL = `
 SELECT count(*) = $2
 FROM   pg_trigger
-WHERE  tgrelid = $1 AND tgname = ANY ($3) AND tgenabled = 'A'`
+WHERE  tgrelid = $1 AND tgname = ANY ($3) AND tgenabled = 'A' AND tgfoid = to_regprocedure($4)`
 
 // ErrNotCapturing reports that a capture trigger is gone or switched off: writes
 // may have been missed.
-var ErrNotCapturing = errors.New("the triggers that capture changes have been dropped or disabled, and changes may be missing from the shadow; " +
+var ErrNotCapturing = errors.New("the triggers that capture changes have been dropped, disabled or replaced, and changes may be missing from the shadow; " +
 	"start afresh with repack reset")
 
 // Capturing returns ErrNotCapturing unless all our triggers on the table with
-// that OID, which is From, are there and fire.
+// that OID, which is From, are there, fire and call our function.
 func (l *Link) Capturing(ctx context.Context, q catalog.Querier, oid uint32) error {
 	want := len(allTriggers)
 	if !l.keyTrigger() {
 		want--
 	}
 	var ok bool
-	if err := q.QueryRow(ctx, capturingSQL, oid, want, allTriggers).Scan(&ok); err != nil {
+	if err := q.QueryRow(ctx, capturingSQL, oid, want, allTriggers, l.Capture.String()+"()").Scan(&ok); err != nil {
 		return fmt.Errorf("look for capture triggers: %w", err)
 	}
 	if !ok {

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/repack-go/repack/internal/pgtest"
+	"github.com/repack-go/repack/repack"
 )
 
 // behaviourCases are tables that other objects refer to, or that do something
@@ -93,6 +94,22 @@ func TestFidelityOfGrants(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestArrayTypeTakenDuringJob has a table appear whose name the array type of
+// the shadow bears, before the swap and before the revert.
+func TestArrayTypeTakenDuringJob(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	db.Exec(t, `CREATE SCHEMA app; CREATE TABLE app.t (id int PRIMARY KEY); INSERT INTO app.t VALUES (1)`)
+	o := options(t, "app.t", repack.ChangeLog)
+	runUntil(t, db, o, repack.PostSyncUpdate)
+	db.Exec(t, `CREATE TABLE app._t (x int)`)
+	runUntil(t, db, o, repack.Swap)
+	db.Exec(t, `CREATE TABLE app._t_1 (x int)`)
+	revert(t, db, o)
+	run(t, db, o)
+	noArtefacts(t, db)
 }
 
 func middle(roles []string) string {

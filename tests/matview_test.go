@@ -276,6 +276,22 @@ func TestMatviewRefused(t *testing.T) {
 	}
 }
 
+// TestMatviewBesideItsArrayTypesName has tables with the names that array types
+// would have.
+func TestMatviewBesideItsArrayTypesName(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	db.Exec(t, `CREATE SCHEMA app; CREATE TABLE app.t (id int PRIMARY KEY); INSERT INTO app.t VALUES (1);
+		CREATE MATERIALIZED VIEW app.m AS TABLE app.t; CREATE MATERIALIZED VIEW app.n AS TABLE app.m; CREATE TABLE app._m (x int); CREATE TABLE app._n (x int)`)
+	before := db.Dump(t)
+	o := rebuilding(t, repack.ChangeLog)
+	runUntil(t, db, o, repack.Swap)
+	revert(t, db, o)
+	sameDump(t, db, before)
+	run(t, db, o)
+	sameDump(t, db, before)
+}
+
 // TestMatviewAppearsDuringJob: without the flag the swap is not made.
 func TestMatviewAppearsDuringJob(t *testing.T) {
 	t.Parallel()

@@ -72,6 +72,9 @@ func TestOwnerWithCreateOnDatabase(t *testing.T) {
 
 var grantStatement = regexp.MustCompile(`(?m)((?:GRANT|CREATE SCHEMA|ALTER) [^\n]*;)`)
 
+const triggerOther = `CREATE FUNCTION other.touch() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+	CREATE TRIGGER touch BEFORE INSERT ON app.t FOR EACH ROW EXECUTE FUNCTION other.touch(); `
+
 // TestMissingPrivileges takes one privilege away; the refusal has the statement
 // that gives it back, and with that the run goes on.
 func TestMissingPrivileges(t *testing.T) {
@@ -87,6 +90,16 @@ func TestMissingPrivileges(t *testing.T) {
 		{"USAGE of a type", `REVOKE USAGE ON TYPE other.size FROM PUBLIC`, ""},
 		{"EXECUTE of a function", `REVOKE EXECUTE ON FUNCTION other.twice FROM PUBLIC`, ""},
 		{"ownership of a referencing table", `CREATE TABLE other.child (t int REFERENCES app.t); ALTER TABLE other.child OWNER TO {o}`, ""},
+		{"EXECUTE of a trigger's function", triggerOther + `REVOKE EXECUTE ON FUNCTION other.touch FROM PUBLIC`, ""},
+		{"USAGE of a trigger function's schema", `CREATE SCHEMA hidden; ` + triggerOther + `ALTER FUNCTION other.touch SET SCHEMA hidden`, ""},
+		{"CREATE on the schema of a statistics object", `CREATE SCHEMA st; CREATE STATISTICS st.s ON p, n FROM app.t; ALTER STATISTICS st.s OWNER TO {r}`, ""},
+		{"CREATE on the schema of another's statistics object", `CREATE SCHEMA st; CREATE STATISTICS st.s ON p, n FROM app.t; ALTER STATISTICS st.s OWNER TO {o}`, ""},
+		{"CREATE on a view's schema", `CREATE SCHEMA v; CREATE VIEW v.v AS SELECT id FROM app.t; ALTER VIEW v.v OWNER TO {r}`, ""},
+		{"USAGE of a schema that a view reads", `CREATE SCHEMA v; CREATE TABLE v.x (id int); CREATE VIEW app.v AS SELECT id FROM app.t JOIN v.x USING (id); ALTER VIEW app.v OWNER TO {r}`, ""},
+		{"CREATE on a function's schema", `CREATE SCHEMA f; CREATE FUNCTION f.f() RETURNS bigint LANGUAGE sql RETURN (SELECT count(*) FROM app.t); ALTER FUNCTION f.f OWNER TO {r}`, ""},
+		{"inheriting from the owner", `ALTER TABLE app.t OWNER TO {o}; ALTER ROLE {r} NOINHERIT; GRANT {o} TO {r}`, ""},
+		{"inheriting from the owner, no member", `ALTER TABLE app.t OWNER TO {o}; ALTER ROLE {r} NOINHERIT`, ""},
+		{"becoming the owner", `ALTER TABLE app.t OWNER TO {o}; DO $$ BEGIN IF current_setting('server_version_num')::int >= 160000 THEN EXECUTE 'GRANT {o} TO {r} WITH SET FALSE'; END IF; END $$`, ""},
 		{"registry of somebody else", `CREATE TABLE app.first (id int PRIMARY KEY)`, ""},
 		{"prepared schemas", `REVOKE CREATE ON DATABASE {d} FROM {r}; CREATE SCHEMA repack_registry AUTHORIZATION {r}`, "shadow"},
 		{"prepared schemas, rights on them", `REVOKE CREATE ON DATABASE {d} FROM {r}; CREATE SCHEMA repack_registry AUTHORIZATION {r}; CREATE SCHEMA shadow; CREATE SCHEMA shadow_old`, "shadow"},

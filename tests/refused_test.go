@@ -1,6 +1,8 @@
 package tests
 
 import (
+	"errors"
+	"strings"
 	"testing"
 
 	"github.com/repack-go/repack/internal/pgtest"
@@ -11,6 +13,7 @@ import (
 var refusedCases = []struct {
 	name, sql, table string
 	says             []string
+	since            int // major version
 }{
 	{name: "missing table", table: "app.absent", says: []string{`"app"."absent"`, "no such table"}},
 	{name: "missing schema", table: "absent.t", says: []string{`"absent"."t"`, "no such table"}},
@@ -43,6 +46,30 @@ var refusedCases = []struct {
 	{name: "information schema", table: "information_schema.sql_features", says: []string{"information_schema"}},
 	{name: "invalid index", sql: `CREATE TABLE app.t (id int PRIMARY KEY, a int); CREATE INDEX broken ON app.t (a); UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'app.broken'::regclass`, says: []string{"broken", "REINDEX INDEX CONCURRENTLY"}},
 	{name: "disabled foreign key", sql: `CREATE TABLE app.p (id int PRIMARY KEY); CREATE TABLE app.t (id int PRIMARY KEY REFERENCES app.p); ALTER TABLE app.t DISABLE TRIGGER ALL`, says: []string{"RI_ConstraintTrigger"}},
+	{name: "disabled foreign key of another table", sql: `CREATE TABLE app.t (id int PRIMARY KEY); CREATE TABLE app.c (t int REFERENCES app.t); ALTER TABLE app.c DISABLE TRIGGER ALL`, says: []string{"RI_ConstraintTrigger", "app.c"}},
+	{name: "disabled foreign key at the referenced table", sql: `CREATE TABLE app.p (id int PRIMARY KEY); CREATE TABLE app.t (id int PRIMARY KEY REFERENCES app.p); ALTER TABLE app.p DISABLE TRIGGER ALL`, says: []string{"RI_ConstraintTrigger", "app.p"}},
+	{
+		name: "trigger named like the capture's", sql: `CREATE FUNCTION app.f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'; CREATE TABLE app.t (id int PRIMARY KEY);
+		CREATE TRIGGER "00_repack_insert" BEFORE INSERT ON app.t FOR EACH ROW EXECUTE FUNCTION app.f(); CREATE TRIGGER "00_repack_audit" BEFORE DELETE ON app.t FOR EACH ROW EXECUTE FUNCTION app.f()`,
+		says: []string{`"00_repack_insert"`, `"00_repack_audit"`},
+	},
+	{name: "replica identity whose index has been dropped", sql: `CREATE TABLE app.t (id int PRIMARY KEY, a int NOT NULL); CREATE UNIQUE INDEX i ON app.t (a); ALTER TABLE app.t REPLICA IDENTITY USING INDEX i; DROP INDEX app.i`, says: []string{"replica identity"}},
+	{name: "comment on its row type", sql: `CREATE TABLE app.t (id int PRIMARY KEY); COMMENT ON TYPE app.t IS 'row'`, says: []string{"type app.t", "row type"}},
+	{name: "privileges on its row type", sql: `CREATE TABLE app.t (id int PRIMARY KEY); REVOKE USAGE ON TYPE app.t FROM PUBLIC`, says: []string{"type app.t", "row type"}},
+	{name: "comment on a constraint trigger's constraint", sql: `CREATE FUNCTION app.f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'; CREATE TABLE app.t (id int PRIMARY KEY);
+		CREATE CONSTRAINT TRIGGER c AFTER INSERT ON app.t FOR EACH ROW EXECUTE FUNCTION app.f(); COMMENT ON CONSTRAINT c ON app.t IS 'c'`, says: []string{"constraint c"}},
+	{name: "check that names the table", sql: `CREATE TABLE app.t (id int PRIMARY KEY); ALTER TABLE app.t ADD CHECK ('app.t'::regclass IS NOT NULL)`, says: []string{"t_check"}},
+	{name: "check that uses its row type", sql: `CREATE TABLE app.t (id int PRIMARY KEY); ALTER TABLE app.t ADD CHECK ((ROW(id)::app.t).id > 0)`, says: []string{"t_id_check"}},
+	{name: "index that uses its row type", sql: `CREATE TABLE app.t (id int PRIMARY KEY); CREATE INDEX odd ON app.t (((ROW(id)::app.t).id))`, says: []string{"odd"}},
+	{name: "index on a function that needs a search_path", sql: `CREATE FUNCTION app.g(text) RETURNS text IMMUTABLE LANGUAGE sql AS 'SELECT $1'; SET search_path = app;
+		CREATE FUNCTION f(text) RETURNS text IMMUTABLE LANGUAGE plpgsql SET search_path = app AS 'BEGIN RETURN g($1); END'; CREATE TABLE app.t (id int PRIMARY KEY, a text); CREATE INDEX ON app.t (f(a)); INSERT INTO app.t VALUES (1, 'a');
+		ALTER FUNCTION f RESET search_path; RESET search_path`, says: []string{"g(text)", "app.f(text)", "SET search_path"}},
+	{
+		name: "generated column of a function that needs a search_path", sql: `SET search_path = app; CREATE FUNCTION g(text) RETURNS text IMMUTABLE LANGUAGE sql AS 'SELECT $1';
+		CREATE FUNCTION f(text) RETURNS text IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN g($1); END'; CREATE TABLE t (id int PRIMARY KEY, a text, b text GENERATED ALWAYS AS (f(a)) STORED); INSERT INTO t VALUES (1, 'a'); RESET search_path`,
+		says: []string{"g(text)", "app.f(text)", "SET search_path"},
+	},
+	{name: "key whose NOT NULL is not valid", since: 18, sql: `CREATE TABLE app.t (a int UNIQUE, b text); INSERT INTO app.t VALUES (NULL, 'x'), (NULL, 'y'); ALTER TABLE app.t ADD CONSTRAINT there NOT NULL a NOT VALID`, says: []string{"no key"}},
 	{name: "identity sequence used elsewhere", sql: `CREATE TABLE app.t (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY); CREATE VIEW app.seq AS SELECT last_value FROM app.t_id_seq`, says: []string{"app.seq"}},
 }
 
@@ -51,6 +78,9 @@ func TestRefused(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			db := pgtest.New(t)
+			if db.Version() < c.since {
+				t.Skipf("needs PostgreSQL %d", c.since)
+			}
 			db.Exec(t, "CREATE SCHEMA app")
 			if c.sql != "" {
 				db.Exec(t, c.sql)
@@ -118,4 +148,28 @@ func TestRefusedListsEverything(t *testing.T) {
 	db.Exec(t, `CREATE SCHEMA app; CREATE TABLE app.t (id int); CREATE MATERIALIZED VIEW app.mv AS TABLE app.t;
 		CREATE TABLE app.heir () INHERITS (app.t); CREATE PUBLICATION p FOR ALL TABLES`)
 	refused(t, db, "app.t", `"app"."t"`, "no key", "app.mv", "app.heir", "publication p", "nothing has been changed")
+}
+
+// TestRefusedTwoRegistries has a second job, of which the first's registry knows
+// nothing, come for the same table, and what it would have done done by hand.
+func TestRefusedTwoRegistries(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	db.Exec(t, `CREATE SCHEMA app; CREATE TABLE app.t (id int PRIMARY KEY)`)
+	o := options(t, "app.t", repack.ChangeLog)
+	runUntil(t, db, o, repack.PostSyncUpdate)
+	other := o
+	other.RegistrySchema = "another_registry"
+	var refusal *repack.RefusedError
+	if err := newRepack(t, db, other).Run(testContext(t)); !errors.As(err, &refusal) || !strings.Contains(err.Error(), "repack_job_1.repack_capture_1") {
+		t.Errorf("run with another registry: %v, want it refused for the first's triggers", err)
+	}
+
+	db.Exec(t, `CREATE FUNCTION app.f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+		CREATE OR REPLACE TRIGGER "00_repack_insert" AFTER INSERT ON app.t REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION app.f();
+		ALTER TABLE app.t ENABLE ALWAYS TRIGGER "00_repack_insert"; INSERT INTO app.t VALUES (1)`)
+	o.Until = repack.CleanUp
+	if err := newRepack(t, db, o).Run(testContext(t)); err == nil {
+		t.Errorf("the swap was made without capture; rows: %s", db.QueryString(t, `SELECT count(*) FROM app.t`))
+	}
 }

@@ -278,8 +278,9 @@ func (t *Table) MarksSQL(on Name) []string {
 }
 
 // IdentitySQL makes a column of a table the identity that s describes; the
-// sequence is created in the table's schema.
-func (s Sequence) IdentitySQL(table Name, always bool) string {
+// sequence is created in the table's schema. Only ALTER SEQUENCE can give it
+// another type than the column's, and a range that needs one.
+func (s Sequence) IdentitySQL(table Name, always bool) []string {
 	generated := "BY DEFAULT"
 	if always {
 		generated = "ALWAYS"
@@ -288,10 +289,13 @@ func (s Sequence) IdentitySQL(table Name, always bool) string {
 	if s.Cycle {
 		cycle = "CYCLE"
 	}
-	return fmt.Sprintf("ALTER TABLE %s ALTER COLUMN %s ADD GENERATED %s AS IDENTITY "+
-		"(SEQUENCE NAME %s START WITH %d INCREMENT BY %d MINVALUE %d MAXVALUE %d CACHE %d %s)",
-		table, Quote(s.Column), generated, s.Name.In(table.Schema),
-		s.Start, s.Increment, s.Min, s.Max, s.Cache, cycle)
+	name := s.Name.In(table.Schema)
+	return []string{
+		fmt.Sprintf("ALTER TABLE %s ALTER COLUMN %s ADD GENERATED %s AS IDENTITY (SEQUENCE NAME %s)",
+			table, Quote(s.Column), generated, name),
+		fmt.Sprintf("ALTER SEQUENCE %s AS %s START WITH %d RESTART WITH %d INCREMENT BY %d MINVALUE %d MAXVALUE %d CACHE %d %s",
+			name, s.Type, s.Start, s.Start, s.Increment, s.Min, s.Max, s.Cache, cycle),
+	}
 }
 
 // CommentSQL is the comment on the sequence, or nothing where it has none.

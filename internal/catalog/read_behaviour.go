@@ -6,15 +6,16 @@ import (
 	"strings"
 )
 
-// The capture triggers, by the beginning of their names, are no property of
-// the table. $2 tells those that come from a partitioned table from its own.
+// The capture triggers, by the beginning of their names and of their function's,
+// are no property of the table. $2 tells those that come from a partitioned table from its own.
 const triggersSQL = `
 SELECT   t.tgname::text                                        AS name,
          pg_get_triggerdef(t.oid)                              AS definition,
          t.tgenabled::text                                     AS enabled,
          coalesce(obj_description(t.oid, 'pg_trigger'), '')    AS comment
 FROM     pg_trigger t
-WHERE    t.tgrelid = $1 AND t.tgname NOT LIKE '00\_repack\_%'
+JOIN     pg_proc p ON p.oid = t.tgfoid
+WHERE    t.tgrelid = $1 AND NOT (t.tgname LIKE '00\_repack\_%' AND p.proname LIKE 'repack\_capture\_%')
 AND      CASE WHEN $2 THEN t.tgparentid <> 0 AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.oid = t.tgconstraint AND k.contype = 'f')
               ELSE t.tgparentid = 0 AND NOT t.tgisinternal END
 ORDER BY t.tgname`

@@ -7,7 +7,8 @@ import (
 )
 
 // indexesSQL lets the server state the head of each definition, so that what
-// follows can be cut off exactly; see cutHead.
+// follows can be cut off exactly; see cutHead. A column whose NOT NULL is not
+// valid (PostgreSQL 18) may have rows with NULL, which no key tells apart.
 const indexesSQL = `
 SELECT    ic.relname::text                                     AS name,
           format('CREATE %sINDEX %I ON %s%I.%I ',
@@ -29,7 +30,10 @@ SELECT    ic.relname::text                                     AS name,
           AND NOT EXISTS (
               SELECT FROM pg_attribute a
               WHERE  a.attrelid = c.oid AND a.attnum = ANY (k.columns)
-              AND    NOT a.attnotnull)                         AS is_key,
+              AND   (NOT a.attnotnull
+                     OR EXISTS (SELECT FROM pg_constraint nn
+                                WHERE  nn.conrelid = c.oid AND nn.contype = 'n' AND NOT nn.convalidated
+                                AND    a.attnum = ANY (nn.conkey)))) AS is_key,
           ARRAY(SELECT   a.attname::text
                 FROM     unnest(k.columns) WITH ORDINALITY AS u(attnum, n)
                 JOIN     pg_attribute a ON a.attrelid = c.oid AND a.attnum = u.attnum

@@ -297,10 +297,10 @@ func (t *Table) WithoutLinks() *Table {
 	return &w
 }
 
-// Roles are the roles whose rights a repack needs: the owners of the table and
-// of all that is altered with it, and the grantors of its privileges.
+// Roles are the roles whose rights a repack needs: the owners of all that is
+// altered with the table, and those it acts as.
 func (t *Table) Roles() []string {
-	roles := []string{t.Owner}
+	roles := t.ActsAs()
 	for _, k := range t.Referencing {
 		roles = append(roles, k.TableOwner)
 	}
@@ -310,17 +310,33 @@ func (t *Table) Roles() []string {
 	for _, p := range t.Publications {
 		roles = append(roles, p.Owner)
 	}
+	if t.Partition != nil {
+		roles = append(roles, t.Partition.ParentOwner)
+	}
+	for _, m := range t.Matviews {
+		roles = append(roles, m.Relation.Roles()...)
+	}
+	slices.Sort(roles)
+	return slices.Compact(roles)
+}
+
+// ActsAs are the roles that a repack has to be able to become: those to which it
+// gives what it creates, and those that have granted privileges.
+func (t *Table) ActsAs() []string {
+	roles := []string{t.Owner}
 	for _, s := range t.Statistics {
 		roles = append(roles, s.Owner)
 	}
 	for _, g := range t.Grants {
 		roles = append(roles, g.Grantor)
 	}
-	if t.Partition != nil {
-		roles = append(roles, t.Partition.ParentOwner)
+	for _, s := range t.Sequences {
+		for _, g := range s.Grants {
+			roles = append(roles, g.Grantor)
+		}
 	}
 	for _, m := range t.Matviews {
-		roles = append(roles, m.Relation.Roles()...)
+		roles = append(roles, m.Relation.ActsAs()...)
 	}
 	slices.Sort(roles)
 	return slices.Compact(roles)
