@@ -51,7 +51,11 @@ func (e *Env) exchange(ctx context.Context) error {
 		if err := e.attach(ctx, tx, source); err != nil {
 			return err
 		}
-		if err := doAll(ctx, tx, followSQL(reverse, xid)); err != nil {
+		recompile, err := source.RecompileSQL(ctx, tx, e.Job.ShadowSchema)
+		if err != nil {
+			return err
+		}
+		if err := doAll(ctx, tx, append(followSQL(reverse, xid), recompile...)); err != nil {
 			return err
 		}
 		if err := parity(ctx, tx, source, *e.Job.Shadow); err != nil {

@@ -294,9 +294,13 @@ func (p *planner) exchange(ctx context.Context, t *transcript) error {
 	if err != nil {
 		return err
 	}
+	recompile, err := source.RecompileSQL(ctx, p.Pool, p.Job.ShadowSchema)
+	if err != nil {
+		return err
+	}
 	return execAll(ctx, t, slices.Concat(
 		source.DetachSQL(), retireSQL(source, p.Job.OldTable()), source.BoundSQL(p.Job.OldTable(), true), p.dressSQL(source), grants,
-		installSQL(source, p.Job.OldTable()), source.AttachSQL(), followSQL(p.reverse(), p.followed())))
+		installSQL(source, p.Job.OldTable()), source.AttachSQL(), followSQL(p.reverse(), p.followed()), recompile))
 }
 
 // grantsSQL is the plan of Env.grant: it is given what default privileges make

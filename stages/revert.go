@@ -80,6 +80,13 @@ func (e *Env) exchangeBack(ctx context.Context) error {
 				return err
 			}
 		}
+		recompile, err := now.RecompileSQL(ctx, tx, e.Job.ShadowSchema)
+		if err != nil {
+			return err
+		}
+		if err := doAll(ctx, tx, recompile); err != nil {
+			return err
+		}
 		if err := parity(ctx, tx, now, e.Job.Source); err != nil {
 			return err
 		}
