@@ -40,11 +40,10 @@ func (e *Env) exchange(ctx context.Context) error {
 		if err := e.grant(ctx, tx, source); err != nil {
 			return err
 		}
-		xid, err := followed(ctx, tx, source)
+		reverse, xid, err := follow(ctx, tx, source, e.Link.Reverse(e.Job.Table(), e.Job.OldTable()))
 		if err != nil {
 			return err
 		}
-		reverse := e.Link.Reverse(e.Job.Table(), e.Job.OldTable())
 		if err := doAll(ctx, tx, installSQL(source, e.Job.OldTable())); err != nil {
 			return err
 		}

@@ -17,11 +17,18 @@ import (
 type SnapshotError struct {
 	Waited  time.Duration
 	Holders []SnapshotHolder
+	// Exchanged is set where the wait was for SERIALIZABLE transactions from
+	// before the tables were exchanged, which may contradict others.
+	Exchanged bool
 }
 
 func (e *SnapshotError) Error() string {
 	msg := fmt.Sprintf("waited %s for transactions with older snapshots, which would see an incomplete table after the swap",
 		e.Waited.Round(time.Second))
+	if e.Exchanged {
+		msg = fmt.Sprintf("waited %s for serializable transactions from before the swap, whose conflicts are found with the old table",
+			e.Waited.Round(time.Second))
+	}
 	for _, h := range e.Holders {
 		msg += "; " + h.String()
 	}
