@@ -276,14 +276,8 @@ func (p *planner) exchange(ctx context.Context, t *transcript) error {
 	if err := lockDependents(ctx, tx, source); err != nil {
 		return err
 	}
-	tables := append(source.Above(), source.Name.String())
-	for _, key := range source.Referencing {
-		tables = append(tables, key.Table.String())
-	}
-	for _, name := range tables {
-		if err := tx.Lock(ctx, name, "ACCESS EXCLUSIVE"); err != nil {
-			return err
-		}
+	if err := execAll(ctx, t, lockTablesSQL(source)); err != nil {
+		return err
 	}
 	for _, key := range source.AllForeignKeys() {
 		if err := execAll(ctx, t, []string{key.DropSQL()}); err != nil {

@@ -101,6 +101,9 @@ func (e *Env) exchangeBack(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if err := noneDraws(ctx, tx, now, e.Job.ShadowTable()); err != nil {
+			return err
+		}
 		job, err = e.update(ctx, tx, func(j *registry.Job) {
 			j.SwappedAt, j.CompletedBy, j.State, j.Description = nil, nil, registry.Reverting, description
 		})
