@@ -145,7 +145,7 @@ func (p *partitioned) undo(ctx context.Context, inverse func(context.Context, *s
 	var failed error
 	found := false
 	for _, l := range p.partitions {
-		job, err := p.find(ctx, p.conn, l.OID, l.Name)
+		job, err := p.job(ctx, p.conn, l.OID, l.Name)
 		if err != nil {
 			return err
 		}

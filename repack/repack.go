@@ -110,16 +110,12 @@ func (r *Repack) hold(ctx context.Context, work func(context.Context, *stages.En
 	if r.options.Table == "" {
 		return &UsageError{errors.New("no table given")}
 	}
-	oid, name, err := resolve(ctx, r.config, r.options.Table)
-	if err != nil {
-		return err
-	}
 	conn, err := session.Connect(ctx, r.config)
 	if err != nil {
 		return err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
-	job, err := r.lock(ctx, conn, oid, name)
+	oid, name, job, err := r.find(ctx, conn)
 	if err != nil {
 		return err
 	}
@@ -146,11 +142,31 @@ func (r *Repack) hold(ctx context.Context, work func(context.Context, *stages.En
 	return e.Named(ctx, oid, name, work(ctx, e))
 }
 
+// find looks up the table and takes its lock. Where a job of another process
+// has ended while that was waited for, the name means another table by now.
+func (r *Repack) find(ctx context.Context, conn *pgx.Conn) (oid uint32, name catalog.Name, job *registry.Job, err error) {
+	for {
+		if oid, name, err = resolve(ctx, r.config, r.options.Table); err != nil {
+			return 0, name, nil, err
+		}
+		if job, err = r.lock(ctx, conn, oid, name); err != nil || job != nil {
+			return oid, name, job, err
+		}
+		now, _, err := resolve(ctx, r.config, r.options.Table)
+		if err != nil || now == oid {
+			return oid, name, nil, err
+		}
+		if err := registry.Unlock(ctx, conn, oid); err != nil {
+			return 0, name, nil, err
+		}
+	}
+}
+
 // lock takes the advisory lock of the table's job, or where there is none of
 // the table, and returns the job as it is under the lock.
 func (r *Repack) lock(ctx context.Context, conn *pgx.Conn, oid uint32, name catalog.Name) (*registry.Job, error) {
 	for {
-		seen, err := r.find(ctx, conn, oid, name)
+		seen, err := r.job(ctx, conn, oid, name)
 		if err != nil {
 			return nil, err
 		}
@@ -161,7 +177,7 @@ func (r *Repack) lock(ctx context.Context, conn *pgx.Conn, oid uint32, name cata
 		if err := registry.TryLock(ctx, conn, key, name.String()); err != nil {
 			return nil, err
 		}
-		job, err := r.find(ctx, conn, oid, name)
+		job, err := r.job(ctx, conn, oid, name)
 		if err != nil {
 			return nil, err
 		}
@@ -175,9 +191,9 @@ func (r *Repack) lock(ctx context.Context, conn *pgx.Conn, oid uint32, name cata
 	}
 }
 
-// find returns the unfinished job, or nil. It creates no registry, but upgrades
+// job returns the unfinished job, or nil. It creates no registry, but upgrades
 // one that is there.
-func (r *Repack) find(ctx context.Context, conn *pgx.Conn, oid uint32, name catalog.Name) (*registry.Job, error) {
+func (r *Repack) job(ctx context.Context, conn *pgx.Conn, oid uint32, name catalog.Name) (*registry.Job, error) {
 	exists, err := r.registry.Exists(ctx, conn)
 	if err != nil || !exists {
 		return nil, err

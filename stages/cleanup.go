@@ -65,6 +65,9 @@ func (e *Env) releaseNew(ctx context.Context) error {
 	if e.Job.State == registry.Finishing {
 		return nil
 	}
+	if err := e.awaitSerializable(ctx); err != nil {
+		return err
+	}
 	if e.Job.Options.KeepOld {
 		if err := e.catchUp(ctx); err != nil {
 			return err

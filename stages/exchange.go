@@ -44,18 +44,21 @@ func (e *Env) exchange(ctx context.Context) error {
 		if err := e.grant(ctx, tx, source); err != nil {
 			return err
 		}
-		xid, err := followed(ctx, tx, source)
+		reverse, xid, err := follow(ctx, tx, source, e.Link.Reverse(e.Job.Table(), e.Job.OldTable()))
 		if err != nil {
 			return err
 		}
-		reverse := e.Link.Reverse(e.Job.Table(), e.Job.OldTable())
 		if err := doAll(ctx, tx, installSQL(source, e.Job.OldTable())); err != nil {
 			return err
 		}
 		if err := e.attach(ctx, tx, source); err != nil {
 			return err
 		}
-		if err := doAll(ctx, tx, followSQL(reverse, xid)); err != nil {
+		recompile, err := source.RecompileSQL(ctx, tx, e.Job.ShadowSchema)
+		if err != nil {
+			return err
+		}
+		if err := doAll(ctx, tx, append(followSQL(reverse, xid), recompile...)); err != nil {
 			return err
 		}
 		if err := parity(ctx, tx, source, *e.Job.Shadow); err != nil {
@@ -64,6 +67,9 @@ func (e *Env) exchange(ctx context.Context) error {
 		now := time.Now()
 		description, err := describe(source)
 		if err != nil {
+			return err
+		}
+		if err := noneDraws(ctx, tx, source, e.Job.OldTable()); err != nil {
 			return err
 		}
 		job, err = e.update(ctx, tx, func(j *registry.Job) {
@@ -136,14 +142,9 @@ func (e *Env) lockForExchange(ctx context.Context, tx *lock.Tx, oid uint32) (*ca
 	if err := lockDependents(ctx, tx, before); err != nil {
 		return nil, err
 	}
-	tables := append(before.Above(), table)
-	for _, key := range before.Referencing {
-		tables = append(tables, key.Table.String())
-	}
-	slices.Reverse(tables)
-	for _, name := range lock.Vary(tx, tables) {
-		if err := tx.Lock(ctx, name, "ACCESS EXCLUSIVE"); err != nil {
-			return nil, err
+	for _, sql := range lock.Vary(tx, lockTablesSQL(before)) {
+		if err := tx.Do(ctx, sql); err != nil {
+			return nil, fmt.Errorf("%s: %w", sql, err)
 		}
 	}
 	if before, err = catalog.Read(ctx, tx, oid); err != nil {
@@ -158,6 +159,54 @@ func (e *Env) lockForExchange(ctx context.Context, tx *lock.Tx, oid uint32) (*ca
 		return nil, err
 	}
 	return before, e.quiet(ctx, tx)
+}
+
+// lockTablesSQL takes ACCESS EXCLUSIVE on the tables that are exchanged or joined
+// to them, and on the sequences that go over to another: an INSERT comes to a
+// sequence after its table, but a transaction may draw the number before.
+func lockTablesSQL(t *catalog.Table) []string {
+	tables := t.Above()
+	for _, key := range slices.Backward(t.Referencing) {
+		tables = append(tables, key.Table.String())
+	}
+	var statements []string
+	for _, name := range append(tables, t.Name.String()) {
+		statements = append(statements, lock.SQL(name, "ACCESS EXCLUSIVE"))
+	}
+	for _, s := range t.Sequences {
+		statements = append(statements, s.LockSQL())
+	}
+	return statements
+}
+
+const drawingSQL = `
+SELECT count(*)
+FROM   pg_locks
+WHERE  locktype = 'relation' AND NOT granted
+AND    database = (SELECT oid FROM pg_database WHERE datname = current_database())
+AND    relation = ANY ($1::text[]::regclass[])`
+
+// noneDraws makes sure that nobody waits for a number of an identity's sequence,
+// which has just been retired: he would be given those of the retired one, and
+// find none with currval. It is asked last, so that hardly anybody comes after.
+func noneDraws(ctx context.Context, tx pgx.Tx, t *catalog.Table, retired catalog.Name) error {
+	sequences := []string{}
+	for _, s := range t.Sequences {
+		if s.Identity {
+			sequences = append(sequences, s.Name.In(retired.Schema).String())
+		}
+	}
+	if len(sequences) == 0 {
+		return nil
+	}
+	var waiting int64
+	if err := tx.QueryRow(ctx, drawingSQL, sequences).Scan(&waiting); err != nil {
+		return fmt.Errorf("look for who waits for a sequence: %w", err)
+	}
+	if waiting > 0 {
+		return fmt.Errorf("%d sessions wait for a number of the identity: %w", waiting, errNotQuiet)
+	}
+	return nil
 }
 
 // settleDefault is for the default partition that is locked with a partition.
@@ -188,7 +237,7 @@ func (e *Env) quiet(ctx context.Context, tx *lock.Tx) error {
 	if err != nil || pending == 0 {
 		return err
 	}
-	return fmt.Errorf("%d changes: %w", pending, errNotQuiet)
+	return fmt.Errorf("%d changes are pending that were not written through: %w", pending, errNotQuiet)
 }
 
 // retireSQL moves table t out of the way, to parked, and takes from it what joins

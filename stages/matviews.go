@@ -90,6 +90,9 @@ func (e *Env) endFollowing(ctx context.Context) error {
 	if !e.Job.Swapped() || !e.concurrent() {
 		return nil
 	}
+	if err := e.awaitSerializable(ctx); err != nil {
+		return err
+	}
 	var job *registry.Job
 	err := e.transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
 		if err := e.stopWriters(ctx, tx); err != nil {
@@ -413,15 +416,4 @@ func followSQL(link *strategy.Link, xid string) []string {
 		return link.LogCapture().SQL()
 	}
 	return link.WriteThrough(xid).SQL()
-}
-
-// followed is the id of tx where materialized views read the table, else empty.
-func followed(ctx context.Context, tx pgx.Tx, t *catalog.Table) (xid string, err error) {
-	if len(t.Matviews) == 0 {
-		return "", nil
-	}
-	if err := tx.QueryRow(ctx, currentXIDSQL).Scan(&xid); err != nil {
-		return "", fmt.Errorf("read transaction id: %w", err)
-	}
-	return xid, nil
 }

@@ -100,11 +100,7 @@ func (p *planner) exchangeLocks() []Lock {
 		add("ACCESS EXCLUSIVE", key.Referenced)
 	}
 	for _, s := range p.Source.Sequences {
-		if s.Identity {
-			add("ACCESS EXCLUSIVE", s.Name)
-		} else {
-			add("SHARE ROW EXCLUSIVE", s.Name)
-		}
+		add("ACCESS EXCLUSIVE", s.Name)
 	}
 	return locks
 }

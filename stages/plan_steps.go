@@ -276,14 +276,8 @@ func (p *planner) exchange(ctx context.Context, t *transcript) error {
 	if err := lockDependents(ctx, tx, source); err != nil {
 		return err
 	}
-	tables := append(source.Above(), source.Name.String())
-	for _, key := range source.Referencing {
-		tables = append(tables, key.Table.String())
-	}
-	for _, name := range tables {
-		if err := tx.Lock(ctx, name, "ACCESS EXCLUSIVE"); err != nil {
-			return err
-		}
+	if err := execAll(ctx, t, lockTablesSQL(source)); err != nil {
+		return err
 	}
 	for _, key := range source.AllForeignKeys() {
 		if err := execAll(ctx, t, []string{key.DropSQL()}); err != nil {
@@ -294,9 +288,13 @@ func (p *planner) exchange(ctx context.Context, t *transcript) error {
 	if err != nil {
 		return err
 	}
+	recompile, err := source.RecompileSQL(ctx, p.Pool, p.Job.ShadowSchema)
+	if err != nil {
+		return err
+	}
 	return execAll(ctx, t, slices.Concat(
 		source.DetachSQL(), retireSQL(source, p.Job.OldTable()), source.BoundSQL(p.Job.OldTable(), true), p.dressSQL(source), grants,
-		installSQL(source, p.Job.OldTable()), source.AttachSQL(), followSQL(p.reverse(), p.followed())))
+		installSQL(source, p.Job.OldTable()), source.AttachSQL(), followSQL(p.reverse(), p.followed()), recompile))
 }
 
 // grantsSQL is the plan of Env.grant: it is given what default privileges make

@@ -23,6 +23,9 @@ func Revert(ctx context.Context, e *Env) error {
 	if !e.Job.Swapped() && e.Job.State != registry.Reverting {
 		return ErrNotSwapped
 	}
+	if err := e.awaitSerializable(ctx); err != nil {
+		return e.failed(ctx, fmt.Errorf("revert: %w", err))
+	}
 	if e.Job.Swapped() {
 		if err := e.rebuildMatviews(ctx); err != nil { // those that the swap has left
 			return e.failed(ctx, fmt.Errorf("revert: %w", err))
@@ -41,6 +44,9 @@ func Revert(ctx context.Context, e *Env) error {
 		return e.failed(ctx, fmt.Errorf("revert: %w", err))
 	}
 	if err := e.rebuildMatviews(ctx); err != nil {
+		return e.failed(ctx, fmt.Errorf("revert: %w", err))
+	}
+	if err := e.awaitSerializable(ctx); err != nil {
 		return e.failed(ctx, fmt.Errorf("revert: %w", err))
 	}
 	return e.discard(ctx, registry.Reverted)
@@ -75,19 +81,30 @@ func (e *Env) exchangeBack(ctx context.Context) error {
 		if err := e.attach(ctx, tx, now); err != nil {
 			return err
 		}
-		if xid, err := followed(ctx, tx, now); err != nil {
+		forward, xid, err := follow(ctx, tx, now, e.Link.Reverse(e.Job.Table(), e.Job.ShadowTable()))
+		if err != nil {
 			return err
-		} else if xid != "" {
-			forward := e.Link.Reverse(e.Job.Table(), e.Job.ShadowTable())
+		}
+		if xid != "" || forward.MirrorSince != "" {
 			if err := doAll(ctx, tx, followSQL(forward, xid)); err != nil {
 				return err
 			}
+		}
+		recompile, err := now.RecompileSQL(ctx, tx, e.Job.ShadowSchema)
+		if err != nil {
+			return err
+		}
+		if err := doAll(ctx, tx, recompile); err != nil {
+			return err
 		}
 		if err := parity(ctx, tx, now, e.Job.Source); err != nil {
 			return err
 		}
 		description, err := describe(now.ValidAsIn(e.Source))
 		if err != nil {
+			return err
+		}
+		if err := noneDraws(ctx, tx, now, e.Job.ShadowTable()); err != nil {
 			return err
 		}
 		job, err = e.update(ctx, tx, func(j *registry.Job) {

@@ -17,57 +17,55 @@ import (
 type SnapshotError struct {
 	Waited  time.Duration
 	Holders []SnapshotHolder
+	// Exchanged is set where the wait was for SERIALIZABLE transactions from
+	// before the tables were exchanged, which may contradict others.
+	Exchanged bool
 }
 
 func (e *SnapshotError) Error() string {
 	msg := fmt.Sprintf("waited %s for transactions with older snapshots, which would see an incomplete table after the swap",
 		e.Waited.Round(time.Second))
+	if e.Exchanged {
+		msg = fmt.Sprintf("waited %s for serializable transactions from before the swap, whose conflicts are found with the old table",
+			e.Waited.Round(time.Second))
+	}
 	for _, h := range e.Holders {
 		msg += "; " + h.String()
 	}
 	return msg + "; run the same command again when they are over, or raise --max-snapshot-wait"
 }
 
-// SnapshotHolder is a transaction that holds a snapshot, or may hold one where
-// we are not allowed to see.
+// SnapshotHolder is a transaction that holds a snapshot.
 type SnapshotHolder struct {
 	PID         int32
 	Transaction string // virtual transaction id
 	Xmin        string
 	User        string
-	Hidden      bool // another role's, without pg_read_all_stats
 	Exporter    bool // may have exported its snapshot
 }
 
 // String names the session.
-func (h SnapshotHolder) String() string {
-	s := fmt.Sprintf("pid %d of %s", h.PID, h.User)
-	if h.Hidden {
-		s += " (whether it has a snapshot is hidden from us: GRANT pg_read_all_stats TO CURRENT_USER would show)"
-	}
-	return s
-}
+func (h SnapshotHolder) String() string { return fmt.Sprintf("pid %d of %s", h.PID, h.User) }
 
-// Every transaction locks its virtual id, and pg_locks shows that to everybody;
-// backend_xmin, set while a snapshot is held, is shown for our own roles only.
+// Every transaction locks its virtual id, and pg_locks shows that to everybody,
+// as pg_stat_activity does backend_xmin, set while a snapshot is held. Of another
+// role's session state and backend_type are null, unless ours is a member of it or of
+// pg_read_all_stats: such a one may be an exporter. An autovacuum worker is known
+// by having no user.
 const snapshotsSQL = `
-SELECT a.pid                                       AS pid,
-       l.virtualtransaction                        AS transaction,
-       coalesce(a.backend_xmin::text, '')          AS xmin,
-       coalesce(a.usename::text, '')               AS user,
-       NOT v.visible                               AS hidden,
-       a.backend_type = 'walsender'
-       OR a.state LIKE 'idle in transaction%'      AS exporter
+SELECT a.pid                                                         AS pid,
+       l.virtualtransaction                                          AS transaction,
+       a.backend_xmin::text                                          AS xmin,
+       coalesce(a.usename::text, '')                                 AS user,
+       coalesce(a.backend_type = 'walsender'
+                OR a.state LIKE 'idle in transaction%', true)        AS exporter
 FROM   pg_locks l
 JOIN   pg_stat_activity a ON a.pid = l.pid
-CROSS  JOIN LATERAL (
-       SELECT coalesce(pg_has_role(a.usesysid, 'USAGE'), true)
-              OR pg_has_role('pg_read_all_stats', 'USAGE') AS visible) v
 WHERE  l.locktype = 'virtualxid' AND l.granted AND l.mode = 'ExclusiveLock'
 AND    a.datname = current_database()
 AND    a.application_name <> current_setting('application_name')
-AND    a.backend_type <> 'autovacuum worker'
-AND    (a.backend_xmin IS NOT NULL OR NOT v.visible)
+AND    a.usesysid IS NOT NULL
+AND    a.backend_xmin IS NOT NULL
 ORDER  BY a.xact_start, a.pid`
 
 func snapshots(ctx context.Context, q catalog.Querier) ([]SnapshotHolder, error) {

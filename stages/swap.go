@@ -52,9 +52,10 @@ func swap(ctx context.Context, e *Env) error {
 	return e.write(ctx, func(tx pgx.Tx) error { return e.endStage(ctx, tx, registry.Swap) })
 }
 
-// errNotQuiet reports that changes were logged since the last drain, or that a
-// snapshot is older than their replay: the exchange must wait.
-var errNotQuiet = errors.New("changes are pending that were not written through")
+// errNotQuiet reports that changes were logged since the last drain, that a
+// snapshot is older than their replay, or that a sequence is being drawn from:
+// the exchange must wait.
+var errNotQuiet = errors.New("the exchange has been put off")
 
 // quietPause is short: whether a change comes between the drain and the lock is
 // a matter of chance, which a longer pause does not better.

@@ -110,8 +110,12 @@ func (l *Link) LogCapture() Capture {
 	if l.keyTrigger() {
 		updates, triggers = logNewSQL, l.triggers(newTable)
 	}
-	body := "\n#variable_conflict use_column\nBEGIN" + l.logRows(updates) + "\n    RETURN NULL;\nEND\n"
-	return Capture{Function: fmt.Sprintf(functionSQL, l.Capture, catalog.Literal(body), ""), Triggers: triggers}
+	body := "\n#variable_conflict use_column\nBEGIN" + l.mirror() + l.logRows(updates) + "\n    RETURN NULL;\nEND\n"
+	settings := ""
+	if l.MirrorSince != "" {
+		settings = writeThroughSettings
+	}
+	return Capture{Function: fmt.Sprintf(functionSQL, l.Capture, catalog.Literal(body), settings), Triggers: triggers}
 }
 
 // writeThroughSQL tries three ways, each in a subtransaction, and whatever
@@ -169,12 +173,12 @@ func (l *Link) WriteThrough(completedBy string) Capture {
 	if completedBy != "" {
 		xid, immediate = catalog.Literal(completedBy), l.immediate()
 	}
-	pass := ""
+	before := l.mirror()
 	if l.keyTrigger() {
-		pass = passOverRowsSQL
+		before += passOverRowsSQL
 	}
 	body := fmt.Sprintf(writeThroughSQL, xid, catalog.Literal(l.From.Schema), catalog.Literal(l.From.Name),
-		l.attempts(immediate, l.Reread), l.attempts(immediate, true), l.logRows(logBothSQL), pass)
+		l.attempts(immediate, l.Reread), l.attempts(immediate, true), l.logRows(logBothSQL), before)
 	return Capture{
 		Function: fmt.Sprintf(functionSQL, l.Capture, catalog.Literal(body), writeThroughSettings),
 		Triggers: l.triggers(bothTables),

@@ -32,6 +32,9 @@ type Link struct {
 	// Deferrable are To's key, unique and exclusion constraints that could be
 	// checked as late as at the application's COMMIT.
 	Deferrable []string
+	// MirrorSince is the transaction that has exchanged the tables, while there
+	// may be SERIALIZABLE ones from before it: see mirrorSQL.
+	MirrorSince string
 }
 
 // Mapping says which column of From fills which column of To.
@@ -61,6 +64,7 @@ func NewLink(t *catalog.Table, key []catalog.KeyColumn, from, to, log, capture c
 // new is the name the shadow has then, old that of the source.
 func (l *Link) Reverse(new, old catalog.Name) *Link {
 	r := *l
+	r.MirrorSince = ""
 	r.From, r.To = new, old
 	r.Columns, r.Assigned = reversed(l.Columns), reversed(l.Assigned)
 	r.Key = make([]catalog.KeyColumn, len(l.Key))

@@ -118,6 +118,42 @@ func TestBusy(t *testing.T) {
 	}
 }
 
+// TestBusyUntilDone has a second run wait for the lock of one that is about to
+// end: by then the name means another table than the one it was waiting for,
+// also where that has been kept.
+func TestBusyUntilDone(t *testing.T) {
+	t.Parallel()
+	for _, keep := range []bool{false, true} {
+		t.Run(fmt.Sprintf("keep old %t", keep), func(t *testing.T) {
+			t.Parallel()
+			db := pgtest.New(t)
+			db.Exec(t, smallSQL)
+			o := options(t, "app.t", repack.ChangeLog)
+			o.KeepOld = keep
+			h := haltAtStep(t, &o, "swap: drained")
+			first := startRun(t, db, o)
+			h.await(t, first)
+			second := startRun(t, db, options(t, "app.t", repack.ChangeLog))
+			pgtest.WaitFor(t, func() bool {
+				return pgtest.Query[bool](t, db.Pool, `SELECT EXISTS (SELECT FROM pg_stat_activity
+					WHERE datname = current_database() AND query LIKE '%pg_try_advisory_lock%' AND pid <> pg_backend_pid()
+					AND   NOT EXISTS (SELECT FROM pg_locks l WHERE l.pid = pg_stat_activity.pid AND l.locktype = 'advisory'))`)
+			}, "the second run to ask for the lock")
+			h.release()
+			if err := await(t, first); err != nil {
+				t.Fatalf("first run: %v", err)
+			}
+			was := pgtest.Query[uint32](t, db.Pool, `SELECT 'app.t'::regclass::oid`)
+			if err := await(t, second); err != nil {
+				t.Fatalf("second run: %v", err)
+			}
+			if is := pgtest.Query[uint32](t, db.Pool, `SELECT 'app.t'::regclass::oid`); is == was {
+				t.Error("the second run has repacked another table")
+			}
+		})
+	}
+}
+
 // TestLockHeld ends with 4, names who is in the way, and goes on afterwards.
 func TestLockHeld(t *testing.T) {
 	for _, c := range []struct{ name, until, lock string }{

@@ -112,3 +112,36 @@ func TestShortSnapshotsDoNotHoldUpTheSwap(t *testing.T) {
 		alike(t, db, "items")
 	})
 }
+
+// The owner sees little of other roles' sessions, but that they have a snapshot.
+func TestOlderSnapshotOfAnotherRole(t *testing.T) {
+	t.Parallel()
+	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+		owner, o := givenOwner(t, db)
+		reader := db.Role(t)
+		db.Exec(t, `GRANT USAGE ON SCHEMA app TO `+reader+`; GRANT SELECT ON app.t TO `+reader)
+		o.Strategy = strategy
+		// One that has no snapshot is not waited for.
+		idle := begin(t, db.ConnectAs(t, reader), pgx.ReadCommitted)
+		mustExec(t, idle, `SELECT 1`)
+		waiting := watch(&o, awaitingSnapshots)
+		var old pgx.Tx
+		o = beforeStage(o, repack.Swap, func() {
+			old = begin(t, db.ConnectAs(t, reader), pgx.RepeatableRead)
+			mustExec(t, old, `SELECT 1`)
+		})
+		done := make(chan error, 1)
+		go func() { done <- runAs(t, db, owner, o) }()
+		awaitLog(t, waiting, done)
+		if n := pgtest.Query[int64](t, old, `SELECT count(*) FROM app.t`); n != 50 {
+			t.Errorf("an older snapshot shows %d rows, want 50", n)
+		}
+		commit(t, old)
+		if err := await(t, done); err != nil {
+			t.Fatalf("run: %v", err)
+		}
+		if n := pgtest.Query[int64](t, idle, `SELECT count(*) FROM app.t`); n != 50 {
+			t.Errorf("the new table has %d rows, want 50", n)
+		}
+	})
+}

@@ -301,6 +301,12 @@ func (s Sequence) IdentitySQL(table Name, always bool) []string {
 // CommentSQL is the comment on the sequence, or nothing where it has none.
 func (s Sequence) CommentSQL() []string { return comment("SEQUENCE "+s.Name.String(), s.Comment) }
 
+// LockSQL takes ACCESS EXCLUSIVE on the sequence, which LOCK does not know, and
+// changes nothing.
+func (s Sequence) LockSQL() string {
+	return fmt.Sprintf("ALTER SEQUENCE %s OWNER TO %s", s.Name, Quote(s.Owner))
+}
+
 // takeValueSQL skips a number for every session that waits for the sequence it
 // takes over from: such a session has found that sequence by its name, and will
 // be given the next number of it.

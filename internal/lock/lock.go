@@ -218,7 +218,7 @@ RELEASE SAVEPOINT settle`
 // asks for a stronger one would be in a deadlock with us as soon as we queue,
 // and the server would at once choose it.
 func (t *Tx) Settle(ctx context.Context, table string) error {
-	return t.SettleBy(ctx, fmt.Sprintf(lockSQL, table, "SHARE UPDATE EXCLUSIVE"))
+	return t.SettleBy(ctx, SQL(table, "SHARE UPDATE EXCLUSIVE"))
 }
 
 // SettleBy is Settle by another statement that takes SHARE UPDATE EXCLUSIVE, for
@@ -232,9 +232,12 @@ func (t *Tx) SettleBy(ctx context.Context, statement string) error {
 
 const lockSQL = `LOCK TABLE %s IN %s MODE`
 
+// SQL is the statement that takes a table lock.
+func SQL(table, mode string) string { return fmt.Sprintf(lockSQL, table, mode) }
+
 // Lock takes a table lock within what is left of the transaction's bound.
 func (t *Tx) Lock(ctx context.Context, table, mode string) error {
-	if err := t.Do(ctx, fmt.Sprintf(lockSQL, table, mode)); err != nil {
+	if err := t.Do(ctx, SQL(table, mode)); err != nil {
 		return fmt.Errorf("lock %s in %s mode: %w", table, mode, err)
 	}
 	return nil
