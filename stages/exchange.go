@@ -33,7 +33,10 @@ func (e *Env) exchange(ctx context.Context) error {
 		if err := e.noObstacles(ctx, tx, e.Job.Source); err != nil {
 			return err
 		}
-		if err := doAll(ctx, tx, slices.Concat(source.DetachSQL(), retireSQL(source, e.Job.OldTable()),
+		if err := e.promptly(ctx, tx, source.DetachSQL()); err != nil {
+			return err
+		}
+		if err := doAll(ctx, tx, slices.Concat(retireSQL(source, e.Job.OldTable()),
 			source.BoundSQL(e.Job.OldTable(), true), e.dressSQL(source))); err != nil {
 			return err
 		}
@@ -45,10 +48,7 @@ func (e *Env) exchange(ctx context.Context) error {
 			return err
 		}
 		reverse := e.Link.Reverse(e.Job.Table(), e.Job.OldTable())
-		if err := doAll(ctx, tx, installSQL(source, e.Job.OldTable())); err != nil {
-			return err
-		}
-		if err := e.attach(ctx, tx, source); err != nil {
+		if err := e.install(ctx, tx, source, e.Job.OldTable()); err != nil {
 			return err
 		}
 		if err := doAll(ctx, tx, followSQL(reverse, xid)); err != nil {
@@ -78,11 +78,6 @@ func (e *Env) exchange(ctx context.Context) error {
 // lockForExchange takes ACCESS EXCLUSIVE on what the exchange changes, makes
 // sure that the copy is equal to the table in every snapshot, and drops the
 // foreign keys from and to it. It returns the table's description from before.
-// Of a partition the table that it is in comes first, as in a query.
-//
-// The order is that in which most statements take their locks: a view before
-// its tables, a table before those that its foreign keys refer to. A cascade
-// takes the latter two the other way round: see lock.Vary.
 func (e *Env) lockForExchange(ctx context.Context, tx *lock.Tx, oid uint32) (*catalog.Table, error) {
 	table := e.Link.From.String()
 	if err := tx.Settle(ctx, table); err != nil {
@@ -92,29 +87,14 @@ func (e *Env) lockForExchange(ctx context.Context, tx *lock.Tx, oid uint32) (*ca
 	if err != nil {
 		return nil, e.goneOr(err)
 	}
-	if err := settleDefault(ctx, tx, before); err != nil {
+	if err := lockAll(ctx, tx, before); err != nil {
 		return nil, err
-	}
-	if err := lockDependents(ctx, tx, before); err != nil {
-		return nil, err
-	}
-	tables := append(before.Above(), table)
-	for _, key := range before.Referencing {
-		tables = append(tables, key.Table.String())
-	}
-	slices.Reverse(tables)
-	for _, name := range lock.Vary(tx, tables) {
-		if err := tx.Lock(ctx, name, "ACCESS EXCLUSIVE"); err != nil {
-			return nil, err
-		}
 	}
 	if before, err = catalog.Read(ctx, tx, oid); err != nil {
 		return nil, err
 	}
-	for _, key := range before.AllForeignKeys() {
-		if err := tx.Do(ctx, key.DropSQL()); err != nil {
-			return nil, fmt.Errorf("drop foreign key %q of %s: %w", key.Name, key.Table, err)
-		}
+	if err := e.promptly(ctx, tx, dropKeysSQL(before)); err != nil {
+		return nil, err
 	}
 	if err := e.Link.Capturing(ctx, tx, oid); err != nil {
 		return nil, err
@@ -122,12 +102,45 @@ func (e *Env) lockForExchange(ctx context.Context, tx *lock.Tx, oid uint32) (*ca
 	return before, e.quiet(ctx, tx)
 }
 
-// settleDefault is for the default partition that is locked with a partition.
-func settleDefault(ctx context.Context, tx *lock.Tx, t *catalog.Table) error {
-	if t.Partition == nil || t.Partition.Default == nil {
-		return nil
+// lockAll locks what is locked for t before it is looked at once more.
+func lockAll(ctx context.Context, tx *lock.Tx, t *catalog.Table) error {
+	tables := lockedWith(t)
+	for _, name := range tables[:len(tables)-1] { // the table itself is settled
+		if err := tx.Settle(ctx, name); err != nil {
+			return err
+		}
 	}
-	return tx.Settle(ctx, t.Partition.Default.String())
+	if err := lockDependents(ctx, tx, t); err != nil {
+		return err
+	}
+	for _, name := range lock.Vary(tx, tables) {
+		if err := tx.Lock(ctx, name, "ACCESS EXCLUSIVE"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// lockedWith are the tables that are locked for an exchange of t, t as the last,
+// in the order in which most statements take their locks: a table before those
+// that its foreign keys refer to, a partitioned table before its partitions. A
+// cascade takes the former the other way round: see lock.Vary.
+func lockedWith(t *catalog.Table) []string {
+	var tables []string
+	for _, key := range t.Referencing {
+		if name := "ONLY " + key.Table.String(); !slices.Contains(tables, name) {
+			tables = append(tables, name)
+		}
+	}
+	return append(append(tables, t.Above()...), "ONLY "+t.Name.String())
+}
+
+func dropKeysSQL(t *catalog.Table) []string {
+	var statements []string
+	for _, key := range t.AllForeignKeys() {
+		statements = append(statements, key.DropSQL())
+	}
+	return statements
 }
 
 // lockDependents locks the objects that are replaced.
@@ -228,9 +241,20 @@ func (e *Env) grant(ctx context.Context, tx *lock.Tx, source *catalog.Table) err
 	return doAll(ctx, tx, statements)
 }
 
-// installSQL gives the table that now bears t's name what retireSQL has taken from
-// the retired one, the values of identity sequences, and the objects that
-// depended on it.
+// install gives the table that now bears t's name the place of the partition that
+// t was, and then foreign keys, in the order in which they were made.
+func (e *Env) install(ctx context.Context, tx *lock.Tx, t *catalog.Table, retired catalog.Name) error {
+	if err := e.promptly(ctx, tx, t.AttachSQL()); err != nil {
+		return err
+	}
+	if len(t.Readded()) > 0 {
+		return e.promptly(ctx, tx, installSQL(t, retired))
+	}
+	return doAll(ctx, tx, installSQL(t, retired))
+}
+
+// installSQL gives it what retireSQL has taken from the retired one, the values of
+// identity sequences, and the objects that depended on it.
 func installSQL(t *catalog.Table, retired catalog.Name) []string {
 	statements := t.DefaultsSQL(t.Name, false)
 	for _, s := range t.Sequences {
@@ -241,8 +265,7 @@ func installSQL(t *catalog.Table, retired catalog.Name) []string {
 		}
 	}
 	for _, key := range t.AllForeignKeys() {
-		statements = append(statements, key.AddSQL())
-		statements = append(statements, key.CommentSQL()...)
+		statements = append(statements, t.AddKeySQL(key)...)
 	}
 	statements = append(statements, t.PublishSQL()...)
 	for _, d := range t.Dependents {
@@ -251,26 +274,24 @@ func installSQL(t *catalog.Table, retired catalog.Name) []string {
 	return statements
 }
 
-// attach puts the table that now bears source's name in the place of the
-// partition that source was. There is nothing to scan; should the server find
-// something, it ends within the time that the application may be held up.
-func (e *Env) attach(ctx context.Context, tx *lock.Tx, source *catalog.Table) error {
-	if source.Partition == nil {
-		return nil
+// leastUnderLock is what a statement is given when the locks took their time.
+const leastUnderLock = 100 * time.Millisecond
+
+// promptly sends statements that may take their time under the locks, one by one:
+// they end when the application has been held up for as long as it may be.
+func (e *Env) promptly(ctx context.Context, tx *lock.Tx, statements []string) error {
+	for _, sql := range statements {
+		limit := tx.LeftOf(e.Locks.Timeout, leastUnderLock)
+		err := tx.Do(ctx, fmt.Sprintf("SET LOCAL statement_timeout = %d;\n%s;\nSET LOCAL statement_timeout = 0", limit.Milliseconds(), sql))
+		var pgErr *pgconn.PgError
+		if ctx.Err() == nil && errors.As(err, &pgErr) && pgErr.Code == pgerrcode.QueryCanceled {
+			err = fmt.Errorf("%w: %w", lock.ErrNoTime, err)
+		}
+		if err != nil {
+			return fmt.Errorf("exchange tables: %s: %w", sql, err)
+		}
 	}
-	limit := fmt.Sprintf("SET LOCAL statement_timeout = %d", max(e.Locks.Timeout.Milliseconds(), 1))
-	if err := execAll(ctx, tx, []string{limit}); err != nil {
-		return err
-	}
-	err := doAll(ctx, tx, source.AttachSQL())
-	var pgErr *pgconn.PgError
-	if ctx.Err() == nil && errors.As(err, &pgErr) && pgErr.Code == pgerrcode.QueryCanceled {
-		return fmt.Errorf("to attach %s takes the server longer than the lock timeout, nothing has been exchanged: %w", source.Name, err)
-	}
-	if err != nil {
-		return err
-	}
-	return execAll(ctx, tx, []string{"SET LOCAL statement_timeout = 0"})
+	return nil
 }
 
 func completedBy(xid string) *string {

@@ -270,33 +270,16 @@ func (p *planner) exchange(ctx context.Context, t *transcript) error {
 	if err := tx.Settle(ctx, source.Name.String()); err != nil {
 		return err
 	}
-	if err := settleDefault(ctx, tx, source); err != nil {
+	if err := lockAll(ctx, tx, source); err != nil {
 		return err
-	}
-	if err := lockDependents(ctx, tx, source); err != nil {
-		return err
-	}
-	tables := append(source.Above(), source.Name.String())
-	for _, key := range source.Referencing {
-		tables = append(tables, key.Table.String())
-	}
-	for _, name := range tables {
-		if err := tx.Lock(ctx, name, "ACCESS EXCLUSIVE"); err != nil {
-			return err
-		}
-	}
-	for _, key := range source.AllForeignKeys() {
-		if err := execAll(ctx, t, []string{key.DropSQL()}); err != nil {
-			return err
-		}
 	}
 	grants, err := p.grantsSQL(ctx)
 	if err != nil {
 		return err
 	}
-	return execAll(ctx, t, slices.Concat(
+	return execAll(ctx, t, slices.Concat(dropKeysSQL(source),
 		source.DetachSQL(), retireSQL(source, p.Job.OldTable()), source.BoundSQL(p.Job.OldTable(), true), p.dressSQL(source), grants,
-		installSQL(source, p.Job.OldTable()), source.AttachSQL(), followSQL(p.reverse(), p.followed())))
+		source.AttachSQL(), installSQL(source, p.Job.OldTable()), followSQL(p.reverse(), p.followed())))
 }
 
 // grantsSQL is the plan of Env.grant: it is given what default privileges make

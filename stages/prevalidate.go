@@ -62,7 +62,12 @@ func preValidate(ctx context.Context, e *Env) error {
 			"order by an index without WHERE, or by columns",
 		})
 	}
-	if reasons = append(reasons, missing...); len(reasons) > 0 {
+	if reasons = append(reasons, missing...); len(reasons) == 0 {
+		if reasons, err = e.slowKeys(ctx); err != nil {
+			return err
+		}
+	}
+	if len(reasons) > 0 {
 		return &RefusedError{Table: e.Source.Name, Reasons: reasons}
 	}
 	e.validated = true
@@ -133,7 +138,9 @@ func MissingPrivileges(grants []string) []Reason {
 
 // privilegesSQL lists the statements that give the current role what it lacks:
 // the rights of the roles it acts for; to create in the table's schema and in new
-// or prepared ones; to refer to other tables; to use what its columns are made of.
+// or prepared ones; to refer to other tables, and to read what a partition's rows
+// refer to, lest the server look at them one by one; to use what its columns are
+// made of.
 const privilegesSQL = `
 SELECT format('GRANT %I TO %I;', r.name, current_user)
 FROM   unnest($3::text[]) r(name)
@@ -161,6 +168,13 @@ CROSS  JOIN LATERAL unnest(f.confkey) k(attnum)
 WHERE  f.contype = 'f' AND f.conrelid = $1 AND f.confrelid <> $1 AND f.conparentid = 0
 AND    NOT has_column_privilege(f.confrelid, k.attnum, 'REFERENCES')
 UNION
+SELECT format('GRANT SELECT ON TABLE %s TO %I;', f.confrelid::regclass, current_user)
+FROM   pg_constraint f
+JOIN   pg_constraint p ON p.oid = f.conparentid
+CROSS  JOIN LATERAL unnest(f.confkey) k(attnum)
+WHERE  f.contype = 'f' AND f.conrelid = $1 AND p.conrelid <> $1
+AND    NOT has_column_privilege(f.confrelid, k.attnum, 'SELECT')
+UNION
 SELECT format('GRANT ALL ON TABLE %s TO %I;', c.oid::regclass, current_user)
 FROM   pg_class c
 WHERE  c.oid = $1
@@ -178,7 +192,8 @@ WHERE  NOT has_schema_privilege(n.oid, 'USAGE')
 AND   (n.oid IN (SELECT t.typnamespace FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
                  WHERE  a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped)
        OR n.oid IN (SELECT c.relnamespace FROM pg_constraint f JOIN pg_class c ON c.oid IN (f.confrelid, f.conrelid)
-                    WHERE  f.contype = 'f' AND $1 IN (f.conrelid, f.confrelid)))
+                    WHERE  f.contype = 'f' AND $1 IN (f.conrelid, f.confrelid))
+       OR n.oid IN (SELECT c.relnamespace FROM pg_partition_ancestors($1::oid::regclass) a JOIN pg_class c ON c.oid = a.relid))
 UNION
 SELECT format('GRANT EXECUTE ON FUNCTION %s TO %I;', p.oid::regprocedure, current_user)
 FROM   pg_depend d
