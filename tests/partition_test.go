@@ -91,8 +91,12 @@ var refusedPartitions = []struct {
 	name, sql string
 	says      []string
 }{
-	{"foreign key of the partitioned table", `CREATE TABLE app.o (id int PRIMARY KEY); ALTER TABLE app.p ADD CONSTRAINT out FOREIGN KEY (a) REFERENCES app.o`, []string{`foreign key "out"`, "checked for every row"}},
-	{"foreign key to the partitioned table", `CREATE TABLE app.c (p int REFERENCES app.p)`, []string{`foreign key c_p_fkey`, "app.c", "does not detach"}},
+	{"foreign key of a partitioned table to the partitioned table", `CREATE TABLE app.c (p int REFERENCES app.p) PARTITION BY LIST (p)`, []string{"app.c", "partitioned table with a foreign key", "drop the key"}},
+	{"foreign key of the partitioned table to itself", `ALTER TABLE app.p ADD FOREIGN KEY (a) REFERENCES app.p`, []string{"app.p", "partitioned table with a foreign key", "drop the key"}},
+	{"disabled trigger of a foreign key of the partitioned table", `CREATE TABLE app.o (id int PRIMARY KEY); ALTER TABLE app.p ADD FOREIGN KEY (a) REFERENCES app.o; ALTER TABLE app.t DISABLE TRIGGER ALL`, []string{"RI_ConstraintTrigger", "app.t"}},
+	{"disabled trigger of a foreign key to the partitioned table", `CREATE TABLE app.c (p int REFERENCES app.p); ALTER TABLE app.c DISABLE TRIGGER ALL`, []string{"RI_ConstraintTrigger", "app.c"}},
+	{"disabled trigger of another partition", `CREATE TABLE app.c (p int REFERENCES app.p); CREATE TABLE app.u PARTITION OF app.p DEFAULT; ALTER TABLE app.u DISABLE TRIGGER ALL`, []string{"RI_ConstraintTrigger", "app.u"}},
+	{"disabled trigger of a foreign key to the partition", `CREATE TABLE app.c (p int REFERENCES app.t); ALTER TABLE app.c DISABLE TRIGGER ALL`, []string{"RI_ConstraintTrigger", "app.c"}},
 	{"large default", `CREATE TABLE app.d PARTITION OF app.p DEFAULT; INSERT INTO app.p SELECT generate_series(1001, 60000)`, []string{"app.d", "default partition"}},
 	{"two indexes alike", `CREATE INDEX two ON app.t (a)`, []string{"index app.two"}},
 	{"hash of text", `CREATE TABLE app.h (id text PRIMARY KEY) PARTITION BY HASH (id); DROP TABLE app.p; CREATE TABLE app.t PARTITION OF app.h FOR VALUES WITH (MODULUS 1, REMAINDER 0)`, []string{"app.h", "hash of text"}},
