@@ -30,9 +30,6 @@ func (e *Env) exchange(ctx context.Context) error {
 		if err := e.drift(source); err != nil {
 			return err
 		}
-		if err := e.noObstacles(ctx, tx, e.Job.Source); err != nil {
-			return err
-		}
 		if err := e.promptly(ctx, tx, source.DetachSQL()); err != nil {
 			return err
 		}
@@ -91,6 +88,10 @@ func (e *Env) lockForExchange(ctx context.Context, tx *lock.Tx, oid uint32) (*ca
 		return nil, err
 	}
 	if before, err = catalog.Read(ctx, tx, oid); err != nil {
+		return nil, err
+	}
+	// Before foreign keys are dropped, of which some are in the way.
+	if err := e.noObstacles(ctx, tx, oid); err != nil {
 		return nil, err
 	}
 	if err := e.promptly(ctx, tx, dropKeysSQL(before)); err != nil {

@@ -64,9 +64,6 @@ func (e *Env) exchangeBack(ctx context.Context) error {
 		if err := e.driftSinceSwap(now); err != nil {
 			return err
 		}
-		if err := e.noObstacles(ctx, tx, *e.Job.Shadow); err != nil {
-			return err
-		}
 		if err := e.promptly(ctx, tx, now.DetachSQL()); err != nil {
 			return err
 		}

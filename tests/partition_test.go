@@ -503,3 +503,44 @@ func TestCutPartition(t *testing.T) {
 }
 
 const cutPartitionWrites = `UPDATE %[1]s SET a = a || '!' WHERE id %% 7 = 0; DELETE FROM %[1]s WHERE id %% 31 = 0; UPDATE %[1]s SET id = id + 1000 WHERE id %% 11 = 0;`
+
+// TestPartitionsGoneDuringRun: those that are dropped or detached while others are
+// being repacked are none of the run's business.
+func TestPartitionsGoneDuringRun(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	db.Exec(t, partitionedSQL)
+	detached := pgtest.Query[uint32](t, db.Pool, `SELECT 'app.b1'::regclass::oid`)
+	o := options(t, "app.p", repack.ChangeLog)
+	run(t, db, atStage(o, repack.CleanUp, func() {
+		db.Exec(t, `ALTER TABLE app.b DETACH PARTITION app.b1; DROP TABLE app.rest; ALTER TABLE app.b RENAME TO other`)
+	}))
+	if oid := pgtest.Query[uint32](t, db.Pool, `SELECT 'app.b1'::regclass::oid`); oid != detached {
+		t.Error("a table that has been detached was repacked")
+	}
+	db.Exec(t, `DELETE FROM model.p WHERE id >= 300 OR id BETWEEN 100 AND 199`)
+	db.EqualTables(t, "app.p", "model.p")
+	noArtefacts(t, db)
+}
+
+// TestTriggerDisabledBeforeExchange: the key that the exchange would drop and add,
+// with its triggers enabled, is looked at first.
+func TestTriggerDisabledBeforeExchange(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	db.Exec(t, `CREATE SCHEMA app; CREATE TABLE app.t (id int PRIMARY KEY); CREATE TABLE app.c (t int REFERENCES app.t); INSERT INTO app.t SELECT generate_series(1, 100)`)
+	disable := func() { db.Exec(t, `ALTER TABLE app.c DISABLE TRIGGER ALL`) }
+	o := options(t, "app.t", repack.ChangeLog)
+	var drift *repack.DriftError
+	if err := newRepack(t, db, atStep(o, "swap: drained", disable)).Run(testContext(t)); !errors.As(err, &drift) || len(drift.Obstacles) == 0 {
+		t.Errorf("run: %v, want the disabled triggers named", err)
+	}
+	db.Exec(t, `ALTER TABLE app.c ENABLE TRIGGER ALL`)
+	runUntil(t, db, o, repack.Swap)
+	if err := newRepack(t, db, atStep(o, "swap: drained", disable)).Revert(testContext(t)); !errors.As(err, &drift) || len(drift.Obstacles) == 0 {
+		t.Errorf("revert: %v, want the disabled triggers named", err)
+	}
+	db.Exec(t, `ALTER TABLE app.c ENABLE TRIGGER ALL`)
+	revert(t, db, o)
+	noArtefacts(t, db)
+}
