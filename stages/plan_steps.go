@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/registry"
@@ -155,7 +156,7 @@ func planSwap(ctx context.Context, p *planner) ([]Step, error) {
 		}
 		r.add(p.replayStep(ctx, fmt.Sprintf("wait for transactions with older snapshots, at most %s, and replay what they have changed, "+
 			"locking its rows FOR SHARE and skipping locked ones", p.SnapshotWait), true))
-		r.add(p.record(ctx, "exchange the tables, or go back to the replay where changes have been logged in between", p.exchangeLocks(), p.exchange))
+		r.add(p.record(ctx, "exchange the tables, or go back to the replay where changes have been logged in between"+p.checked(), p.exchangeLocks(), p.exchange))
 	}
 	for _, key := range p.Source.AllForeignKeys() {
 		if !key.Validated || !key.Enforced {
@@ -252,6 +253,18 @@ func (p *planner) planMatviews(ctx context.Context, r *steps) {
 		}
 		return execAll(ctx, t, p.reverse().LogCapture().SQL())
 	}))
+}
+
+// checked tells which foreign keys the exchange has the server check for every row.
+func (p *planner) checked() string {
+	if p.Source.Partition == nil {
+		return ""
+	}
+	keys := names(p.Source.Partition.ForeignKeys, func(k catalog.ForeignKey) string { return when(k.Enforced, catalog.Quote(k.Name)) })
+	if len(keys) == 0 {
+		return ""
+	}
+	return "; every row is checked meanwhile by foreign key " + strings.Join(keys, ", ")
 }
 
 func (p *planner) switchOver(ctx context.Context, t *transcript) error {

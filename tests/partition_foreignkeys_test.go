@@ -469,3 +469,30 @@ func (h *onMessage) Handle(ctx context.Context, r slog.Record) error {
 	}
 	return h.Handler.Handle(ctx, r)
 }
+
+// TestVacuumOfNeighbours, of a referencing table or another partition, is waited
+// for without a lock that the application would have to queue behind.
+func TestVacuumOfNeighbours(t *testing.T) {
+	for _, table := range []string{"app.c", "app.u", "app.rest"} {
+		t.Run(table, func(t *testing.T) {
+			t.Parallel()
+			db := pgtest.New(t)
+			twins(t, db, keyedSQL)
+			vacuum := begin(t, db.Connect(t), pgx.ReadCommitted)
+			defer vacuum.Rollback(context.Background())
+			o := atStep(options(t, "app.t", repack.ChangeLog), "swap: drained", func() {
+				mustExec(t, vacuum, `LOCK TABLE ONLY `+table+` IN SHARE UPDATE EXCLUSIVE MODE`)
+			})
+			done := startRun(t, db, o)
+			pgtest.WaitBlockedBy(t, db.Pool, pid(vacuum))
+			conn := db.Connect(t)
+			mustExec(t, conn, `SET lock_timeout = 1`)
+			both(t, conn, `DELETE FROM @p WHERE id IN (50, 10050, 20050)`, `INSERT INTO @p VALUES (50, 1, 1)`, `INSERT INTO @c VALUES (-1, 50)`)
+			commit(t, vacuum)
+			if err := await(t, done); err != nil {
+				t.Errorf("run: %v", err)
+			}
+			alike(t, db, "p", "t", "c")
+		})
+	}
+}
