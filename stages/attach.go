@@ -59,7 +59,7 @@ func (e *Env) slowKeys(ctx context.Context) ([]Reason, error) {
 		return nil, err
 	}
 	if took > e.Locks.Timeout/2 {
-		reasons = append(reasons, Reason{keys, "is one of the partitioned table, by which every row is checked under lock; that takes " +
+		reasons = append(reasons, Reason{keys, "is the partitioned table's: PostgreSQL checks every row by it under lock, which takes " +
 			tookText(took, e.Locks.Timeout), remedy})
 	}
 	return reasons, nil

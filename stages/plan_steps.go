@@ -158,8 +158,12 @@ func planSwap(ctx context.Context, p *planner) ([]Step, error) {
 			"locking its rows FOR SHARE and skipping locked ones", p.SnapshotWait), true))
 		r.add(p.record(ctx, "exchange the tables, or go back to the replay where changes have been logged in between"+p.checked(), p.exchangeLocks(), p.exchange))
 	}
-	for _, key := range p.Source.AllForeignKeys() {
-		if !key.Validated || !key.Enforced {
+	keys := p.Source.AllForeignKeys()
+	if p.Source.Partition != nil {
+		keys = append(keys, p.Source.Partition.ForeignKeys...)
+	}
+	for _, key := range keys {
+		if !key.Validated || !key.Enforced || key.ValidAbove {
 			continue
 		}
 		locks := []Lock{p.settling(key.Table)}

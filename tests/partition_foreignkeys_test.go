@@ -98,6 +98,9 @@ func TestPlanOfPartitionForeignKeys(t *testing.T) {
 			o := options(t, "app.t", repack.ChangeLog)
 			o.Transfer = repack.TransferServer // COPY cannot be carried out by hand
 			planIsSent(t, db, o)
+			if strings.HasPrefix(c.name, "key between partitioned tables") && db.Version() < 15 {
+				t.Skip("PostgreSQL 14 takes the key away under a weaker lock")
+			}
 			db.Exec(t, `DROP SCHEMA repack_registry CASCADE`)
 			plan, conn := planOf(t, db, o), db.Connect(t)
 			mustExec(t, conn, `SET search_path = pg_catalog`)
@@ -164,7 +167,7 @@ var slowKeys = []struct {
 }{
 	{
 		"large", `INSERT INTO app.p SELECT g, g % 100 FROM generate_series(1, 9999) g ON CONFLICT DO NOTHING`, time.Millisecond,
-		[]string{`foreign key "p_o_fkey"`, "every row is checked under lock", "more than half of the lock timeout of 1ms", "--lock-timeout"},
+		[]string{`foreign key "p_o_fkey"`, "checks every row by it under lock", "more than half of the lock timeout of 1ms", "--lock-timeout"},
 	},
 	{
 		"many partitions", ``, 4 * time.Millisecond,

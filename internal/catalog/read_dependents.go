@@ -47,6 +47,7 @@ SELECT   c.oid                                                 AS oid,
          c.convalidated                                        AS validated,
          coalesce((to_jsonb(c) ->> 'conenforced')::bool, true) AS enforced,
          coalesce((to_jsonb(c) ->> 'conperiod')::bool, false)  AS period,
+         coalesce(up.convalidated, false)                      AS valid_above,
          coalesce(obj_description(c.oid, 'pg_constraint'), '') AS comment
 FROM     pg_constraint c
 JOIN     pg_class ct     ON ct.oid = c.conrelid

@@ -147,6 +147,9 @@ type ForeignKey struct {
 	Comment       string   `json:"comment"`
 	TableOwner    string   `json:"table_owner"`
 
+	// ValidAbove is whether the key that a partition has it from is valid.
+	ValidAbove bool `json:"valid_above"`
+
 	// Conditions join its rows, fk, to those referred to, pk.
 	Conditions     []string `json:"-"`
 	RefPartitioned bool     `json:"-"`
