@@ -463,9 +463,12 @@ func TestPartitionAndMatviewAsOwner(t *testing.T) {
 }
 
 // TestCutPartition drops the connections of a run over a partitioned table with
-// a materialized view on one of its partitions at messages here and there.
+// foreign keys, and a materialized view on one of its partitions, at messages here
+// and there.
 func TestCutPartition(t *testing.T) {
-	setup := partitionedSQL + `; CREATE MATERIALIZED VIEW app.m AS TABLE app.b1; CREATE MATERIALIZED VIEW app.on_m AS SELECT count(*) FROM app.m`
+	setup := partitionedSQL + `; CREATE MATERIALIZED VIEW app.m AS TABLE app.b1; CREATE MATERIALIZED VIEW app.on_m AS SELECT count(*) FROM app.m;
+		CREATE TABLE app.o (id int PRIMARY KEY); INSERT INTO app.o SELECT generate_series(0, 3000); ALTER TABLE app.p ADD FOREIGN KEY (id) REFERENCES app.o;
+		CREATE TABLE app.c (p int REFERENCES app.p ON UPDATE CASCADE ON DELETE CASCADE); INSERT INTO app.c SELECT generate_series(0, 399, 10)`
 	cut := func(t *testing.T, strategy string, c *cutter) {
 		db := pgtest.New(t)
 		db.Exec(t, setup)
