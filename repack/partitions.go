@@ -124,6 +124,14 @@ func (p *partitioned) run(ctx context.Context) error {
 			p.options.Logger.Info("partition is done", "table", l.Name.String(), "since", whole.Began)
 			continue
 		}
+		gone, err := p.gone(ctx, l)
+		if err != nil {
+			return err
+		}
+		if gone {
+			p.options.Logger.Warn("partition is none any more, and left alone", "table", l.Name.String())
+			continue
+		}
 		next := p.each(l)
 		next.partitioned = &whole.ID
 		if err := next.runTable(ctx); err != nil {
@@ -134,6 +142,24 @@ func (p *partitioned) run(ctx context.Context) error {
 		return nil
 	}
 	return p.registry.EndPartitioned(ctx, p.conn, whole.ID)
+}
+
+const stillSQL = `
+SELECT EXISTS (
+    SELECT FROM pg_partition_tree($1::oid::regclass) t
+    JOIN   pg_class c     ON c.oid = t.relid
+    JOIN   pg_namespace n ON n.oid = c.relnamespace
+    WHERE  c.oid = $2 AND n.nspname = $3 AND c.relname = $4)`
+
+// gone reports whether the partition has been dropped, detached or renamed since
+// they were listed, and has no job that would have to be ended.
+func (p *partitioned) gone(ctx context.Context, l partition) (bool, error) {
+	var still bool
+	if err := p.conn.QueryRow(ctx, stillSQL, p.oid, l.OID, l.Name.Schema, l.Name.Name).Scan(&still); err != nil || still {
+		return false, err
+	}
+	job, err := p.job(ctx, p.conn, l.OID, l.Name)
+	return job == nil, err
 }
 
 // undo has inverse end the jobs of the partitions, and with them the repack of

@@ -34,10 +34,10 @@ func (e *Env) exchange(ctx context.Context) error {
 		if err := e.drift(source); err != nil {
 			return err
 		}
-		if err := e.noObstacles(ctx, tx, e.Job.Source); err != nil {
+		if err := e.promptly(ctx, tx, source.DetachSQL()); err != nil {
 			return err
 		}
-		if err := doAll(ctx, tx, slices.Concat(source.DetachSQL(), retireSQL(source, e.Job.OldTable()),
+		if err := doAll(ctx, tx, slices.Concat(retireSQL(source, e.Job.OldTable()),
 			source.BoundSQL(e.Job.OldTable(), true), e.dressSQL(source))); err != nil {
 			return err
 		}
@@ -48,10 +48,7 @@ func (e *Env) exchange(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if err := doAll(ctx, tx, installSQL(source, e.Job.OldTable())); err != nil {
-			return err
-		}
-		if err := e.attach(ctx, tx, source); err != nil {
+		if err := e.install(ctx, tx, source, e.Job.OldTable()); err != nil {
 			return err
 		}
 		recompile, err := source.RecompileSQL(ctx, tx, e.Job.ShadowSchema)
@@ -122,11 +119,6 @@ func (e *Env) makeRoom(ctx context.Context, tx *lock.Tx, table, leaving catalog.
 // lockForExchange takes ACCESS EXCLUSIVE on what the exchange changes, makes
 // sure that the copy is equal to the table in every snapshot, and drops the
 // foreign keys from and to it. It returns the table's description from before.
-// Of a partition the table that it is in comes first, as in a query.
-//
-// The order is that in which most statements take their locks: a view before
-// its tables, a table before those that its foreign keys refer to. A cascade
-// takes the latter two the other way round: see lock.Vary.
 func (e *Env) lockForExchange(ctx context.Context, tx *lock.Tx, oid uint32) (*catalog.Table, error) {
 	table := e.Link.From.String()
 	if err := tx.Settle(ctx, table); err != nil {
@@ -136,47 +128,23 @@ func (e *Env) lockForExchange(ctx context.Context, tx *lock.Tx, oid uint32) (*ca
 	if err != nil {
 		return nil, e.goneOr(err)
 	}
-	if err := settleDefault(ctx, tx, before); err != nil {
+	if err := lockAll(ctx, tx, before); err != nil {
 		return nil, err
-	}
-	if err := lockDependents(ctx, tx, before); err != nil {
-		return nil, err
-	}
-	for _, sql := range lock.Vary(tx, lockTablesSQL(before)) {
-		if err := tx.Do(ctx, sql); err != nil {
-			return nil, fmt.Errorf("%s: %w", sql, err)
-		}
 	}
 	if before, err = catalog.Read(ctx, tx, oid); err != nil {
 		return nil, err
 	}
-	for _, key := range before.AllForeignKeys() {
-		if err := tx.Do(ctx, key.DropSQL()); err != nil {
-			return nil, fmt.Errorf("drop foreign key %q of %s: %w", key.Name, key.Table, err)
-		}
+	// Before foreign keys are dropped, of which some are in the way.
+	if err := e.noObstacles(ctx, tx, oid); err != nil {
+		return nil, err
+	}
+	if err := e.promptly(ctx, tx, dropKeysSQL(before)); err != nil {
+		return nil, err
 	}
 	if err := e.Link.Capturing(ctx, tx, oid); err != nil {
 		return nil, err
 	}
 	return before, e.quiet(ctx, tx)
-}
-
-// lockTablesSQL takes ACCESS EXCLUSIVE on the tables that are exchanged or joined
-// to them, and on the sequences that go over to another: an INSERT comes to a
-// sequence after its table, but a transaction may draw the number before.
-func lockTablesSQL(t *catalog.Table) []string {
-	tables := t.Above()
-	for _, key := range slices.Backward(t.Referencing) {
-		tables = append(tables, key.Table.String())
-	}
-	var statements []string
-	for _, name := range append(tables, t.Name.String()) {
-		statements = append(statements, lock.SQL(name, "ACCESS EXCLUSIVE"))
-	}
-	for _, s := range t.Sequences {
-		statements = append(statements, s.LockSQL())
-	}
-	return statements
 }
 
 const drawingSQL = `
@@ -209,12 +177,54 @@ func noneDraws(ctx context.Context, tx pgx.Tx, t *catalog.Table, retired catalog
 	return nil
 }
 
-// settleDefault is for the default partition that is locked with a partition.
-func settleDefault(ctx context.Context, tx *lock.Tx, t *catalog.Table) error {
-	if t.Partition == nil || t.Partition.Default == nil {
-		return nil
+// lockAll locks what is locked for t before it is looked at once more. The
+// sequences that go over to another table are among it: an INSERT comes to a
+// sequence after its table, but a transaction may draw the number before.
+func lockAll(ctx context.Context, tx *lock.Tx, t *catalog.Table) error {
+	tables := lockedWith(t)
+	for _, name := range tables[:len(tables)-1] { // the table itself is settled
+		if err := tx.Settle(ctx, name); err != nil {
+			return err
+		}
 	}
-	return tx.Settle(ctx, t.Partition.Default.String())
+	if err := lockDependents(ctx, tx, t); err != nil {
+		return err
+	}
+	var statements []string
+	for _, name := range tables {
+		statements = append(statements, lock.SQL(name, "ACCESS EXCLUSIVE"))
+	}
+	for _, s := range t.Sequences {
+		statements = append(statements, s.LockSQL())
+	}
+	for _, sql := range lock.Vary(tx, statements) {
+		if err := tx.Do(ctx, sql); err != nil {
+			return fmt.Errorf("%s: %w", sql, err)
+		}
+	}
+	return nil
+}
+
+// lockedWith are the tables that are locked for an exchange of t, t as the last,
+// in the order in which most statements take their locks: a table before those
+// that its foreign keys refer to, a partitioned table before its partitions. A
+// cascade takes the former the other way round: see lock.Vary.
+func lockedWith(t *catalog.Table) []string {
+	var tables []string
+	for _, key := range t.Referencing {
+		if name := "ONLY " + key.Table.String(); !slices.Contains(tables, name) {
+			tables = append(tables, name)
+		}
+	}
+	return append(append(tables, t.Above()...), "ONLY "+t.Name.String())
+}
+
+func dropKeysSQL(t *catalog.Table) []string {
+	var statements []string
+	for _, key := range t.AllForeignKeys() {
+		statements = append(statements, key.DropSQL())
+	}
+	return statements
 }
 
 // lockDependents locks the objects that are replaced.
@@ -315,9 +325,20 @@ func (e *Env) grant(ctx context.Context, tx *lock.Tx, source *catalog.Table) err
 	return doAll(ctx, tx, statements)
 }
 
-// installSQL gives the table that now bears t's name what retireSQL has taken from
-// the retired one, the values of identity sequences, and the objects that
-// depended on it.
+// install gives the table that now bears t's name the place of the partition that
+// t was, and then foreign keys, in the order in which they were made.
+func (e *Env) install(ctx context.Context, tx *lock.Tx, t *catalog.Table, retired catalog.Name) error {
+	if err := e.promptly(ctx, tx, t.AttachSQL()); err != nil {
+		return err
+	}
+	if len(t.Readded()) > 0 {
+		return e.promptly(ctx, tx, installSQL(t, retired))
+	}
+	return doAll(ctx, tx, installSQL(t, retired))
+}
+
+// installSQL gives it what retireSQL has taken from the retired one, the values of
+// identity sequences, and the objects that depended on it.
 func installSQL(t *catalog.Table, retired catalog.Name) []string {
 	statements := t.DefaultsSQL(t.Name, false)
 	for _, s := range t.Sequences {
@@ -328,8 +349,7 @@ func installSQL(t *catalog.Table, retired catalog.Name) []string {
 		}
 	}
 	for _, key := range t.AllForeignKeys() {
-		statements = append(statements, key.AddSQL())
-		statements = append(statements, key.CommentSQL()...)
+		statements = append(statements, t.AddKeySQL(key)...)
 	}
 	statements = append(statements, t.PublishSQL()...)
 	for _, d := range t.Dependents {
@@ -338,26 +358,24 @@ func installSQL(t *catalog.Table, retired catalog.Name) []string {
 	return statements
 }
 
-// attach puts the table that now bears source's name in the place of the
-// partition that source was. There is nothing to scan; should the server find
-// something, it ends within the time that the application may be held up.
-func (e *Env) attach(ctx context.Context, tx *lock.Tx, source *catalog.Table) error {
-	if source.Partition == nil {
-		return nil
+// leastUnderLock is what a statement is given when the locks took their time.
+const leastUnderLock = 100 * time.Millisecond
+
+// promptly sends statements that may take their time under the locks, one by one:
+// they end when the application has been held up for as long as it may be.
+func (e *Env) promptly(ctx context.Context, tx *lock.Tx, statements []string) error {
+	for _, sql := range statements {
+		limit := tx.LeftOf(e.Locks.Timeout, leastUnderLock)
+		err := tx.Do(ctx, fmt.Sprintf("SET LOCAL statement_timeout = %d;\n%s;\nSET LOCAL statement_timeout = 0", limit.Milliseconds(), sql))
+		var pgErr *pgconn.PgError
+		if ctx.Err() == nil && errors.As(err, &pgErr) && pgErr.Code == pgerrcode.QueryCanceled {
+			err = fmt.Errorf("%w: %w", lock.ErrNoTime, err)
+		}
+		if err != nil {
+			return fmt.Errorf("exchange tables: %s: %w", sql, err)
+		}
 	}
-	limit := fmt.Sprintf("SET LOCAL statement_timeout = %d", max(e.Locks.Timeout.Milliseconds(), 1))
-	if err := execAll(ctx, tx, []string{limit}); err != nil {
-		return err
-	}
-	err := doAll(ctx, tx, source.AttachSQL())
-	var pgErr *pgconn.PgError
-	if ctx.Err() == nil && errors.As(err, &pgErr) && pgErr.Code == pgerrcode.QueryCanceled {
-		return fmt.Errorf("to attach %s takes the server longer than the lock timeout, nothing has been exchanged: %w", source.Name, err)
-	}
-	if err != nil {
-		return err
-	}
-	return execAll(ctx, tx, []string{"SET LOCAL statement_timeout = 0"})
+	return nil
 }
 
 func completedBy(xid string) *string {

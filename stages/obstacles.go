@@ -37,14 +37,19 @@ var obstacleChecks = []obstacle{
 		"is joined to it by inheritance", "",
 	},
 	{
-		`SELECT 'foreign key ' || quote_ident(f.conname) FROM pg_constraint f JOIN pg_constraint p ON p.oid = f.conparentid
-		 WHERE  f.contype = 'f' AND f.conrelid = $1 AND p.conrelid <> $1`,
-		"is one of the partitioned table, and would be checked for every row under lock", "drop it for the time of the repack",
+		`SELECT 'foreign key ' || quote_ident(f.conname) FROM pg_constraint f
+		 JOIN   pg_constraint p ON p.oid = f.conparentid
+		 JOIN   pg_class r      ON r.oid = f.confrelid
+		 WHERE  f.contype = 'f' AND f.conrelid = $1 AND p.conrelid <> $1
+		 AND   (row_security_active(r.oid) OR coalesce((to_jsonb(f) ->> 'conperiod')::bool, false))`,
+		"is one of the partitioned table, with a PERIOD or to a table with row-level security, and would be checked row by row under lock",
+		"drop it for the time of the repack",
 	},
 	{
-		`SELECT format('foreign key %I of %s', f.conname, f.conrelid::regclass) FROM pg_constraint f JOIN pg_constraint p ON p.oid = f.conparentid
-		 WHERE  f.contype = 'f' AND f.confrelid = $1 AND p.confrelid <> $1`,
-		"refers to the partitioned table, and PostgreSQL does not detach a partition whose rows are referred to", "drop it for the time of the repack",
+		`SELECT 'foreign key ' || quote_ident(f.conname) FROM pg_constraint f JOIN pg_constraint p ON p.oid = f.conparentid
+		 WHERE  f.contype = 'f' AND f.conrelid = $1 AND p.conrelid <> $1 AND NOT f.convalidated
+		 AND    coalesce((to_jsonb(f) ->> 'conenforced')::bool, true)`,
+		"is one of the partitioned table that is not valid, and yet PostgreSQL would check it when it attaches", "ALTER TABLE … VALIDATE CONSTRAINT, of the partition",
 	},
 	{
 		`SELECT h.inhrelid::regclass::text FROM pg_inherits i JOIN pg_inherits h ON h.inhparent = i.inhparent
@@ -152,15 +157,24 @@ var obstacleChecks = []obstacle{
 	},
 	{
 		`SELECT conrelid::regclass::text FROM pg_constraint f JOIN pg_class c ON c.oid = f.conrelid
-		 WHERE f.contype = 'f' AND f.confrelid = $1 AND f.conparentid = 0 AND c.relkind = 'p'`,
-		"is a partitioned table with a foreign key to it, which cannot be moved without a scan under lock", "",
+		 WHERE f.contype = 'f' AND f.conparentid = 0 AND c.relkind = 'p'
+		 AND  (f.confrelid = $1 OR f.confrelid IN (SELECT relid FROM pg_partition_ancestors($1::oid::regclass)))`,
+		"is a partitioned table with a foreign key to it or to a table that it is a partition of, which cannot be moved without a scan under lock",
+		"drop the key for the time of the repack",
 	},
 	{
-		`SELECT DISTINCT format('trigger %I on %s', t.tgname, t.tgrelid::regclass)
+		`WITH RECURSIVE key (id) AS (
+		     SELECT f.oid FROM pg_constraint f
+		     WHERE  f.contype = 'f' AND f.conparentid = 0
+		     AND   ($1 IN (f.conrelid, f.confrelid) OR f.confrelid IN (SELECT relid FROM pg_partition_ancestors($1::oid::regclass)))
+		     UNION ALL
+		     SELECT f.oid FROM key k JOIN pg_constraint f ON f.conparentid = k.id
+		 )
+		 SELECT DISTINCT format('trigger %I on %s', t.tgname, t.tgrelid::regclass)
 		 FROM   pg_trigger t
-		 LEFT   JOIN pg_constraint f ON f.oid = t.tgconstraint AND f.contype = 'f' AND f.conparentid = 0
-		 WHERE  t.tgisinternal AND t.tgparentid = 0 AND t.tgenabled <> 'O'
-		 AND   (t.tgrelid = $1 OR f.conrelid = $1 OR f.confrelid = $1)`,
+		 WHERE  t.tgisinternal AND t.tgenabled <> 'O'
+		 AND   (t.tgrelid = $1 AND (t.tgparentid = 0 OR t.tgconstraint IN (SELECT oid FROM pg_constraint WHERE contype = 'f'))
+		        OR t.tgconstraint IN (SELECT id FROM key))`,
 		"is a trigger of a foreign key that has been disabled or altered", "ALTER TABLE … ENABLE TRIGGER",
 	},
 	{

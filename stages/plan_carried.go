@@ -41,7 +41,12 @@ func carriedOver(t *catalog.Table) []Carried {
 	add("constraints", names(t.Constraints, func(c catalog.Constraint) string { return when(c.Type != "n", c.Name) }))
 	add("indexes", names(t.Indexes, func(i catalog.Index) string { return when(i.Constraint == "", i.Name) }))
 	add("foreign keys", names(t.ForeignKeys, func(k catalog.ForeignKey) string { return k.Name + " to " + k.Referenced.String() }))
-	add("foreign keys to it", names(t.Referencing, func(k catalog.ForeignKey) string { return k.Name + " of " + k.Table.String() }))
+	if t.Partition != nil {
+		add("foreign keys of the partitioned table", names(t.Partition.ForeignKeys, func(k catalog.ForeignKey) string { return k.Name + " to " + k.Referenced.String() }))
+	}
+	add("foreign keys to it", names(t.Referencing, func(k catalog.ForeignKey) string {
+		return k.Name + " of " + k.Table.String() + when(k.Referenced != t.Name, " to "+k.Referenced.String())
+	}))
 	add("sequences", names(t.Sequences, func(s catalog.Sequence) string { return s.Name.String() }))
 	add("settings", settings(t))
 	add("grants", names(t.Grants, func(g catalog.Grant) string { return when(g.Grantee != t.Owner, grantName(g)) }))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 
@@ -30,29 +31,41 @@ func (p *planner) settling(relation catalog.Name) Lock {
 	return Lock{Mode: "SHARE UPDATE EXCLUSIVE", Relation: relation.String(), Seconds: p.settle.Seconds()}
 }
 
-// neighbour is a relation that the exchange alters, other than those at the
-// other end of a foreign key.
+// neighbour is a relation that the exchange locks, other than those at the other
+// end of a foreign key.
 type neighbour struct {
 	SchemaName, RelationName string
-	Mode                     string
+	Step                     int32 // when: before the tables, with the partitioned table, by a foreign key
 }
 
-// neighboursSQL lists views on the table, the relations whose rules or policies
-// mention it, and the partitions of what it refers to: the triggers of a key to
-// a partitioned table are on each of them.
+// The steps of neighbours.
+const (
+	beforeTables = iota + 1
+	withParent
+	byForeignKey
+)
+
+// neighboursSQL lists views on the table and the relations whose rules or policies
+// mention it; the partitions that are locked with those above it ($2); and the
+// partitions of what it refers to: the triggers of a key to a partitioned table are
+// on each of them.
 const neighboursSQL = `
-SELECT   n.nspname::text AS schema_name, c.relname::text AS relation_name, x.mode
-FROM    (SELECT r.ev_class AS relation, 'ACCESS EXCLUSIVE' AS mode, 1 AS step
+SELECT   n.nspname::text AS schema_name, c.relname::text AS relation_name, x.step
+FROM    (SELECT r.ev_class AS relation, 1 AS step
          FROM   pg_depend d
          JOIN   pg_rewrite r ON r.oid = d.objid
          WHERE  d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1
          UNION
-         SELECT p.polrelid, 'ACCESS EXCLUSIVE', 1
+         SELECT p.polrelid, 1
          FROM   pg_depend d
          JOIN   pg_policy p ON p.oid = d.objid
          WHERE  d.classid = 'pg_policy'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1
          UNION
-         SELECT t.relid::oid, 'ACCESS EXCLUSIVE', 2
+         SELECT t.relid::oid, 2
+         FROM   unnest($2::text[]) a(name)
+         CROSS  JOIN LATERAL pg_partition_tree(a.name::regclass) t
+         UNION
+         SELECT t.relid::oid, 3
          FROM   pg_constraint f
          CROSS  JOIN LATERAL pg_partition_tree(f.confrelid) t
          WHERE  f.contype = 'f' AND f.conrelid = $1 AND t.level > 0) x
@@ -62,7 +75,8 @@ WHERE    c.oid <> $1
 ORDER BY x.step, n.nspname, c.relname`
 
 func (p *planner) neighbours(ctx context.Context) ([]neighbour, error) {
-	rows, err := p.Pool.Query(ctx, neighboursSQL, p.Source.OID)
+	above := slices.DeleteFunc(p.Source.Above(), func(name string) bool { return strings.HasPrefix(name, "ONLY ") })
+	rows, err := p.Pool.Query(ctx, neighboursSQL, p.Source.OID, above)
 	if err != nil {
 		return nil, fmt.Errorf("look for neighbours of %s: %w", p.Source.Name, err)
 	}
@@ -83,22 +97,30 @@ func (p *planner) exchangeLocks() []Lock {
 			locks = append(locks, l)
 		}
 	}
-	for _, n := range p.neighbour {
-		add(n.Mode, catalog.Name{Schema: n.SchemaName, Name: n.RelationName})
-	}
-	if part := p.Source.Partition; part != nil {
-		add("ACCESS EXCLUSIVE", part.Parent)
-		if part.Default != nil {
-			add("ACCESS EXCLUSIVE", *part.Default)
+	neighbours := func(step int32) {
+		for _, n := range p.neighbour {
+			if n.Step == step {
+				add("ACCESS EXCLUSIVE", catalog.Name{Schema: n.SchemaName, Name: n.RelationName})
+			}
 		}
 	}
-	add("ACCESS EXCLUSIVE", p.Source.Name)
+	neighbours(beforeTables)
 	for _, key := range p.Source.Referencing {
 		add("ACCESS EXCLUSIVE", key.Table)
 	}
-	for _, key := range p.Source.ForeignKeys {
+	keys := p.Source.ForeignKeys
+	if part := p.Source.Partition; part != nil {
+		if part.Tree == nil {
+			add("ACCESS EXCLUSIVE", part.Parent)
+		}
+		keys = slices.Concat(keys, part.ForeignKeys)
+	}
+	neighbours(withParent)
+	add("ACCESS EXCLUSIVE", p.Source.Name)
+	for _, key := range keys {
 		add("ACCESS EXCLUSIVE", key.Referenced)
 	}
+	neighbours(byForeignKey)
 	for _, s := range p.Source.Sequences {
 		add("ACCESS EXCLUSIVE", s.Name)
 	}

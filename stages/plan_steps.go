@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/registry"
@@ -155,10 +156,14 @@ func planSwap(ctx context.Context, p *planner) ([]Step, error) {
 		}
 		r.add(p.replayStep(ctx, fmt.Sprintf("wait for transactions with older snapshots, at most %s, and replay what they have changed, "+
 			"locking its rows FOR SHARE and skipping locked ones", p.SnapshotWait), true))
-		r.add(p.record(ctx, "exchange the tables, or go back to the replay where changes have been logged in between", p.exchangeLocks(), p.exchange))
+		r.add(p.record(ctx, "exchange the tables, or go back to the replay where changes have been logged in between"+p.checked(), p.exchangeLocks(), p.exchange))
 	}
-	for _, key := range p.Source.AllForeignKeys() {
-		if !key.Validated || !key.Enforced {
+	keys := p.Source.AllForeignKeys()
+	if p.Source.Partition != nil {
+		keys = append(keys, p.Source.Partition.ForeignKeys...)
+	}
+	for _, key := range keys {
+		if !key.Validated || !key.Enforced || key.ValidAbove {
 			continue
 		}
 		locks := []Lock{p.settling(key.Table)}
@@ -254,6 +259,18 @@ func (p *planner) planMatviews(ctx context.Context, r *steps) {
 	}))
 }
 
+// checked tells which foreign keys the exchange has the server check for every row.
+func (p *planner) checked() string {
+	if p.Source.Partition == nil {
+		return ""
+	}
+	keys := names(p.Source.Partition.ForeignKeys, func(k catalog.ForeignKey) string { return when(k.Enforced, catalog.Quote(k.Name)) })
+	if len(keys) == 0 {
+		return ""
+	}
+	return "; every row is checked meanwhile by foreign key " + strings.Join(keys, ", ")
+}
+
 func (p *planner) switchOver(ctx context.Context, t *transcript) error {
 	if err := p.stopWriters(ctx, t.bounded()); err != nil {
 		return err
@@ -270,19 +287,8 @@ func (p *planner) exchange(ctx context.Context, t *transcript) error {
 	if err := tx.Settle(ctx, source.Name.String()); err != nil {
 		return err
 	}
-	if err := settleDefault(ctx, tx, source); err != nil {
+	if err := lockAll(ctx, tx, source); err != nil {
 		return err
-	}
-	if err := lockDependents(ctx, tx, source); err != nil {
-		return err
-	}
-	if err := execAll(ctx, t, lockTablesSQL(source)); err != nil {
-		return err
-	}
-	for _, key := range source.AllForeignKeys() {
-		if err := execAll(ctx, t, []string{key.DropSQL()}); err != nil {
-			return err
-		}
 	}
 	grants, err := p.grantsSQL(ctx)
 	if err != nil {
@@ -292,9 +298,9 @@ func (p *planner) exchange(ctx context.Context, t *transcript) error {
 	if err != nil {
 		return err
 	}
-	return execAll(ctx, t, slices.Concat(
+	return execAll(ctx, t, slices.Concat(dropKeysSQL(source),
 		source.DetachSQL(), retireSQL(source, p.Job.OldTable()), source.BoundSQL(p.Job.OldTable(), true), p.dressSQL(source), grants,
-		installSQL(source, p.Job.OldTable()), source.AttachSQL(), followSQL(p.reverse(), p.followed()), recompile))
+		source.AttachSQL(), installSQL(source, p.Job.OldTable()), followSQL(p.reverse(), p.followed()), recompile))
 }
 
 // grantsSQL is the plan of Env.grant: it is given what default privileges make

@@ -49,11 +49,10 @@ func (t *transcript) Query(ctx context.Context, _ string, args ...any) (pgx.Rows
 // note leaves out the bound that package lock sets before each statement, which
 // the plan tells with the lock, and that on what is done under it.
 func (t *transcript) note(sql string) {
-	if strings.HasPrefix(sql, "SET LOCAL statement_timeout = ") {
-		return
-	}
-	if rest, ok := strings.CutPrefix(sql, "SET LOCAL lock_timeout = "); ok {
-		_, sql, _ = strings.Cut(rest, ";\n")
+	for _, setting := range []string{"SET LOCAL lock_timeout = ", "SET LOCAL statement_timeout = "} {
+		if rest, ok := strings.CutPrefix(sql, setting); ok {
+			_, sql, _ = strings.Cut(rest, ";\n")
+		}
 	}
 	if sql = strings.TrimRight(strings.TrimSpace(sql), ";"); sql != "" {
 		t.sql = append(t.sql, sql)

@@ -82,7 +82,12 @@ func foresee(ctx context.Context, e *Env) error {
 			"order by an index without WHERE, or by columns",
 		})
 	}
-	if reasons = append(reasons, missing...); len(reasons) > 0 {
+	if reasons = append(reasons, missing...); len(reasons) == 0 {
+		if reasons, err = e.slowKeys(ctx); err != nil {
+			return err
+		}
+	}
+	if len(reasons) > 0 {
 		return &RefusedError{Table: e.Source.Name, Reasons: reasons}
 	}
 	return nil
@@ -154,7 +159,8 @@ func MissingPrivileges(grants []string) []Reason {
 // the rights of the roles it acts for ($3), from PostgreSQL 16 on also to become
 // some of them ($5); to create in the schemas of the table and of what is
 // created with it or replaced, and in new or prepared ones; to refer to other
-// tables; to use what all that is made of.
+// tables, and to read what a partition's rows refer to, lest the server look at
+// them one by one; to use what all that is made of.
 const privilegesSQL = `
 WITH me (role, version, inherits, super) AS (
     SELECT current_user::text, current_setting('server_version_num')::int, rolinherit, rolsuper
@@ -223,6 +229,13 @@ CROSS  JOIN LATERAL unnest(f.confkey) k(attnum)
 WHERE  f.contype = 'f' AND f.conrelid = $1 AND f.confrelid <> $1 AND f.conparentid = 0
 AND    NOT has_column_privilege(f.confrelid, k.attnum, 'REFERENCES')
 UNION
+SELECT format('GRANT SELECT ON TABLE %s TO %I;', f.confrelid::regclass, current_user)
+FROM   pg_constraint f
+JOIN   pg_constraint p ON p.oid = f.conparentid
+CROSS  JOIN LATERAL unnest(f.confkey) k(attnum)
+WHERE  f.contype = 'f' AND f.conrelid = $1 AND p.conrelid <> $1
+AND    NOT has_column_privilege(f.confrelid, k.attnum, 'SELECT')
+UNION
 SELECT format('GRANT ALL ON TABLE %s TO %I;', c.oid::regclass, current_user)
 FROM   pg_class c
 WHERE  c.oid = $1
@@ -250,7 +263,8 @@ AND   (n.oid IN (SELECT t.typnamespace FROM pg_attribute a JOIN pg_type t ON t.o
                     LEFT   JOIN pg_operator o   ON d.refclassid = 'pg_operator'::regclass AND o.oid = d.refobjid
                     LEFT   JOIN pg_collation l  ON d.refclassid = 'pg_collation'::regclass AND l.oid = d.refobjid
                     LEFT   JOIN pg_opclass oc   ON d.refclassid = 'pg_opclass'::regclass AND oc.oid = d.refobjid
-                    LEFT   JOIN pg_class c      ON d.refclassid = 'pg_class'::regclass AND c.oid = d.refobjid))
+                    LEFT   JOIN pg_class c      ON d.refclassid = 'pg_class'::regclass AND c.oid = d.refobjid)
+       OR n.oid IN (SELECT c.relnamespace FROM pg_partition_ancestors($1::oid::regclass) a JOIN pg_class c ON c.oid = a.relid))
 UNION
 SELECT format('GRANT EXECUTE ON FUNCTION %s TO %I;', p.oid::regprocedure, current_user)
 FROM   pg_depend d

@@ -33,6 +33,9 @@ func Revert(ctx context.Context, e *Env) error {
 		if err := e.validateBound(ctx); err != nil {
 			return e.failed(ctx, fmt.Errorf("revert: %w", err))
 		}
+		if err := e.keysFit(ctx, *e.Job.Shadow, e.Job.OldTable()); err != nil {
+			return e.failed(ctx, fmt.Errorf("revert: %w", err))
+		}
 		if err := e.inStep(ctx, e.exchangeBack); err != nil {
 			return e.failed(ctx, fmt.Errorf("revert: %w", err))
 		}
@@ -70,15 +73,13 @@ func (e *Env) exchangeBack(ctx context.Context) error {
 		if err := e.driftSinceSwap(now); err != nil {
 			return err
 		}
-		if err := e.noObstacles(ctx, tx, *e.Job.Shadow); err != nil {
+		if err := e.promptly(ctx, tx, now.DetachSQL()); err != nil {
 			return err
 		}
-		err = doAll(ctx, tx, slices.Concat(now.DetachSQL(),
-			retireSQL(now, e.Job.ShadowTable()), e.reinstateSQL(), installSQL(now, e.Job.ShadowTable())))
-		if err != nil {
+		if err := doAll(ctx, tx, slices.Concat(retireSQL(now, e.Job.ShadowTable()), e.reinstateSQL())); err != nil {
 			return err
 		}
-		if err := e.attach(ctx, tx, now); err != nil {
+		if err := e.install(ctx, tx, now, e.Job.ShadowTable()); err != nil {
 			return err
 		}
 		forward, xid, err := follow(ctx, tx, now, e.Link.Reverse(e.Job.Table(), e.Job.ShadowTable()))

@@ -36,6 +36,9 @@ func swap(ctx context.Context, e *Env) error {
 		if err := e.concludeComparison(ctx, compared, nil); err != nil {
 			return err
 		}
+		if err := e.keysFit(ctx, e.Job.Source, e.Job.ShadowTable()); err != nil {
+			return err
+		}
 		if err := e.inStep(ctx, e.exchange); err != nil {
 			return err
 		}
@@ -200,7 +203,11 @@ func (e *Env) validateForeignKeys(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, key := range now.AllForeignKeys() {
+	keys := now.AllForeignKeys()
+	if now.Partition != nil { // of one that is not valid for all partitions, PostgreSQL 18 does not note what it has checked
+		keys = append(keys, now.Partition.ForeignKeys...)
+	}
+	for _, key := range keys {
 		if key.Validated || !e.Source.WasValid(key) {
 			continue
 		}

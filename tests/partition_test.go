@@ -91,8 +91,12 @@ var refusedPartitions = []struct {
 	name, sql string
 	says      []string
 }{
-	{"foreign key of the partitioned table", `CREATE TABLE app.o (id int PRIMARY KEY); ALTER TABLE app.p ADD CONSTRAINT out FOREIGN KEY (a) REFERENCES app.o`, []string{`foreign key "out"`, "checked for every row"}},
-	{"foreign key to the partitioned table", `CREATE TABLE app.c (p int REFERENCES app.p)`, []string{`foreign key c_p_fkey`, "app.c", "does not detach"}},
+	{"foreign key of a partitioned table to the partitioned table", `CREATE TABLE app.c (p int REFERENCES app.p) PARTITION BY LIST (p)`, []string{"app.c", "partitioned table with a foreign key", "drop the key"}},
+	{"foreign key of the partitioned table to itself", `ALTER TABLE app.p ADD FOREIGN KEY (a) REFERENCES app.p`, []string{"app.p", "partitioned table with a foreign key", "drop the key"}},
+	{"disabled trigger of a foreign key of the partitioned table", `CREATE TABLE app.o (id int PRIMARY KEY); ALTER TABLE app.p ADD FOREIGN KEY (a) REFERENCES app.o; ALTER TABLE app.t DISABLE TRIGGER ALL`, []string{"RI_ConstraintTrigger", "app.t"}},
+	{"disabled trigger of a foreign key to the partitioned table", `CREATE TABLE app.c (p int REFERENCES app.p); ALTER TABLE app.c DISABLE TRIGGER ALL`, []string{"RI_ConstraintTrigger", "app.c"}},
+	{"disabled trigger of another partition", `CREATE TABLE app.c (p int REFERENCES app.p); CREATE TABLE app.u PARTITION OF app.p DEFAULT; ALTER TABLE app.u DISABLE TRIGGER ALL`, []string{"RI_ConstraintTrigger", "app.u"}},
+	{"disabled trigger of a foreign key to the partition", `CREATE TABLE app.c (p int REFERENCES app.t); ALTER TABLE app.c DISABLE TRIGGER ALL`, []string{"RI_ConstraintTrigger", "app.c"}},
 	{"large default", `CREATE TABLE app.d PARTITION OF app.p DEFAULT; INSERT INTO app.p SELECT generate_series(1001, 60000)`, []string{"app.d", "default partition"}},
 	{"two indexes alike", `CREATE INDEX two ON app.t (a)`, []string{"index app.two"}},
 	{"hash of text", `CREATE TABLE app.h (id text PRIMARY KEY) PARTITION BY HASH (id); DROP TABLE app.p; CREATE TABLE app.t PARTITION OF app.h FOR VALUES WITH (MODULUS 1, REMAINDER 0)`, []string{"app.h", "hash of text"}},
@@ -459,9 +463,12 @@ func TestPartitionAndMatviewAsOwner(t *testing.T) {
 }
 
 // TestCutPartition drops the connections of a run over a partitioned table with
-// a materialized view on one of its partitions at messages here and there.
+// foreign keys, and a materialized view on one of its partitions, at messages here
+// and there.
 func TestCutPartition(t *testing.T) {
-	setup := partitionedSQL + `; CREATE MATERIALIZED VIEW app.m AS TABLE app.b1; CREATE MATERIALIZED VIEW app.on_m AS SELECT count(*) FROM app.m`
+	setup := partitionedSQL + `; CREATE MATERIALIZED VIEW app.m AS TABLE app.b1; CREATE MATERIALIZED VIEW app.on_m AS SELECT count(*) FROM app.m;
+		CREATE TABLE app.o (id int PRIMARY KEY); INSERT INTO app.o SELECT generate_series(0, 3000); ALTER TABLE app.p ADD FOREIGN KEY (id) REFERENCES app.o;
+		CREATE TABLE app.c (p int REFERENCES app.p ON UPDATE CASCADE ON DELETE CASCADE); INSERT INTO app.c SELECT generate_series(0, 399, 10)`
 	cut := func(t *testing.T, strategy string, c *cutter) {
 		db := pgtest.New(t)
 		db.Exec(t, setup)
@@ -499,3 +506,44 @@ func TestCutPartition(t *testing.T) {
 }
 
 const cutPartitionWrites = `UPDATE %[1]s SET a = a || '!' WHERE id %% 7 = 0; DELETE FROM %[1]s WHERE id %% 31 = 0; UPDATE %[1]s SET id = id + 1000 WHERE id %% 11 = 0;`
+
+// TestPartitionsGoneDuringRun: those that are dropped or detached while others are
+// being repacked are none of the run's business.
+func TestPartitionsGoneDuringRun(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	db.Exec(t, partitionedSQL)
+	detached := pgtest.Query[uint32](t, db.Pool, `SELECT 'app.b1'::regclass::oid`)
+	o := options(t, "app.p", repack.ChangeLog)
+	run(t, db, atStage(o, repack.CleanUp, func() {
+		db.Exec(t, `ALTER TABLE app.b DETACH PARTITION app.b1; DROP TABLE app.rest; ALTER TABLE app.b RENAME TO other`)
+	}))
+	if oid := pgtest.Query[uint32](t, db.Pool, `SELECT 'app.b1'::regclass::oid`); oid != detached {
+		t.Error("a table that has been detached was repacked")
+	}
+	db.Exec(t, `DELETE FROM model.p WHERE id >= 300 OR id BETWEEN 100 AND 199`)
+	db.EqualTables(t, "app.p", "model.p")
+	noArtefacts(t, db)
+}
+
+// TestTriggerDisabledBeforeExchange: the key that the exchange would drop and add,
+// with its triggers enabled, is looked at first.
+func TestTriggerDisabledBeforeExchange(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	db.Exec(t, `CREATE SCHEMA app; CREATE TABLE app.t (id int PRIMARY KEY); CREATE TABLE app.c (t int REFERENCES app.t); INSERT INTO app.t SELECT generate_series(1, 100)`)
+	disable := func() { db.Exec(t, `ALTER TABLE app.c DISABLE TRIGGER ALL`) }
+	o := options(t, "app.t", repack.ChangeLog)
+	var drift *repack.DriftError
+	if err := newRepack(t, db, atStep(o, "swap: drained", disable)).Run(testContext(t)); !errors.As(err, &drift) || len(drift.Obstacles) == 0 {
+		t.Errorf("run: %v, want the disabled triggers named", err)
+	}
+	db.Exec(t, `ALTER TABLE app.c ENABLE TRIGGER ALL`)
+	runUntil(t, db, o, repack.Swap)
+	if err := newRepack(t, db, atStep(o, "swap: drained", disable)).Revert(testContext(t)); !errors.As(err, &drift) || len(drift.Obstacles) == 0 {
+		t.Errorf("revert: %v, want the disabled triggers named", err)
+	}
+	db.Exec(t, `ALTER TABLE app.c ENABLE TRIGGER ALL`)
+	revert(t, db, o)
+	noArtefacts(t, db)
+}

@@ -185,13 +185,13 @@ func (s *statements) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.
 func (s *statements) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
 
 var (
-	boundPattern = regexp.MustCompile(`^SET LOCAL lock_timeout = \d+;\n`)
+	boundPattern = regexp.MustCompile(`^SET LOCAL lock_timeout = \d+;\n(SET LOCAL statement_timeout = \d+;\n)?`)
 	separated    = regexp.MustCompile(`^\s*;+\s*`)
 	xidPattern   = regexp.MustCompile(`''\d+''::xid8`)
 	// What changes nothing that outlives the session or transaction, only the
 	// registry, or nothing, being pre_validate's trial.
 	unplannedPattern = regexp.MustCompile(`(?is)^(begin|commit|rollback|select|set (session|search_path|client_connection|transaction|default|statement_timeout)|` +
-		`set local (statement_timeout|enable_hashjoin|enable_mergejoin|max_parallel_workers_per_gather)|reset all|with (held|waited|own|locks)|;?$)|repack_registry|repack_job_trial_`)
+		`set local (statement_timeout|enable_hashjoin|enable_mergejoin|max_parallel_workers_per_gather)|reset all|with (held|waited|own|locks|recursive (part|key))|;?$)|repack_registry|repack_job_trial_`)
 )
 
 // numbered gives a plan's statement the number of the first job.
@@ -335,7 +335,7 @@ FROM    (SELECT upper(regexp_replace(regexp_replace(l.mode, 'Lock$', ''), '([a-z
          JOIN   pg_class c     ON c.oid = l.relation
          JOIN   pg_namespace n ON n.oid = c.relnamespace
          WHERE  l.pid = pg_backend_pid() AND l.locktype = 'relation' AND c.relkind IN ('r', 'p', 'v', 'm', 'S')
-         AND    n.nspname IN ('app', 'Other Schema')) x
+         AND    n.nspname IN ('app', 'Other Schema', 'Other', 'Up; per')) x
 WHERE    rank <= 5 OR name = '"app"."orders"'
 ORDER BY name, rank`
 

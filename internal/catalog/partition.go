@@ -21,10 +21,17 @@ type Partition struct {
 	// NotNull are the columns that are NOT NULL by the parent and by the table's
 	// own word, which are two things from PostgreSQL 18 on.
 	NotNull []string `json:"not_null"`
+	// ForeignKeys are those of a partitioned table that it is in. DETACH leaves
+	// them with the table; ATTACH gives them to it, and looks for what each row
+	// refers to.
+	ForeignKeys []ForeignKey `json:"foreign_keys"`
 	// Default is the parent's default partition, where that is another one: it
 	// is locked together with the parent.
-	Default     *Name  `json:"-"`
-	ParentOwner string `json:"-"`
+	Default *Name `json:"-"`
+	// Tree is the uppermost partitioned table that the table is in and a foreign
+	// key refers to: with the key all partitions of it are altered.
+	Tree   *Name    `json:"-"`
+	Owners []string `json:"-"` // of the parent, Default and Tree
 }
 
 // Attached is an index that is a part of one of the parent's.
@@ -38,9 +45,12 @@ type Attached struct {
 const BoundName = "repack_bound"
 
 const partitionSQL = `
-SELECT    pn.nspname, p.relname, pg_get_userbyid(p.relowner),
+SELECT    pn.nspname, p.relname,
           pg_get_expr(c.relpartbound, c.oid), pg_get_partition_constraintdef(c.oid),
-          dn.nspname, d.relname
+          dn.nspname, d.relname, tn.nspname, r.relname,
+          ARRAY(SELECT DISTINCT pg_get_userbyid(o.owner)::text
+                FROM   unnest(ARRAY[p.relowner, d.relowner, r.relowner]) o(owner)
+                WHERE  o.owner IS NOT NULL)
 FROM      pg_class c
 JOIN      pg_inherits i            ON i.inhrelid = c.oid
 JOIN      pg_class p               ON p.oid = i.inhparent
@@ -48,6 +58,14 @@ JOIN      pg_namespace pn          ON pn.oid = p.relnamespace
 JOIN      pg_partitioned_table t   ON t.partrelid = p.oid
 LEFT JOIN pg_class d               ON d.oid = t.partdefid AND d.oid <> c.oid
 LEFT JOIN pg_namespace dn          ON dn.oid = d.relnamespace
+LEFT JOIN LATERAL (
+          SELECT   a.relid
+          FROM     pg_partition_ancestors(i.inhparent) WITH ORDINALITY a(relid, n)
+          WHERE    EXISTS (SELECT FROM pg_constraint f WHERE f.contype = 'f' AND f.conparentid = 0 AND f.confrelid = a.relid)
+          ORDER BY a.n DESC
+          LIMIT    1) up           ON true
+LEFT JOIN pg_class r               ON r.oid = up.relid
+LEFT JOIN pg_namespace tn          ON tn.oid = r.relnamespace
 WHERE     c.oid = $1 AND c.relispartition`
 
 const attachedSQL = `
@@ -69,9 +87,9 @@ ORDER BY a.attnum`
 
 func readPartition(ctx context.Context, q Querier, t *Table) error {
 	p := &Partition{}
-	var check, defaultSchema, defaultName *string
-	err := q.QueryRow(ctx, partitionSQL, t.OID).Scan(&p.Parent.Schema, &p.Parent.Name, &p.ParentOwner,
-		&p.Bound, &check, &defaultSchema, &defaultName)
+	var check, defaultSchema, defaultName, treeSchema, treeName *string
+	err := q.QueryRow(ctx, partitionSQL, t.OID).Scan(&p.Parent.Schema, &p.Parent.Name,
+		&p.Bound, &check, &defaultSchema, &defaultName, &treeSchema, &treeName, &p.Owners)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil
 	}
@@ -83,6 +101,9 @@ func readPartition(ctx context.Context, q Querier, t *Table) error {
 	}
 	if defaultName != nil {
 		p.Default = &Name{*defaultSchema, *defaultName}
+	}
+	if treeName != nil {
+		p.Tree = &Name{*treeSchema, *treeName}
 	}
 	rows, err := q.Query(ctx, attachedSQL, t.OID)
 	if err != nil {
@@ -100,40 +121,54 @@ func readPartition(ctx context.Context, q Querier, t *Table) error {
 	if p.NotNull, err = pgx.CollectRows(rows, pgx.RowTo[string]); err != nil {
 		return err
 	}
-	p.Triggers, err = collect[Trigger](ctx, q, triggersSQL, t.OID, true)
+	if p.Triggers, err = collect[Trigger](ctx, q, triggersSQL, t.OID, true); err != nil {
+		return err
+	}
+	p.ForeignKeys, err = foreignKeys(ctx, q, t.OID, "from above")
 	t.Partition = p
 	return err
 }
 
-// Above are the relations that are locked with a partition, and before it.
+// Above are the relations that are locked with a partition, and before it, as
+// LOCK TABLE takes them: without ONLY all partitions are locked.
 func (t *Table) Above() []string {
-	if t.Partition == nil {
+	switch p := t.Partition; {
+	case p == nil:
 		return nil
+	case p.Tree != nil:
+		return []string{p.Tree.String()}
+	case p.Default != nil:
+		return []string{"ONLY " + p.Parent.String(), p.Default.String()}
+	default:
+		return []string{"ONLY " + p.Parent.String()}
 	}
-	names := []string{t.Partition.Parent.String()}
-	if t.Partition.Default != nil {
-		names = append(names, t.Partition.Default.String())
-	}
-	return names
 }
 
-// DetachSQL takes the table out of the one it is a partition of, or is nothing
-// where it is none. It takes ACCESS EXCLUSIVE on both and on the default
-// partition.
+// DetachSQL takes the table out of the one it is a partition of, and from it the
+// foreign keys that it had from there; it is nothing where the table is no
+// partition. It takes ACCESS EXCLUSIVE on both, on the default partition and on
+// what the keys refer to. No key may refer to the parent.
 func (t *Table) DetachSQL() []string {
 	if t.Partition == nil {
 		return nil
 	}
-	return []string{fmt.Sprintf("ALTER TABLE %s DETACH PARTITION %s", t.Partition.Parent, t.Name)}
+	statements := []string{fmt.Sprintf("ALTER TABLE %s DETACH PARTITION %s", t.Partition.Parent, t.Name)}
+	for _, key := range t.Partition.ForeignKeys {
+		// PostgreSQL 14 takes one to a partitioned table away when it detaches.
+		statements = append(statements, fmt.Sprintf("ALTER TABLE %s DROP CONSTRAINT IF EXISTS %s", t.Name, Quote(key.Name)))
+	}
+	return statements
 }
 
 // AttachSQL puts the table that now bears t's name in t's place. It must have
-// the constraint of BoundSQL, validated, which is then dropped.
+// the constraint of BoundSQL, validated, which is then dropped. The server looks
+// for what each row refers to by the foreign keys of the parent.
 func (t *Table) AttachSQL() []string {
 	if t.Partition == nil {
 		return nil
 	}
 	statements := []string{fmt.Sprintf("ALTER TABLE %s ATTACH PARTITION %s %s", t.Partition.Parent, t.Name, t.Partition.Bound)}
+	statements = append(statements, t.keyPartsSQL(func(p KeyPart) bool { return p.Table == t.Name && !t.readds(p) })...)
 	statements = append(statements, t.DropBoundSQL(t.Name)...)
 	for _, column := range t.Partition.NotNull {
 		statements = append(statements, fmt.Sprintf("ALTER TABLE %s ALTER COLUMN %s SET NOT NULL", t.Name, Quote(column)))

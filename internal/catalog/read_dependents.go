@@ -2,8 +2,11 @@ package catalog
 
 import "context"
 
-// foreignKeysSQL reads the keys of the table ($2 false) or those of other
-// tables to it ($2 true); a key to itself belongs to the first.
+// foreignKeysSQL reads the keys that the table has declared (whose is 'its'),
+// those of other tables to it or to a partitioned table that it is in ('to it'),
+// or those that it has from such a table ('from above'). A key to itself is of
+// the first kind. Its conditions are those by which the server finds the row that
+// is referred to; see RI_Initial_Check in ri_triggers.c.
 const foreignKeysSQL = `
 SELECT   c.oid                                                 AS oid,
          c.conname::text                                       AS name,
@@ -12,6 +15,7 @@ SELECT   c.oid                                                 AS oid,
          pg_get_userbyid(ct.relowner)::text                    AS table_owner,
          rn.nspname::text                                      AS ref_schema,
          rt.relname::text                                      AS ref_table,
+         rt.relkind = 'p'                                      AS ref_partitioned,
          ARRAY(SELECT a.attname::text
                FROM   unnest(c.conkey) WITH ORDINALITY AS k(attnum, n)
                JOIN   pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = k.attnum
@@ -20,6 +24,16 @@ SELECT   c.oid                                                 AS oid,
                FROM   unnest(c.confkey) WITH ORDINALITY AS k(attnum, n)
                JOIN   pg_attribute a ON a.attrelid = c.confrelid AND a.attnum = k.attnum
                ORDER  BY k.n)                                  AS ref_columns,
+         ARRAY(SELECT format('pk.%I OPERATOR(%I.%s) fk.%I', r.attname, n.nspname, o.oprname, a.attname)
+                      || CASE WHEN r.attcollation <> a.attcollation THEN format(' COLLATE %I.%I', ln.nspname, l.collname) ELSE '' END
+               FROM   unnest(c.conkey, c.confkey, c.conpfeqop) WITH ORDINALITY AS k(attnum, refnum, op, n)
+               JOIN   pg_attribute a  ON a.attrelid = c.conrelid AND a.attnum = k.attnum
+               JOIN   pg_attribute r  ON r.attrelid = c.confrelid AND r.attnum = k.refnum
+               JOIN   pg_operator o   ON o.oid = k.op
+               JOIN   pg_namespace n  ON n.oid = o.oprnamespace
+               LEFT   JOIN pg_collation l  ON l.oid = r.attcollation
+               LEFT   JOIN pg_namespace ln ON ln.oid = l.collnamespace
+               ORDER  BY k.n)                                  AS conditions,
          ARRAY(SELECT a.attname::text
                FROM   jsonb_array_elements_text(nullif(to_jsonb(c) -> 'confdelsetcols', 'null'))
                       WITH ORDINALITY AS k(attnum, n)
@@ -33,14 +47,20 @@ SELECT   c.oid                                                 AS oid,
          c.convalidated                                        AS validated,
          coalesce((to_jsonb(c) ->> 'conenforced')::bool, true) AS enforced,
          coalesce((to_jsonb(c) ->> 'conperiod')::bool, false)  AS period,
+         coalesce(up.convalidated, false)                      AS valid_above,
          coalesce(obj_description(c.oid, 'pg_constraint'), '') AS comment
 FROM     pg_constraint c
 JOIN     pg_class ct     ON ct.oid = c.conrelid
 JOIN     pg_namespace cn ON cn.oid = ct.relnamespace
 JOIN     pg_class rt     ON rt.oid = c.confrelid
 JOIN     pg_namespace rn ON rn.oid = rt.relnamespace
-WHERE    c.contype = 'f' AND c.conparentid = 0
-AND      CASE WHEN $2 THEN c.confrelid = $1 AND c.conrelid <> $1 ELSE c.conrelid = $1 END
+LEFT JOIN pg_constraint up ON up.oid = c.conparentid
+WHERE    c.contype = 'f'
+AND      CASE $2
+         WHEN 'its'   THEN c.conparentid = 0 AND c.conrelid = $1
+         WHEN 'to it' THEN c.conparentid = 0 AND c.conrelid <> $1
+                           AND (c.confrelid = $1 OR c.confrelid IN (SELECT relid FROM pg_partition_ancestors($1::oid::regclass)))
+         ELSE c.conrelid = $1 AND up.conrelid <> $1 END
 ORDER BY cn.nspname, ct.relname, c.conname`
 
 type foreignKeyRow struct {
@@ -50,15 +70,18 @@ type foreignKeyRow struct {
 }
 
 func readForeignKeys(ctx context.Context, q Querier, t *Table) (err error) {
-	if t.ForeignKeys, err = foreignKeys(ctx, q, t.OID, false); err != nil {
+	if t.ForeignKeys, err = foreignKeys(ctx, q, t.OID, "its"); err != nil {
 		return err
 	}
-	t.Referencing, err = foreignKeys(ctx, q, t.OID, true)
+	if t.Referencing, err = foreignKeys(ctx, q, t.OID, "to it"); err != nil {
+		return err
+	}
+	t.KeyParts, err = keyParts(ctx, q, t.OID)
 	return err
 }
 
-func foreignKeys(ctx context.Context, q Querier, oid uint32, incoming bool) ([]ForeignKey, error) {
-	rows, err := collect[foreignKeyRow](ctx, q, foreignKeysSQL, oid, incoming)
+func foreignKeys(ctx context.Context, q Querier, oid uint32, whose string) ([]ForeignKey, error) {
+	rows, err := collect[foreignKeyRow](ctx, q, foreignKeysSQL, oid, whose)
 	if err != nil {
 		return nil, err
 	}
@@ -69,6 +92,60 @@ func foreignKeys(ctx context.Context, q Querier, oid uint32, incoming bool) ([]F
 		keys[i].Referenced = Name{r.RefSchema, r.RefTable}
 	}
 	return keys, nil
+}
+
+// keyPartsSQL finds those of the keys that an exchange drops and adds, and of
+// the keys that the table has from above its own.
+const keyPartsSQL = `
+WITH RECURSIVE part (key, id, its) AS (
+    SELECT k.oid, c.oid, k.conrelid = $1 OR k.confrelid = $1 OR k.confrelid IN (SELECT relid FROM pg_partition_ancestors($1::oid::regclass))
+    FROM   pg_constraint k
+    JOIN   pg_constraint c ON c.conparentid = k.oid
+    WHERE  k.contype = 'f' AND k.conparentid = 0
+    AND   ($1 IN (k.conrelid, k.confrelid)
+           OR k.confrelid IN (SELECT relid FROM pg_partition_ancestors($1::oid::regclass))
+           OR k.conrelid IN (SELECT relid FROM pg_partition_ancestors($1::oid::regclass)))
+    UNION ALL
+    SELECT p.key, c.oid, p.its
+    FROM   part p
+    JOIN   pg_constraint c ON c.conparentid = p.id
+)
+SELECT   kn.nspname::text                                      AS key_schema,
+         kt.relname::text                                      AS key_relation,
+         k.conname::text                                       AS key,
+         c.conname::text                                       AS name,
+         cn.nspname::text                                      AS schema_name,
+         ct.relname::text                                      AS table_name,
+         rn.nspname::text                                      AS ref_schema,
+         rt.relname::text                                      AS ref_table,
+         coalesce(obj_description(c.oid, 'pg_constraint'), '') AS comment
+FROM     part p
+JOIN     pg_constraint k ON k.oid = p.key
+JOIN     pg_constraint c ON c.oid = p.id
+JOIN     pg_class kt     ON kt.oid = k.conrelid
+JOIN     pg_namespace kn ON kn.oid = kt.relnamespace
+JOIN     pg_class ct     ON ct.oid = c.conrelid
+JOIN     pg_namespace cn ON cn.oid = ct.relnamespace
+JOIN     pg_class rt     ON rt.oid = c.confrelid
+JOIN     pg_namespace rn ON rn.oid = rt.relnamespace
+WHERE    p.its OR c.conrelid = $1
+ORDER BY kn.nspname, kt.relname, k.conname, cn.nspname, ct.relname, c.conname`
+
+func keyParts(ctx context.Context, q Querier, oid uint32) ([]KeyPart, error) {
+	type row struct {
+		KeyPart
+		KeySchema, KeyRelation string
+		SchemaName, TableName  string
+		RefSchema, RefTable    string
+	}
+	rows, err := collect[row](ctx, q, keyPartsSQL, oid)
+	parts := make([]KeyPart, len(rows))
+	for i, r := range rows {
+		parts[i] = r.KeyPart
+		parts[i].KeyTable, parts[i].Table = Name{r.KeySchema, r.KeyRelation}, Name{r.SchemaName, r.TableName}
+		parts[i].Referenced = Name{r.RefSchema, r.RefTable}
+	}
+	return parts, err
 }
 
 // A sequence belongs to a column by an internal (identity) or automatic

@@ -44,9 +44,12 @@ type Table struct {
 	Columns     []Column     `json:"columns"`
 	Constraints []Constraint `json:"constraints"`
 	Indexes     []Index      `json:"indexes"`
-	ForeignKeys []ForeignKey `json:"foreign_keys"`  // of this table
-	Referencing []ForeignKey `json:"referenced_by"` // of other tables, to this one
-	Sequences   []Sequence   `json:"sequences"`     // owned by a column
+	ForeignKeys []ForeignKey `json:"foreign_keys"` // of this table
+	// Referencing are those of other tables to this one, or to a partitioned table
+	// that it is in: such a key keeps it from being detached.
+	Referencing []ForeignKey `json:"referenced_by"`
+	KeyParts    []KeyPart    `json:"key_parts"`
+	Sequences   []Sequence   `json:"sequences"` // owned by a column
 	Grants      []Grant      `json:"grants"`
 
 	RowSecurity      bool          `json:"row_security"`
@@ -148,6 +151,24 @@ type ForeignKey struct {
 	Period        bool     `json:"period"`   // PostgreSQL 18
 	Comment       string   `json:"comment"`
 	TableOwner    string   `json:"table_owner"`
+
+	// ValidAbove is whether the key that a partition has it from is valid.
+	ValidAbove bool `json:"valid_above"`
+
+	// Conditions join its rows, fk, to those referred to, pk.
+	Conditions     []string `json:"-"`
+	RefPartitioned bool     `json:"-"`
+}
+
+// KeyPart is what a foreign key is for one partition, of either side: a row of
+// pg_constraint with a name of its own, which error messages show.
+type KeyPart struct {
+	KeyTable   Name   `json:"key_table"` // of the key
+	Key        string `json:"key"`
+	Name       string `json:"name"`
+	Table      Name   `json:"table"`
+	Referenced Name   `json:"referenced"`
+	Comment    string `json:"comment"`
 }
 
 // Sequence describes a sequence that belongs to a column. An identity's
@@ -233,20 +254,31 @@ func (t *Table) AllForeignKeys() []ForeignKey {
 func (t *Table) Unvalidated() *Table {
 	u := *t
 	u.Matviews = nil
-	u.ForeignKeys, u.Referencing = slices.Clone(t.ForeignKeys), slices.Clone(t.Referencing)
-	for _, keys := range [][]ForeignKey{u.ForeignKeys, u.Referencing} {
+	u.eachForeignKey(func(k *ForeignKey) { k.Validated = false })
+	return &u
+}
+
+// eachForeignKey changes the keys of t, which must be a copy, and not those of
+// what t was copied from.
+func (t *Table) eachForeignKey(change func(*ForeignKey)) {
+	t.ForeignKeys, t.Referencing = slices.Clone(t.ForeignKeys), slices.Clone(t.Referencing)
+	lists := [][]ForeignKey{t.ForeignKeys, t.Referencing}
+	if t.Partition != nil {
+		p := *t.Partition
+		p.ForeignKeys = slices.Clone(p.ForeignKeys)
+		t.Partition, lists = &p, append(lists, p.ForeignKeys)
+	}
+	for _, keys := range lists {
 		for i := range keys {
-			keys[i].Validated = false
+			change(&keys[i])
 		}
 	}
-	return &u
 }
 
 // WasValid reports whether t has the same key, and has it validated.
 func (t *Table) WasValid(key ForeignKey) bool {
-	return slices.ContainsFunc(t.AllForeignKeys(), func(k ForeignKey) bool {
-		return k.Table == key.Table && k.Name == key.Name && k.Validated
-	})
+	valid := func(k ForeignKey) bool { return k.Table == key.Table && k.Name == key.Name && k.Validated }
+	return slices.ContainsFunc(t.AllForeignKeys(), valid) || t.Partition != nil && slices.ContainsFunc(t.Partition.ForeignKeys, valid)
 }
 
 // Structure is the part of the description that a shadow has to be built with:
@@ -255,7 +287,7 @@ func (t *Table) WasValid(key ForeignKey) bool {
 func (t *Table) Structure() *Table {
 	s := *t
 	s.Owner, s.Comment = "", ""
-	s.ForeignKeys, s.Referencing, s.Sequences, s.Grants = nil, nil, nil, nil
+	s.ForeignKeys, s.Referencing, s.KeyParts, s.Sequences, s.Grants = nil, nil, nil, nil, nil
 	s.RowSecurity, s.ForceRowSecurity = false, false
 	s.Policies, s.Triggers, s.Rules, s.Publications, s.Labels, s.Dependents = nil, nil, nil, nil, nil, nil
 	s.Matviews = nil
@@ -277,7 +309,7 @@ func (t *Table) Structure() *Table {
 	}
 	if t.Partition != nil {
 		p := *t.Partition
-		p.Triggers = nil
+		p.Triggers, p.ForeignKeys = nil, nil
 		s.Partition = &p
 	}
 	return &s
@@ -287,7 +319,12 @@ func (t *Table) Structure() *Table {
 // table: what joins it to other objects, and defaults.
 func (t *Table) WithoutLinks() *Table {
 	w := *t
-	w.ForeignKeys, w.Referencing, w.Publications, w.Dependents, w.Matviews = nil, nil, nil, nil, nil
+	w.ForeignKeys, w.Referencing, w.KeyParts, w.Publications, w.Dependents, w.Matviews = nil, nil, nil, nil, nil, nil
+	if t.Partition != nil {
+		p := *t.Partition
+		p.ForeignKeys = nil
+		w.Partition = &p
+	}
 	w.Columns = slices.Clone(t.Columns)
 	for i := range w.Columns {
 		if w.Columns[i].Generated == "" {
@@ -311,7 +348,7 @@ func (t *Table) Roles() []string {
 		roles = append(roles, p.Owner)
 	}
 	if t.Partition != nil {
-		roles = append(roles, t.Partition.ParentOwner)
+		roles = append(roles, t.Partition.Owners...)
 	}
 	for _, m := range t.Matviews {
 		roles = append(roles, m.Relation.Roles()...)
@@ -346,11 +383,6 @@ func (t *Table) ActsAs() []string {
 // the swap has moved may not have been validated yet.
 func (t *Table) ValidAsIn(o *Table) *Table {
 	v := *t
-	v.ForeignKeys, v.Referencing = slices.Clone(t.ForeignKeys), slices.Clone(t.Referencing)
-	for _, keys := range [][]ForeignKey{v.ForeignKeys, v.Referencing} {
-		for i := range keys {
-			keys[i].Validated = keys[i].Validated || o.WasValid(keys[i])
-		}
-	}
+	v.eachForeignKey(func(k *ForeignKey) { k.Validated = k.Validated || o.WasValid(*k) })
 	return &v
 }

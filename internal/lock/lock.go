@@ -44,12 +44,15 @@ type TimeoutError struct {
 	Attempts int
 	Waited   time.Duration // in the last attempt
 	Blockers []Blocker
-	Err      error // the *pgconn.PgError, SQLSTATE 55P03 or 40P01
+	Err      error // the *pgconn.PgError, SQLSTATE 55P03 or 40P01, or ErrNoTime
 }
 
 func (e *TimeoutError) Error() string {
 	msg := fmt.Sprintf("lock on %s not obtained in %d attempts of %s",
 		e.Relation, e.Attempts, e.Waited.Round(time.Millisecond))
+	if errors.Is(e.Err, ErrNoTime) {
+		msg = fmt.Sprintf("lock on %s would have had to be held for too long in %d attempts (%s)", e.Relation, e.Attempts, e.Err)
+	}
 	for _, b := range e.Blockers {
 		msg += "; in the way: " + b.String()
 	}
@@ -160,6 +163,10 @@ func attemptOnce(ctx context.Context, conn *pgxpool.Conn, p Policy, b bounds, oi
 	return blockers, err
 }
 
+// ErrNoTime is for work to report that it was not done with what the locks are
+// for when others had waited for long enough.
+var ErrNoTime = errors.New("the work under the lock was not done in time")
+
 // errDeadlock reports that we have given way in a deadlock.
 var errDeadlock = errors.New("deadlock with the application avoided")
 
@@ -179,7 +186,7 @@ func sleep(ctx context.Context, d time.Duration) error {
 // Denied reports whether err is the server's refusal of a lock.
 func Denied(err error) bool {
 	var pgErr *pgconn.PgError
-	return errors.Is(err, errDeadlock) || errors.As(err, &pgErr) &&
+	return errors.Is(err, errDeadlock) || errors.Is(err, ErrNoTime) || errors.As(err, &pgErr) &&
 		(pgErr.Code == pgerrcode.LockNotAvailable || pgErr.Code == pgerrcode.DeadlockDetected)
 }
 
@@ -254,11 +261,14 @@ func (t *Tx) Do(ctx context.Context, sql string) error {
 
 // Left is what is left of the transaction's bound, at least least: work under a
 // lock that has been waited for keeps others waiting for as long again.
-func (t *Tx) Left(least time.Duration) time.Duration {
+func (t *Tx) Left(least time.Duration) time.Duration { return t.LeftOf(t.bounds.strong, least) }
+
+// LeftOf is what is left of another bound on locks and work together.
+func (t *Tx) LeftOf(bound, least time.Duration) time.Duration {
 	if t.deadline.IsZero() {
-		return t.bounds.strong
+		return max(bound, least)
 	}
-	return max(time.Until(t.deadline), least)
+	return max(time.Until(t.deadline)-t.bounds.strong+bound, least)
 }
 
 func (t *Tx) exec(ctx context.Context, timeout time.Duration, sql string) error {

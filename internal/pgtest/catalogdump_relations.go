@@ -72,8 +72,8 @@ AND      ` + userSchemas("pg_class", "c.oid") + `
 ORDER BY n.nspname, c.relname, a.attnum`
 
 // constraintsSQL shows the state of the triggers that enforce a foreign key,
-// which no dump does. Whether a key is inherited says only whether it was made
-// together with a partition or attached: pg_dump attaches. conenforced is there
+// which no dump does. Whether a key is inherited, or could be, says only whether it
+// was made together with a partition or attached: pg_dump attaches. conenforced is there
 // since PostgreSQL 18. A key to a partitioned table has a row for each partition,
 // which VALIDATE CONSTRAINT leaves not valid before 18: that is not shown.
 var constraintsSQL = `
@@ -87,7 +87,7 @@ SELECT   concat_ws(', ',
            CASE WHEN to_jsonb(con) ->> 'conenforced' = 'false' THEN 'not enforced' END,
            CASE WHEN con.condeferrable THEN 'deferrable' END,
            CASE WHEN con.condeferred THEN 'deferred' END,
-           CASE WHEN con.connoinherit AND con.contype NOT IN ('p', 'u') THEN 'no inherit' END,
+           CASE WHEN con.connoinherit AND con.contype NOT IN ('p', 'u', 'f') THEN 'no inherit' END,
            CASE WHEN NOT con.conislocal THEN 'not local' END,
            'inherited from ' || nullif(con.coninhcount::int, 0)::text,
            'index ' || nullif(con.conindid, 0::oid)::regclass,

@@ -1,0 +1,101 @@
+package catalog
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// AddKeySQL adds a foreign key of t or to it, of which the parts then bear the
+// names that they have in t.
+func (t *Table) AddKeySQL(key ForeignKey) []string {
+	statements := append([]string{key.AddSQL()}, key.CommentSQL()...)
+	return append(statements, t.keyPartsSQL(func(p KeyPart) bool { return p.of(key) })...)
+}
+
+// Readded are the parts of those keys that an exchange drops and adds.
+func (t *Table) Readded() []KeyPart {
+	return slices.DeleteFunc(slices.Clone(t.KeyParts), func(p KeyPart) bool { return !t.readds(p) })
+}
+
+// readds reports whether the part is of a key that the exchange drops and adds,
+// and not of one of the partitioned table.
+func (t *Table) readds(part KeyPart) bool {
+	return slices.ContainsFunc(t.AllForeignKeys(), part.of)
+}
+
+func (p KeyPart) of(key ForeignKey) bool { return p.KeyTable == key.Table && p.Key == key.Name }
+
+// namePartsSQL gives parts their names. The server has numbered them in the order
+// of the partitions' bounds, which need not be that in which they were made; so
+// that two can change names, all that are to be renamed first get others.
+const namePartsSQL = `
+DECLARE
+    part record;
+BEGIN
+    FOR round IN 1..2 LOOP
+        FOR part IN
+            WITH RECURSIVE wanted (key_table, key, part_table, referenced, name) AS (VALUES
+                %s),
+            family (id, key_table, key) AS (
+                SELECT c.oid, w.key_table, w.key
+                FROM  (SELECT DISTINCT key_table, key FROM wanted) w
+                JOIN   pg_constraint c
+                ON     c.conrelid = w.key_table::regclass::oid
+                AND    c.conname = w.key::name AND c.contype = 'f'
+                UNION ALL
+                SELECT c.oid, f.key_table, f.key
+                FROM   family f
+                JOIN   pg_constraint c ON c.conparentid = f.id
+            )
+            SELECT   w.part_table AS relation, c.conname AS is_named,
+                     CASE round WHEN 1 THEN 'repack_part_' || c.oid ELSE w.name END AS name
+            FROM     wanted w
+            JOIN     family f USING (key_table, key)
+            JOIN     pg_constraint c
+            ON       c.oid = f.id
+            AND      c.conrelid = w.part_table::regclass::oid
+            AND      c.confrelid = w.referenced::regclass::oid
+            WHERE    c.conname <> w.name::name
+            ORDER BY c.oid
+        LOOP
+            EXECUTE format('ALTER TABLE %%s RENAME CONSTRAINT %%I TO %%I', part.relation, part.is_named, part.name);
+        END LOOP;
+    END LOOP;
+END`
+
+// keyPartsSQL names those of t's parts that are there again, and comments on them.
+func (t *Table) keyPartsSQL(these func(KeyPart) bool) []string {
+	var wanted, comments []string
+	for _, p := range t.KeyParts {
+		if !these(p) {
+			continue
+		}
+		wanted = append(wanted, fmt.Sprintf("(%s, %s, %s, %s, %s)", Literal(p.KeyTable.String()), Literal(p.Key),
+			Literal(p.Table.String()), Literal(p.Referenced.String()), Literal(p.Name)))
+		comments = append(comments, comment("CONSTRAINT "+Quote(p.Name)+" ON "+p.Table.String(), p.Comment)...)
+	}
+	if len(wanted) == 0 {
+		return nil
+	}
+	body := fmt.Sprintf(namePartsSQL, strings.Join(wanted, ",\n                "))
+	return append([]string{"DO LANGUAGE plpgsql " + Literal(body)}, comments...)
+}
+
+// CheckSQL counts the rows of table on that refer by the key to none, as the
+// server looks for them when it attaches a partition.
+func (f ForeignKey) CheckSQL(on Name) string {
+	only, and := "ONLY ", " AND "
+	if f.RefPartitioned {
+		only = ""
+	}
+	if f.Match == "f" {
+		and = " OR "
+	}
+	set := make([]string, len(f.Columns))
+	for i, c := range f.Columns {
+		set[i] = "fk." + Quote(c) + " IS NOT NULL"
+	}
+	return fmt.Sprintf("SELECT count(*) FROM ONLY %s fk LEFT JOIN %s%s pk ON %s WHERE pk.%s IS NULL AND (%s)", on, only,
+		f.Referenced, strings.Join(f.Conditions, " AND "), Quote(f.RefColumns[0]), strings.Join(set, and))
+}

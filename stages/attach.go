@@ -1,0 +1,151 @@
+package stages
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgerrcode"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/repack-go/repack/internal/catalog"
+)
+
+// Some of what the exchange of a partition does takes its time under the locks:
+// ATTACH PARTITION looks for what each row refers to by the foreign keys of the
+// partitioned table, and a key to a partitioned table is dropped and added for
+// each of its partitions. No key is put on the shadow before, to be there when it
+// is attached: rows of a copy that lags, as it may for a writer with an old
+// snapshot, would make the application's statements fail.
+//
+// So it is found out beforehand whether half of the time suffices for which the
+// application may be held up; in the exchange, no statement may take longer than
+// what the locks have left of all of it.
+
+const (
+	// partTakes is about what dropping and adding a key takes for a partition.
+	partTakes = time.Millisecond
+	// partLocks is about how many locks that takes.
+	partLocks = 8
+	// longestLook is for how long a check is timed at most.
+	longestLook = 5 * time.Second
+)
+
+// slowKeys are reasons not to repack the table: the time that the exchange, or a
+// revert, would take for foreign keys.
+func (e *Env) slowKeys(ctx context.Context) ([]Reason, error) {
+	const remedy = "raise --lock-timeout if the application may be held up for so long, or drop it for the time of the repack"
+	var reasons []Reason
+	if parts := len(e.Source.Readded()); parts > 0 {
+		var locks int
+		if err := e.Pool.QueryRow(ctx, lockTableSQL).Scan(&locks); err != nil {
+			return nil, fmt.Errorf("read the size of the lock table: %w", err)
+		}
+		what := fmt.Sprintf("foreign keys with %d partitions", parts)
+		if took := time.Duration(parts) * partTakes; took > e.Locks.Timeout/2 {
+			reasons = append(reasons, Reason{what, fmt.Sprintf(
+				"would be dropped and added under lock, which takes about %s, more than half of the lock timeout of %s", took, e.Locks.Timeout), remedy})
+		}
+		if parts*partLocks > locks/2 {
+			reasons = append(reasons, Reason{what, fmt.Sprintf(
+				"would be dropped and added with about %d locks, more than half of what the server has", parts*partLocks), "raise max_locks_per_transaction"})
+		}
+	}
+	took, keys, err := e.timeKeys(ctx, e.Source, e.Source.Name)
+	if err != nil {
+		return nil, err
+	}
+	if took > e.Locks.Timeout/2 {
+		reasons = append(reasons, Reason{keys, "is the partitioned table's: PostgreSQL checks every row by it under lock, which takes " +
+			tookText(took, e.Locks.Timeout), remedy})
+	}
+	return reasons, nil
+}
+
+const lockTableSQL = `
+SELECT current_setting('max_locks_per_transaction')::int
+       * (current_setting('max_connections')::int + current_setting('max_prepared_transactions')::int)`
+
+// keysFit makes sure, while nobody waits, that the table on can be attached in the
+// place of the one with that OID in the time that there is.
+func (e *Env) keysFit(ctx context.Context, oid uint32, on catalog.Name) error {
+	now, err := catalog.Read(ctx, e.Pool, oid)
+	if err != nil {
+		return e.goneOr(err)
+	}
+	took, keys, err := e.timeKeys(ctx, now, on)
+	if err != nil || took <= e.Locks.Timeout/2 {
+		return err
+	}
+	return fmt.Errorf("%s: to attach %s PostgreSQL checks every row of it under lock, which takes %s; nothing has been exchanged, "+
+		"run again, with a higher --lock-timeout if the application may be held up for so long", keys, on, tookText(took, e.Locks.Timeout))
+}
+
+func tookText(took, timeout time.Duration) string {
+	text := took.Round(time.Millisecond).String()
+	if took >= longestLook {
+		text = "longer than " + longestLook.String()
+	}
+	return fmt.Sprintf("%s, more than half of the lock timeout of %s", text, timeout)
+}
+
+// timeKeys measures how long the checks take with which the server attaches table
+// on in t's place: the same query, planned in the same way. Should that be too
+// long it is measured again, as the rows may have had to be read from disk.
+func (e *Env) timeKeys(ctx context.Context, t *catalog.Table, on catalog.Name) (took time.Duration, keys string, err error) {
+	if t.Partition == nil {
+		return 0, "", nil
+	}
+	var checks, names []string
+	for _, key := range t.Partition.ForeignKeys {
+		if key.Enforced {
+			checks, names = append(checks, key.CheckSQL(on)), append(names, catalog.Quote(key.Name))
+		}
+	}
+	if len(checks) == 0 {
+		return 0, "", nil
+	}
+	for range 2 {
+		if took, err = e.timeChecks(ctx, checks); err != nil {
+			return 0, "", err
+		}
+		if took <= e.Locks.Timeout/2 || took >= longestLook {
+			break
+		}
+	}
+	e.Log.Debug("checks of foreign keys timed", "table", on.String(), "keys", names, "took", took.Round(time.Millisecond))
+	return took, "foreign key " + strings.Join(names, ", "), nil
+}
+
+// checkSettingsSQL has a query planned as RI_Initial_Check in ri_triggers.c plans
+// its own.
+const checkSettingsSQL = `
+SET TRANSACTION READ ONLY;
+SET LOCAL max_parallel_workers_per_gather = 0;
+SET LOCAL hash_mem_multiplier = 1;
+SET LOCAL statement_timeout = %d;
+SELECT set_config('work_mem', current_setting('maintenance_work_mem'), true)`
+
+func (e *Env) timeChecks(ctx context.Context, checks []string) (time.Duration, error) {
+	var took time.Duration
+	err := pgx.BeginFunc(ctx, e.Pool, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, fmt.Sprintf(checkSettingsSQL, longestLook.Milliseconds())); err != nil {
+			return err
+		}
+		began := time.Now()
+		err := execAll(ctx, tx, checks)
+		took = time.Since(began)
+		return err
+	})
+	var pgErr *pgconn.PgError
+	if ctx.Err() == nil && errors.As(err, &pgErr) && pgErr.Code == pgerrcode.QueryCanceled {
+		return max(took, longestLook), nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("time the check of foreign keys: %w", err)
+	}
+	return took, nil
+}
