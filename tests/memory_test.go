@@ -28,6 +28,10 @@ CREATE EVENT TRIGGER notice ON ddl_command_start WHEN tag IN ('CREATE INDEX', 'A
 func TestMaintenanceWorkMem(t *testing.T) {
 	t.Parallel()
 	for memory, want := range map[string]string{"": "64MB", "7MB": "7MB", "8192": "8MB"} {
+		sorted := want // in as little as is best, unless told
+		if memory == "" {
+			sorted = "8MB"
+		}
 		t.Run(memory, func(t *testing.T) {
 			t.Parallel()
 			db := pgtest.New(t)
@@ -41,7 +45,7 @@ func TestMaintenanceWorkMem(t *testing.T) {
 				}
 				sets := 0
 				if memory != "" {
-					sets = map[repack.Stage]int{repack.SyncSchema: 2, repack.PostSyncUpdate: 1}[stage.Stage]
+					sets = map[repack.Stage]int{repack.SyncSchema: 3, repack.PostSyncUpdate: 1}[stage.Stage]
 				}
 				if n := strings.Count(all.String(), "maintenance_work_mem = '"+memory+"'"); n != sets {
 					t.Errorf("%s sets the memory %d times, want %d:\n%s", stage.Stage, n, sets, all.String())
@@ -49,7 +53,7 @@ func TestMaintenanceWorkMem(t *testing.T) {
 			}
 			run(t, db, o)
 			got := pgtest.Column[string](t, db.Pool, `SELECT tag || ' ' || memory FROM public.noticed ORDER BY tag`)
-			if expected := []string{"ALTER TABLE " + want, "CREATE INDEX " + want, "CREATE INDEX " + want}; !slices.Equal(got, expected) {
+			if expected := []string{"ALTER TABLE " + want, "CREATE INDEX " + sorted, "CREATE INDEX " + sorted}; !slices.Equal(got, expected) {
 				t.Errorf("built with %q, want %q", got, expected)
 			}
 		})

@@ -41,9 +41,6 @@ var wholeSchemas = []wholeSchema{
 		"forum.journal":  "no key",
 	}},
 	{"mapserver", "map.work", map[string]string{
-		"map.elevation":   "does not detach a partition",
-		"map.elevation_0": "does not detach a partition",
-		"map.elevation_1": "does not detach a partition",
 		"map.countries":   "map.describe",
 		"map.regions":     "materialized view",
 		"history.deleted": "map.logged_edits",
