@@ -30,7 +30,7 @@ func (b *bench) contenders() []contender {
 		vacuumFull,
 		{name: "CLUSTER", sql: []string{"CLUSTER t USING t_pkey"}},
 		b.repack("repack"),
-		b.repack("repack --transfer server", "--transfer", "server"),
+		b.repack("repack --transfer client", "--transfer", "client"),
 		b.repack("repack, direct-trigger", "--strategy", "direct-trigger"),
 	}
 	if b.hasPgRepack() {
