@@ -280,11 +280,7 @@ func (e *Env) dressSQL(source *catalog.Table) []string {
 	for _, s := range source.Statistics {
 		statements = append(statements, s.MoveSQL(e.Job.ShadowSchema, s.Name.Schema), s.OwnerSQL())
 	}
-	for _, c := range source.Constraints {
-		if (c.Type == "c" || c.Type == "n") && !c.Validated {
-			statements = append(statements, c.AddSQL(source.Name))
-		}
-	}
+	statements = append(statements, notValidSQL(source, source.Name)...)
 	for _, s := range source.Sequences {
 		if s.Identity {
 			column, _ := source.Column(s.Column)
@@ -294,6 +290,18 @@ func (e *Env) dressSQL(source *catalog.Table) []string {
 	}
 	statements = append(statements, source.CommentsSQL()...)
 	return append(statements, source.AddBehaviourSQL()...)
+}
+
+// notValidSQL adds to table on those of t's checks that are not valid, and so would
+// have been in the way of rows that were there before them.
+func notValidSQL(t *catalog.Table, on catalog.Name) []string {
+	var statements []string
+	for _, c := range t.Constraints {
+		if (c.Type == "c" || c.Type == "n") && !c.Validated {
+			statements = append(statements, c.AddSQL(on))
+		}
+	}
+	return statements
 }
 
 // ownerSQL follows a change of owner since the shadow was made.

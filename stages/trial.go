@@ -90,12 +90,8 @@ func (e *Env) tryOut(ctx context.Context, tx pgx.Tx) ([]Reason, error) {
 	for _, index := range missingIndexes(e.Source, is) {
 		statements = append(statements, indexSQL(index, shadow)...)
 	}
-	statements = slices.Concat(statements, e.constraintsSQL(is), e.Source.MarksSQL(shadow), e.statisticsSQL(is))
-	for _, c := range e.Source.Constraints {
-		if (c.Type == "c" || c.Type == "n") && !c.Validated {
-			statements = append(statements, c.AddSQL(shadow))
-		}
-	}
+	statements = slices.Concat(statements, e.constraintsSQL(is), e.Source.MarksSQL(shadow), e.statisticsSQL(is),
+		notValidSQL(e.Source, shadow))
 	if err := execAll(ctx, tx, statements); err != nil {
 		return nil, err
 	}

@@ -31,8 +31,8 @@ SELECT EXISTS (
     WHERE  query LIKE '%1000000000000%' AND state = 'active' AND pid <> pg_backend_pid())`
 
 // TestTurnsYield has one turn at a time while another session is at work, and
-// as many as allowed when it has ended. The tests of this package have a server of their own, where nobody else
-// is at work.
+// as many as allowed when it has ended. The tests of this package have a server of
+// their own, where nobody else is at work.
 func TestTurnsYield(t *testing.T) {
 	db := pgtest.New(t)
 	pool := givenPool(t, db)

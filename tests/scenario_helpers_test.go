@@ -171,11 +171,9 @@ func statusOf(t *testing.T, db *pgtest.Database, table string) repack.Status {
 	return list[0]
 }
 
-// stopAt names a place at which a run is cancelled; count is how often the
-// place is passed before.
+// stopAt names a place at which a run is cancelled.
 type stopAt struct {
 	name  string
-	skip  int
 	hooks func(stop func()) repack.Hooks
 }
 

@@ -7,7 +7,8 @@ import (
 )
 
 // The capture triggers, by the beginning of their names and of their function's,
-// are no property of the table. $2 tells those that come from a partitioned table from its own.
+// are no property of the table. $2 tells those that come from a partitioned table
+// from its own.
 const triggersSQL = `
 SELECT   t.tgname::text                                        AS name,
          pg_get_triggerdef(t.oid)                              AS definition,
