@@ -116,17 +116,32 @@ func (e *Env) makeRoom(ctx context.Context, tx *lock.Tx, table, leaving catalog.
 	return execAll(ctx, tx, created)
 }
 
+// Planning the queries of the catalogs takes several times as long as running
+// them, and under the lock they are run up to four times.
+const keepPlansSQL = `SET LOCAL plan_cache_mode = force_generic_plan`
+
 // lockForExchange takes ACCESS EXCLUSIVE on what the exchange changes, makes
 // sure that the copy is equal to the table in every snapshot, and drops the
 // foreign keys from and to it. It returns the table's description from before.
+//
+// What is asked under the lock has been asked before it once, for the plans.
 func (e *Env) lockForExchange(ctx context.Context, tx *lock.Tx, oid uint32) (*catalog.Table, error) {
 	table := e.Link.From.String()
 	if err := tx.Settle(ctx, table); err != nil {
 		return nil, err
 	}
+	if err := execAll(ctx, tx, []string{keepPlansSQL}); err != nil {
+		return nil, err
+	}
 	before, err := catalog.Read(ctx, tx, oid)
 	if err != nil {
 		return nil, e.goneOr(err)
+	}
+	if err := e.noObstacles(ctx, tx, oid); err != nil {
+		return nil, err
+	}
+	if _, err := before.RecompileSQL(ctx, tx, e.Job.ShadowSchema); err != nil {
+		return nil, err
 	}
 	if err := lockAll(ctx, tx, before); err != nil {
 		return nil, err
@@ -315,7 +330,7 @@ func ownerSQL(was, is *catalog.Table) []string {
 // grant gives the new table and its identity sequences the source's exact
 // grants.
 func (e *Env) grant(ctx context.Context, tx *lock.Tx, source *catalog.Table) error {
-	have, err := catalog.Read(ctx, tx, *e.Job.Shadow)
+	have, err := catalog.ReadGrants(ctx, tx, *e.Job.Shadow)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,9 @@
 package catalog
 
-import "context"
+import (
+	"context"
+	"fmt"
+)
 
 // foreignKeysSQL reads the keys that the table has declared (whose is 'its'),
 // those of other tables to it or to a partitioned table that it is in ('to it'),
@@ -221,4 +224,17 @@ ORDER BY x.attnum, x.ordinality`
 func readGrants(ctx context.Context, q Querier, t *Table) (err error) {
 	t.Grants, err = RelationGrants(ctx, q, t.OID, "r")
 	return err
+}
+
+// ReadGrants describes the table with that OID as far as who may do what with it
+// and its sequences. It takes no lock.
+func ReadGrants(ctx context.Context, q Querier, oid uint32) (*Table, error) {
+	t := &Table{OID: oid}
+	if err := readGrants(ctx, q, t); err != nil {
+		return nil, fmt.Errorf("describe grants of table %d: %w", oid, err)
+	}
+	if err := readSequences(ctx, q, t); err != nil {
+		return nil, fmt.Errorf("describe sequences of table %d: %w", oid, err)
+	}
+	return t, nil
 }
