@@ -145,8 +145,9 @@ func (e *Env) copyWorker(ctx context.Context, chunks *dispenser, copyChunk func(
 		if err := e.Turns.Take(ctx); err != nil {
 			return err
 		}
+		began := time.Now()
 		more, err := e.copyNext(ctx, chunks, copyChunk)
-		e.Turns.End()
+		e.Turns.Rest(time.Since(began))
 		if !more || err != nil {
 			return err
 		}

@@ -133,9 +133,10 @@ func (c *comparing) round(ctx context.Context, ranges *dispenser, find finder, r
 					if err := c.Turns.Take(groupCtx); err != nil {
 						return err
 					}
+					began := time.Now()
 					var err error
 					more, err = c.next(groupCtx, conn, ranges, find)
-					c.Turns.End()
+					c.Turns.Rest(time.Since(began))
 					if err != nil {
 						return err
 					}

@@ -43,6 +43,10 @@ func postSyncUpdate(ctx context.Context, e *Env) error {
 // vacuum makes the first queries after the swap fast. It cannot run inside a
 // transaction, and so not fenced; it changes no row.
 func (e *Env) vacuum(ctx context.Context) error {
+	if err := e.Turns.Take(ctx); err != nil {
+		return err
+	}
+	defer e.Turns.End()
 	err := e.withConn(ctx, func(conn *pgxpool.Conn) error { return execAll(ctx, conn, e.vacuumSQL()) })
 	if err != nil {
 		return fmt.Errorf("vacuum and analyse the shadow: %w", err)

@@ -15,16 +15,18 @@ import (
 // decides whether to go on with it.
 //
 // While the application is at work there is one turn at a time, so that on a
-// server with few processors most of them are left to it.
+// server with few processors most of them are left to it, and after a piece of
+// what writes most a rest that is as long.
 type Turns struct {
 	pool  *pgxpool.Pool
 	most  int
 	yield bool
 	freed chan struct{} // holds a token when a turn has ended
 
-	mu    sync.Mutex
-	taken int
-	seen  []activity // the newest last
+	mu     sync.Mutex
+	taken  int
+	rested time.Time  // the end of the last rest
+	seen   []activity // the newest last
 }
 
 // NewTurns hands out up to most turns at the same time; with yield, only one
@@ -47,14 +49,15 @@ const (
 	busyWrites   = 100 // a second
 )
 
-// Take waits for a turn, which the caller ends with End. It never waits while no
-// other turn is taken.
+// Take waits for a turn, which the caller ends with End or Rest. While no other
+// turn is taken it waits for no more than the rest after one.
 func (t *Turns) Take(ctx context.Context) error {
 	for {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if t.try(1) {
+		rest := t.rest()
+		if rest <= 0 && t.try(1) {
 			return nil
 		}
 		busy, err := t.Busy(ctx)
@@ -64,10 +67,14 @@ func (t *Turns) Take(ctx context.Context) error {
 		if !busy && t.try(t.most) {
 			return nil
 		}
+		wait := lookEvery
+		if rest > 0 {
+			wait = min(wait, rest)
+		}
 		select {
 		case <-ctx.Done():
 		case <-t.freed:
-		case <-time.After(lookEvery):
+		case <-time.After(wait):
 		}
 	}
 }
@@ -81,6 +88,21 @@ func (t *Turns) End() {
 	case t.freed <- struct{}{}:
 	default: // somebody will be woken already
 	}
+}
+
+// Rest is End of a turn that took so long: while the application is at work, the
+// next begins as much later.
+func (t *Turns) Rest(took time.Duration) {
+	t.mu.Lock()
+	t.rested = time.Now().Add(took)
+	t.mu.Unlock()
+	t.End()
+}
+
+func (t *Turns) rest() time.Duration {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return time.Until(t.rested)
 }
 
 // try takes a turn if fewer than most are taken.

@@ -30,12 +30,9 @@ SELECT EXISTS (
     SELECT FROM pg_stat_activity
     WHERE  query LIKE '%1000000000000%' AND state = 'active' AND pid <> pg_backend_pid())`
 
-// TestTurnsYield has one turn at a time while another session is at work, and
-// as many as allowed when it has ended. The tests of this package have a server of
-// their own, where nobody else is at work.
-func TestTurnsYield(t *testing.T) {
-	db := pgtest.New(t)
-	pool := givenPool(t, db)
+// givenSessionAtWork has a session work until it is told to end.
+func givenSessionAtWork(t *testing.T, db *pgtest.Database) (end func()) {
+	t.Helper()
 	worker := db.Connect(t)
 	worked := make(chan error, 1)
 	go func() {
@@ -43,13 +40,54 @@ func TestTurnsYield(t *testing.T) {
 		worked <- err
 	}()
 	pgtest.WaitFor(t, func() bool { return pgtest.Query[bool](t, db.Pool, workingSQL) }, "a session to be at work")
-
-	turns := stages.NewTurns(pool, 2, true)
-	take := func(within time.Duration) error {
-		ctx, cancel := context.WithTimeout(t.Context(), within)
-		defer cancel()
-		return turns.Take(ctx)
+	return func() {
+		db.Exec(t, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%1000000000000%' AND pid <> pg_backend_pid()`)
+		<-worked
 	}
+}
+
+func take(t *testing.T, turns *stages.Turns, within time.Duration) error {
+	ctx, cancel := context.WithTimeout(t.Context(), within)
+	defer cancel()
+	return turns.Take(ctx)
+}
+
+// TestTurnsRest has the next turn come as late as the last one was long, but only
+// while another session is at work.
+func TestTurnsRest(t *testing.T) {
+	db := pgtest.New(t)
+	pool := givenPool(t, db)
+	endWork := givenSessionAtWork(t, db)
+	givenRest := func(rest time.Duration) *stages.Turns {
+		turns := stages.NewTurns(pool, 2, true)
+		if err := take(t, turns, 10*time.Second); err != nil {
+			t.Fatal(err)
+		}
+		turns.Rest(rest)
+		return turns
+	}
+	if err := take(t, givenRest(time.Millisecond), 10*time.Second); err != nil {
+		t.Errorf("a turn after the rest: %v", err)
+	}
+	turns := givenRest(time.Hour)
+	if err := take(t, turns, time.Second); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a turn while it rests: %v", err)
+	}
+	endWork()
+	if err := take(t, turns, 10*time.Second); err != nil {
+		t.Errorf("a turn while nobody is at work: %v", err)
+	}
+}
+
+// TestTurnsYield has one turn at a time while another session is at work, and
+// as many as allowed when it has ended. The tests of this package have a server of
+// their own, where nobody else is at work.
+func TestTurnsYield(t *testing.T) {
+	db := pgtest.New(t)
+	pool := givenPool(t, db)
+	endWork := givenSessionAtWork(t, db)
+	turns := stages.NewTurns(pool, 2, true)
+	take := func(within time.Duration) error { return take(t, turns, within) }
 	if err := take(10 * time.Second); err != nil {
 		t.Fatalf("the first turn is always there: %v", err)
 	}
@@ -63,8 +101,7 @@ func TestTurnsYield(t *testing.T) {
 		}
 	}
 
-	db.Exec(t, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%1000000000000%' AND pid <> pg_backend_pid()`)
-	<-worked
+	endWork()
 	if err := take(10 * time.Second); err != nil {
 		t.Errorf("a second turn when nobody is: %v", err)
 	}
