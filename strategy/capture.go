@@ -59,17 +59,17 @@ type Capture struct {
 func (c Capture) SQL() []string { return append([]string{c.Function}, c.Triggers...) }
 
 // logRowsSQL is shared by all capture functions. Key updates log the old key
-// and the new.
+// and the new. Every condition is paid for by every statement of the
+// application, so what most of them do comes first.
 const logRowsSQL = `
-    CASE TG_OP
-    WHEN 'INSERT' THEN
+    IF TG_OP = 'UPDATE' THEN%[6]s
+    ELSIF TG_OP = 'INSERT' THEN
         INSERT INTO %[1]s (%[2]s) SELECT %[3]s FROM %[4]s r;
-    WHEN 'UPDATE' THEN%[6]s
-    WHEN 'DELETE' THEN
+    ELSIF TG_OP = 'DELETE' THEN
         INSERT INTO %[1]s (%[2]s) SELECT %[3]s FROM %[5]s r;
     ELSE
         INSERT INTO %[1]s (truncated) VALUES (true);
-    END CASE;`
+    END IF;`
 
 const logBothSQL = `
         INSERT INTO %[1]s (%[2]s) SELECT %[3]s FROM %[4]s r UNION SELECT %[3]s FROM %[5]s r;`
