@@ -129,7 +129,7 @@ func (p *planner) withoutKey() *catalog.Table {
 func planPostSyncUpdate(ctx context.Context, p *planner) ([]Step, error) {
 	var r steps
 	r.add(p.replayStep(ctx, "replay the change log, batch by batch, until little is left", false))
-	r.add(p.record(ctx, "vacuum and analyse the shadow", nil, sending(p.vacuumSQL())))
+	r.add(p.record(ctx, "vacuum and analyse the shadow", nil, sending(p.vacuumSQL(false))))
 	if p.Verify != registry.VerifyOff {
 		r.add(p.record(ctx, fmt.Sprintf("compare shadow and table (%s), and end if they differ", p.Verify), p.reading(), nil))
 	}

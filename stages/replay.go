@@ -3,6 +3,7 @@ package stages
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -47,21 +48,39 @@ func (e *Env) vacuum(ctx context.Context) error {
 		return err
 	}
 	defer e.Turns.End()
-	err := e.withConn(ctx, func(conn *pgxpool.Conn) error { return execAll(ctx, conn, e.vacuumSQL()) })
+	busy, err := e.Turns.Busy(ctx)
+	if err != nil {
+		return err
+	}
+	err = e.withConn(ctx, func(conn *pgxpool.Conn) error { return execAll(ctx, conn, e.vacuumSQL(busy)) })
 	if err != nil {
 		return fmt.Errorf("vacuum and analyse the shadow: %w", err)
 	}
 	return nil
 }
 
-// vacuumSQL sets the memory for the session, as there is no transaction; should
-// VACUUM fail the session ends with the run.
-func (e *Env) vacuumSQL() []string {
-	vacuum := "VACUUM (ANALYZE) " + e.Link.To.String()
-	if e.MaintenanceWorkMem == "" {
-		return []string{vacuum}
+// Beside an application at work, VACUUM rests after about a hundred pages that it
+// has changed: "Cost-based Vacuum Delay" in the manual. It has no workers then.
+var (
+	restSQL   = []string{"SET vacuum_cost_delay = '2ms'", "SET vacuum_cost_limit = 2000"}
+	noRestSQL = []string{"RESET vacuum_cost_delay", "RESET vacuum_cost_limit"}
+)
+
+// vacuumSQL sets what is for VACUUM alone for the session, as there is no
+// transaction; should VACUUM fail the session ends with the run.
+func (e *Env) vacuumSQL(busy bool) []string {
+	var before, after []string
+	options := "ANALYZE"
+	if e.MaintenanceWorkMem != "" {
+		before = append(before, "SET maintenance_work_mem = "+catalog.Literal(e.MaintenanceWorkMem))
+		after = append(after, "RESET maintenance_work_mem")
 	}
-	return []string{"SET maintenance_work_mem = " + catalog.Literal(e.MaintenanceWorkMem), vacuum, "RESET maintenance_work_mem"}
+	if busy {
+		before, after = append(before, restSQL...), append(after, noRestSQL...)
+		options += ", PARALLEL 0"
+	}
+	vacuum := fmt.Sprintf("VACUUM (%s) %s", options, e.Link.To)
+	return slices.Concat(before, []string{vacuum}, after)
 }
 
 // A pass this short leaves little enough to replay under a lock.
