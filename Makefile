@@ -27,7 +27,7 @@ test: ## vet, check the format and run every test, installing PostgreSQL and gcc
 
 .PHONY: test-thorough
 test-thorough: export REPACK_THOROUGH = 1
-test-thorough: test ## like test, with all combinations of which that tries every other one
+test-thorough: test ## like test, with both strategies wherever it takes turns, and more samples
 
 .PHONY: test-majors
 test-majors: ## run the whole-run scenarios on other PostgreSQL versions: MAJORS="14 18"
