@@ -25,6 +25,10 @@ test: ## vet, check the format and run every test, installing PostgreSQL and gcc
 	race=$$(.ci/race-flag) && CGO_ENABLED=$${race:+1} $(GO) test $$race -timeout=20m $$($(GO) list ./... | grep -v /tests$$)
 	$(GO) test -timeout=40m $(if $(TESTS),-run '$(TESTS)') ./tests
 
+.PHONY: test-thorough
+test-thorough: export REPACK_THOROUGH = 1
+test-thorough: test ## like test, with both strategies wherever it takes turns, and more samples
+
 .PHONY: test-majors
 test-majors: ## run the whole-run scenarios on other PostgreSQL versions: MAJORS="14 18"
 	.ci/test-majors $(MAJORS)

@@ -30,11 +30,9 @@ func setup(ctx context.Context, e *Env) error {
 	}
 	var job *registry.Job
 	create := func(ctx context.Context, tx *lock.Tx) error {
-		id, err := e.Registry.NextID(ctx, tx)
-		if err != nil {
+		if job, err = e.nextJob(ctx, tx); err != nil {
 			return err
 		}
-		job = e.newJob(id)
 		job.KeyIndex, job.Description = index.Name, description
 		e.Job = job
 		e.link(key)
@@ -47,6 +45,30 @@ func setup(ctx context.Context, e *Env) error {
 		e.Job = nil // nothing was committed
 	}
 	return err
+}
+
+const takenSQL = `SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname IN ($1, $2))`
+
+// nextJob numbers a job. A registry that was made anew, or is not the only one,
+// comes to numbers that another's jobs have left schemas of: those are passed over.
+func (e *Env) nextJob(ctx context.Context, tx pgx.Tx) (*registry.Job, error) {
+	for {
+		id, err := e.Registry.NextID(ctx, tx)
+		if err != nil {
+			return nil, err
+		}
+		job := e.newJob(id)
+		if !job.OwnSchemas {
+			return job, nil
+		}
+		var taken bool
+		if err := tx.QueryRow(ctx, takenSQL, job.ShadowSchema, job.OldSchema).Scan(&taken); err != nil {
+			return nil, fmt.Errorf("look for schemas of job %d: %w", id, err)
+		}
+		if !taken {
+			return job, nil
+		}
+	}
 }
 
 func (e *Env) newJob(id int64) *registry.Job {

@@ -44,6 +44,7 @@ ORDER BY 1`
 // TestKeepOld leaves the old table, as it was at clean_up, alone in its schema;
 // the new one can be dropped without it.
 func TestKeepOld(t *testing.T) {
+	t.Parallel()
 	for _, when := range []string{"from the start", "at clean_up"} {
 		t.Run(when, func(t *testing.T) {
 			eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {

@@ -125,6 +125,7 @@ func terminations(strategy string) []trial {
 // TestTerminated has the tool's sessions terminated at a sample of the messages
 // it sends, while the application writes, and runs again.
 func TestTerminated(t *testing.T) {
+	t.Parallel()
 	for _, strategy := range strategies {
 		t.Run(strategy, func(t *testing.T) {
 			t.Parallel()
@@ -192,6 +193,7 @@ func kills(strategy string) []trial {
 // TestKilledAtStep kills the program with SIGKILL at some of its steps, while the
 // application writes, and runs it again.
 func TestKilledAtStep(t *testing.T) {
+	t.Parallel()
 	for _, strategy := range strategies {
 		t.Run(strategy, func(t *testing.T) {
 			t.Parallel()

@@ -154,6 +154,7 @@ func cutAt(t *testing.T, strategy string, c *cutter) {
 // its answer, and at a sample of its other messages, and runs again. `make torture`
 // drops them at every message, before and after.
 func TestCutAnywhere(t *testing.T) {
+	t.Parallel()
 	for _, strategy := range strategies {
 		t.Run(strategy, func(t *testing.T) {
 			t.Parallel()
@@ -163,7 +164,10 @@ func TestCutAnywhere(t *testing.T) {
 				cutAt(t, strategy, &cutter{at: at, after: random.IntN(2) == 0, commits: true})
 			}
 			messages := countMessages(t, strategy, false)
-			const sample = 6
+			sample := 4
+			if thorough() {
+				sample = 30
+			}
 			for n := range sample {
 				cutAt(t, strategy, &cutter{at: 1 + random.Int64N(messages), after: n%2 == 0})
 			}

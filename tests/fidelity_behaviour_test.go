@@ -57,8 +57,12 @@ var behaviourCases = []fidelityCase{
 }
 
 func TestFidelityOfBehaviour(t *testing.T) {
-	for _, c := range behaviourCases {
-		t.Run(c.name, func(t *testing.T) { eachStrategy(t, c.run) })
+	t.Parallel()
+	for n, c := range behaviourCases {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			eachHalf(t, n, c.run)
+		})
 	}
 }
 
@@ -84,13 +88,15 @@ var grantCases = []fidelityCase{
 }
 
 func TestFidelityOfGrants(t *testing.T) {
-	for _, c := range grantCases {
+	t.Parallel()
+	for n, c := range grantCases {
 		t.Run(c.name, func(t *testing.T) {
-			eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+			t.Parallel()
+			eachHalf(t, n, func(t *testing.T, db *pgtest.Database, first, second string) {
 				roles := []string{db.Role(t), db.Role(t), db.Role(t)}
 				c := c
 				c.sql = strings.NewReplacer("{a}", min(roles[0], roles[1], roles[2]), "{z}", max(roles[0], roles[1], roles[2]), "{owner}", middle(roles)).Replace(c.sql)
-				c.run(t, db, strategy)
+				c.run(t, db, first, second)
 			})
 		})
 	}
@@ -138,7 +144,7 @@ func TestFidelityOfTablespace(t *testing.T) {
 			CREATE TABLE app.t (id int, a text, b int, CONSTRAINT k PRIMARY KEY (id) USING INDEX TABLESPACE pg_default, UNIQUE (a) USING INDEX TABLESPACE second{db},
 				EXCLUDE USING btree (b WITH =) USING INDEX TABLESPACE first{db}) TABLESPACE first{db};
 			CREATE INDEX i ON app.t (b) TABLESPACE second{db}; CREATE INDEX j ON app.t (b) TABLESPACE pg_default;
-			INSERT INTO app.t SELECT g, repeat('x', 5000) || g, g FROM generate_series(1, 20) g`, "{db}", "_"+db.Name)}.run(t, db, strategy)
+			INSERT INTO app.t SELECT g, repeat('x', 5000) || g, g FROM generate_series(1, 20) g`, "{db}", "_"+db.Name)}.run(t, db, strategy, strategy)
 	}
 }
 

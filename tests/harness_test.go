@@ -5,6 +5,7 @@ package tests
 import (
 	"context"
 	"log/slog"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -27,6 +28,29 @@ func eachStrategy(t *testing.T, test func(t *testing.T, db *pgtest.Database, str
 		t.Run(strategy, func(t *testing.T) {
 			t.Parallel()
 			test(t, pgtest.New(t), strategy)
+		})
+	}
+}
+
+// thoroughEnv makes tests do for each strategy what they otherwise do for one of
+// the two in turn, and sample more. `make test-thorough` sets it.
+const thoroughEnv = "REPACK_THOROUGH"
+
+func thorough() bool { return os.Getenv(thoroughEnv) != "" }
+
+// eachHalf runs a test of two halves, each with a strategy: from one n to the next
+// they change places.
+func eachHalf(t *testing.T, n int, test func(t *testing.T, db *pgtest.Database, first, second string)) {
+	t.Helper()
+	first, second := strategies[n%2], strategies[1-n%2]
+	pairs := [][2]string{{first, second}}
+	if thorough() {
+		pairs = append(pairs, [2]string{second, first})
+	}
+	for _, p := range pairs {
+		t.Run(p[0]+", "+p[1], func(t *testing.T) {
+			t.Parallel()
+			test(t, pgtest.New(t), p[0], p[1])
 		})
 	}
 }

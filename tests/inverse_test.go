@@ -12,8 +12,10 @@ import (
 // TestResetFromEachStage resets after every stage before the swap, looks that
 // nothing is left, and repacks after all.
 func TestResetFromEachStage(t *testing.T) {
+	t.Parallel()
 	for _, stage := range []repack.Stage{repack.Setup, repack.Backfill, repack.SyncSchema, repack.PostSyncUpdate} {
 		t.Run(string(stage), func(t *testing.T) {
+			t.Parallel()
 			eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
 				s := newScenario(t, db)
 				o := options(t, "app.t", strategy)
@@ -50,11 +52,13 @@ func revert(t *testing.T, db *pgtest.Database, o repack.Options) {
 
 // TestResetFromInside resets what was cancelled inside a stage.
 func TestResetFromInside(t *testing.T) {
+	t.Parallel()
 	for _, place := range append(atEachPlace(nil, []string{
 		"sync_schema: logged keys removed", "sync_schema: index built", "post_sync_update: caught up",
 		"swap: writing through", "swap: drained",
 	}), afterChunks(2)) {
 		t.Run(place.name, func(t *testing.T) {
+			t.Parallel()
 			eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
 				s := newScenario(t, db)
 				o := options(t, "app.t", strategy)
@@ -73,11 +77,13 @@ func TestResetFromInside(t *testing.T) {
 // TestRevert puts the old table back with what was written since, from a swap
 // that is complete and from one that is not.
 func TestRevert(t *testing.T) {
+	t.Parallel()
 	for _, place := range atEachPlace([]repack.Stage{repack.CleanUp}, []string{"swap: exchanged"}) {
 		if place.name == "after clean_up" {
 			continue
 		}
 		t.Run(place.name, func(t *testing.T) {
+			t.Parallel()
 			eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
 				s := newScenario(t, db)
 				before := db.QueryString(t, `SELECT 'app.t'::regclass::oid`)
@@ -107,10 +113,12 @@ func TestRevert(t *testing.T) {
 
 // TestCancelledRevertResumes cancels a revert at every place it passes.
 func TestCancelledRevertResumes(t *testing.T) {
+	t.Parallel()
 	for _, place := range atEachPlace(nil, []string{
 		"swap: writing through", "swap: drained", "revert: exchanged", "reset: triggers dropped",
 	}) {
 		t.Run(place.name, func(t *testing.T) {
+			t.Parallel()
 			eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
 				s := newScenario(t, db)
 				o := options(t, "app.t", strategy)
@@ -129,8 +137,10 @@ func TestCancelledRevertResumes(t *testing.T) {
 // TestCancelledRevertThenRun goes forward again, where a revert was given up
 // before it had exchanged the tables; afterwards only revert may go on.
 func TestCancelledRevertThenRun(t *testing.T) {
+	t.Parallel()
 	for _, place := range atEachPlace(nil, []string{"swap: writing through", "swap: drained", "revert: exchanged"}) {
 		t.Run(place.name, func(t *testing.T) {
+			t.Parallel()
 			eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
 				s := newScenario(t, db)
 				o := options(t, "app.t", strategy)
@@ -162,8 +172,10 @@ func TestCancelledRevertThenRun(t *testing.T) {
 // was interrupted: whatever the run answers, it must not swap in a shadow that
 // has missed writes.
 func TestCancelledResetThenRun(t *testing.T) {
+	t.Parallel()
 	for _, stage := range []repack.Stage{repack.Setup, repack.PostSyncUpdate} {
 		t.Run(string(stage), func(t *testing.T) {
+			t.Parallel()
 			eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
 				s := newScenario(t, db)
 				o := options(t, "app.t", strategy)
@@ -193,8 +205,10 @@ func TestCancelledResetThenRun(t *testing.T) {
 // TestCancelledCleanUpThenRevert does the same the other way: the old table no
 // longer follows, so it must not come back without the writes since.
 func TestCancelledCleanUpThenRevert(t *testing.T) {
+	t.Parallel()
 	for _, keepOld := range []bool{false, true} {
 		t.Run(map[bool]string{false: "drop old", true: "keep old"}[keepOld], func(t *testing.T) {
+			t.Parallel()
 			eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
 				s := newScenario(t, db)
 				o := options(t, "app.t", strategy)
@@ -217,6 +231,7 @@ func TestCancelledCleanUpThenRevert(t *testing.T) {
 
 // TestInversesOutOfPlace asks for what the stage does not allow; nothing changes.
 func TestInversesOutOfPlace(t *testing.T) {
+	t.Parallel()
 	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
 		s := newScenario(t, db)
 		o := options(t, "app.t", strategy)

@@ -78,8 +78,12 @@ var partitionKeyCases = []fidelityCase{
 
 // TestPartitionForeignKeys repacks a partition of each kind, there and back and there.
 func TestPartitionForeignKeys(t *testing.T) {
-	for _, c := range partitionKeyCases {
-		t.Run(c.name, func(t *testing.T) { eachStrategy(t, c.run) })
+	t.Parallel()
+	for n, c := range partitionKeyCases {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			eachHalf(t, n, c.run)
+		})
 	}
 }
 
@@ -269,6 +273,7 @@ func TestForeignKeySlowUnderLock(t *testing.T) {
 // TestPartitionForeignKeysAsOwner: each right that is missing is named, and with
 // them the owners' rights do.
 func TestPartitionForeignKeysAsOwner(t *testing.T) {
+	t.Parallel()
 	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
 		owner, other, third := db.Role(t), db.Role(t), db.Role(t)
 		db.Exec(t, fmt.Sprintf(`CREATE SCHEMA app AUTHORIZATION %[1]s; CREATE SCHEMA up; GRANT CREATE ON DATABASE %[4]s TO %[1]s;
@@ -354,6 +359,7 @@ func partitionedHubAlike(t *testing.T, db *pgtest.Database) {
 // TestPartitionedTableWithForeignKeys is ended in the middle and goes on, is
 // reverted and reset.
 func TestPartitionedTableWithForeignKeys(t *testing.T) {
+	t.Parallel()
 	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
 		twins(t, db, keyedSQL)
 		schema := schemaOf(t, db)

@@ -82,8 +82,12 @@ var partitionCases = []fidelityCase{
 
 // TestPartitions repacks a partition of each kind, there and back and there.
 func TestPartitions(t *testing.T) {
-	for _, c := range partitionCases {
-		t.Run(c.name, func(t *testing.T) { eachStrategy(t, c.run) })
+	t.Parallel()
+	for n, c := range partitionCases {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			eachHalf(t, n, c.run)
+		})
 	}
 }
 
@@ -173,6 +177,7 @@ var partitionWrites = []string{
 
 // TestPartitionWrites writes at every stage and step, on the way there and back.
 func TestPartitionWrites(t *testing.T) {
+	t.Parallel()
 	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
 		twins(t, db, `CREATE TABLE @p (id int PRIMARY KEY, email text, n int) PARTITION BY RANGE (id);
 			CREATE TABLE @t (n int, dead int, email text, id int NOT NULL); ALTER TABLE @t DROP dead; ALTER TABLE @p ATTACH PARTITION @t FOR VALUES FROM (1) TO (1000);
@@ -294,11 +299,13 @@ func planIsCarriedOut(t *testing.T, db *pgtest.Database, o repack.Options, dump 
 // TestPlanOfPartitions: what the plan shows is what a run sends, and the locks
 // are those that are then held.
 func TestPlanOfPartitions(t *testing.T) {
+	t.Parallel()
 	for _, c := range partitionCases {
 		if c.name != "beside a default" && c.name != "triggers" && !strings.HasPrefix(c.name, "levels") {
 			continue
 		}
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
 				db.Exec(t, `CREATE SCHEMA app;`+c.sql)
 				dump := db.Dump(t)
@@ -350,6 +357,7 @@ func partitionOIDs(t *testing.T, db *pgtest.Database) map[string]string {
 // TestPartitionedTable repacks every partition; a run that is ended goes on with
 // those that are left, and the next one begins anew.
 func TestPartitionedTable(t *testing.T) {
+	t.Parallel()
 	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
 		db.Exec(t, partitionedSQL)
 		dump := db.Dump(t)
@@ -440,6 +448,7 @@ func TestPartitionedTableRefused(t *testing.T) {
 
 // TestPartitionAndMatviewAsOwner: plain SQL rights do, those of the owners.
 func TestPartitionAndMatviewAsOwner(t *testing.T) {
+	t.Parallel()
 	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
 		owner, other := db.Role(t), db.Role(t)
 		db.Exec(t, fmt.Sprintf(`CREATE SCHEMA app AUTHORIZATION %[1]s; GRANT CREATE ON DATABASE %[3]s TO %[1]s; GRANT USAGE ON SCHEMA app TO %[2]s; SET ROLE %[1]s;
@@ -472,6 +481,7 @@ func TestPartitionAndMatviewAsOwner(t *testing.T) {
 // foreign keys, and a materialized view on one of its partitions, at messages here
 // and there.
 func TestCutPartition(t *testing.T) {
+	t.Parallel()
 	setup := partitionedSQL + `; CREATE MATERIALIZED VIEW app.m AS TABLE app.b1; CREATE MATERIALIZED VIEW app.on_m AS SELECT count(*) FROM app.m;
 		CREATE TABLE app.o (id int PRIMARY KEY); INSERT INTO app.o SELECT generate_series(0, 3000); ALTER TABLE app.p ADD FOREIGN KEY (id) REFERENCES app.o;
 		CREATE TABLE app.c (p int REFERENCES app.p ON UPDATE CASCADE ON DELETE CASCADE); INSERT INTO app.c SELECT generate_series(0, 399, 10)`
@@ -502,7 +512,11 @@ func TestCutPartition(t *testing.T) {
 			whole := &cutter{}
 			cut(t, strategy, whole)
 			total := whole.messages.Load()
-			step := total/10 + 1
+			cuts := int64(5)
+			if thorough() {
+				cuts = 20
+			}
+			step := total/cuts + 1
 			for at := 1 + int64(randomSeed(t)%uint64(step)); at <= total; at += step {
 				cut(t, strategy, &cutter{at: at, after: at%2 == 0})
 			}

@@ -234,6 +234,24 @@ func (s *statements) sent(plan []string) []string {
 	return sql
 }
 
+// planEquals compares a plan with what a run has sent. Statements with one of the
+// words in them it had no need of.
+func planEquals(t *testing.T, plan []string, run *statements, needless ...string) {
+	t.Helper()
+	sent := run.sent(plan)
+	for _, sql := range plan {
+		has := func(words string) bool { return strings.Contains(sql, words) }
+		if !slices.Contains(sent, sql) && !slices.ContainsFunc(needless, has) {
+			t.Errorf("planned, not sent:\n%s", sql)
+		}
+	}
+	for _, sql := range sent {
+		if !slices.Contains(plan, sql) && !unplannedPattern.MatchString(sql) {
+			t.Errorf("sent, not planned:\n%s", sql)
+		}
+	}
+}
+
 // What the plan shows is what a run sends, and the other way round.
 func TestPlanIsWhatRunSends(t *testing.T) {
 	t.Parallel()
@@ -245,17 +263,7 @@ func TestPlanIsWhatRunSends(t *testing.T) {
 				o := options(t, "app.orders", strategy)
 				o.KeepOld = keep
 				plan := planned(planOf(t, db, o))
-				sent := traced(t, db, o).sent(plan)
-				for _, sql := range plan {
-					if !slices.Contains(sent, sql) {
-						t.Errorf("planned, not sent:\n%s", sql)
-					}
-				}
-				for _, sql := range sent {
-					if !slices.Contains(plan, sql) && !unplannedPattern.MatchString(sql) {
-						t.Errorf("sent, not planned:\n%s", sql)
-					}
-				}
+				planEquals(t, plan, traced(t, db, o))
 			})
 		})
 	}

@@ -47,6 +47,7 @@ func givenOwner(t *testing.T, db *pgtest.Database) (role string, o repack.Option
 // TestOwnerWithCreateOnDatabase is all it takes; writers need no more than they
 // needed before.
 func TestOwnerWithCreateOnDatabase(t *testing.T) {
+	t.Parallel()
 	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
 		role, o := givenOwner(t, db)
 		writer := db.Role(t)
@@ -146,6 +147,7 @@ func TestMissingPrivileges(t *testing.T) {
 // TestPreparedSchemas runs without CREATE on the database, and leaves the
 // schemas of the administrator, empty, for the next run.
 func TestPreparedSchemas(t *testing.T) {
+	t.Parallel()
 	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
 		role, o := givenOwner(t, db)
 		db.Exec(t, fmt.Sprintf(`REVOKE CREATE ON DATABASE %[1]s FROM %[2]s; CREATE SCHEMA "Prepared"; CREATE SCHEMA "Prepared_old"; CREATE SCHEMA repack_registry;
@@ -182,6 +184,7 @@ func TestPreparedSchemas(t *testing.T) {
 // TestOwnerThroughMembership runs as a member of the role that owns the table,
 // and of those that own its neighbours.
 func TestOwnerThroughMembership(t *testing.T) {
+	t.Parallel()
 	for _, schema := range []string{"", "prepared"} {
 		t.Run("schema "+schema, func(t *testing.T) {
 			eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {

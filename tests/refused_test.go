@@ -150,6 +150,26 @@ func TestRefusedListsEverything(t *testing.T) {
 	refused(t, db, "app.t", `"app"."t"`, "no key", "app.mv", "app.heir", "publication p", "nothing has been changed")
 }
 
+// TestRegistryMadeAnew: what the jobs of a registry that was dropped have left, a
+// shadow and an old table, is in nobody's way.
+func TestRegistryMadeAnew(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	db.Exec(t, smallSQL+`; CREATE TABLE app.u (id int PRIMARY KEY)`)
+	kept := options(t, "app.t", repack.ChangeLog)
+	kept.KeepOld = true
+	run(t, db, kept)
+	runUntil(t, db, options(t, "app.u", repack.ChangeLog), repack.Backfill)
+	db.Exec(t, `DROP SCHEMA repack_registry CASCADE`)
+	run(t, db, kept)
+	if got := statusOf(t, db, "app.t").Job; got != 3 {
+		t.Errorf("the job has number %d, want the first that is free, 3", got)
+	}
+	if n := pgtest.Query[int](t, db.Pool, `SELECT count(*) FROM repack_job_1_old.t`); n != 1000 {
+		t.Errorf("the old table that was kept has %d rows", n)
+	}
+}
+
 // TestRefusedTwoRegistries has a second job, of which the first's registry knows
 // nothing, come for the same table, and what it would have done done by hand.
 func TestRefusedTwoRegistries(t *testing.T) {

@@ -11,8 +11,10 @@ import (
 
 // TestStopAfterEachStage stops once, after each stage, and goes on.
 func TestStopAfterEachStage(t *testing.T) {
+	t.Parallel()
 	for _, stage := range stagesOfJob {
 		t.Run(string(stage), func(t *testing.T) {
+			t.Parallel()
 			eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
 				s := newScenario(t, db)
 				o := options(t, "app.t", strategy)
@@ -33,6 +35,7 @@ func TestStopAfterEachStage(t *testing.T) {
 // TestStopAfterAllStages stops after every stage of one job, with writes
 // between, and asks for each stage twice.
 func TestStopAfterAllStages(t *testing.T) {
+	t.Parallel()
 	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
 		s := newScenario(t, db)
 		o := options(t, "app.t", strategy)
@@ -63,8 +66,10 @@ var runPlaces = atEachPlace([]repack.Stage{repack.Setup}, []string{
 
 // TestCancelledRunResumes cancels at every place a run passes, and runs again.
 func TestCancelledRunResumes(t *testing.T) {
+	t.Parallel()
 	for _, place := range append(runPlaces, afterChunks(3)) {
 		t.Run(place.name, func(t *testing.T) {
+			t.Parallel()
 			eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
 				s := newScenario(t, db)
 				o := options(t, "app.t", strategy)
@@ -101,6 +106,7 @@ func afterChunks(n int) stopAt {
 // TestFailingHookResumes has the run fail, rather than be cancelled, and finds
 // the failure in the status.
 func TestFailingHookResumes(t *testing.T) {
+	t.Parallel()
 	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
 		s := newScenario(t, db)
 		o := options(t, "app.t", strategy)
@@ -126,6 +132,7 @@ func TestFailingHookResumes(t *testing.T) {
 // TestResumedBackfillKeepsItsChunks shows that what has been copied is not
 // copied again.
 func TestResumedBackfillKeepsItsChunks(t *testing.T) {
+	t.Parallel()
 	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
 		s := newScenario(t, db)
 		db.Exec(t, `ANALYZE app.t`)

@@ -190,6 +190,7 @@ func (a *application) refuses(t *testing.T, o repack.Options, word string) {
 // TestSchemas swaps every table of each schema and puts it back, and then
 // repacks it, while the application works.
 func TestSchemas(t *testing.T) {
+	t.Parallel()
 	eachTable(t, func(t *testing.T, a *application, o repack.Options) {
 		write := func() { a.write(t) }
 		runUntil(t, a.db, o, repack.Swap)

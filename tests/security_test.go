@@ -84,6 +84,7 @@ func TestHostileNames(t *testing.T) {
 
 // TestHostileRole has such a name own the table, run the tool, and lack a right.
 func TestHostileRole(t *testing.T) {
+	t.Parallel()
 	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
 		role, o := givenOwner(t, db)
 		odd := fmt.Sprintf(`r"; DROP TABLE victim; --'%%s $$ %s`, db.Name)
@@ -141,6 +142,7 @@ WHERE  n.nspname LIKE 'repack\_%' AND NOT coalesce('search_path=pg_catalog, pg_t
 // TestNothingIsOpenToOthers looks at each place of a run for what somebody else
 // may use, with default privileges that open whatever is made.
 func TestNothingIsOpenToOthers(t *testing.T) {
+	t.Parallel()
 	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
 		twins(t, db, racedSQL)
 		role, stranger := db.Role(t), db.Role(t)

@@ -196,6 +196,7 @@ var writerSettings = []string{
 // TestHostileWriters has a writer, with settings, decoys and temporary objects of
 // its own, write at each place of a run: the capture functions find nothing of it.
 func TestHostileWriters(t *testing.T) {
+	t.Parallel()
 	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
 		givenDecoys(t, db)
 		twins(t, db, settingsSQL)

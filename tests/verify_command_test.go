@@ -45,6 +45,7 @@ func TestVerifyWhileWritten(t *testing.T) {
 // TestVerifySeesOnlyWhatIsCommitted: a transaction that is open all the while
 // is in neither table nor the log, and in all of them when it commits.
 func TestVerifySeesOnlyWhatIsCommitted(t *testing.T) {
+	t.Parallel()
 	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
 		o := givenDocs(t, db, strategy)
 		runUntil(t, db, o, repack.SyncSchema)
@@ -152,6 +153,7 @@ func withVerify(o repack.Options, mode repack.VerifyMode) repack.Options {
 // TestVerifyOff compares nothing; a later run that wants it does, before it
 // swaps.
 func TestVerifyOff(t *testing.T) {
+	t.Parallel()
 	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
 		o := givenDocs(t, db, strategy)
 		o.Verify = repack.VerifyOff
@@ -179,6 +181,7 @@ func TestVerifyOffSwapsWhatever(t *testing.T) {
 // TestVerifyFromPostSyncUpdateToCleanUp: at other times there is nothing to
 // compare.
 func TestVerifyFromPostSyncUpdateToCleanUp(t *testing.T) {
+	t.Parallel()
 	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
 		o := givenDocs(t, db, strategy)
 		refuses := func(want error) {

@@ -182,6 +182,7 @@ END $$`
 // TestVerifyKnowsEqualImages: no value is different for having been stored
 // another way in the copy, from backfill, replay and the way back alike.
 func TestVerifyKnowsEqualImages(t *testing.T) {
+	t.Parallel()
 	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
 		db.Exec(t, typesSQL)
 		o := options(t, "app.types", strategy)
@@ -249,6 +250,7 @@ func TestVerifyExplainsPendingChanges(t *testing.T) {
 // TestVerifyLooksAgain: a row that was pending is compared when it has been
 // replayed, here by something that gets it wrong.
 func TestVerifyLooksAgain(t *testing.T) {
+	t.Parallel()
 	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
 		o := givenDocs(t, db, strategy)
 		err := newRepack(t, db, corrupted(t, db, o, `

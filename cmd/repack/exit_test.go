@@ -54,13 +54,22 @@ func TestExitCodeOfErrors(t *testing.T) {
 
 func TestHelpIsNoError(t *testing.T) {
 	t.Setenv("REPACK_DSN", "postgres://u:hunter2@h/x")
-	for _, args := range [][]string{{}, {"--help"}, {"run", "--help"}, {"status", "-h"}, {"reset", "--help"}, {"revert", "--help"}} {
+	for _, args := range [][]string{{"help"}, {"help", "run"}, {"--help"}, {"run", "--help"}, {"status", "-h"}, {"reset", "--help"}, {"revert", "--help"}} {
 		var stdout, stderr strings.Builder
 		if code := run(t.Context(), append([]string{"repack"}, args...), &stdout, &stderr); code != 0 || stderr.Len() > 0 {
 			t.Errorf("repack %q: exit code %d, standard error %q", args, code, stderr.String())
 		}
 		if !strings.Contains(stdout.String(), "USAGE") || strings.Contains(stdout.String(), "hunter2") {
 			t.Errorf("repack %q writes %s", args, stdout.String())
+		}
+	}
+	for _, args := range [][]string{{}, {"help", "frobnicate"}, {"help", "run", "too"}} {
+		var stdout, stderr strings.Builder
+		if code := run(t.Context(), append([]string{"repack"}, args...), &stdout, &stderr); code != 2 || stdout.Len() > 0 {
+			t.Errorf("repack %q: exit code %d, standard output %q", args, code, stdout.String())
+		}
+		if len(args) == 0 && !strings.Contains(stderr.String(), "COMMANDS") || strings.Contains(stderr.String(), "hunter2") {
+			t.Errorf("repack %q writes %s", args, stderr.String())
 		}
 	}
 	var stdout, stderr strings.Builder

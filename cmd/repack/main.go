@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -53,10 +54,16 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 
 func usageError(_ *cli.Context, err error, _ bool) error { return &repack.UsageError{Err: err} }
 
-// noCommand is reached when the first word is no command.
+// noCommand is reached when the first word is no command, or there is none.
 func noCommand(c *cli.Context) error {
-	if c.NArg() == 0 {
+	switch words := c.Args().Slice(); {
+	case len(words) == 0:
+		c.App.Writer = c.App.ErrWriter
+		return errors.Join(cli.ShowAppHelp(c), &repack.UsageError{Err: errors.New("no command given")})
+	case words[0] == "help" && len(words) == 1:
 		return cli.ShowAppHelp(c)
+	case words[0] == "help" && len(words) == 2 && c.App.Command(words[1]) != nil:
+		return cli.ShowCommandHelp(c, words[1])
 	}
 	return &repack.UsageError{Err: fmt.Errorf("unknown command %q: see repack --help", c.Args().First())}
 }

@@ -124,7 +124,7 @@ func readPartition(ctx context.Context, q Querier, t *Table) error {
 	if p.Triggers, err = collect[Trigger](ctx, q, triggersSQL, t.OID, true); err != nil {
 		return err
 	}
-	p.ForeignKeys, err = foreignKeys(ctx, q, t.OID, "from above")
+	p.ForeignKeys, err = foreignKeysFromAbove(ctx, q, t.OID)
 	t.Partition = p
 	return err
 }

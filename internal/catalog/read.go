@@ -46,11 +46,11 @@ func describe(ctx context.Context, q Querier, oid uint32) (*Table, error) {
 		{"columns", readColumns},
 		{"constraints", readConstraints},
 		{"indexes", readIndexes},
+		{"partition", readPartition},
 		{"foreign keys", readForeignKeys},
 		{"sequences", readSequences},
 		{"grants", readGrants},
 		{"behaviour", readBehaviour},
-		{"partition", readPartition},
 	} {
 		if err := part.read(ctx, q, t); err != nil {
 			return nil, fmt.Errorf("describe %s of table %d: %w", part.what, oid, err)

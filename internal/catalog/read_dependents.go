@@ -5,13 +5,15 @@ import (
 	"fmt"
 )
 
-// foreignKeysSQL reads the keys that the table has declared (whose is 'its'),
-// those of other tables to it or to a partitioned table that it is in ('to it'),
-// or those that it has from such a table ('from above'). A key to itself is of
-// the first kind. Its conditions are those by which the server finds the row that
-// is referred to; see RI_Initial_Check in ri_triggers.c.
+// foreignKeysSQL reads the keys that the table has declared (its) together with
+// those of other tables to it or to a partitioned table that it is in, or else
+// (from above, $2) those that it has from such a table. A key to itself is its.
+// The conditions are those by which the server finds the row that is referred to;
+// see RI_Initial_Check in ri_triggers.c.
 const foreignKeysSQL = `
 SELECT   c.oid                                                 AS oid,
+         c.conrelid = $1                                       AS its,
+         'p' IN (ct.relkind, rt.relkind)                       AS partitioned,
          c.conname::text                                       AS name,
          cn.nspname::text                                      AS schema_name,
          ct.relname::text                                      AS table_name,
@@ -59,40 +61,57 @@ JOIN     pg_class rt     ON rt.oid = c.confrelid
 JOIN     pg_namespace rn ON rn.oid = rt.relnamespace
 LEFT JOIN pg_constraint up ON up.oid = c.conparentid
 WHERE    c.contype = 'f'
-AND      CASE $2
-         WHEN 'its'   THEN c.conparentid = 0 AND c.conrelid = $1
-         WHEN 'to it' THEN c.conparentid = 0 AND c.conrelid <> $1
-                           AND (c.confrelid = $1 OR c.confrelid IN (SELECT relid FROM pg_partition_ancestors($1::oid::regclass)))
-         ELSE c.conrelid = $1 AND up.conrelid <> $1 END
+AND      CASE WHEN $2 THEN c.conrelid = $1 AND up.conrelid <> $1
+              ELSE c.conparentid = 0
+                   AND ($1 IN (c.conrelid, c.confrelid)
+                        OR c.confrelid IN (SELECT relid FROM pg_partition_ancestors($1::oid::regclass))) END
 ORDER BY cn.nspname, ct.relname, c.conname`
 
 type foreignKeyRow struct {
 	ForeignKey
+	Its, Partitioned      bool
 	SchemaName, TableName string
 	RefSchema, RefTable   string
 }
 
-func readForeignKeys(ctx context.Context, q Querier, t *Table) (err error) {
-	if t.ForeignKeys, err = foreignKeys(ctx, q, t.OID, "its"); err != nil {
+func (r foreignKeyRow) key() ForeignKey {
+	key := r.ForeignKey
+	key.Table, key.Referenced = Name{r.SchemaName, r.TableName}, Name{r.RefSchema, r.RefTable}
+	return key
+}
+
+// readForeignKeys comes after readPartition: only a key with a partitioned table
+// at either end has parts, and only a partition has keys from above.
+func readForeignKeys(ctx context.Context, q Querier, t *Table) error {
+	rows, err := collect[foreignKeyRow](ctx, q, foreignKeysSQL, t.OID, false)
+	if err != nil {
 		return err
 	}
-	if t.Referencing, err = foreignKeys(ctx, q, t.OID, "to it"); err != nil {
-		return err
+	parts := t.Partition != nil
+	t.ForeignKeys, t.Referencing = []ForeignKey{}, []ForeignKey{}
+	for _, r := range rows {
+		if r.Its {
+			t.ForeignKeys = append(t.ForeignKeys, r.key())
+		} else {
+			t.Referencing = append(t.Referencing, r.key())
+		}
+		parts = parts || r.Partitioned
 	}
-	t.KeyParts, err = keyParts(ctx, q, t.OID)
+	t.KeyParts = []KeyPart{}
+	if parts {
+		t.KeyParts, err = keyParts(ctx, q, t.OID)
+	}
 	return err
 }
 
-func foreignKeys(ctx context.Context, q Querier, oid uint32, whose string) ([]ForeignKey, error) {
-	rows, err := collect[foreignKeyRow](ctx, q, foreignKeysSQL, oid, whose)
+func foreignKeysFromAbove(ctx context.Context, q Querier, oid uint32) ([]ForeignKey, error) {
+	rows, err := collect[foreignKeyRow](ctx, q, foreignKeysSQL, oid, true)
 	if err != nil {
 		return nil, err
 	}
 	keys := make([]ForeignKey, len(rows))
 	for i, r := range rows {
-		keys[i] = r.ForeignKey
-		keys[i].Table = Name{r.SchemaName, r.TableName}
-		keys[i].Referenced = Name{r.RefSchema, r.RefTable}
+		keys[i] = r.key()
 	}
 	return keys, nil
 }

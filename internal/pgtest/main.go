@@ -2,8 +2,11 @@ package pgtest
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"os"
+	"runtime"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -21,9 +24,18 @@ var shared struct {
 	err    error // of the one attempt to start it
 }
 
+// atOnce is how many parallel tests run at a time, at least: half of the time a
+// test does nothing but wait for locks, snapshots and other sessions.
+const atOnce = 4
+
 // Main runs the tests of a package and then closes the server they shared. It
 // does not return: it ends the process with the tests' exit code.
 func Main(m *testing.M) {
+	flag.Parse()
+	if err := moreAtOnce(); err != nil {
+		fmt.Fprintln(os.Stderr, "pgtest:", err)
+		os.Exit(1)
+	}
 	code := m.Run()
 	shared.mu.Lock()
 	defer shared.mu.Unlock()
@@ -34,6 +46,17 @@ func Main(m *testing.M) {
 		}
 	}
 	os.Exit(code)
+}
+
+// moreAtOnce changes go test's default, one test for each processor. What -parallel
+// says holds.
+func moreAtOnce() error {
+	given := false
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
+	if given {
+		return nil
+	}
+	return flag.Set("test.parallel", strconv.Itoa(max(atOnce, runtime.GOMAXPROCS(0))))
 }
 
 // sharedServer starts the server for the first test that asks. A start that

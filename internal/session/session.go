@@ -42,12 +42,13 @@ var settings = map[string]string{
 	"tcp_keepalives_count":                "3",
 }
 
-// pg_settings joined by name: set_config itself would create an unknown
-// two-part name and fail on an unknown plain one.
+// current_setting is null of a name that the server does not know: set_config
+// itself would create an unknown two-part name and fail on an unknown plain one.
+// (pg_settings would say so, too, but takes a millisecond to be read.)
 const settingsSQL = `
-SELECT pg_catalog.set_config(s.name, v.value, false)
+SELECT pg_catalog.set_config(v.key, v.value, false)
 FROM   pg_catalog.jsonb_each_text($1::pg_catalog.jsonb) v
-JOIN   pg_catalog.pg_settings s ON pg_catalog.lower(s.name) OPERATOR(pg_catalog.=) pg_catalog.lower(v.key)`
+WHERE  pg_catalog.current_setting(v.key, true) IS NOT NULL`
 
 const searchPathSQL = `SET search_path = pg_catalog`
 
@@ -58,12 +59,14 @@ const connectionCheckSQL = `SET client_connection_check_interval = '500ms'`
 
 // Index builds write whole pages to the WAL, which lz4 makes a third smaller for
 // next to no time. Only some roles may set this, and servers before 15 have
-// nothing that is cheap enough; a server's own choice is left alone.
+// nothing that is cheap enough; a server's own choice is left alone. Where one of
+// the first two conditions is false pg_settings is not read.
 const walCompressionSQL = `
 SELECT set_config('wal_compression', 'lz4', false)
 FROM   pg_settings
-WHERE  name = 'wal_compression' AND setting = 'off' AND 'lz4' = ANY (enumvals)
-AND    has_parameter_privilege('wal_compression', 'SET')`
+WHERE  current_setting('wal_compression') = 'off'
+AND    has_parameter_privilege('wal_compression', 'SET')
+AND    name = 'wal_compression' AND 'lz4' = ANY (enumvals)`
 
 const firstVersionWithParameterPrivileges = "15"
 
