@@ -139,9 +139,13 @@ func (e *Env) link(key []catalog.KeyColumn) {
 // transact runs work in a fenced transaction that waits for no lock longer
 // than the policy allows, again if need be.
 func (e *Env) transact(ctx context.Context, work func(ctx context.Context, tx *lock.Tx) error) error {
+	return e.transactBy(ctx, e.Locks, work)
+}
+
+func (e *Env) transactBy(ctx context.Context, policy lock.Policy, work func(ctx context.Context, tx *lock.Tx) error) error {
 	oids := e.lockable()
 	return e.withConn(ctx, func(conn *pgxpool.Conn) error {
-		return lock.Transact(ctx, conn, e.Locks, e.Source.Name.String(), oids, func(ctx context.Context, tx *lock.Tx) error {
+		return lock.Transact(ctx, conn, policy, e.Source.Name.String(), oids, func(ctx context.Context, tx *lock.Tx) error {
 			if err := e.Registry.Fence(ctx, tx, e.Job.ID, e.Runner.Claim); err != nil {
 				return err
 			}

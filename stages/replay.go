@@ -168,17 +168,23 @@ func (e *Env) pass(ctx context.Context) (total strategy.Replayed, err error) {
 	if e.BatchSize > 0 {
 		size = max(int64(e.BatchSize)/keysPerBlock, 1)
 	}
+	divide := e.divisible()
 	for first := int64(0); first < blocks; {
 		if err := ctx.Err(); err != nil {
 			return total, err
 		}
 		began := time.Now()
 		end := first + size
-		r, err := e.batch(ctx, first, end)
+		shares, err := e.shares(ctx, divide, min(end, blocks)-first)
+		if err != nil {
+			return total, err
+		}
+		r, collided, err := e.replay(ctx, first, end, shares)
 		if err != nil {
 			return total, err
 		}
 		total.Add(r)
+		divide = divide && !collided
 		first = end
 		if e.BatchSize == 0 {
 			ideal := size * int64(target) / int64(max(time.Since(began), time.Millisecond))

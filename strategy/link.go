@@ -2,6 +2,7 @@ package strategy
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/repack-go/repack/internal/catalog"
@@ -147,6 +148,11 @@ func (l *Link) toKeyAsLog(alias string) string {
 	return list(l.Key, ", ", func(i int, k catalog.KeyColumn) string {
 		return qualified(alias, l.toName(k.Name)) + " AS " + logColumn(i)
 	})
+}
+
+// Divisible reports whether the log can be divided by key: see Share.
+func (l *Link) Divisible() bool {
+	return !slices.ContainsFunc(l.Key, func(k catalog.KeyColumn) bool { return !k.Hashed })
 }
 
 // fromIsLog, toIsLog and fromIsTo compare keys of two relations by alias.

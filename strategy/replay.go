@@ -29,6 +29,23 @@ func (r *Replayed) Add(o Replayed) {
 	r.Copied += o.Copied
 }
 
+// Share is the part N, from 0, of Of parts into which the keys of the log are
+// divided: all rows of a key are in one of them, as are all that stand for
+// TRUNCATE. The zero Share is everything. Only where Link.Divisible.
+type Share struct{ N, Of int }
+
+// The remainder has the sign of the hash.
+const shareSQL = `
+    AND    abs(mod(hash_record_extended(ROW(%s), 0), %d)) = %d`
+
+// inShare is the condition for a row of the log, or nothing.
+func (l *Link) inShare(log string, s Share) string {
+	if s.Of == 0 {
+		return ""
+	}
+	return fmt.Sprintf(shareSQL, l.logColumns(log), s.Of, s.N)
+}
+
 // batchSQL takes a range of the log and brings the rows of its keys up to date,
 // in one statement and so in one snapshot: a key whose log row is visible has
 // its change visible. The deletes are counted before the first insert, so that
@@ -37,7 +54,7 @@ func (r *Replayed) Add(o Replayed) {
 const batchSQL = `
 WITH taken AS (
     DELETE FROM %[1]s l
-    WHERE  l.ctid >= $1::text::tid AND l.ctid < $2::text::tid
+    WHERE  l.ctid >= $1::text::tid AND l.ctid < $2::text::tid%[10]s
     RETURNING %[2]s, l.truncated
 ), keys AS MATERIALIZED (
     SELECT   DISTINCT %[3]s
@@ -116,12 +133,24 @@ SET LOCAL enable_seqscan = off`
 // inside tx, which must be READ COMMITTED. concurrent says that the application
 // may write through at the same time.
 func (l *Link) ReplayRange(ctx context.Context, tx pgx.Tx, first, end int64, concurrent bool) (Replayed, error) {
-	if _, err := tx.Exec(ctx, nestLoopsSQL); err != nil {
-		return Replayed{}, fmt.Errorf("set planner options: %w", err)
-	}
-	sql := l.batch()
+	sql := l.batch(Share{})
 	if concurrent {
 		sql = l.concurrentBatch()
+	}
+	return l.replay(ctx, tx, sql, first, end)
+}
+
+// ReplayShare replays the share's part of such a range. The transactions of
+// other shares may run at the same time: no two of them have a key in common.
+// But a unique value can move from one's row to the other's, so they may wait
+// for each other, be in a deadlock, or collide.
+func (l *Link) ReplayShare(ctx context.Context, tx pgx.Tx, first, end int64, share Share) (Replayed, error) {
+	return l.replay(ctx, tx, l.batch(share), first, end)
+}
+
+func (l *Link) replay(ctx context.Context, tx pgx.Tx, sql string, first, end int64) (Replayed, error) {
+	if _, err := tx.Exec(ctx, nestLoopsSQL); err != nil {
+		return Replayed{}, fmt.Errorf("set planner options: %w", err)
 	}
 	var r Replayed
 	var truncated int64
@@ -135,9 +164,9 @@ func (l *Link) ReplayRange(ctx context.Context, tx pgx.Tx, first, end int64, con
 	return r, nil
 }
 
-func (l *Link) batch() string {
+func (l *Link) batch(share Share) string {
 	return fmt.Sprintf(batchSQL, l.Log, l.logColumns("l"), l.logColumns(""), l.To, l.toIsLog("t", "k"),
-		l.toColumns(), l.fromColumns("f"), l.From, l.fromIsLog("f", "k"))
+		l.toColumns(), l.fromColumns("f"), l.From, l.fromIsLog("f", "k"), l.inShare("l", share))
 }
 
 func (l *Link) concurrentBatch() string {

@@ -15,6 +15,9 @@ type KeyColumn struct {
 	// OPERATOR(schema.=): with search_path = pg_catalog a plain = would not
 	// be citext's, say, nor could the index serve it.
 	Equal string
+	// Hashed tells that hash_record gives equal values of the column the same
+	// hash: that it takes the type's own equality, and that this is Equal.
+	Hashed bool
 }
 
 // Key chooses the index that identifies rows: the primary key, else the
@@ -61,15 +64,25 @@ func (t *Table) Index(name string) (Index, bool) {
 	return t.Indexes[n], true
 }
 
-// Strategy 3 of a btree operator family is equality: "Index Method
-// Strategies" in the manual's chapter on extending indexes.
+// Strategy 3 of a btree operator family is equality, as is strategy 1 of a hash
+// operator family, whose support function 2 is the hash that takes a seed: "Index
+// Method Strategies" in the manual's chapter on extending indexes.
+//
+// hash_record takes the type's default operator classes, and of types without
+// one of their own those of a type that is the same inside. Of these only
+// varchar, which has text's, and enums are looked for: others count as not hashed.
 const keySQL = `
 SELECT    a.attname::text                                        AS name,
           b.type                                                 AS type,
           CASE WHEN a.attcollation <> 0 AND a.attcollation <> t.typcollation
                THEN format('%I.%I', cn.nspname, co.collname)
                ELSE '' END                                       AS collation,
-          format('OPERATOR(%I.%s)', opn.nspname, op.oprname)     AS equal
+          format('OPERATOR(%I.%s)', opn.nspname, op.oprname)     AS equal,
+          oc.opcdefault
+          AND (oc.opcintype = b.oid
+               OR oc.opcintype = 'text'::regtype AND b.oid = 'varchar'::regtype
+               OR oc.opcintype = 'anyenum'::regtype AND b.typtype = 'e')
+          AND coalesce(h.consistent, false)                      AS hashed
 FROM      pg_index i
 JOIN      pg_class ic     ON ic.oid = i.indexrelid
 CROSS     JOIN LATERAL unnest(i.indkey::int2[], i.indclass::oid[]) WITH ORDINALITY AS k(attnum, opclass, n)
@@ -81,7 +94,7 @@ CROSS     JOIN LATERAL (
               UNION ALL
               SELECT d.typbasetype, d.typtypmod FROM base JOIN pg_type d ON d.oid = base.oid WHERE d.typtype = 'd'
           )
-          SELECT format_type(base.oid, base.typmod) AS type
+          SELECT y.oid, y.typtype, format_type(base.oid, base.typmod) AS type
           FROM   base JOIN pg_type y ON y.oid = base.oid WHERE y.typtype <> 'd') b
 LEFT JOIN pg_collation co ON co.oid = a.attcollation
 LEFT JOIN pg_namespace cn ON cn.oid = co.collnamespace
@@ -90,6 +103,15 @@ JOIN      pg_amop ao      ON ao.amopfamily = oc.opcfamily AND ao.amopstrategy = 
                          AND ao.amoplefttype = oc.opcintype AND ao.amoprighttype = oc.opcintype
 JOIN      pg_operator op  ON op.oid = ao.amopopr
 JOIN      pg_namespace opn ON opn.oid = op.oprnamespace
+CROSS     JOIN LATERAL (
+          SELECT bool_and(EXISTS (SELECT FROM pg_amop ho
+                                  WHERE  ho.amopfamily = hc.opcfamily AND ho.amopopr = op.oid AND ho.amopstrategy = 1
+                                  AND    ho.amoplefttype = hc.opcintype AND ho.amoprighttype = hc.opcintype)
+                          AND EXISTS (SELECT FROM pg_amproc hp
+                                      WHERE  hp.amprocfamily = hc.opcfamily AND hp.amprocnum = 2
+                                      AND    hp.amproclefttype = hc.opcintype AND hp.amprocrighttype = hc.opcintype)) AS consistent
+          FROM   pg_opclass hc JOIN pg_am am ON am.oid = hc.opcmethod AND am.amname = 'hash'
+          WHERE  hc.opcdefault AND hc.opcintype IN (b.oid, oc.opcintype)) h
 WHERE     i.indrelid = $1 AND ic.relname = $2 AND k.n <= i.indnkeyatts
 ORDER BY  k.n`
 

@@ -1,0 +1,92 @@
+package stages
+
+import (
+	"context"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/repack-go/repack/internal/lock"
+	"github.com/repack-go/repack/strategy"
+)
+
+// dividedBlocks of the log, some thousand rows, are worth dividing.
+const dividedBlocks = 16
+
+// divisible reports whether several sessions may replay at the same time. While
+// the application writes through they would have more of its rows locked.
+func (e *Env) divisible() bool {
+	return e.Jobs > 1 && !e.concurrent() && e.Link.Divisible()
+}
+
+// shares is how many sessions replay so many blocks of the log: with divide all
+// there are, but one while the application is at work.
+func (e *Env) shares(ctx context.Context, divide bool, blocks int64) (int, error) {
+	if !divide || blocks < dividedBlocks {
+		return 1, nil
+	}
+	busy, err := e.Turns.Busy(ctx)
+	if err != nil || busy {
+		return 1, err
+	}
+	return e.Jobs, nil
+}
+
+// replay replays a range of the log, in so many shares at the same time. When
+// they have been in each other's way, what is left of the range is a batch like
+// any other, and collided is set.
+func (e *Env) replay(ctx context.Context, first, end int64, shares int) (total strategy.Replayed, collided bool, err error) {
+	if shares > 1 {
+		total, collided, err = e.replayShares(ctx, first, end, shares)
+		if err != nil || !collided {
+			return total, false, err
+		}
+	}
+	r, err := e.batch(ctx, first, end)
+	total.Add(r)
+	return total, collided, err
+}
+
+// replayShares returns when all shares have ended: those that are committed are
+// counted. Each waits for a lock once, no longer than the policy allows: it may
+// be one of the others whom it waits for.
+func (e *Env) replayShares(ctx context.Context, first, end int64, shares int) (total strategy.Replayed, collided bool, err error) {
+	e.Log.Debug("replay batch divided", "job", e.Job.ID, "first_block", first, "shares", shares)
+	var mu sync.Mutex
+	group, groupCtx := errgroup.WithContext(ctx)
+	for n := range shares {
+		group.Go(func() error {
+			r, err := e.replayShare(groupCtx, first, end, strategy.Share{N: n, Of: shares})
+			mu.Lock()
+			defer mu.Unlock()
+			if strategy.Collision(err) || lock.Denied(err) {
+				e.Log.Debug("replay share collided", "job", e.Job.ID, "first_block", first, "share", n, "error", err)
+				collided = true
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			total.Add(r)
+			return nil
+		})
+	}
+	err = group.Wait()
+	return total, collided, err
+}
+
+func (e *Env) replayShare(ctx context.Context, first, end int64, share strategy.Share) (r strategy.Replayed, err error) {
+	if err := e.Turns.Take(ctx); err != nil {
+		return r, err
+	}
+	defer e.Turns.End()
+	once := e.Locks
+	once.Retries = 0
+	err = e.transactBy(ctx, once, func(ctx context.Context, tx *lock.Tx) (err error) {
+		if r, err = e.Link.ReplayShare(ctx, tx, first, end, share); err != nil {
+			return err
+		}
+		return e.named(ctx, tx)
+	})
+	return r, err
+}
