@@ -103,7 +103,8 @@ type NotConvergingError struct {
 
 func (e *NotConvergingError) Error() string {
 	return fmt.Sprintf("the application changes rows faster than they are replayed: after %d passes the last took %s "+
-		"for %d changes (%.0f a second) and %d are pending; run again when there is less load",
+		"for %d changes (%.0f a second) and %d are pending; run again when there is less load, "+
+		"or with --jobs, and more sessions replay at the same time, whatever the application does",
 		e.Passes, e.Took.Round(time.Millisecond), e.Rows, float64(e.Rows)/e.Took.Seconds(), e.Pending)
 }
 

@@ -191,7 +191,7 @@ var (
 	// What changes nothing that outlives the session or transaction, only the
 	// registry, or nothing, being pre_validate's trial.
 	unplannedPattern = regexp.MustCompile(`(?is)^(begin|commit|rollback|select|set (session|search_path|client_connection|transaction|default|statement_timeout)|` +
-		`set local (statement_timeout|enable_hashjoin|enable_mergejoin|max_parallel_workers_per_gather)|reset all|with (held|me|waited|own|locks|recursive (part|key))|;?$)|repack_registry|repack_job_trial_`)
+		`set local (statement_timeout|enable_hashjoin|enable_mergejoin|max_parallel_workers_per_gather|plan_cache_mode)|reset all|with (held|me|waited|own|locks|recursive (part|key))|;?$)|repack_registry|repack_job_trial_`)
 )
 
 // numbered gives a plan's statement the number of the first job.
