@@ -147,7 +147,7 @@ func (e *Env) copyWorker(ctx context.Context, chunks *dispenser, copyChunk func(
 		}
 		began := time.Now()
 		more, err := e.copyNext(ctx, chunks, copyChunk)
-		e.Turns.Rest(time.Since(began))
+		e.Turns.Rest(min(time.Since(began), chunkTarget))
 		if !more || err != nil {
 			return err
 		}

@@ -136,7 +136,7 @@ func (c *comparing) round(ctx context.Context, ranges *dispenser, find finder, r
 					began := time.Now()
 					var err error
 					more, err = c.next(groupCtx, conn, ranges, find)
-					c.Turns.Rest(time.Since(began))
+					c.Turns.Rest(min(time.Since(began), chunkTarget))
 					if err != nil {
 						return err
 					}

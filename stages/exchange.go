@@ -126,10 +126,6 @@ const keepPlansSQL = `SET LOCAL plan_cache_mode = force_generic_plan`
 //
 // What is asked under the lock has been asked before it once, for the plans.
 func (e *Env) lockForExchange(ctx context.Context, tx *lock.Tx, oid uint32) (*catalog.Table, error) {
-	table := e.Link.From.String()
-	if err := tx.Settle(ctx, table); err != nil {
-		return nil, err
-	}
 	if err := execAll(ctx, tx, []string{keepPlansSQL}); err != nil {
 		return nil, err
 	}
@@ -141,6 +137,9 @@ func (e *Env) lockForExchange(ctx context.Context, tx *lock.Tx, oid uint32) (*ca
 		return nil, err
 	}
 	if _, err := before.RecompileSQL(ctx, tx, e.Job.ShadowSchema); err != nil {
+		return nil, err
+	}
+	if err := tx.Settle(ctx, e.Link.From.String()); err != nil {
 		return nil, err
 	}
 	if err := lockAll(ctx, tx, before); err != nil {

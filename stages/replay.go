@@ -44,10 +44,6 @@ func postSyncUpdate(ctx context.Context, e *Env) error {
 // vacuum makes the first queries after the swap fast. It cannot run inside a
 // transaction, and so not fenced; it changes no row.
 func (e *Env) vacuum(ctx context.Context) error {
-	if err := e.Turns.Take(ctx); err != nil {
-		return err
-	}
-	defer e.Turns.End()
 	busy, err := e.Turns.Busy(ctx)
 	if err != nil {
 		return err
@@ -99,13 +95,18 @@ type NotConvergingError struct {
 	Rows    int64 // of the last pass
 	Took    time.Duration
 	Pending int64
+	// Divisible tells that several sessions could replay at the same time.
+	Divisible bool
 }
 
 func (e *NotConvergingError) Error() string {
-	return fmt.Sprintf("the application changes rows faster than they are replayed: after %d passes the last took %s "+
-		"for %d changes (%.0f a second) and %d are pending; run again when there is less load, "+
-		"or with --jobs, and more sessions replay at the same time, whatever the application does",
+	msg := fmt.Sprintf("the application changes rows faster than they are replayed: after %d passes the last took %s "+
+		"for %d changes (%.0f a second) and %d are pending; run again when there is less load",
 		e.Passes, e.Took.Round(time.Millisecond), e.Rows, float64(e.Rows)/e.Took.Seconds(), e.Pending)
+	if e.Divisible {
+		msg += ", or with more --jobs, which replay at the same time, whatever the application does"
+	}
+	return msg
 }
 
 // catchUp replays passes over the log until one is short.
@@ -138,7 +139,7 @@ func (e *Env) catchUp(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			return &NotConvergingError{Passes: pass, Rows: r.Logged, Took: took, Pending: pending}
+			return &NotConvergingError{Passes: pass, Rows: r.Logged, Took: took, Pending: pending, Divisible: e.Link.Divisible()}
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"testing"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/pgtest"
 	"github.com/repack-go/repack/repack"
+	"github.com/repack-go/repack/strategy"
 )
 
 // tally counts a run's messages.
@@ -200,7 +202,8 @@ func TestDivisibleKeys(t *testing.T) {
 		CREATE COLLATION ext.loose (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
 		CREATE TYPE ext.mood AS ENUM ('sad', 'glad');
 		CREATE TYPE ext.pair AS (a int, b text);
-		CREATE DOMAIN ext.number AS numeric CHECK (VALUE > 0)`)
+		CREATE DOMAIN ext.number AS numeric CHECK (VALUE > 0);
+		CREATE DOMAIN ext.loosely AS text COLLATE ext.loose`)
 	for i, c := range []struct {
 		columns, index string
 		a, b           string // two ways to write one key
@@ -217,11 +220,14 @@ func TestDivisibleKeys(t *testing.T) {
 		{`a text COLLATE "C"`, "a", "'x'", "'x'", true},
 		{"a text COLLATE ext.loose", "a", "'alpha'", "'ALPHA'", true},
 		{"a text COLLATE ext.loose", `a COLLATE "C"`, "'alpha'", "'ALPHA'", true},
+		{"a ext.loosely", "a", "'alpha'", "'ALPHA'", true},
+		{`a ext.loosely COLLATE "C"`, "a", "'alpha'", "'alpha'", true},
 		{"a ext.citext", "a", "'alpha'", "'ALPHA'", true},
 		{"a ext.mood", "a", "'sad'", "'sad'", true},
 		{"a int, b ext.mood, c text", "c, a, b", "ROW(1, 'sad', 'x')", "ROW(1, 'sad', 'x')", true},
 		{"a int", "a ext.abs_ops", "5", "-5", false},
 		{"a text", "a text_pattern_ops", "'x'", "'x'", false},
+		{"a name COLLATE ext.loose", "a", "'alpha'", "'ALPHA'", false}, // hashes the bytes
 		{"a int[]", "a", "'{1}'", "'{1}'", false},
 		{"a int4range", "a", "'[1,3)'", "'[1,2]'", false},
 		{"a ext.pair", "a", "'(1,x)'", "'(1,x)'", false},
@@ -251,7 +257,13 @@ func TestDivisibleKeys(t *testing.T) {
 			}
 			db.Exec(t, fmt.Sprintf(`ALTER TABLE %[1]s DISABLE TRIGGER ALL; DROP INDEX IF EXISTS t%[2]d_key; INSERT INTO %[1]s VALUES %[3]s`, table, i, row[3:]))
 		}
-		if n := pgtest.Query[int](t, db.Pool, fmt.Sprintf(`SELECT count(DISTINCT hash_record_extended(t, 0)) FROM %s t`, table)); n != 1 {
+		log, columns := catalog.Name{Schema: "public", Name: fmt.Sprintf("log%d", i)}, []string{}
+		for _, k := range key {
+			columns = append(columns, catalog.Quote(k.Name))
+		}
+		link := strategy.Link{Log: log, Key: key}
+		db.Exec(t, link.CreateLogSQL()+fmt.Sprintf(`; INSERT INTO %s SELECT %s FROM %s`, log, strings.Join(columns, ", "), table))
+		if n := pgtest.Query[int](t, db.Pool, fmt.Sprintf(`SELECT count(DISTINCT hash_record_extended(l, 0)) FROM %s l`, log)); n != 1 {
 			t.Errorf("(%s): %s and %s have %d hashes", c.columns, c.a, c.b, n)
 		}
 	}

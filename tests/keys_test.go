@@ -310,6 +310,11 @@ func TestEqualKeysThatDiffer(t *testing.T) {
 			"nondeterministic", `CREATE COLLATION {s}.loose (provider = icu, locale = 'und-u-ks-level2', deterministic = false)`,
 			"id text COLLATE {s}.loose", "'alpha'", "'ALPHA'",
 		},
+		{
+			"domain", `CREATE COLLATION {s}.loose (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+				CREATE DOMAIN {s}.loosely AS text COLLATE {s}.loose`,
+			"id {s}.loosely", "'alpha'", "'ALPHA'",
+		},
 		{"citext", "", "id ext.citext", "'alpha'", "'ALPHA'"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -321,6 +326,7 @@ func TestEqualKeysThatDiffer(t *testing.T) {
 				inBoth(t, db, fmt.Sprintf(`CREATE SCHEMA {s}; %s; CREATE TABLE {s}.t (%s PRIMARY KEY, v int);
 					INSERT INTO {s}.t VALUES (%s, 1)`, c.before, c.column, c.from))
 				change := func(to string) {
+					inBoth(t, db, "UPDATE {s}.t SET v = v + 1") // logged as it was
 					inBoth(t, db, "UPDATE {s}.t SET id = "+to)
 					db.EqualTables(t, "app.t", "model.t")
 				}

@@ -70,11 +70,12 @@ func (t *Table) Index(name string) (Index, bool) {
 //
 // hash_record takes the type's default operator classes, and of types without
 // one of their own those of a type that is the same inside. Of these only
-// varchar, which has text's, and enums are looked for: others count as not hashed.
+// varchar, which has text's, and enums are looked for: others count as not hashed,
+// and neither does name, whose hash passes over a collation that its equality heeds.
 const keySQL = `
 SELECT    a.attname::text                                        AS name,
           b.type                                                 AS type,
-          CASE WHEN a.attcollation <> 0 AND a.attcollation <> t.typcollation
+          CASE WHEN a.attcollation <> 0 AND a.attcollation <> b.typcollation
                THEN format('%I.%I', cn.nspname, co.collname)
                ELSE '' END                                       AS collation,
           format('OPERATOR(%I.%s)', opn.nspname, op.oprname)     AS equal,
@@ -82,19 +83,19 @@ SELECT    a.attname::text                                        AS name,
           AND (oc.opcintype = b.oid
                OR oc.opcintype = 'text'::regtype AND b.oid = 'varchar'::regtype
                OR oc.opcintype = 'anyenum'::regtype AND b.typtype = 'e')
+          AND b.oid <> 'name'::regtype
           AND coalesce(h.consistent, false)                      AS hashed
 FROM      pg_index i
 JOIN      pg_class ic     ON ic.oid = i.indexrelid
 CROSS     JOIN LATERAL unnest(i.indkey::int2[], i.indclass::oid[]) WITH ORDINALITY AS k(attnum, opclass, n)
 JOIN      pg_attribute a  ON a.attrelid = i.indrelid AND a.attnum = k.attnum
-JOIN      pg_type t       ON t.oid = a.atttypid
 CROSS     JOIN LATERAL (
           WITH RECURSIVE base (oid, typmod) AS (
               SELECT a.atttypid, a.atttypmod
               UNION ALL
               SELECT d.typbasetype, d.typtypmod FROM base JOIN pg_type d ON d.oid = base.oid WHERE d.typtype = 'd'
           )
-          SELECT y.oid, y.typtype, format_type(base.oid, base.typmod) AS type
+          SELECT y.oid, y.typtype, y.typcollation, format_type(base.oid, base.typmod) AS type
           FROM   base JOIN pg_type y ON y.oid = base.oid WHERE y.typtype <> 'd') b
 LEFT JOIN pg_collation co ON co.oid = a.attcollation
 LEFT JOIN pg_namespace cn ON cn.oid = co.collnamespace

@@ -5,12 +5,9 @@ import (
 	"fmt"
 )
 
-// foreignKeysSQL reads the keys that the table has declared (its) together with
-// those of other tables to it or to a partitioned table that it is in, or else
-// (from above, $2) those that it has from such a table. A key to itself is its.
-// The conditions are those by which the server finds the row that is referred to;
-// see RI_Initial_Check in ri_triggers.c.
-const foreignKeysSQL = `
+// foreignKeySQL describes keys. The conditions are those by which the server finds
+// the row that is referred to; see RI_Initial_Check in ri_triggers.c.
+const foreignKeySQL = `
 SELECT   c.oid                                                 AS oid,
          c.conrelid = $1                                       AS its,
          'p' IN (ct.relkind, rt.relkind)                       AS partitioned,
@@ -60,12 +57,24 @@ JOIN     pg_namespace cn ON cn.oid = ct.relnamespace
 JOIN     pg_class rt     ON rt.oid = c.confrelid
 JOIN     pg_namespace rn ON rn.oid = rt.relnamespace
 LEFT JOIN pg_constraint up ON up.oid = c.conparentid
-WHERE    c.contype = 'f'
-AND      CASE WHEN $2 THEN c.conrelid = $1 AND up.conrelid <> $1
-              ELSE c.conparentid = 0
-                   AND ($1 IN (c.conrelid, c.confrelid)
-                        OR c.confrelid IN (SELECT relid FROM pg_partition_ancestors($1::oid::regclass))) END
+WHERE    c.contype = 'f'`
+
+const foreignKeyOrder = `
 ORDER BY cn.nspname, ct.relname, c.conname`
+
+// foreignKeysSQL reads the keys that the table has declared (its) together with
+// those of other tables to it or to a partitioned table that it is in. A key to
+// itself is its.
+const foreignKeysSQL = foreignKeySQL + `
+AND      c.conparentid = 0
+AND      ($1 IN (c.conrelid, c.confrelid)
+          OR c.confrelid IN (SELECT relid FROM pg_partition_ancestors($1::oid::regclass)))` + foreignKeyOrder
+
+// foreignKeysFromAboveSQL reads those that the table has from a partitioned table
+// that it is in.
+const foreignKeysFromAboveSQL = foreignKeySQL + `
+AND      c.conrelid = $1
+AND      up.conrelid <> $1` + foreignKeyOrder
 
 type foreignKeyRow struct {
 	ForeignKey
@@ -83,7 +92,7 @@ func (r foreignKeyRow) key() ForeignKey {
 // readForeignKeys comes after readPartition: only a key with a partitioned table
 // at either end has parts, and only a partition has keys from above.
 func readForeignKeys(ctx context.Context, q Querier, t *Table) error {
-	rows, err := collect[foreignKeyRow](ctx, q, foreignKeysSQL, t.OID, false)
+	rows, err := collect[foreignKeyRow](ctx, q, foreignKeysSQL, t.OID)
 	if err != nil {
 		return err
 	}
@@ -105,7 +114,7 @@ func readForeignKeys(ctx context.Context, q Querier, t *Table) error {
 }
 
 func foreignKeysFromAbove(ctx context.Context, q Querier, oid uint32) ([]ForeignKey, error) {
-	rows, err := collect[foreignKeyRow](ctx, q, foreignKeysSQL, oid, true)
+	rows, err := collect[foreignKeyRow](ctx, q, foreignKeysFromAboveSQL, oid)
 	if err != nil {
 		return nil, err
 	}
