@@ -57,12 +57,10 @@ func (b *bench) start(ctx context.Context, c contender) (wait func() (*os.Proces
 		go func() { done <- b.exec(ctx, copied, c.sql...) }()
 		return func() (*os.ProcessState, error) { return nil, <-done }, nil
 	}
-	config, err := pgx.ParseConfig(b.server.ConnString(copied))
-	if err != nil {
-		return nil, fmt.Errorf("connection string: %w", err)
-	}
 	cmd := exec.CommandContext(ctx, c.command[0], c.command[1:]...)
-	cmd.Env = append(os.Environ(), "PGHOST="+config.Host, fmt.Sprintf("PGPORT=%d", config.Port), "PGUSER="+config.User)
+	if cmd.Env, err = b.environment(); err != nil {
+		return nil, err
+	}
 	output, err := os.CreateTemp("", "repack-bench-output-")
 	if err != nil {
 		return nil, fmt.Errorf("make a file for output: %w", err)
@@ -79,4 +77,13 @@ func (b *bench) start(ctx context.Context, c contender) (wait func() (*os.Proces
 		}
 		return cmd.ProcessState, nil
 	}, nil
+}
+
+// environment tells libpq's programs where the server is.
+func (b *bench) environment() ([]string, error) {
+	config, err := pgx.ParseConfig(b.server.ConnString(copied))
+	if err != nil {
+		return nil, fmt.Errorf("connection string: %w", err)
+	}
+	return append(os.Environ(), "PGHOST="+config.Host, fmt.Sprintf("PGPORT=%d", config.Port), "PGUSER="+config.User), nil
 }

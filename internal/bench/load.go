@@ -1,108 +1,158 @@
 package main
 
 import (
+	"bufio"
 	"context"
+	"errors"
 	"fmt"
-	"math/rand/v2"
-	"sync"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
 	"time"
-
-	"github.com/jackc/pgx/v5"
 )
 
-const updateSQL = `UPDATE t SET amount = amount + 1 WHERE id = $1`
+// loadScript updates single rows, chosen at random.
+const loadScript = `\set id random(1, %d)
+UPDATE t SET amount = amount + 1 WHERE id = :id
+`
 
-// load is connections that update single rows, chosen at random, until it ends.
+// load is pgbench at work until it is stopped, as it logs every statement.
 type load struct {
-	cancel  context.CancelFunc
-	workers sync.WaitGroup
+	cmd        *exec.Cmd
+	dir        string
+	output     strings.Builder
+	statements []statement // once it has been stopped
+}
 
-	mu      sync.Mutex
-	began   time.Time
-	count   int
-	longest time.Duration
-	err     error
+// statement is one that has ended.
+type statement struct {
+	end  time.Time
+	took time.Duration
 }
 
 // startLoad has clients update up to rate rows a second together; zero: as many
 // as they can.
-func (b *bench) startLoad(ctx context.Context, clients int, rate float64) *load {
-	ctx, cancel := context.WithCancel(ctx)
-	l := &load{cancel: cancel, began: time.Now()}
-	for range clients {
-		l.workers.Go(func() { l.fail(ctx, l.work(ctx, b, rate/float64(clients))) })
+func (b *bench) startLoad(ctx context.Context, clients int, rate float64) (*load, error) {
+	dir, err := os.MkdirTemp("", "repack-bench-load-")
+	if err != nil {
+		return nil, fmt.Errorf("make a directory: %w", err)
 	}
-	return l
+	l := &load{dir: dir}
+	script := filepath.Join(dir, "script")
+	if err := os.WriteFile(script, fmt.Appendf(nil, loadScript, b.rows), 0o600); err != nil {
+		return nil, errors.Join(fmt.Errorf("write script: %w", err), os.RemoveAll(dir))
+	}
+	args := []string{
+		"--no-vacuum", "--protocol", "prepared", "--time", "86400", "--client", strconv.Itoa(clients), "--jobs", strconv.Itoa(min(clients, 2)),
+		"--log", "--log-prefix", filepath.Join(dir, "log"), "--file", script,
+	}
+	if rate > 0 {
+		args = append(args, "--rate", strconv.FormatFloat(rate, 'f', 0, 64))
+	}
+	l.cmd = exec.CommandContext(ctx, filepath.Join(b.server.BinDir(), "pgbench"), append(args, copied)...)
+	if l.cmd.Env, err = b.environment(); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	l.cmd.Stdout, l.cmd.Stderr = &l.output, &l.output
+	if err := l.cmd.Start(); err != nil {
+		return nil, errors.Join(fmt.Errorf("start pgbench: %w", err), os.RemoveAll(dir))
+	}
+	return l, nil
 }
 
-func (l *load) work(ctx context.Context, b *bench, rate float64) error {
-	conn, err := pgx.Connect(ctx, b.server.ConnString(copied))
+// unwritten is how long a line of the log may take to get to its file.
+const unwritten = 500 * time.Millisecond
+
+// stop ends the load and reads what it has logged.
+func (l *load) stop() (err error) {
+	defer func() { err = errors.Join(err, os.RemoveAll(l.dir)) }()
+	time.Sleep(unwritten)
+	_ = l.cmd.Process.Signal(os.Interrupt) // an error means that it has ended
+	_ = l.cmd.Wait()                       // it was told to end, and says so
+	logs, err := filepath.Glob(filepath.Join(l.dir, "log.*"))
 	if err != nil {
-		return fmt.Errorf("connect: %w", err)
+		return fmt.Errorf("list logs: %w", err)
 	}
-	defer conn.Close(context.WithoutCancel(ctx))
-	due := time.Now()
-	for ctx.Err() == nil {
-		if rate > 0 {
-			due = due.Add(time.Duration(float64(time.Second) / rate))
-			select {
-			case <-ctx.Done():
-			case <-time.After(time.Until(due)):
-			}
+	for _, path := range logs {
+		if err := l.read(path); err != nil {
+			return err
 		}
-		began := time.Now()
-		if _, err := conn.Exec(ctx, updateSQL, 1+rand.IntN(b.rows)); err != nil {
-			return fmt.Errorf("update: %w", err)
-		}
-		l.mu.Lock()
-		l.count++
-		l.longest = max(l.longest, time.Since(began))
-		l.mu.Unlock()
+	}
+	if len(l.statements) == 0 {
+		return fmt.Errorf("pgbench has done nothing: %s", l.output.String())
 	}
 	return nil
 }
 
-func (l *load) fail(ctx context.Context, err error) {
-	if err == nil || ctx.Err() != nil {
-		return
+// read takes what one thread has logged. How long a statement took begins, with
+// a rate, when it was due: by the last column earlier than it was sent. The last
+// line may be cut off.
+func (l *load) read(path string) error {
+	file, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("read log: %w", err)
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.err == nil {
-		l.err = err
+	defer file.Close()
+	lines := bufio.NewScanner(file)
+	for lines.Scan() {
+		var client, transaction, took, script, second, micros, late int64
+		n, _ := fmt.Sscan(lines.Text(), &client, &transaction, &took, &script, &second, &micros, &late) // n says it all
+		if n >= 6 {
+			l.statements = append(l.statements, statement{time.Unix(second, micros*1000), time.Duration(took-late) * time.Microsecond})
+		}
 	}
+	if err := lines.Err(); err != nil {
+		return fmt.Errorf("read log: %w", err)
+	}
+	return nil
 }
 
-// spell is what the load came to since the last spell was taken.
+// spell is what a load came to in a span of time.
 type spell struct {
 	perSecond float64
 	longest   time.Duration
 }
 
-func (l *load) take() spell {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	s := spell{perSecond: float64(l.count) / time.Since(l.began).Seconds(), longest: l.longest}
-	l.began, l.count, l.longest = time.Now(), 0, 0
+// between looks at a load that has been stopped.
+func (l *load) between(from, to time.Time) (s spell) {
+	for _, done := range l.statements {
+		if !done.end.Before(from) && done.end.Before(to) {
+			s.perSecond += 1 / to.Sub(from).Seconds()
+			s.longest = max(s.longest, done.took)
+		}
+	}
 	return s
 }
 
-func (l *load) stop() error {
-	l.cancel()
-	l.workers.Wait()
-	return l.err
-}
+// warm is how long a load gets to get going.
+const warm = time.Second
 
-// spellOf measures a load for as long as the flag says, after a second for it
-// to get going.
-func (b *bench) spellOf(ctx context.Context, l *load) (spell, error) {
-	for _, d := range []time.Duration{time.Second, b.seconds} {
-		l.take()
+// spellOf has a load go on for as long as the flag says, after a while to get
+// going, and returns the span.
+func (b *bench) spellOf(ctx context.Context) (from, to time.Time, err error) {
+	for _, d := range []time.Duration{warm, b.seconds} {
+		from = to
 		select {
 		case <-ctx.Done():
-			return spell{}, ctx.Err()
+			return from, to, ctx.Err()
 		case <-time.After(d):
 		}
+		to = time.Now()
 	}
-	return l.take(), nil
+	return from, to, nil
+}
+
+// under measures so many clients without anybody beside them.
+func (b *bench) under(ctx context.Context, clients int) (spell, error) {
+	l, err := b.startLoad(ctx, clients, 0)
+	if err != nil {
+		return spell{}, err
+	}
+	from, to, err := b.spellOf(ctx)
+	if err := errors.Join(err, l.stop()); err != nil {
+		return spell{}, err
+	}
+	return l.between(from, to), nil
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -84,11 +85,7 @@ func underLoad(ctx context.Context, b *bench) error {
 			if err := b.fresh(ctx); err != nil {
 				return err
 			}
-			l := b.startLoad(ctx, clients, rate)
-			before, during, took, err := b.against(ctx, l, c)
-			if stopErr := l.stop(); err == nil {
-				err = stopErr
-			}
+			before, during, took, err := b.against(ctx, rate, c)
 			if err != nil {
 				return err
 			}
@@ -109,26 +106,35 @@ func (b *bench) most(ctx context.Context) (float64, error) {
 	if err := b.fresh(ctx); err != nil {
 		return 0, err
 	}
-	l := b.startLoad(ctx, clients, 0)
-	s, err := b.spellOf(ctx, l)
-	if stopErr := l.stop(); err == nil {
-		err = stopErr
-	}
+	s, err := b.under(ctx, clients)
 	return s.perSecond, err
 }
 
 // against runs a contender under a load.
-func (b *bench) against(ctx context.Context, l *load, c contender) (before, during spell, took time.Duration, err error) {
-	if before, err = b.spellOf(ctx, l); err != nil {
-		return before, during, 0, err
-	}
-	began := time.Now()
-	wait, err := b.start(ctx, c)
+func (b *bench) against(ctx context.Context, rate float64, c contender) (before, during spell, took time.Duration, err error) {
+	l, err := b.startLoad(ctx, clients, rate)
 	if err != nil {
 		return before, during, 0, err
 	}
+	from, began, err := b.spellOf(ctx)
+	if err == nil {
+		err = b.finish(ctx, c)
+	}
+	ended := time.Now()
+	if err := errors.Join(err, l.stop()); err != nil {
+		return before, during, 0, err
+	}
+	return l.between(from, began), l.between(began, ended), ended.Sub(began), nil
+}
+
+// finish runs a contender to its end.
+func (b *bench) finish(ctx context.Context, c contender) error {
+	wait, err := b.start(ctx, c)
+	if err != nil {
+		return err
+	}
 	_, err = wait()
-	return before, l.take(), time.Since(began), err
+	return err
 }
 
 // bulkRows are updated by one statement.
@@ -179,20 +185,12 @@ func (b *bench) captured(ctx context.Context, c contender) (r captureCost, err e
 		return r, err
 	}
 	if len(c.command) > 0 {
-		wait, err := b.start(ctx, c)
-		if err != nil {
-			return r, err
-		}
-		if _, err := wait(); err != nil {
+		if err := b.finish(ctx, c); err != nil {
 			return r, err
 		}
 	}
 	for n, result := range map[int]*float64{1: &r.one, clients: &r.four} {
-		l := b.startLoad(ctx, n, 0)
-		s, err := b.spellOf(ctx, l)
-		if stopErr := l.stop(); err == nil {
-			err = stopErr
-		}
+		s, err := b.under(ctx, n)
 		if err != nil {
 			return r, err
 		}
