@@ -48,6 +48,7 @@ var scenarios = []struct {
 	{"wide", wide},
 	{"load", underLoad},
 	{"capture", capture},
+	{"replay", replay},
 	{"growth", growth},
 }
 

@@ -29,6 +29,11 @@ func (b *bench) measure(ctx context.Context, c contender) (cost, error) {
 	if err := b.fresh(ctx); err != nil {
 		return cost{}, err
 	}
+	return b.costOf(ctx, c)
+}
+
+// costOf runs a contender on the copy as it is.
+func (b *bench) costOf(ctx context.Context, c contender) (cost, error) {
 	conn, err := pgx.Connect(ctx, b.server.ConnString(copied))
 	if err != nil {
 		return cost{}, fmt.Errorf("connect: %w", err)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -209,10 +210,59 @@ func (b *bench) captured(ctx context.Context, c contender) (r captureCost, err e
 	return r, nil
 }
 
-// growth looks at what a row, and an index, costs in tables of different sizes.
+// Each of loggedStatements updates loggedRows rows, chosen at random.
+const (
+	loggedStatements = 20
+	loggedRows       = 10_000
+)
+
+// replay is what a log of changes costs that are made while nothing replays, by
+// as many sessions; VACUUM of the shadow included.
+func replay(ctx context.Context, b *bench) error {
+	if err := b.prepareTable(ctx, narrowSQL, min(b.rows, 2_000_000)); err != nil {
+		return err
+	}
+	w := report(fmt.Sprintf("Replay of %d changes (repack run --until post_sync_update --verify off)", loggedStatements*loggedRows),
+		"--jobs", "time s", "server CPU s")
+	for _, jobs := range []string{"1", "2"} {
+		var costs []cost
+		for range b.runs {
+			if err := b.fresh(ctx); err != nil {
+				return err
+			}
+			if err := b.finish(ctx, b.repack("", "--until", "sync_schema")); err != nil {
+				return err
+			}
+			update := fmt.Sprintf(`UPDATE t SET amount = amount + 1 WHERE id IN (SELECT id FROM t ORDER BY random() LIMIT %d)`, loggedRows)
+			if err := b.exec(ctx, copied, slices.Repeat([]string{update}, loggedStatements)...); err != nil {
+				return err
+			}
+			r, err := b.costOf(ctx, b.repack("", "--until", "post_sync_update", "--verify", "off", "--jobs", jobs))
+			if err != nil {
+				return err
+			}
+			costs = append(costs, r)
+		}
+		fmt.Fprintf(w, "%s\t%.1f\t%.1f\t\n", jobs, middle(costs, func(c cost) time.Duration { return c.time }).Seconds(),
+			middle(costs, func(c cost) time.Duration { return c.serverCPU }).Seconds())
+	}
+	return w.Flush()
+}
+
+// growth looks at what a row, an index, and a change cost, where there are more of
+// them.
 func growth(ctx context.Context, b *bench) error {
+	for _, grow := range []func(context.Context, *bench) error{growRows, growIndexes, growChanges} {
+		if err := grow(ctx, b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func growRows(ctx context.Context, b *bench) error {
 	w := report("Growth: repack of a table of so many rows", "rows", "time s", "µs a row", "client MB")
-	for _, share := range []int{10, 5, 2, 1} {
+	for _, share := range []int{40, 20, 10, 4, 2, 1} {
 		rows := b.rows / share
 		if err := b.prepareTable(ctx, narrowSQL, rows); err != nil {
 			return err
@@ -224,11 +274,12 @@ func growth(ctx context.Context, b *bench) error {
 		live := rows * 4 / 5
 		fmt.Fprintf(w, "%d\t%.1f\t%.2f\t%d\t\n", live, r.time.Seconds(), float64(r.time.Microseconds())/float64(live), r.clientMem>>20)
 	}
-	if err := w.Flush(); err != nil {
-		return err
-	}
-	rows := b.rows / 10
-	w = report(fmt.Sprintf("Growth: repack of %d rows with so many indexes", rows), "indexes", "time", "time s", "VACUUM FULL s", "client MB")
+	return w.Flush()
+}
+
+func growIndexes(ctx context.Context, b *bench) error {
+	rows := b.rows / 20
+	w := report(fmt.Sprintf("Growth: repack of %d rows with so many indexes", rows*4/5), "indexes", "time", "time s", "VACUUM FULL s", "client MB")
 	for _, indexes := range []int{1, 2, 5, 10, 20, 30} {
 		more := []string{"DROP INDEX t_customer, t_created, t_status"}
 		for i := 1; i < indexes; i++ {
@@ -246,6 +297,41 @@ func growth(ctx context.Context, b *bench) error {
 			return err
 		}
 		fmt.Fprintf(w, "%d\t%.2f\t%.1f\t%.1f\t%d\t\n", indexes, ratio(r.time, full.time), r.time.Seconds(), full.time.Seconds(), r.clientMem>>20)
+	}
+	return w.Flush()
+}
+
+func growChanges(ctx context.Context, b *bench) error {
+	fewer := *b
+	fewer.rows /= 10
+	b = &fewer
+	if err := b.prepareTable(ctx, narrowSQL, b.rows); err != nil {
+		return err
+	}
+	most, err := b.most(ctx)
+	if err != nil {
+		return err
+	}
+	w := report(fmt.Sprintf("Growth: repack of %d rows under so many updates a second by %d clients", b.rows*4/5, clients),
+		"asked for", "before", "during", "longest ms", "time s")
+	for _, load := range []struct {
+		asked string
+		rate  float64
+	}{
+		{"1", 1}, // pgbench knows no less
+		{fmt.Sprintf("%.0f", most/4), most / 4},
+		{fmt.Sprintf("%.0f", most/2), most / 2},
+		{fmt.Sprintf("%.0f", most*3/4), most * 3 / 4},
+		{"all", 0},
+	} {
+		if err := b.fresh(ctx); err != nil {
+			return err
+		}
+		before, during, took, err := b.against(ctx, load.rate, b.repack("repack"))
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(w, "%s\t%.0f\t%.0f\t%.1f\t%.1f\t\n", load.asked, before.perSecond, during.perSecond, milliseconds(during.longest), took.Seconds())
 	}
 	return w.Flush()
 }
