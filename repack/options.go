@@ -106,8 +106,8 @@ type Options struct {
 	// it such a table is refused.
 	RebuildMatviews bool
 	// Jobs is how many connections copy, build indexes, or replay, at the same
-	// time. By default it is the processors of this machine, at most 4, but one
-	// while other sessions are at work on the server.
+	// time. By default it is the processors of this machine, at most 4, but one,
+	// which rests between chunks, while other sessions are at work on the server.
 	Jobs int
 	// MaintenanceWorkMem is how much memory each of the index builds, of which
 	// Jobs run at the same time, and VACUUM may use, written as the server

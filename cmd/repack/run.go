@@ -65,7 +65,7 @@ func runFlags() []cli.Flag {
 		},
 		&cli.BoolFlag{Name: "keep-old", Usage: "leave the old table behind at clean_up, detached"},
 		&cli.BoolFlag{Name: "rebuild-matviews", Usage: "after the swap build materialized views on the table anew, with the rows of that moment (default: such a table is refused)"},
-		&cli.IntFlag{Name: "jobs", Aliases: []string{"j"}, Usage: "`CONNECTIONS` that copy, build indexes or replay at the same time (default: processors, at most 4, but one while other sessions are at work)"},
+		&cli.IntFlag{Name: "jobs", Aliases: []string{"j"}, Usage: "`CONNECTIONS` that copy, build indexes or replay at the same time (default: processors, at most 4, but one, which rests between chunks, while other sessions are at work)"},
 		&cli.StringFlag{
 			Name:  "maintenance-work-mem",
 			Usage: "memory that each index build, of which --jobs run at the same time, and VACUUM may use: a `SIZE` such as 2GB (default: the server's, less where that sorts faster)",

@@ -21,7 +21,7 @@ func verifyCommand() *cli.Command {
 			&cli.StringFlag{Name: "mode", Value: string(repack.VerifyFull), Usage: "full, or sample: about a sixteenth of either table"},
 			&cli.StringFlag{Name: "format", Value: "text", Usage: "text or json"},
 			&cli.IntFlag{Name: "batch-size", Usage: "`ROWS` per chunk, about (default: sized by the time they take)"},
-			&cli.IntFlag{Name: "jobs", Aliases: []string{"j"}, Usage: "`CONNECTIONS` that compare at the same time (default: processors, at most 4, but one while other sessions are at work)"},
+			&cli.IntFlag{Name: "jobs", Aliases: []string{"j"}, Usage: "`CONNECTIONS` that compare at the same time (default: processors, at most 4, but one, which rests between chunks, while other sessions are at work)"},
 		}, lockFlags(), connectionFlags()),
 		Action: func(c *cli.Context) error {
 			config, o, err := options(c)
