@@ -50,6 +50,7 @@ var scenarios = []struct {
 	{"capture", capture},
 	{"replay", replay},
 	{"growth", growth},
+	{"changes", changes},
 }
 
 func main() {
