@@ -241,16 +241,19 @@ type dispenser struct {
 	mu       sync.Mutex
 	gaps     []registry.Chunk
 	size     int64 // blocks of the next chunk
+	least    int64 // blocks that are not divided for the sake of workers
+	workers  int64
 	target   time.Duration
 	fixed    bool
 	progress Progress
 }
 
 func newDispenser(e *Env, gaps []registry.Chunk, done registry.Copied) *dispenser {
-	d := &dispenser{gaps: gaps, size: firstChunkBlocks, target: chunkTarget}
+	d := &dispenser{gaps: gaps, size: firstChunkBlocks, target: chunkTarget, workers: int64(e.Jobs)}
 	if e.Strategy.KeyFirst() {
 		d.size, d.target = firstLockedChunkBlocks, lockedChunkTarget
 	}
+	d.least = d.size
 	d.progress = Progress{
 		Rows: done.Rows, TotalRows: *e.Job.RowEstimate,
 		Blocks: done.Blocks, TotalBlocks: *e.Job.Blocks,
@@ -279,11 +282,24 @@ func (d *dispenser) next() (registry.Chunk, bool) {
 		return registry.Chunk{}, false
 	}
 	gap := &d.gaps[0]
-	chunk := registry.Chunk{First: gap.First, End: min(gap.First+d.size, gap.End)}
+	chunk := registry.Chunk{First: gap.First, End: min(gap.First+d.blocks(), gap.End)}
 	if gap.First = chunk.End; gap.First == gap.End {
 		d.gaps = d.gaps[1:]
 	}
 	return chunk, true
+}
+
+// blocks is the size of the next chunk: smaller towards the end, so that no worker
+// has a large one left when the others have none.
+func (d *dispenser) blocks() int64 {
+	if d.fixed || d.workers < 2 {
+		return d.size
+	}
+	left := int64(0)
+	for _, gap := range d.gaps {
+		left += gap.End - gap.First
+	}
+	return min(d.size, max(left/(2*d.workers), d.least))
 }
 
 // copied counts a chunk and sizes the next by how long this one took.
