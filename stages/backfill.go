@@ -142,12 +142,7 @@ func (e *Env) copyChunks(ctx context.Context) error {
 
 func (e *Env) copyWorker(ctx context.Context, chunks *dispenser, copyChunk func(*registry.Chunk) error) error {
 	for {
-		if err := e.Turns.Take(ctx); err != nil {
-			return err
-		}
-		began := time.Now()
-		more, err := e.copyNext(ctx, chunks, copyChunk)
-		e.Turns.Rest(min(time.Since(began), chunkTarget))
+		more, err := e.Turns.Chunk(ctx, func() (bool, error) { return e.copyNext(ctx, chunks, copyChunk) })
 		if !more || err != nil {
 			return err
 		}

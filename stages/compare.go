@@ -130,13 +130,8 @@ func (c *comparing) round(ctx context.Context, ranges *dispenser, find finder, r
 		group.Go(func() error {
 			return c.withConn(groupCtx, func(conn *pgxpool.Conn) error {
 				for more := true; more && c.goOn(began); {
-					if err := c.Turns.Take(groupCtx); err != nil {
-						return err
-					}
-					began := time.Now()
 					var err error
-					more, err = c.next(groupCtx, conn, ranges, find)
-					c.Turns.Rest(min(time.Since(began), chunkTarget))
+					more, err = c.Turns.Chunk(groupCtx, func() (bool, error) { return c.next(groupCtx, conn, ranges, find) })
 					if err != nil {
 						return err
 					}

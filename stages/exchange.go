@@ -124,7 +124,8 @@ const keepPlansSQL = `SET LOCAL plan_cache_mode = force_generic_plan`
 // sure that the copy is equal to the table in every snapshot, and drops the
 // foreign keys from and to it. It returns the table's description from before.
 //
-// What is asked under the lock has been asked before it once, for the plans.
+// What takes long to plan of what is asked under the lock has been asked before it
+// once.
 func (e *Env) lockForExchange(ctx context.Context, tx *lock.Tx, oid uint32) (*catalog.Table, error) {
 	if err := execAll(ctx, tx, []string{keepPlansSQL}); err != nil {
 		return nil, err

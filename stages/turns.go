@@ -105,6 +105,18 @@ func (t *Turns) rest() time.Duration {
 	return time.Until(t.rested)
 }
 
+// Chunk does one of many pieces of work that follow one another, in a turn, and
+// rests after it: for no longer than a chunk is meant to take, as it may have waited.
+func (t *Turns) Chunk(ctx context.Context, work func() (more bool, err error)) (more bool, err error) {
+	if err := t.Take(ctx); err != nil {
+		return false, err
+	}
+	began := time.Now()
+	more, err = work()
+	t.Rest(min(time.Since(began), chunkTarget))
+	return more, err
+}
+
 // try takes a turn if fewer than most are taken.
 func (t *Turns) try(most int) bool {
 	t.mu.Lock()

@@ -34,15 +34,20 @@ type statement struct {
 
 // startLoad has clients update up to rate rows a second together; zero: as many
 // as they can.
-func (b *bench) startLoad(ctx context.Context, clients int, rate float64) (*load, error) {
+func (b *bench) startLoad(ctx context.Context, clients int, rate float64) (l *load, err error) {
 	dir, err := os.MkdirTemp("", "repack-bench-load-")
 	if err != nil {
 		return nil, fmt.Errorf("make a directory: %w", err)
 	}
-	l := &load{dir: dir}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.RemoveAll(dir))
+		}
+	}()
+	l = &load{dir: dir}
 	script := filepath.Join(dir, "script")
 	if err := os.WriteFile(script, fmt.Appendf(nil, loadScript, b.rows), 0o600); err != nil {
-		return nil, errors.Join(fmt.Errorf("write script: %w", err), os.RemoveAll(dir))
+		return nil, fmt.Errorf("write script: %w", err)
 	}
 	args := []string{
 		"--no-vacuum", "--protocol", "prepared", "--time", "86400", "--client", strconv.Itoa(clients), "--jobs", strconv.Itoa(min(clients, 2)),
@@ -53,11 +58,11 @@ func (b *bench) startLoad(ctx context.Context, clients int, rate float64) (*load
 	}
 	l.cmd = exec.CommandContext(ctx, filepath.Join(b.server.BinDir(), "pgbench"), append(args, copied)...)
 	if l.cmd.Env, err = b.environment(); err != nil {
-		return nil, errors.Join(err, os.RemoveAll(dir))
+		return nil, err
 	}
 	l.cmd.Stdout, l.cmd.Stderr = &l.output, &l.output
 	if err := l.cmd.Start(); err != nil {
-		return nil, errors.Join(fmt.Errorf("start pgbench: %w", err), os.RemoveAll(dir))
+		return nil, fmt.Errorf("start pgbench: %w", err)
 	}
 	return l, nil
 }
@@ -117,12 +122,14 @@ type spell struct {
 
 // between looks at a load that has been stopped.
 func (l *load) between(from, to time.Time) (s spell) {
+	count := 0
 	for _, done := range l.statements {
 		if !done.end.Before(from) && done.end.Before(to) {
-			s.perSecond += 1 / to.Sub(from).Seconds()
+			count++
 			s.longest = max(s.longest, done.took)
 		}
 	}
+	s.perSecond = float64(count) / to.Sub(from).Seconds()
 	return s
 }
 

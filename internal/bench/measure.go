@@ -67,9 +67,13 @@ func (b *bench) costOf(ctx context.Context, c contender) (cost, error) {
 
 // median runs a contender as often as asked, and takes each figure's median.
 func (b *bench) median(ctx context.Context, c contender) (cost, error) {
+	return b.medianOf(func() (cost, error) { return b.measure(ctx, c) })
+}
+
+func (b *bench) medianOf(measure func() (cost, error)) (cost, error) {
 	var costs []cost
 	for range b.runs {
-		r, err := b.measure(ctx, c)
+		r, err := measure()
 		if err != nil {
 			return cost{}, err
 		}

@@ -83,9 +83,6 @@ func underLoad(ctx context.Context, b *bench) error {
 		}
 		w := report(fmt.Sprintf("%s, %d clients", title, clients), "", "throughput", "before /s", "during /s", "longest ms before", "longest ms", "time s")
 		for _, c := range contenders {
-			if err := b.fresh(ctx); err != nil {
-				return err
-			}
 			before, during, took, err := b.against(ctx, rate, c)
 			if err != nil {
 				return err
@@ -111,8 +108,11 @@ func (b *bench) most(ctx context.Context) (float64, error) {
 	return s.perSecond, err
 }
 
-// against runs a contender under a load.
+// against runs a contender on a fresh copy under a load.
 func (b *bench) against(ctx context.Context, rate float64, c contender) (before, during spell, took time.Duration, err error) {
+	if err := b.fresh(ctx); err != nil {
+		return before, during, 0, err
+	}
 	l, err := b.startLoad(ctx, clients, rate)
 	if err != nil {
 		return before, during, 0, err
@@ -225,28 +225,28 @@ func replay(ctx context.Context, b *bench) error {
 	w := report(fmt.Sprintf("Replay of %d changes (repack run --until post_sync_update --verify off)", loggedStatements*loggedRows),
 		"--jobs", "time s", "server CPU s")
 	for _, jobs := range []string{"1", "2"} {
-		var costs []cost
-		for range b.runs {
-			if err := b.fresh(ctx); err != nil {
-				return err
-			}
-			if err := b.finish(ctx, b.repack("", "--until", "sync_schema")); err != nil {
-				return err
-			}
-			update := fmt.Sprintf(`UPDATE t SET amount = amount + 1 WHERE id IN (SELECT id FROM t ORDER BY random() LIMIT %d)`, loggedRows)
-			if err := b.exec(ctx, copied, slices.Repeat([]string{update}, loggedStatements)...); err != nil {
-				return err
-			}
-			r, err := b.costOf(ctx, b.repack("", "--until", "post_sync_update", "--verify", "off", "--jobs", jobs))
-			if err != nil {
-				return err
-			}
-			costs = append(costs, r)
+		r, err := b.medianOf(func() (cost, error) { return b.replayed(ctx, jobs) })
+		if err != nil {
+			return err
 		}
-		fmt.Fprintf(w, "%s\t%.1f\t%.1f\t\n", jobs, middle(costs, func(c cost) time.Duration { return c.time }).Seconds(),
-			middle(costs, func(c cost) time.Duration { return c.serverCPU }).Seconds())
+		fmt.Fprintf(w, "%s\t%.1f\t%.1f\t\n", jobs, r.time.Seconds(), r.serverCPU.Seconds())
 	}
 	return w.Flush()
+}
+
+// replayed is what replaying by so many sessions costs.
+func (b *bench) replayed(ctx context.Context, jobs string) (cost, error) {
+	if err := b.fresh(ctx); err != nil {
+		return cost{}, err
+	}
+	if err := b.finish(ctx, b.repack("", "--until", "sync_schema")); err != nil {
+		return cost{}, err
+	}
+	update := fmt.Sprintf(`UPDATE t SET amount = amount + 1 WHERE id IN (SELECT id FROM t ORDER BY random() LIMIT %d)`, loggedRows)
+	if err := b.exec(ctx, copied, slices.Repeat([]string{update}, loggedStatements)...); err != nil {
+		return cost{}, err
+	}
+	return b.costOf(ctx, b.repack("", "--until", "post_sync_update", "--verify", "off", "--jobs", jobs))
 }
 
 // growth looks at what a row and an index cost, where there are more of them.
@@ -324,9 +324,6 @@ func changes(ctx context.Context, b *bench) error {
 		{"three quarters", most * 3 / 4},
 		{"all there are", 0},
 	} {
-		if err := b.fresh(ctx); err != nil {
-			return err
-		}
 		before, during, took, err := b.against(ctx, load.rate, b.repack("repack"))
 		if err != nil {
 			return err

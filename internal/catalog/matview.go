@@ -60,7 +60,7 @@ func Matviews(ctx context.Context, q Querier, oid uint32) ([]Matview, error) {
 
 // ReadMatview describes a materialized view, but for its query.
 func ReadMatview(ctx context.Context, q Querier, oid uint32) (*Table, error) {
-	t, err := describe(ctx, q, oid)
+	t, err := describe(ctx, q, oid, everything)
 	if err != nil {
 		return nil, err
 	}

@@ -27,7 +27,7 @@ type Querier interface {
 // Columns that only newer servers have are read through to_jsonb(row), which
 // is null where the column does not exist.
 func Read(ctx context.Context, q Querier, oid uint32) (*Table, error) {
-	t, err := describe(ctx, q, oid)
+	t, err := describe(ctx, q, oid, everything)
 	if err != nil {
 		return nil, err
 	}
@@ -35,23 +35,35 @@ func Read(ctx context.Context, q Querier, oid uint32) (*Table, error) {
 	return t, err
 }
 
-// describe is Read without the materialized views.
-func describe(ctx context.Context, q Querier, oid uint32) (*Table, error) {
+// part is one of the things that a table is described by.
+type part struct {
+	what string
+	read func(context.Context, Querier, *Table) error
+}
+
+// everything is all but the materialized views.
+var everything = []part{
+	{"relation", readRelation},
+	{"columns", readColumns},
+	{"constraints", readConstraints},
+	{"indexes", readIndexes},
+	{"partition", readPartition},
+	{"foreign keys", readForeignKeys},
+	{"sequences", readSequences},
+	{"grants", readGrants},
+	{"behaviour", readBehaviour},
+}
+
+// ReadGrants describes the table with that OID as far as who may do what with it
+// and its sequences. It takes no lock.
+func ReadGrants(ctx context.Context, q Querier, oid uint32) (*Table, error) {
+	return describe(ctx, q, oid, []part{{"sequences", readSequences}, {"grants", readGrants}})
+}
+
+// describe reads parts of the description of a table, in their order.
+func describe(ctx context.Context, q Querier, oid uint32, parts []part) (*Table, error) {
 	t := &Table{OID: oid}
-	for _, part := range []struct {
-		what string
-		read func(context.Context, Querier, *Table) error
-	}{
-		{"relation", readRelation},
-		{"columns", readColumns},
-		{"constraints", readConstraints},
-		{"indexes", readIndexes},
-		{"partition", readPartition},
-		{"foreign keys", readForeignKeys},
-		{"sequences", readSequences},
-		{"grants", readGrants},
-		{"behaviour", readBehaviour},
-	} {
+	for _, part := range parts {
 		if err := part.read(ctx, q, t); err != nil {
 			return nil, fmt.Errorf("describe %s of table %d: %w", part.what, oid, err)
 		}

@@ -1,9 +1,6 @@
 package catalog
 
-import (
-	"context"
-	"fmt"
-)
+import "context"
 
 // foreignKeySQL describes keys. The conditions are those by which the server finds
 // the row that is referred to; see RI_Initial_Check in ri_triggers.c.
@@ -252,17 +249,4 @@ ORDER BY x.attnum, x.ordinality`
 func readGrants(ctx context.Context, q Querier, t *Table) (err error) {
 	t.Grants, err = RelationGrants(ctx, q, t.OID, "r")
 	return err
-}
-
-// ReadGrants describes the table with that OID as far as who may do what with it
-// and its sequences. It takes no lock.
-func ReadGrants(ctx context.Context, q Querier, oid uint32) (*Table, error) {
-	t := &Table{OID: oid}
-	if err := readGrants(ctx, q, t); err != nil {
-		return nil, fmt.Errorf("describe grants of table %d: %w", oid, err)
-	}
-	if err := readSequences(ctx, q, t); err != nil {
-		return nil, fmt.Errorf("describe sequences of table %d: %w", oid, err)
-	}
-	return t, nil
 }
