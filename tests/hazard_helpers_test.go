@@ -268,23 +268,28 @@ func blockedOrDone(t *testing.T, db *pgtest.Database, done chan error, waiter ui
 
 // watch closes the channel it returns when the run logs a message.
 func watch(o *repack.Options, message string) <-chan struct{} {
-	seen := make(chan struct{})
-	o.Logger = slog.New(&watcher{Handler: o.Logger.Handler(), message: message, seen: seen, once: new(sync.Once)})
+	seen, once := make(chan struct{}), sync.Once{}
+	onLog(o, func(m string) {
+		if m == message {
+			once.Do(func() { close(seen) })
+		}
+	})
 	return seen
 }
 
-type watcher struct {
-	slog.Handler
-	message string
-	seen    chan struct{}
-	once    *sync.Once
+// onLog calls do with every message of the run, before it is logged.
+func onLog(o *repack.Options, do func(message string)) {
+	o.Logger = slog.New(&logHook{Handler: o.Logger.Handler(), do: do})
 }
 
-func (w *watcher) Handle(ctx context.Context, r slog.Record) error {
-	if r.Message == w.message {
-		w.once.Do(func() { close(w.seen) })
-	}
-	return w.Handler.Handle(ctx, r)
+type logHook struct {
+	slog.Handler
+	do func(message string)
+}
+
+func (h *logHook) Handle(ctx context.Context, r slog.Record) error {
+	h.do(r.Message)
+	return h.Handler.Handle(ctx, r)
 }
 
 // awaitingSnapshots is what a run logs when it has waited for a second.

@@ -1,9 +1,7 @@
 package tests
 
 import (
-	"context"
 	"fmt"
-	"log/slog"
 	"strings"
 	"sync"
 	"testing"
@@ -18,22 +16,18 @@ import (
 
 // tally counts a run's messages.
 type tally struct {
-	slog.Handler
 	mu   sync.Mutex
 	seen map[string]int
 }
 
 func countLogged(o *repack.Options) *tally {
-	c := &tally{Handler: o.Logger.Handler(), seen: map[string]int{}}
-	o.Logger = slog.New(c)
+	c := &tally{seen: map[string]int{}}
+	onLog(o, func(message string) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.seen[message]++
+	})
 	return c
-}
-
-func (c *tally) Handle(ctx context.Context, r slog.Record) error {
-	c.mu.Lock()
-	c.seen[r.Message]++
-	c.mu.Unlock()
-	return c.Handler.Handle(ctx, r)
 }
 
 func (c *tally) of(message string) int {
@@ -241,10 +235,9 @@ func TestDivisibleKeys(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got := true
-		for _, k := range key {
-			got = got && k.Hashed
-		}
+		log := catalog.Name{Schema: "public", Name: fmt.Sprintf("log%d", i)}
+		link := strategy.Link{Log: log, Key: key}
+		got := link.Divisible()
 		if got != c.want {
 			t.Errorf("(%s) by (%s): divisible is %t, want %t", c.columns, c.index, got, c.want)
 		}
@@ -257,11 +250,10 @@ func TestDivisibleKeys(t *testing.T) {
 			}
 			db.Exec(t, fmt.Sprintf(`ALTER TABLE %[1]s DISABLE TRIGGER ALL; DROP INDEX IF EXISTS t%[2]d_key; INSERT INTO %[1]s VALUES %[3]s`, table, i, row[3:]))
 		}
-		log, columns := catalog.Name{Schema: "public", Name: fmt.Sprintf("log%d", i)}, []string{}
+		columns := []string{}
 		for _, k := range key {
 			columns = append(columns, catalog.Quote(k.Name))
 		}
-		link := strategy.Link{Log: log, Key: key}
 		db.Exec(t, link.CreateLogSQL()+fmt.Sprintf(`; INSERT INTO %s SELECT %s FROM %s`, log, strings.Join(columns, ", "), table))
 		if n := pgtest.Query[int](t, db.Pool, fmt.Sprintf(`SELECT count(DISTINCT hash_record_extended(l, 0)) FROM %s l`, log)); n != 1 {
 			t.Errorf("(%s): %s and %s have %d hashes", c.columns, c.a, c.b, n)
@@ -296,19 +288,11 @@ func TestRandomWorkloadInShares(t *testing.T) {
 			underWorkload(t, strategy, randomSeed(t), func(db *pgtest.Database, o repack.Options) {
 				o.Jobs, o.BatchSize = 4, 0
 				seen := countLogged(&o)
-				before := o.Hooks.BeforeStage
-				o.Hooks.BeforeStage = func(ctx context.Context, s repack.Stage) error {
-					if s == repack.PostSyncUpdate {
-						pgtest.WaitFor(t, func() bool {
-							return pgtest.Query[bool](t, db.Pool, `SELECT pg_relation_size('repack_job_1.repack_change_log_1') > 40 * 8192`)
-						}, "writers to get ahead")
-					}
-					if before == nil {
-						return nil
-					}
-					return before(ctx, s)
-				}
-				run(t, db, o)
+				run(t, db, beforeStage(o, repack.PostSyncUpdate, func() {
+					pgtest.WaitFor(t, func() bool {
+						return pgtest.Query[bool](t, db.Pool, `SELECT pg_relation_size('repack_job_1.repack_change_log_1') > 40 * 8192`)
+					}, "writers to get ahead")
+				}))
 				if seen.of(divided) == 0 {
 					t.Error("no batch was divided")
 				}

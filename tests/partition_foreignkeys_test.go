@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -239,10 +238,12 @@ func TestForeignKeySlowUnderLock(t *testing.T) {
 	before := db.Dump(t)
 	o := options(t, "app.t", repack.ChangeLog)
 	var refused atomic.Int32
-	o.Logger = slog.New(&onMessage{o.Logger.Handler(), "lock not obtained", func() {
-		refused.Add(1)
-		db.Exec(t, `TRUNCATE app.slow`)
-	}})
+	onLog(&o, func(message string) {
+		if message == "lock not obtained" {
+			refused.Add(1)
+			db.Exec(t, `TRUNCATE app.slow`)
+		}
+	})
 	seen, stop := watchWaits(t, db)
 	reader := make(chan error, 1)
 	o = atStep(o, "swap: drained", func() {
@@ -455,20 +456,6 @@ func writeKeyed(ctx context.Context, conn *pgx.Conn, w int) error {
 		}
 	}
 	return nil
-}
-
-// onMessage calls do when the run logs a message.
-type onMessage struct {
-	slog.Handler
-	message string
-	do      func()
-}
-
-func (h *onMessage) Handle(ctx context.Context, r slog.Record) error {
-	if r.Message == h.message {
-		h.do()
-	}
-	return h.Handler.Handle(ctx, r)
 }
 
 // TestVacuumOfNeighbours, of a referencing table or another partition, is waited

@@ -3,7 +3,6 @@ package tests
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -133,7 +132,7 @@ func (i interleaving) run(t *testing.T) {
 	}
 	o := options(t, "app.t", i.strategy)
 	o.Jobs, o.BatchSize, o.LockTimeout, o.LockRetries = 1, 1, 100*time.Millisecond, 20
-	o.Logger = slog.New(&raceWatcher{Handler: o.Logger.Handler(), race: r})
+	onLog(&o, r.note)
 	o.Hooks = atPlaces(r.pass)
 	if err := newRepack(t, db, o).Run(r.ctx); err != nil {
 		t.Errorf("run: %v", err)
@@ -250,18 +249,12 @@ func (r *race) exec(conn execer, sql string) {
 	}
 }
 
-// raceWatcher ends the transactions when the run says that it cannot go on
-// because of them: it has given way by then, and will try again.
-type raceWatcher struct {
-	slog.Handler
-	race *race
-}
-
-func (w *raceWatcher) Handle(ctx context.Context, record slog.Record) error {
-	if slices.Contains([]string{"lock not obtained", awaitingSnapshots}, record.Message) {
-		w.race.finish()
+// note ends the transactions when the run says that it cannot go on because of
+// them: it has given way by then, and will try again.
+func (r *race) note(message string) {
+	if slices.Contains([]string{"lock not obtained", awaitingSnapshots}, message) {
+		r.finish()
 	}
-	return w.Handler.Handle(ctx, record)
 }
 
 // sampleOfRaces has all operations meet every step, at once where they do not

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -128,17 +127,12 @@ func (h *holder) release() {
 	h.tx = nil
 }
 
-type holderLog struct {
-	slog.Handler
-	holder *holder
-}
-
-func (l *holderLog) Handle(ctx context.Context, r slog.Record) error {
-	if r.Message == "lock not obtained" {
-		l.holder.refused++
-		l.holder.release()
+// note gives way when the run has.
+func (h *holder) note(message string) {
+	if message == "lock not obtained" {
+		h.refused++
+		h.release()
 	}
-	return l.Handler.Handle(ctx, r)
 }
 
 // waitMargin is what an attempt may take over the lock timeout: to hold the lock
@@ -158,7 +152,7 @@ func TestLongestWait(t *testing.T) {
 				places := slices.Clone(nuisancePlaces)
 				o := options(t, "app.t", strategy)
 				o.Jobs, o.LockRetries = 1, 100
-				o.Logger = slog.New(&holderLog{o.Logger.Handler(), h})
+				onLog(&o, h.note)
 				o.Hooks = atPlaces(func(place string) {
 					seen.at(place)
 					h.release()
