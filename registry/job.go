@@ -40,11 +40,15 @@ type Job struct {
 	RowEstimate *int64
 	CompletedBy *string
 	SwappedAt   *time.Time
+	// LongestLockMS is the longest time, in milliseconds, that the job held
+	// ACCESS EXCLUSIVE on the table.
+	LongestLockMS *int64 `db:"longest_lock_ms"`
 
 	RunnerHost  *string
 	RunnerPID   *int32 `db:"runner_pid"`
 	RunnerSince *time.Time
 	Error       *string
+	Interrupted bool // stopped by a signal, not by an error
 	CreatedAt   time.Time
 	UpdatedAt   time.Time
 	FinishedAt  *time.Time
@@ -160,8 +164,8 @@ func (r *Registry) MissingPrivileges(ctx context.Context, q catalog.Querier, pre
 const columns = `
          id, table_schema, table_name, source, shadow, strategy, options, stage, stage_done, state,
          shadow_schema, old_schema, own_schemas, change_log, capture, key_index, description,
-         partitioned, filenode, blocks, row_estimate, completed_by, swapped_at,
-         runner_host, runner_pid, runner_since, error, created_at, updated_at, finished_at`
+         partitioned, filenode, blocks, row_estimate, completed_by, swapped_at, longest_lock_ms,
+         runner_host, runner_pid, runner_since, error, interrupted, created_at, updated_at, finished_at`
 
 // A swap turns the OID that bears the table's name from the source's into the
 // shadow's. A job of that name whose table has been dropped or replaced is

@@ -145,15 +145,15 @@ func moved(n int64, err error, doing string) error {
 const updateSQL = `
 UPDATE %[1]s
 SET    filenode = $3, blocks = $4, row_estimate = $5, completed_by = $6, swapped_at = $7, state = $8,
-       options = $9, description = $10, partitioned = $11, updated_at = now(),
+       options = $9, description = $10, partitioned = $11, longest_lock_ms = $12, updated_at = now(),
        finished_at = CASE WHEN $8 IN ('done', 'reverted', 'reset') THEN clock_timestamp() END
 WHERE  id = $1 AND claim = $2`
 
 // Update writes what changes of a job between its stages: measurements, the
 // transaction that completed the shadow, the swap, the state, the options, the
-// description and what it is a part of.
+// description, what it is a part of and its longest lock.
 func (r *Registry) Update(ctx context.Context, tx pgx.Tx, j *Job, claim string) error {
 	tag, err := tx.Exec(ctx, fmt.Sprintf(updateSQL, r.job), j.ID, claim,
-		j.Filenode, j.Blocks, j.RowEstimate, j.CompletedBy, j.SwappedAt, j.State, j.Options, j.Description, j.Partitioned)
+		j.Filenode, j.Blocks, j.RowEstimate, j.CompletedBy, j.SwappedAt, j.State, j.Options, j.Description, j.Partitioned, j.LongestLockMS)
 	return moved(tag.RowsAffected(), err, fmt.Sprintf("update job %d", j.ID))
 }
