@@ -25,6 +25,8 @@ type (
 	NotConvergingError = stages.NotConvergingError
 	// ParityError lists differences between shadow and source.
 	ParityError = stages.ParityError
+	// OutlivedError names a check that a row does not satisfy any more.
+	OutlivedError = stages.OutlivedError
 	// VerifyError names rows of the copy that are not like the table's.
 	VerifyError = stages.VerifyError
 )

@@ -77,6 +77,18 @@ var obstacleChecks = []obstacle{
 		"is like another one, and which of them PostgreSQL would attach to the partitioned table's is not certain", "drop one of them",
 	},
 	{
+		`SELECT 'index ' || i.indexrelid::regclass
+		 FROM   pg_inherits h
+		 JOIN   pg_class c ON c.oid = h.inhrelid AND c.relispartition
+		 JOIN   pg_index i ON i.indrelid = h.inhparent
+		 WHERE  h.inhrelid = $1
+		 AND    NOT EXISTS (SELECT FROM pg_inherits a JOIN pg_index x ON x.indexrelid = a.inhrelid
+		                    WHERE  a.inhparent = i.indexrelid AND x.indrelid = $1)
+		 ORDER  BY 1`,
+		"is the partitioned table's and has no part on the partition (CREATE INDEX ON ONLY), so that PostgreSQL would build or attach one under lock",
+		"create it on the partition with CREATE INDEX CONCURRENTLY and attach it (ALTER INDEX … ATTACH PARTITION), or drop it",
+	},
+	{
 		`SELECT p.partrelid::regclass::text
 		 FROM   pg_partition_ancestors($1::oid::regclass) a
 		 JOIN   pg_partitioned_table p ON p.partrelid = a.relid

@@ -47,9 +47,16 @@ func preValidate(ctx context.Context, e *Env) error {
 	if err := foresee(ctx, e); err != nil {
 		return err
 	}
-	reasons, err := e.trial(ctx)
+	reasons, checks, err := e.trial(ctx)
 	if err != nil {
 		return err
+	}
+	row, err := e.outlived(ctx, e.Source.Name, checks, longestSearch)
+	if err != nil {
+		return err
+	}
+	if row != nil {
+		reasons = append([]Reason{row.reason()}, reasons...)
 	}
 	if len(reasons) > 0 {
 		return &RefusedError{Table: e.Source.Name, Reasons: reasons}

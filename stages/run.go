@@ -140,6 +140,7 @@ func (e *Env) failed(ctx context.Context, err error) error {
 			err = fmt.Errorf("%w (after: %w)", found, err)
 		}
 	}
+	err = e.expired(noteCtx, err)
 	if noteErr := e.Registry.Fail(noteCtx, e.Pool, e.Job.ID, e.Runner.Claim, err.Error()); noteErr != nil {
 		e.Log.Warn("failure not recorded", "job", e.Job.ID, "error", noteErr)
 	}

@@ -1,0 +1,277 @@
+package stages
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgerrcode"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/repack-go/repack/internal/catalog"
+	"github.com/repack-go/repack/strategy"
+)
+
+// A check is evaluated when a row is written. If its value depends on more than
+// the row (the time, another table), a row that once passed may fail now, and
+// then it cannot be written to a copy. So such checks are looked for, and rows
+// that have outlived them.
+
+// mutableCheck is a check whose value may depend on more than the row.
+type mutableCheck struct {
+	Name       string
+	Expression string
+	// Trusted is false where it calls a function in SQL or in a procedural
+	// language: that such a function is immutable is only what its owner says.
+	Trusted bool
+}
+
+// The function behind an operator is asked for its language as well.
+const checksSQL = `
+SELECT   c.conname::text                       AS name,
+         pg_get_expr(c.conbin, c.conrelid)     AS expression,
+         NOT EXISTS (
+             SELECT FROM pg_depend d
+             LEFT   JOIN pg_operator o ON d.refclassid = 'pg_operator'::regclass AND o.oid = d.refobjid
+             JOIN   pg_proc p          ON p.oid = CASE d.refclassid WHEN 'pg_proc'::regclass THEN d.refobjid ELSE o.oprcode END
+             JOIN   pg_language l      ON l.oid = p.prolang
+             WHERE  d.classid = 'pg_constraint'::regclass AND d.objid = c.oid
+             AND    l.lanname NOT IN ('internal', 'c')) AS trusted
+FROM     pg_constraint c
+WHERE    c.conrelid = $1 AND c.contype = 'c' AND c.convalidated
+ORDER BY c.conname`
+
+// mutableChecks are the source's valid checks that are not immutable, or that
+// only say so. The server tells: an index cannot have a condition that is not
+// (SQLSTATE 42P17). Any other answer but success counts as mutable too. The
+// attempts are made on table on, which is ours, and are undone.
+func (e *Env) mutableChecks(ctx context.Context, tx pgx.Tx, on catalog.Name) ([]mutableCheck, error) {
+	rows, err := tx.Query(ctx, checksSQL, e.Source.OID)
+	if err != nil {
+		return nil, fmt.Errorf("read checks of %s: %w", e.Source.Name, err)
+	}
+	checks, err := pgx.CollectRows(rows, pgx.RowToStructByName[mutableCheck])
+	if err != nil {
+		return nil, fmt.Errorf("read checks of %s: %w", e.Source.Name, err)
+	}
+	var mutable []mutableCheck
+	for _, c := range checks {
+		if !c.Trusted {
+			mutable = append(mutable, c)
+			continue
+		}
+		err := undone(ctx, tx, func(tx pgx.Tx) error {
+			_, err := tx.Exec(ctx, fmt.Sprintf("CREATE INDEX ON %s ((true)) WHERE %s", on, c.Expression))
+			return err
+		})
+		var pgErr *pgconn.PgError
+		switch {
+		case errors.As(err, &pgErr) && ofTable(pgErr.Code):
+			mutable = append(mutable, c)
+		case err != nil:
+			return nil, fmt.Errorf("try whether check %q is immutable: %w", c.Name, err)
+		}
+	}
+	return mutable, nil
+}
+
+// undone runs work in a subtransaction and rolls that back.
+func undone(ctx context.Context, tx pgx.Tx, work func(pgx.Tx) error) error {
+	err := pgx.BeginFunc(ctx, tx, func(tx pgx.Tx) error {
+		if err := work(tx); err != nil {
+			return err
+		}
+		return errTrialOver
+	})
+	if errors.Is(err, errTrialOver) {
+		return nil
+	}
+	return err
+}
+
+const (
+	// longestSearch bounds the search for rows that have outlived a check.
+	longestSearch = 30 * time.Second
+	// searchBlocks are looked at by one statement, whose snapshot keeps VACUUM
+	// from removing rows.
+	searchBlocks = 4096
+)
+
+// A row is named by its key. The names of the columns are not qualified: in the
+// expression they are not, either.
+const outlivedSQL = `
+SELECT CASE %[1]s END, ARRAY[%[2]s]
+FROM   ONLY %[3]s
+WHERE  ctid >= $1::text::tid AND ctid < $2::text::tid
+AND   (%[4]s)
+LIMIT  1`
+
+// outlivedRow is a row that does not satisfy a check.
+type outlivedRow struct {
+	check      mutableCheck
+	keyColumns []string
+	key        []string
+}
+
+func (r outlivedRow) String() string {
+	parts := make([]string, len(r.key))
+	for i := range r.key {
+		parts[i] = fmt.Sprintf("%s = %q", r.keyColumns[i], r.key[i])
+	}
+	return strings.Join(parts, ", ")
+}
+
+// outlived looks for a row of table t that does not satisfy one of the checks. It
+// reads ranges of blocks in transactions of their own, under ACCESS SHARE, for
+// no longer than bound, and says in the log what it has not looked at.
+func (e *Env) outlived(ctx context.Context, t catalog.Name, checks []mutableCheck, bound time.Duration) (*outlivedRow, error) {
+	if len(checks) == 0 {
+		return nil, nil
+	}
+	blocks, err := strategy.Blocks(ctx, e.Pool, t)
+	if err != nil {
+		return nil, err
+	}
+	sql, columns := e.outlivedSQL(t, checks)
+	for first, deadline := int64(0), time.Now().Add(bound); first < blocks; first += searchBlocks {
+		left := time.Until(deadline)
+		row, err := e.outlivedIn(ctx, sql, first, left)
+		var pgErr *pgconn.PgError
+		if left <= 0 || ctx.Err() == nil && errors.As(err, &pgErr) && pgErr.Code == pgerrcode.QueryCanceled {
+			e.Log.Warn("not all rows were looked at for checks that are not immutable: a row that has outlived one ends the backfill",
+				"table", t.String(), "blocks_looked_at", first, "blocks", blocks)
+			return nil, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("look for rows of %s that have outlived a check: %w", t, err)
+		}
+		if row != nil {
+			row.keyColumns, row.check = columns, checks[row.number]
+			return &row.outlivedRow, nil
+		}
+	}
+	return nil, nil
+}
+
+func (e *Env) outlivedSQL(t catalog.Name, checks []mutableCheck) (sql string, columns []string) {
+	var cases, conditions, keys []string
+	for i, c := range checks {
+		cases = append(cases, fmt.Sprintf("WHEN (%s) IS FALSE THEN %d", c.Expression, i))
+		conditions = append(conditions, fmt.Sprintf("(%s) IS FALSE", c.Expression))
+	}
+	index, _ := e.Source.Key()
+	for _, column := range index.KeyColumns {
+		keys = append(keys, fmt.Sprintf("format('%%s', %s)", catalog.Quote(column)))
+	}
+	return fmt.Sprintf(outlivedSQL, strings.Join(cases, " "), strings.Join(keys, ", "), t, strings.Join(conditions, " OR ")), index.KeyColumns
+}
+
+type numberedRow struct {
+	outlivedRow
+	number int
+}
+
+func (e *Env) outlivedIn(ctx context.Context, sql string, first int64, limit time.Duration) (*numberedRow, error) {
+	var row numberedRow
+	err := pgx.BeginTxFunc(ctx, e.Pool, pgx.TxOptions{AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+		settings := []string{readRangesSQL, fmt.Sprintf("SET LOCAL statement_timeout = %d", max(limit.Milliseconds(), 1))}
+		if err := execAll(ctx, tx, settings); err != nil {
+			return err
+		}
+		return tx.QueryRow(ctx, sql, strategy.TID(first), strategy.TID(first+searchBlocks)).Scan(&row.number, &row.key)
+	})
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &row, nil
+}
+
+// reason is the refusal of a row that was found before anything was done.
+func (r *outlivedRow) reason() Reason {
+	return Reason{
+		Object: "check " + catalog.Quote(r.check.Name),
+		Why:    fmt.Sprintf("is not satisfied any more by the row with %s (%s), which could not be written to a copy", r, r.check.Expression),
+		Remedy: "change or delete such rows, or drop the check, or make it NOT VALID, for the time of the repack",
+	}
+}
+
+// OutlivedError reports that a row could not be copied since it does not satisfy a
+// check any more that it satisfied when it was written.
+type OutlivedError struct {
+	Table   catalog.Name
+	Check   string // of the table, or of the domain that Domain names
+	Domain  string // empty: a check of the table
+	Row     string // names one, where one was found
+	Swapped bool
+	Err     error // the *pgconn.PgError, SQLSTATE 23514
+}
+
+func (e *OutlivedError) Error() string {
+	what := "check " + catalog.Quote(e.Check)
+	if e.Domain != "" {
+		what += " of domain " + catalog.Quote(e.Domain)
+	}
+	row := "a row"
+	if e.Row != "" {
+		row = "the row with " + e.Row
+	}
+	msg := fmt.Sprintf("%s of %s does not satisfy %s any more, though it did when it was written, so it cannot be copied (%s). ", row, e.Table, what, e.Err)
+	if e.Swapped {
+		return msg + "The table in use is unharmed. Change or delete such rows, or drop the check on both tables, and run the same command again"
+	}
+	return msg + "Nothing has been exchanged, and the table is as the application left it. Change or delete such rows and run the same command again, " +
+		fmt.Sprintf("or begin afresh without the check: repack reset --table '%s', then drop the check or make it NOT VALID", e.Table)
+}
+
+// Unwrap returns what the server said.
+func (e *OutlivedError) Unwrap() error { return e.Err }
+
+// expired makes an *OutlivedError of a check that a copied row has violated. Other
+// errors it returns as they are.
+func (e *Env) expired(ctx context.Context, err error) error {
+	var pgErr *pgconn.PgError
+	var known *OutlivedError
+	if e.Job == nil || errors.As(err, &known) || !errors.As(err, &pgErr) || pgErr.Code != pgerrcode.CheckViolation {
+		return err
+	}
+	told := &OutlivedError{Table: e.Source.Name, Check: pgErr.ConstraintName, Domain: pgErr.DataTypeName, Swapped: e.Job.Swapped(), Err: err}
+	if row := e.nameExpired(ctx, pgErr.ConstraintName); row != nil {
+		told.Row = row.String()
+	}
+	return told
+}
+
+// nameExpired finds a row for the message. That none is found, or that the search
+// fails, changes nothing of what has to be told.
+func (e *Env) nameExpired(ctx context.Context, check string) *outlivedRow {
+	inUse := e.Job.Source
+	if e.Job.Swapped() {
+		inUse = *e.Job.Shadow
+	}
+	rows, err := e.Pool.Query(ctx, checksSQL, inUse)
+	if err != nil {
+		return nil
+	}
+	checks, err := pgx.CollectRows(rows, pgx.RowToStructByName[mutableCheck])
+	if err != nil {
+		return nil
+	}
+	for _, c := range checks {
+		if c.Name != check {
+			continue
+		}
+		row, err := e.outlived(ctx, e.Job.Table(), []mutableCheck{c}, recording/2)
+		if err != nil {
+			e.Log.Debug("row that violates a check not found", "job", e.Job.ID, "check", check, "error", err)
+			return nil
+		}
+		return row
+	}
+	return nil
+}
