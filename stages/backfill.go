@@ -155,24 +155,36 @@ func (e *Env) copyNext(ctx context.Context, chunks *dispenser, copyChunk func(*r
 	if !ok {
 		return false, nil
 	}
+	if err := e.copyOne(ctx, &chunk, copyChunk); err != nil {
+		return false, err
+	}
+	if err := e.chunkDone(ctx, chunks.copied(chunk)); err != nil {
+		return false, err
+	}
+	return true, ctx.Err()
+}
+
+// copyOne copies chunk, and notes in it how long that took.
+func (e *Env) copyOne(ctx context.Context, chunk *registry.Chunk, copyChunk func(*registry.Chunk) error) error {
 	began := time.Now()
-	err = copyChunk(&chunk)
+	err := copyChunk(chunk)
 	for tries := 0; lock.Moved(err) && ctx.Err() == nil && tries < maxTries; tries++ {
-		err = copyChunk(&chunk)
+		err = copyChunk(chunk)
 	}
 	if err != nil {
-		return false, fmt.Errorf("copy blocks %d to %d: %w", chunk.First, chunk.End, err)
+		return fmt.Errorf("copy blocks %d to %d: %w", chunk.First, chunk.End, err)
 	}
 	chunk.Took = time.Since(began)
 	e.Log.Debug("chunk copied", "job", e.Job.ID, "first_block", chunk.First, "end_block", chunk.End,
 		"rows", chunk.Rows, "took", chunk.Took)
-	progress := chunks.copied(chunk)
-	if e.Hooks.AfterChunk != nil {
-		if err := e.Hooks.AfterChunk(ctx, progress); err != nil {
-			return false, err
-		}
+	return nil
+}
+
+func (e *Env) chunkDone(ctx context.Context, progress Progress) error {
+	if e.Hooks.AfterChunk == nil {
+		return nil
 	}
-	return true, ctx.Err()
+	return e.Hooks.AfterChunk(ctx, progress)
 }
 
 // maxTries bounds how often a chunk is copied from whose blocks the application

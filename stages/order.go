@@ -47,14 +47,24 @@ func (e *Env) copyOrdered(ctx context.Context) error {
 	if *e.Job.Blocks == 0 {
 		return nil
 	}
-	all := newDispenser(e, []registry.Chunk{{End: *e.Job.Blocks}}, registry.Copied{})
-	all.size = *e.Job.Blocks
 	e.Log.Info("rows are copied in order, with one statement", "job", e.Job.ID, "order_by", e.OrderBy)
 	return e.withConn(ctx, func(conn *pgxpool.Conn) error {
-		return e.copyWorker(ctx, all, func(c *registry.Chunk) error {
-			return e.copyChunk(ctx, conn, c, e.sortSQL(), e.Link.CopyOrderedSQL(order.SQL))
-		})
+		_, err := e.Turns.Chunk(ctx, func() (bool, error) { return false, e.copyAll(ctx, conn, order) })
+		return err
 	})
+}
+
+// copyAll is one chunk of all blocks, whatever their number: its statement names
+// none, and would copy every row for each chunk there is.
+func (e *Env) copyAll(ctx context.Context, conn *pgxpool.Conn, order catalog.Order) error {
+	all := registry.Chunk{End: *e.Job.Blocks}
+	err := e.copyOne(ctx, &all, func(c *registry.Chunk) error {
+		return e.copyChunk(ctx, conn, c, e.sortSQL(), e.Link.CopyOrderedSQL(order.SQL))
+	})
+	if err != nil {
+		return err
+	}
+	return e.chunkDone(ctx, Progress{Rows: all.Rows, TotalRows: *e.Job.RowEstimate, Blocks: all.End, TotalBlocks: all.End})
 }
 
 // sortSQL lets the sort have what an index build would. Whether to sort or to
