@@ -7,10 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/tern/v2/migrate"
 
+	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/session"
 )
 
@@ -27,17 +29,9 @@ const schemaExistsSQL = `SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname =
 // own: tern ends each migration with RESET ALL. Two processes may call it at
 // the same time; tern holds an advisory lock. It returns ErrNewerRegistry.
 func Apply(ctx context.Context, conn *pgx.Conn, schema string) error {
-	var exists bool
-	if err := conn.QueryRow(ctx, schemaExistsSQL, schema).Scan(&exists); err != nil {
-		return fmt.Errorf("look for registry schema %q: %w", schema, err)
-	}
-	quoted := pgx.Identifier{schema}.Sanitize()
-	if !exists {
-		// CREATE … IF NOT EXISTS alone would ask for CREATE on the database
-		// even where an administrator has prepared the schema.
-		if _, err := conn.Exec(ctx, "CREATE SCHEMA IF NOT EXISTS "+quoted); err != nil {
-			return fmt.Errorf("create registry schema %q: %w", schema, err)
-		}
+	exists, err := createSchema(ctx, conn, schema)
+	if err != nil {
+		return err
 	}
 	if exists {
 		current, err := upToDate(ctx, conn, schema)
@@ -45,13 +39,16 @@ func Apply(ctx context.Context, conn *pgx.Conn, schema string) error {
 			return err
 		}
 	}
-	migrator, err := migrate.NewMigrator(ctx, conn, versionTable(schema))
+	before, err := tables(ctx, conn, schema)
 	if err != nil {
-		return fmt.Errorf("open registry schema %q: %w", schema, err)
+		return err
 	}
-	migrator.Data = map[string]any{"schema": quoted}
-	if err := migrator.LoadMigrations(files); err != nil {
-		return fmt.Errorf("load registry migrations: %w", err)
+	migrator, err := open(ctx, conn, schema)
+	if err != nil {
+		return err
+	}
+	if err := takeBack(ctx, conn, schema, before); err != nil { // the table of the version, which is written to
+		return err
 	}
 	version, err := migrator.GetCurrentVersion(ctx)
 	if err != nil {
@@ -66,6 +63,113 @@ func Apply(ctx context.Context, conn *pgx.Conn, schema string) error {
 	}
 	if err := migrator.Migrate(ctx); err != nil {
 		return fmt.Errorf("migrate registry schema %q: %w", schema, errors.Join(configureErr, err))
+	}
+	if err := session.Configure(ctx, conn); err != nil { // the last migration has ended with RESET ALL
+		return err
+	}
+	return takeBack(ctx, conn, schema, before)
+}
+
+// createSchema creates the schema, and says whether it was there before.
+func createSchema(ctx context.Context, q catalog.Querier, schema string) (exists bool, err error) {
+	if err := q.QueryRow(ctx, schemaExistsSQL, schema).Scan(&exists); err != nil {
+		return false, fmt.Errorf("look for registry schema %q: %w", schema, err)
+	}
+	if exists {
+		// CREATE … IF NOT EXISTS alone would ask for CREATE on the database
+		// even where an administrator has prepared the schema.
+		return true, nil
+	}
+	if _, err := q.Exec(ctx, "CREATE SCHEMA IF NOT EXISTS "+pgx.Identifier{schema}.Sanitize()); err != nil {
+		return false, fmt.Errorf("create registry schema %q: %w", schema, err)
+	}
+	return false, nil
+}
+
+// open makes the version table where it is not there.
+func open(ctx context.Context, conn *pgx.Conn, schema string) (*migrate.Migrator, error) {
+	migrator, err := migrate.NewMigrator(ctx, conn, versionTable(schema))
+	if err != nil {
+		return nil, fmt.Errorf("open registry schema %q: %w", schema, err)
+	}
+	migrator.Data = map[string]any{"schema": pgx.Identifier{schema}.Sanitize()}
+	if err := migrator.LoadMigrations(files); err != nil {
+		return nil, fmt.Errorf("load registry migrations: %w", err)
+	}
+	return migrator, nil
+}
+
+// errTried rolls back what Try has made.
+var errTried = errors.New("the registry was made to see whether it can be")
+
+// Try creates the registry and takes that back, to see whether anything is in the
+// way, such as an event trigger. There must be none yet; its schema may be there.
+// After an error conn may hold tern's advisory lock, and has to be closed.
+func Try(ctx context.Context, conn *pgx.Conn, schema string) error {
+	err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+		if err := try(ctx, tx, schema); err != nil {
+			return err
+		}
+		return errTried
+	})
+	if errors.Is(err, errTried) {
+		return nil
+	}
+	return err
+}
+
+func try(ctx context.Context, tx pgx.Tx, schema string) error {
+	if _, err := createSchema(ctx, tx, schema); err != nil {
+		return err
+	}
+	migrator, err := open(ctx, tx.Conn(), schema)
+	if err != nil {
+		return err
+	}
+	if err := takeBack(ctx, tx, schema, nil); err != nil {
+		return err
+	}
+	for _, m := range migrator.Migrations {
+		if _, err := tx.Exec(ctx, m.UpSQL); err != nil {
+			return fmt.Errorf("migrate registry schema %q: %w", schema, err)
+		}
+	}
+	return takeBack(ctx, tx, schema, nil)
+}
+
+const tablesSQL = `
+SELECT   format('%I.%I', n.nspname, c.relname)
+FROM     pg_catalog.pg_class c
+JOIN     pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE    n.nspname = $1 AND c.relkind = 'r'
+ORDER BY 1`
+
+func tables(ctx context.Context, q catalog.Querier, schema string) ([]string, error) {
+	rows, err := q.Query(ctx, tablesSQL, schema)
+	if err != nil {
+		return nil, fmt.Errorf("list tables of the registry: %w", err)
+	}
+	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, fmt.Errorf("list tables of the registry: %w", err)
+	}
+	return names, nil
+}
+
+// takeBack undoes what event triggers have done to the tables that were not there
+// before. Those that were may belong to another role, as it was set up.
+func takeBack(ctx context.Context, q catalog.Querier, schema string, before []string) error {
+	now, err := tables(ctx, q, schema)
+	if err != nil {
+		return err
+	}
+	for _, table := range now {
+		if slices.Contains(before, table) {
+			continue
+		}
+		if err := catalog.TakeBack(ctx, q, "TABLE", table, true); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -215,14 +215,50 @@ func (r *Repack) job(ctx context.Context, conn *pgx.Conn, oid uint32, name catal
 	return job, err
 }
 
-// migrate brings the registry up to date on a connection of its own.
+// migrate brings the registry up to date on a connection of its own. Where there
+// is none yet it is tried first whether it can be made, so that a refusal leaves
+// nothing of it.
 func (r *Repack) migrate(ctx context.Context) error {
 	conn, err := session.Connect(ctx, r.config)
 	if err != nil {
 		return err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
+	exists, err := r.registry.Exists(ctx, conn)
+	if err != nil {
+		return err
+	}
+	if !exists {
+		if err := r.tryRegistry(ctx); err != nil {
+			return err
+		}
+	}
 	return migrations.Apply(ctx, conn, r.options.RegistrySchema)
+}
+
+func (r *Repack) tryRegistry(ctx context.Context) error {
+	conn, err := session.Connect(ctx, r.config)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	failed := migrations.Try(ctx, conn, r.options.RegistrySchema)
+	if failed == nil {
+		return nil
+	}
+	again, err := session.Connect(ctx, r.config)
+	if err != nil {
+		return err
+	}
+	defer again.Close(context.WithoutCancel(ctx))
+	if exists, err := r.registry.Exists(ctx, again); err != nil || exists { // another process has been faster
+		return err
+	}
+	_, name, err := resolve(ctx, r.config, r.options.Table)
+	if err != nil {
+		return err
+	}
+	return stages.RefusalOf(ctx, again, name, "the registry", failed)
 }
 
 // spareConns are for what is done beside the workers, who have two each.

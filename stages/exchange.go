@@ -330,9 +330,18 @@ func ownerSQL(was, is *catalog.Table) []string {
 // grant gives the new table and its identity sequences the source's exact
 // grants.
 func (e *Env) grant(ctx context.Context, tx *lock.Tx, source *catalog.Table) error {
-	have, err := catalog.ReadGrants(ctx, tx, *e.Job.Shadow)
+	statements, err := e.grantsSQLOf(ctx, tx, source)
 	if err != nil {
 		return err
+	}
+	return doAll(ctx, tx, statements)
+}
+
+// grantsSQLOf turns the privileges that the shadow has into the source's.
+func (e *Env) grantsSQLOf(ctx context.Context, q catalog.Querier, source *catalog.Table) ([]string, error) {
+	have, err := catalog.ReadGrants(ctx, q, *e.Job.Shadow)
+	if err != nil {
+		return nil, err
 	}
 	statements := catalog.GrantsSQL("TABLE "+source.Name.String(), source.Owner, have.Grants, source.Grants)
 	for _, want := range source.Sequences {
@@ -345,7 +354,7 @@ func (e *Env) grant(ctx context.Context, tx *lock.Tx, source *catalog.Table) err
 			}
 		}
 	}
-	return doAll(ctx, tx, statements)
+	return statements, nil
 }
 
 // install gives the table that now bears t's name the place of the partition that

@@ -190,13 +190,7 @@ func (e *Env) createMatviews(ctx context.Context, matviews []catalog.Matview) ([
 func (e *Env) createMatview(ctx context.Context, tx *lock.Tx, matviews []catalog.Matview, i int, built, parked string) error {
 	m := matviews[i]
 	as := m.Relation.Name.In(built)
-	if err := execAll(ctx, tx, m.CreateSQL(as)); err != nil {
-		return err
-	}
-	if err := catalog.Close(ctx, tx, "TABLE", as.String()); err != nil {
-		return err
-	}
-	if err := e.giveToOwner(ctx, tx, as, m.Relation.Owner); err != nil {
+	if err := e.createMatviewAs(ctx, tx, m, as); err != nil {
 		return err
 	}
 	var query string
@@ -214,6 +208,17 @@ func (e *Env) createMatview(ctx context.Context, tx *lock.Tx, matviews []catalog
 		return err
 	}
 	return doAll(ctx, tx, append(letReadSQL(as, names), hideSQL(m, built, parked)...))
+}
+
+// createMatviewAs creates m, without rows, for nobody but its owner.
+func (e *Env) createMatviewAs(ctx context.Context, tx pgx.Tx, m catalog.Matview, as catalog.Name) error {
+	if err := execAll(ctx, tx, m.CreateSQL(as)); err != nil {
+		return err
+	}
+	if err := catalog.Close(ctx, tx, "TABLE", as.String()); err != nil {
+		return err
+	}
+	return e.giveToOwner(ctx, tx, as, m.Relation.Owner)
 }
 
 const mayReadSQL = `

@@ -47,16 +47,19 @@ func preValidate(ctx context.Context, e *Env) error {
 	if err := foresee(ctx, e); err != nil {
 		return err
 	}
-	reasons, checks, err := e.trial(ctx)
+	tried, err := e.trial(ctx)
 	if err != nil {
 		return err
 	}
-	row, err := e.outlived(ctx, e.Source.Name, checks, longestSearch)
+	reasons := tried.reasons
+	row, err := e.outlived(ctx, e.Source.Name, tried.checks, longestSearch)
 	if err != nil {
 		return err
 	}
 	if row != nil {
-		reasons = append([]Reason{row.reason()}, reasons...)
+		reasons = append(reasons, row.reason())
+	} else if tried.uncopied != nil { // a check that holds for the table's row only
+		reasons = append(reasons, Reason{Object: "a copy of the table", Why: "cannot be made: " + tried.uncopied.Error()})
 	}
 	if len(reasons) > 0 {
 		return &RefusedError{Table: e.Source.Name, Reasons: reasons}

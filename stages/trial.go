@@ -12,7 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/repack-go/repack/internal/catalog"
-	"github.com/repack-go/repack/internal/lock"
+	"github.com/repack-go/repack/strategy"
 )
 
 // errTrialOver rolls the trial back.
@@ -25,42 +25,63 @@ var errTrialOver = errors.New("the trial is over")
 // A row is what it takes for the functions of checks, generated columns and
 // indexes to be called, some of which rely on the application's search_path.
 //
-// checks are those of which there may be rows that have outlived them.
-func (e *Env) trial(ctx context.Context) (reasons []Reason, checks []mutableCheck, err error) {
+// Then the copy is made to what the swap makes of the shadow: see rehearsal.
+func (e *Env) trial(ctx context.Context) (tried tried, err error) {
 	trial := *e
 	err = pgx.BeginFunc(ctx, e.Pool, func(tx pgx.Tx) error {
 		trial.Job = e.jobNumbered(fmt.Sprintf("trial_%d", tx.Conn().PgConn().PID()))
 		index, _ := e.Source.Key()
+		key, err := catalog.ReadKey(ctx, tx, e.Source.OID, index.Name)
+		if err != nil {
+			return err
+		}
 		trial.Job.KeyIndex = index.Name
-		if reasons, err = trial.tryOut(ctx, tx, &checks); err != nil {
+		trial.link(key)
+		if err := trial.tryOut(ctx, tx, &tried); err != nil {
 			return err
 		}
 		return errTrialOver
 	})
 	var refused *RefusedError
-	var pgErr *pgconn.PgError
 	switch {
 	case errors.Is(err, errTrialOver):
-		return reasons, checks, nil
+		return tried, nil
 	case errors.As(err, &refused):
-		return refused.Reasons, checks, nil
-	case errors.As(err, &pgErr) && ofTable(pgErr.Code) && !lock.Denied(err):
-		return []Reason{unmade(err, pgErr)}, checks, nil
-	default:
-		return nil, nil, fmt.Errorf("try to make a copy of %s: %w", e.Source.Name, err)
+		tried.reasons = append(tried.reasons, refused.Reasons...)
+		return tried, nil
 	}
+	reason, isReason := reasonOf(ctx, e.Pool, "a copy of the table", "cannot be made: ", err)
+	if !isReason {
+		return tried, fmt.Errorf("try to make a copy of %s: %w", e.Source.Name, err)
+	}
+	tried.reasons = append(tried.reasons, reason)
+	return tried, nil
 }
 
-// ofTable reports whether an error is about what the table is made of, and not
-// about the state of the server or the connection.
+// tried is what a trial has come to.
+type tried struct {
+	reasons []Reason
+	checks  []mutableCheck // of which there may be rows that have outlived them
+	// uncopied is why the row was not copied: it violates one of the checks.
+	uncopied error
+}
+
+// ofTable reports whether an error is about what the table is made of, or raised by
+// a function that it or an event trigger calls with a code of its own, and not about
+// the state of the server, the transaction or the connection.
 func ofTable(code string) bool {
-	return pgerrcode.IsSyntaxErrororAccessRuleViolation(code) || pgerrcode.IsFeatureNotSupported(code) ||
-		pgerrcode.IsDataException(code) || pgerrcode.IsIntegrityConstraintViolation(code) ||
-		pgerrcode.IsPLpgSQLError(code) || pgerrcode.IsObjectNotInPrerequisiteState(code) || pgerrcode.IsProgramLimitExceeded(code)
+	return !(pgerrcode.IsConnectionException(code) || pgerrcode.IsInvalidTransactionState(code) ||
+		pgerrcode.IsTransactionRollback(code) || pgerrcode.IsInsufficientResources(code) ||
+		pgerrcode.IsOperatorIntervention(code) || pgerrcode.IsSystemError(code) || pgerrcode.IsInternalError(code))
 }
 
-func unmade(err error, pgErr *pgconn.PgError) Reason {
-	r := Reason{Object: "a copy of the table", Why: "cannot be made: " + err.Error()}
+// unmade tells of a statement no more than its beginning: some are long.
+func unmade(object, what string, err error, pgErr *pgconn.PgError) Reason {
+	statement := strings.TrimSuffix(err.Error(), pgErr.Error())
+	if lines := strings.SplitAfterN(strings.TrimSpace(statement), "\n", 2); len(lines) == 2 {
+		statement = strings.TrimSpace(lines[0]) + " …: "
+	}
+	r := Reason{Object: object, Why: what + statement + pgErr.Error()}
 	if where, _, _ := strings.Cut(pgErr.Where, "\n"); where != "" {
 		r.Why += " in " + where
 	}
@@ -71,39 +92,53 @@ func unmade(err error, pgErr *pgconn.PgError) Reason {
 }
 
 // tryOut builds what trial looks at.
-func (e *Env) tryOut(ctx context.Context, tx pgx.Tx, checks *[]mutableCheck) (reasons []Reason, err error) {
+func (e *Env) tryOut(ctx context.Context, tx pgx.Tx, t *tried) (err error) {
 	shadow := e.Job.ShadowTable()
 	if err := e.createSchemas(ctx, tx); err != nil {
-		return nil, err
+		return err
 	}
 	if err := e.createShadow(ctx, tx); err != nil {
-		return nil, err
+		return err
 	}
-	if *checks, err = e.mutableChecks(ctx, tx, shadow); err != nil {
-		return nil, err
+	if err := e.createCapture(ctx, tx); err != nil {
+		return err
 	}
-	stored := catalog.QuoteAll(e.Source.Stored())
-	row := fmt.Sprintf("INSERT INTO %s (%s) OVERRIDING SYSTEM VALUE SELECT %[2]s FROM ONLY %[3]s LIMIT 1", shadow, stored, e.Source.Name)
-	if err := copyOne(ctx, tx, row, *checks); err != nil {
-		return nil, err
+	if t.checks, err = e.mutableChecks(ctx, tx, shadow); err != nil {
+		return err
+	}
+	if err := e.copyOne(ctx, tx, t); err != nil {
+		return err
 	}
 	is, err := catalog.Read(ctx, tx, *e.Job.Shadow)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	var statements []string
 	for _, index := range missingIndexes(e.Source, is) {
 		statements = append(statements, indexSQL(index, shadow)...)
 	}
-	statements = slices.Concat(statements, e.constraintsSQL(is), e.Source.MarksSQL(shadow), e.statisticsSQL(is),
-		notValidSQL(e.Source, shadow))
+	statements = slices.Concat(statements, e.constraintsSQL(is), e.Source.MarksSQL(shadow), e.statisticsSQL(is))
 	if err := execAll(ctx, tx, statements); err != nil {
+		return err
+	}
+	if t.reasons, err = e.unlike(ctx, tx); err != nil || len(t.reasons) > 0 {
+		return err
+	}
+	if t.reasons, err = e.computedOtherwise(ctx, tx); err != nil || len(t.reasons) > 0 {
+		return err
+	}
+	t.reasons, err = e.rehearse(ctx, tx)
+	return err
+}
+
+// unlike are the ways in which the shadow, as sync_schema would leave it, differs
+// from the table.
+func (e *Env) unlike(ctx context.Context, tx pgx.Tx) ([]Reason, error) {
+	is, err := catalog.Read(ctx, tx, *e.Job.Shadow)
+	if err != nil {
 		return nil, err
 	}
-	if is, err = catalog.Read(ctx, tx, *e.Job.Shadow); err != nil {
-		return nil, err
-	}
-	reasons, err = obstacles(ctx, tx, e.Source.OID, e.rebuilds())
+	reasons, err := obstacles(ctx, tx, e.Source.OID, e.rebuilds())
 	if err != nil {
 		return nil, err
 	}
@@ -115,21 +150,67 @@ func (e *Env) tryOut(ctx context.Context, tx pgx.Tx, checks *[]mutableCheck) (re
 		return nil, err
 	}
 	for _, d := range differences {
-		reasons = append(reasons, Reason{Object: "a copy of the table", Why: "would differ from it: " + d.String()})
+		reason, err := withEventTriggers(ctx, tx, Reason{Object: "a copy of the table", Why: "would differ from it: " + d.String()}, "")
+		if err != nil {
+			return nil, err
+		}
+		reasons = append(reasons, reason)
 	}
 	return reasons, nil
 }
 
-// copyOne runs the statement that copies a row. One that has outlived one of the
-// checks is left out: the search for such rows names it.
-func copyOne(ctx context.Context, tx pgx.Tx, sql string, checks []mutableCheck) error {
-	err := pgx.BeginFunc(ctx, tx, func(tx pgx.Tx) error { return execAll(ctx, tx, []string{sql}) })
+const copyOneSQL = `INSERT INTO %[1]s (%[2]s) OVERRIDING SYSTEM VALUE SELECT %[2]s FROM ONLY %[3]s LIMIT 1`
+
+// copyOne copies a row. One that violates a check that is not immutable is left
+// out: the search for rows that have outlived one names it.
+func (e *Env) copyOne(ctx context.Context, tx pgx.Tx, t *tried) error {
+	row := fmt.Sprintf(copyOneSQL, e.Job.ShadowTable(), catalog.QuoteAll(e.Source.Stored()), e.Source.Name)
+	err := pgx.BeginFunc(ctx, tx, func(tx pgx.Tx) error { return execAll(ctx, tx, []string{row}) })
 	var pgErr *pgconn.PgError
 	if errors.As(err, &pgErr) && pgErr.Code == pgerrcode.CheckViolation &&
-		slices.ContainsFunc(checks, func(c mutableCheck) bool { return c.Name == pgErr.ConstraintName }) {
+		slices.ContainsFunc(t.checks, func(c mutableCheck) bool { return c.Name == pgErr.ConstraintName }) {
+		t.uncopied = err
 		return nil
 	}
 	return err
+}
+
+// computedOtherwise are the generated columns that have another value in the copied
+// row. A row that the application has changed meanwhile differs in other columns,
+// too, and is left alone.
+func (e *Env) computedOtherwise(ctx context.Context, tx pgx.Tx) ([]Reason, error) {
+	computed := *e.Source
+	computed.Columns = slices.Clone(e.Source.Columns)
+	for i, c := range computed.Columns {
+		if c.Generated == "v" { // compared like one that is stored
+			computed.Columns[i].Generated = "s"
+		}
+	}
+	var found strategy.Compared
+	err := undone(ctx, tx, func(tx pgx.Tx) (err error) { // and the settings with it
+		found, err = strategy.NewComparison(e.Link, &computed).CopyRange(ctx, tx, 0, 1)
+		return err
+	})
+	if errors.Is(err, pgx.ErrNoRows) { // deleted meanwhile
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var reasons []Reason
+	for _, m := range found.Mismatches {
+		stored := func(name string) bool { c, _ := e.Source.Column(name); return c.Generated == "" }
+		if m.Kind != strategy.Different || slices.ContainsFunc(m.Columns, stored) {
+			continue
+		}
+		for _, name := range m.Columns {
+			reasons = append(reasons, Reason{
+				"column " + catalog.Quote(name), "is generated, and its value would be another in a copy of the row with " + strings.Join(m.Key, ", "),
+				"have its expression depend on nothing but the row, or drop the column for the time of the repack",
+			})
+		}
+	}
+	return reasons, nil
 }
 
 // inPlace is the description of a shadow as it will be when the swap has put it

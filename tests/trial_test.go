@@ -20,6 +20,25 @@ var trialCases = []struct {
 	{name: "unique constraint that one of two partitions lacks", sql: `CREATE TABLE app.t (a int, b int) PARTITION BY RANGE (a);
 		CREATE TABLE app.t_1 PARTITION OF app.t (PRIMARY KEY (a)) FOR VALUES FROM (1) TO (1000); CREATE TABLE app.t_2 PARTITION OF app.t (UNIQUE (a), PRIMARY KEY (b)) FOR VALUES FROM (1000) TO (2000);
 		ALTER TABLE ONLY app.t ADD CONSTRAINT once UNIQUE (a); ALTER INDEX app.once ATTACH PARTITION app.t_2_a_key`, says: []string{`"app"."t_1"`, "index app.once", "ATTACH PARTITION"}},
+	{name: "trigger whose condition reads a generated column", sql: `CREATE TABLE app.t (id int PRIMARY KEY, name text, version int DEFAULT 0);
+		CREATE FUNCTION app.bump() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.version := OLD.version + 1; RETURN NEW; END';
+		CREATE TRIGGER "Bump" BEFORE UPDATE ON app.t FOR EACH ROW WHEN (OLD IS DISTINCT FROM NEW) EXECUTE FUNCTION app.bump();
+		ALTER TABLE app.t ADD COLUMN lower_name text GENERATED ALWAYS AS (lower(name)) STORED`, says: []string{`trigger "Bump"`, "generated columns"}},
+	{name: "two things at once", sql: `CREATE TABLE app.t (id int PRIMARY KEY, name text); CREATE TABLE app.log (a int, b text);
+		CREATE FUNCTION app.bump() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+		CREATE TRIGGER bump BEFORE UPDATE ON app.t FOR EACH ROW WHEN (OLD IS DISTINCT FROM NEW) EXECUTE FUNCTION app.bump();
+		CREATE RULE gone AS ON DELETE TO app.t DO INSTEAD INSERT INTO app.log VALUES (OLD.id, OLD.name) RETURNING a, b;
+		ALTER TABLE app.t ADD COLUMN lower_name text GENERATED ALWAYS AS (lower(name)) STORED`, says: []string{`trigger "bump"`, `rule "gone"`}},
+	{name: "rule that lacks a column", sql: `CREATE TABLE app.t (a int PRIMARY KEY, b int); CREATE TABLE app.log (a int, b int);
+		CREATE RULE r AS ON DELETE TO app.t DO INSTEAD INSERT INTO app.log VALUES (OLD.a, OLD.b) RETURNING a, b; ALTER TABLE app.t ADD COLUMN c int`, says: []string{`rule "r"`}},
+	{name: "rule elsewhere that lacks a column", sql: `CREATE SCHEMA other; CREATE TABLE app.t (a int PRIMARY KEY, b int); CREATE TABLE other.u (a int, b int);
+		CREATE RULE r AS ON DELETE TO other.u DO INSTEAD INSERT INTO app.t VALUES (OLD.a, OLD.b) RETURNING a, b; ALTER TABLE other.u ADD COLUMN c int`, says: []string{`rule "r" on "other"."u"`}},
+	{name: "generated column that tells the table", sql: `CREATE TABLE app.t (a int PRIMARY KEY, "b c" oid GENERATED ALWAYS AS (tableoid) STORED); INSERT INTO app.t SELECT generate_series(1, 3)`, says: []string{`column "b c"`, "generated"}},
+	{name: "virtual column that tells the table", since: 18, sql: `CREATE TABLE app.t (a int PRIMARY KEY, b oid GENERATED ALWAYS AS (tableoid) VIRTUAL); INSERT INTO app.t SELECT generate_series(1, 3)`, says: []string{`column "b"`, "generated"}},
+	{name: "generated column whose function has changed", sql: `CREATE FUNCTION app.f(int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT $1 + 1'; CREATE TABLE app.t (a int PRIMARY KEY, b int GENERATED ALWAYS AS (app.f(a)) STORED);
+		INSERT INTO app.t VALUES (1); CREATE OR REPLACE FUNCTION app.f(int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT $1 + 2'`, says: []string{`column "b"`, "generated"}},
+	{name: "check that tells the table", sql: `CREATE TABLE app.t (a int PRIMARY KEY, CONSTRAINT here CHECK (tableoid = (tableoid::int8)::oid)); INSERT INTO app.t VALUES (1);
+		ALTER TABLE app.t ADD CONSTRAINT me CHECK (tableoid::int8 < 1) NOT VALID; UPDATE pg_constraint SET convalidated = true WHERE conname = 'me'`, says: []string{`check "me"`}},
 }
 
 func TestTrialRefuses(t *testing.T) {

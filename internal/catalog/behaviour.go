@@ -70,6 +70,9 @@ type Dependent struct {
 	// Lock takes the lock that Replace will want, and changes nothing; empty
 	// where none is needed. Queries lock a view before its tables, so we do.
 	Lock string `json:"lock"`
+
+	options    []string // of a view
+	definition string   // of a view
 }
 
 var enableWords = map[string]string{"O": "ENABLE", "D": "DISABLE", "R": "ENABLE REPLICA", "A": "ENABLE ALWAYS"}
@@ -78,27 +81,59 @@ var enableWords = map[string]string{"O": "ENABLE", "D": "DISABLE", "R": "ENABLE 
 // policies, row-level security and labels.
 func (t *Table) AddBehaviourSQL() []string {
 	var statements []string
+	for _, part := range t.Behaviour() {
+		statements = append(statements, part.SQL...)
+	}
+	return statements
+}
+
+// Part is an object that belongs to a table, or depends on it, and what makes it.
+type Part struct {
+	Object string
+	SQL    []string
+}
+
+// Behaviour is AddBehaviourSQL, object by object.
+func (t *Table) Behaviour() []Part {
+	var parts []Part
 	for _, x := range t.Triggers {
-		statements = append(statements, x.Definition)
-		statements = append(statements, comment("TRIGGER "+Quote(x.Name)+" ON "+t.Name.String(), x.Comment)...)
+		parts = append(parts, Part{"trigger " + Quote(x.Name),
+			append([]string{x.Definition}, comment("TRIGGER "+Quote(x.Name)+" ON "+t.Name.String(), x.Comment)...)})
 	}
 	for _, r := range t.Rules {
-		statements = append(statements, r.Definition)
-		statements = append(statements, comment("RULE "+Quote(r.Name)+" ON "+t.Name.String(), r.Comment)...)
+		parts = append(parts, Part{"rule " + Quote(r.Name),
+			append([]string{r.Definition}, comment("RULE "+Quote(r.Name)+" ON "+t.Name.String(), r.Comment)...)})
 	}
-	statements = append(statements, t.EnableSQL()...)
+	parts = append(parts, Part{"the state of its triggers and rules", t.EnableSQL()})
 	for _, p := range t.Policies {
-		statements = append(statements, p.createSQL(t.Name))
-		statements = append(statements, comment("POLICY "+Quote(p.Name)+" ON "+t.Name.String(), p.Comment)...)
+		parts = append(parts, Part{"policy " + Quote(p.Name),
+			append([]string{p.createSQL(t.Name)}, comment("POLICY "+Quote(p.Name)+" ON "+t.Name.String(), p.Comment)...)})
 	}
+	var flags []string
 	if t.RowSecurity {
-		statements = append(statements, fmt.Sprintf("ALTER TABLE %s ENABLE ROW LEVEL SECURITY", t.Name))
+		flags = append(flags, fmt.Sprintf("ALTER TABLE %s ENABLE ROW LEVEL SECURITY", t.Name))
 	}
 	if t.ForceRowSecurity {
-		statements = append(statements, fmt.Sprintf("ALTER TABLE %s FORCE ROW LEVEL SECURITY", t.Name))
+		flags = append(flags, fmt.Sprintf("ALTER TABLE %s FORCE ROW LEVEL SECURITY", t.Name))
 	}
+	parts = append(parts, Part{"row-level security", flags})
 	for _, l := range t.Labels {
-		statements = append(statements, l.sql(t.Name))
+		parts = append(parts, Part{"security label of " + Quote(l.Provider), []string{l.sql(t.Name)}})
+	}
+	return parts
+}
+
+// DropBehaviourSQL takes t's triggers, rules and policies from it.
+func (t *Table) DropBehaviourSQL() []string {
+	var statements []string
+	for _, x := range t.Triggers {
+		statements = append(statements, fmt.Sprintf("DROP TRIGGER %s ON %s", Quote(x.Name), t.Name))
+	}
+	for _, r := range t.Rules {
+		statements = append(statements, fmt.Sprintf("DROP RULE %s ON %s", Quote(r.Name), t.Name))
+	}
+	for _, p := range t.Policies {
+		statements = append(statements, fmt.Sprintf("DROP POLICY %s ON %s", Quote(p.Name), t.Name))
 	}
 	return statements
 }
@@ -147,6 +182,15 @@ func (l Label) sql(table Name) string {
 // PublishSQL adds a table that bears t's name to the publications t is in.
 func (t *Table) PublishSQL() []string {
 	var statements []string
+	for _, part := range t.Publishing() {
+		statements = append(statements, part.SQL...)
+	}
+	return statements
+}
+
+// Publishing is PublishSQL, publication by publication.
+func (t *Table) Publishing() []Part {
+	var parts []Part
 	for _, p := range t.Publications {
 		sql := fmt.Sprintf("ALTER PUBLICATION %s ADD TABLE ONLY %s", Quote(p.Name), t.Name)
 		if len(p.Columns) > 0 {
@@ -155,9 +199,9 @@ func (t *Table) PublishSQL() []string {
 		if p.Where != "" {
 			sql += " WHERE (" + p.Where + ")"
 		}
-		statements = append(statements, sql)
+		parts = append(parts, Part{"publication " + Quote(p.Name), []string{sql}})
 	}
-	return statements
+	return parts
 }
 
 // UnpublishSQL takes a table that bears t's name out of them.

@@ -97,10 +97,14 @@ CROSS  JOIN LATERAL aclexplode(o.acl) e
 WHERE  e.grantee <> o.owner
 ORDER  BY 1`
 
-// Close takes every privilege on an object of ours from everybody but its
-// owner: default privileges may have granted some at creation. kind is TABLE,
-// FUNCTION or SCHEMA, object is quoted as GRANT writes it.
+// Close takes every privilege on an object of ours, which has just been created,
+// from everybody but its owner: default privileges may have granted some. It
+// undoes what event triggers have done to it before. kind is TABLE, FUNCTION or
+// SCHEMA, object is quoted as GRANT writes it.
 func Close(ctx context.Context, q Querier, kind, object string) error {
+	if err := TakeBack(ctx, q, kind, object, false); err != nil {
+		return err
+	}
 	rows, err := q.Query(ctx, closeSQL, kind, object)
 	if err != nil {
 		return fmt.Errorf("read privileges on %s: %w", object, err)

@@ -165,18 +165,22 @@ func readViews(ctx context.Context, q Querier, oid uint32) ([]Dependent, error) 
 	var views []Dependent
 	for _, r := range rows {
 		name := Name{r.SchemaName, r.ViewName}.String()
-		options := ""
-		if len(r.Options) > 0 {
-			options = " WITH (" + optionList("", r.Options) + ")"
-		}
 		views = append(views, Dependent{
-			Kind: "view", Name: name, Owner: r.Owner,
-			Replace: fmt.Sprintf("CREATE OR REPLACE VIEW %s%s AS\n%s", name, options, strings.TrimSuffix(r.Definition, ";")),
+			Kind: "view", Name: name, Owner: r.Owner, options: r.Options, definition: r.Definition,
+			Replace: replaceViewSQL(name, r.Options, r.Definition),
 			// LOCK TABLE would lock all tables of the view as well.
 			Lock: fmt.Sprintf("ALTER VIEW %s OWNER TO %s", name, Quote(r.Owner)),
 		})
 	}
 	return views, err
+}
+
+func replaceViewSQL(name string, options []string, definition string) string {
+	with := ""
+	if len(options) > 0 {
+		with = " WITH (" + optionList("", options) + ")"
+	}
+	return fmt.Sprintf("CREATE OR REPLACE VIEW %s%s AS\n%s", name, with, strings.TrimSuffix(definition, ";"))
 }
 
 // dependentsSQL finds rules and policies of other relations and functions that

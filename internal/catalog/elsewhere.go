@@ -1,0 +1,286 @@
+package catalog
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// The server writes the names of relations without their schema where search_path
+// makes that sufficient: what it writes while search_path is a table's schema, and
+// reads while another stands before it, means the table of that name there. So
+// what belongs to a table can be tried on a copy without changing a text.
+//
+// Nothing but these queries is run under such a search_path, and they name every
+// operator by its schema: anybody may have put some into the application's.
+
+const visibleSQL = `SELECT pg_catalog.pg_table_is_visible($1::pg_catalog.oid)`
+
+const prettyTriggersSQL = `
+SELECT t.tgname::pg_catalog.text, pg_catalog.pg_get_triggerdef(t.oid, true)
+FROM   pg_catalog.pg_trigger t
+WHERE  t.tgrelid OPERATOR(pg_catalog.=) $1::pg_catalog.oid AND NOT t.tgisinternal`
+
+const prettyRulesSQL = `
+SELECT r.rulename::pg_catalog.text, pg_catalog.pg_get_ruledef(r.oid, true)
+FROM   pg_catalog.pg_rewrite r
+WHERE  r.ev_class OPERATOR(pg_catalog.=) $1::pg_catalog.oid`
+
+// CopyIn describes a copy of t, of the same name, in another schema, as far as a
+// table that is not in use can have it: without foreign keys to other tables,
+// partitions, and what depends on the table. Triggers and rules are to be created
+// under a search_path of that schema and then t's own; they are left out, and
+// hidden is true, where search_path does not do for t. q must be a transaction.
+func (t *Table) CopyIn(ctx context.Context, q Querier, schema string) (c *Table, hidden bool, err error) {
+	copied := *t
+	c = &copied
+	c.Name = t.Name.In(schema)
+	c.Partition, c.Referencing, c.KeyParts, c.Dependents, c.Matviews = nil, nil, nil, nil, nil
+	c.ForeignKeys = nil
+	for _, key := range t.ForeignKeys {
+		if key.SelfReference() {
+			key.Table, key.Referenced = c.Name, c.Name
+			c.ForeignKeys = append(c.ForeignKeys, key)
+		}
+	}
+	c.Statistics = slices.Clone(t.Statistics)
+	for i := range c.Statistics {
+		c.Statistics[i].Name.Schema = schema
+	}
+	c.Sequences = slices.Clone(t.Sequences)
+	for i := range c.Sequences {
+		c.Sequences[i].Name.Schema = schema
+	}
+	c.Columns = slices.Clone(t.Columns)
+	for i, column := range c.Columns { // a partition's identity may be the partitioned table's
+		if !slices.ContainsFunc(t.Sequences, func(s Sequence) bool { return s.Identity && s.Column == column.Name }) {
+			c.Columns[i].Identity = ""
+		}
+	}
+	c.Triggers, c.Rules = slices.Clone(t.Triggers), slices.Clone(t.Rules)
+	err = withPath(ctx, q, []string{t.Name.Schema}, func() error {
+		var visible bool
+		if err := q.QueryRow(ctx, visibleSQL, t.OID).Scan(&visible); err != nil || !visible {
+			c.Triggers, c.Rules, hidden = nil, nil, !visible
+			return err
+		}
+		triggers, err := definitions(ctx, q, prettyTriggersSQL, t.OID)
+		if err != nil {
+			return err
+		}
+		rules, err := definitions(ctx, q, prettyRulesSQL, t.OID)
+		if err != nil {
+			return err
+		}
+		for i, x := range c.Triggers {
+			c.Triggers[i].Definition = triggers[x.Name]
+		}
+		for i, x := range c.Rules {
+			c.Rules[i].Definition = rules[x.Name]
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, false, fmt.Errorf("read what belongs to %s: %w", t.Name, err)
+	}
+	return c, hidden, nil
+}
+
+// definitions maps names to definitions.
+func definitions(ctx context.Context, q Querier, sql string, oid uint32) (map[string]string, error) {
+	rows, err := q.Query(ctx, sql, oid)
+	if err != nil {
+		return nil, err
+	}
+	found := map[string]string{}
+	var name, definition string
+	_, err = pgx.ForEachRow(rows, []any{&name, &definition}, func() error { found[name] = definition; return nil })
+	return found, err
+}
+
+// withPath runs work while the transaction's search_path is that list of schemas,
+// and then sets it to pg_catalog, as it is in our sessions.
+func withPath(ctx context.Context, q Querier, schemas []string, work func() error) error {
+	if _, err := q.Exec(ctx, PathSQL(schemas...)); err != nil {
+		return err
+	}
+	if err := work(); err != nil {
+		return err // the transaction is to be rolled back
+	}
+	_, err := q.Exec(ctx, PathSQL("pg_catalog"))
+	return err
+}
+
+// PathSQL sets the transaction's search_path.
+func PathSQL(schemas ...string) string { return "SET LOCAL search_path = " + QuoteAll(schemas) }
+
+// Bare is t without definitions, of which the text depends on where a table is,
+// and without what joins it to other objects.
+func (t *Table) Bare() *Table {
+	b := *t
+	b.Partition, b.Referencing, b.KeyParts, b.Dependents, b.Matviews, b.ForeignKeys = nil, nil, nil, nil, nil, nil
+	b.Columns, b.Constraints, b.Indexes = slices.Clone(t.Columns), slices.Clone(t.Constraints), slices.Clone(t.Indexes)
+	for i := range b.Columns {
+		b.Columns[i].Expression = ""
+	}
+	for i := range b.Constraints {
+		b.Constraints[i].Definition = ""
+	}
+	for i := range b.Indexes {
+		b.Indexes[i].Tail = ""
+	}
+	b.Triggers, b.Rules, b.Policies = slices.Clone(t.Triggers), slices.Clone(t.Rules), slices.Clone(t.Policies)
+	for i := range b.Triggers {
+		b.Triggers[i].Definition = ""
+	}
+	for i := range b.Rules {
+		b.Rules[i].Definition = ""
+	}
+	for i := range b.Policies {
+		b.Policies[i].Using, b.Policies[i].WithCheck = "", ""
+	}
+	b.Publications, b.Statistics = slices.Clone(t.Publications), slices.Clone(t.Statistics)
+	for i := range b.Publications {
+		b.Publications[i].Where = ""
+	}
+	for i := range b.Statistics {
+		b.Statistics[i].Columns = ""
+	}
+	b.Sequences = slices.DeleteFunc(slices.Clone(t.Sequences), func(s Sequence) bool { return !s.Identity })
+	return &b
+}
+
+// Tried is a dependent as it can be tried on an object of ours.
+type Tried struct {
+	Part
+	Path []string // the search_path under which its statements are to be run
+}
+
+// TriedIn are the views on t, and the rules and policies of other relations and
+// the functions that mention it, each replaced by its own definition: functions
+// themselves, of the others copies in schema. They lock nothing but what is
+// created. q must be a transaction.
+func (t *Table) TriedIn(ctx context.Context, q Querier, schema string) ([]Tried, error) {
+	var tried []Tried
+	for n, d := range t.Dependents {
+		switch d.Kind {
+		case "view":
+			as := Name{schema, fmt.Sprintf("repack_trial_view_%d", n)}
+			tried = append(tried, Tried{Part: Part{d.Kind + " " + d.Name, []string{
+				fmt.Sprintf("CREATE VIEW %s AS SELECT * FROM %s", as, d.Name), replaceViewSQL(as.String(), d.options, d.definition),
+			}}})
+		case "function":
+			tried = append(tried, Tried{Part: Part{d.Kind + " " + d.Name, []string{d.Replace}}})
+		}
+	}
+	policies, err := triedPolicies(ctx, q, t.OID, schema)
+	if err != nil {
+		return nil, fmt.Errorf("read policies that mention %s: %w", t.Name, err)
+	}
+	rules, err := triedRules(ctx, q, t.OID, schema)
+	if err != nil {
+		return nil, fmt.Errorf("read rules that mention %s: %w", t.Name, err)
+	}
+	return slices.Concat(tried, policies, rules), nil
+}
+
+const otherPoliciesSQL = `
+SELECT   p.polname::text, n.nspname::text, c.relname::text,
+         coalesce(pg_get_expr(p.polqual, p.polrelid), ''), coalesce(pg_get_expr(p.polwithcheck, p.polrelid), '')
+FROM     pg_policy p
+JOIN     pg_class c     ON c.oid = p.polrelid
+JOIN     pg_namespace n ON n.oid = c.relnamespace
+WHERE    p.polrelid <> $1
+AND      EXISTS (SELECT FROM pg_depend d
+                 WHERE  d.classid = 'pg_policy'::regclass AND d.objid = p.oid
+                 AND    d.refclassid = 'pg_class'::regclass AND d.refobjid = $1)
+ORDER BY 2, 3, 1`
+
+func triedPolicies(ctx context.Context, q Querier, oid uint32, schema string) ([]Tried, error) {
+	rows, err := q.Query(ctx, otherPoliciesSQL, oid)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (Tried, error) {
+		var name, using, check string
+		var on Name
+		if err := row.Scan(&name, &on.Schema, &on.Name, &using, &check); err != nil {
+			return Tried{}, err
+		}
+		scratch := on.In(schema)
+		return Tried{Part: Part{fmt.Sprintf("policy %s on %s", Quote(name), on), []string{
+			fmt.Sprintf("CREATE TABLE %s (LIKE %s)", scratch, on),
+			fmt.Sprintf("CREATE POLICY %s ON %s", Quote(name), scratch),
+			alterPolicySQL(name, scratch, using, check),
+		}}}, nil
+	})
+}
+
+func alterPolicySQL(name string, table Name, using, check string) string {
+	sql := fmt.Sprintf("ALTER POLICY %s ON %s", Quote(name), table)
+	if using != "" {
+		sql += " USING (" + using + ")"
+	}
+	if check != "" {
+		sql += " WITH CHECK (" + check + ")"
+	}
+	return sql
+}
+
+const otherRulesSQL = `
+SELECT   r.oid, r.rulename::text, n.nspname::text, c.relname::text, c.oid, c.relkind = 'v'
+FROM     pg_rewrite r
+JOIN     pg_class c     ON c.oid = r.ev_class
+JOIN     pg_namespace n ON n.oid = c.relnamespace
+WHERE    r.rulename <> '_RETURN' AND r.ev_class <> $1
+AND      EXISTS (SELECT FROM pg_depend d
+                 WHERE  d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid
+                 AND    d.refclassid = 'pg_class'::regclass AND d.refobjid = $1)
+ORDER BY 3, 4, 2`
+
+const prettyRuleSQL = `
+SELECT pg_catalog.pg_get_ruledef($1::pg_catalog.oid, true), pg_catalog.pg_table_is_visible($2::pg_catalog.oid)`
+
+func triedRules(ctx context.Context, q Querier, oid uint32, schema string) ([]Tried, error) {
+	type otherRule struct {
+		id, relation uint32
+		name         string
+		on           Name
+		view         bool
+	}
+	rows, err := q.Query(ctx, otherRulesSQL, oid)
+	if err != nil {
+		return nil, err
+	}
+	rules, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (r otherRule, err error) {
+		return r, row.Scan(&r.id, &r.name, &r.on.Schema, &r.on.Name, &r.relation, &r.view)
+	})
+	if err != nil {
+		return nil, err
+	}
+	var tried []Tried
+	for _, r := range rules {
+		var definition string
+		var visible bool
+		err := withPath(ctx, q, []string{r.on.Schema}, func() error {
+			return q.QueryRow(ctx, prettyRuleSQL, r.id, r.relation).Scan(&definition, &visible)
+		})
+		if err != nil {
+			return nil, err
+		}
+		if !visible {
+			continue
+		}
+		scratch := fmt.Sprintf("CREATE TABLE %s (LIKE %s)", r.on.In(schema), r.on)
+		if r.view {
+			scratch = fmt.Sprintf("CREATE VIEW %s AS SELECT * FROM %s", r.on.In(schema), r.on)
+		}
+		tried = append(tried, Tried{
+			Part: Part{fmt.Sprintf("rule %s on %s", Quote(r.name), r.on), []string{scratch, definition}},
+			Path: []string{schema, r.on.Schema},
+		})
+	}
+	return tried, nil
+}

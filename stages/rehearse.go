@@ -1,0 +1,412 @@
+package stages
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/repack-go/repack/internal/catalog"
+	"github.com/repack-go/repack/internal/lock"
+	"github.com/repack-go/repack/strategy"
+)
+
+// rehearsal makes with the copy of the trial what the swap makes with the shadow,
+// by the same functions: the copy is moved to another schema, is given what only a
+// table in use has, is followed, retired again and dropped. Nothing is locked but
+// what the trial has created, and no more than ACCESS SHARE is taken on what that
+// refers to, or ROW EXCLUSIVE on what a rule writes to.
+type rehearsal struct {
+	*Env
+	tx      pgx.Tx
+	copied  *catalog.Table // the source, as its copy is to be
+	reasons []Reason
+}
+
+// rehearse runs when the copy has all that sync_schema gives it.
+func (e *Env) rehearse(ctx context.Context, tx pgx.Tx) ([]Reason, error) {
+	copied, hidden, err := e.Source.CopyIn(ctx, tx, e.Job.OldSchema)
+	if err != nil {
+		return nil, err
+	}
+	if hidden {
+		e.Log.Debug("triggers and rules are not tried: the table's name is hidden by another one", "table", e.Source.Name.String())
+	}
+	r := &rehearsal{Env: e, tx: tx, copied: copied}
+	ready, err := r.prepare(ctx)
+	if err != nil || !ready {
+		return r.reasons, err
+	}
+	for _, step := range []func(context.Context) error{r.dress, r.behave, r.install, r.follow, r.same, r.replace, r.matviews, r.retire} {
+		if err := step(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return r.reasons, nil
+}
+
+// try runs the statements that make an object, all or none. What the server would
+// not do is a reason to refuse; ok tells whether it has.
+func (r *rehearsal) try(ctx context.Context, part catalog.Part, path ...string) (ok bool, err error) {
+	if len(part.SQL) == 0 {
+		return true, nil
+	}
+	err = pgx.BeginFunc(ctx, r.tx, func(tx pgx.Tx) error {
+		if len(path) == 0 {
+			return execAll(ctx, tx, part.SQL)
+		}
+		return execAll(ctx, tx, slices.Concat([]string{catalog.PathSQL(path...)}, part.SQL, []string{catalog.PathSQL("pg_catalog")}))
+	})
+	reason, refused := r.reason(ctx, part.Object, err)
+	if refused {
+		r.reasons = append(r.reasons, reason)
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// all is try of parts that do not depend on each other.
+func (r *rehearsal) all(ctx context.Context, parts []catalog.Part, path ...string) error {
+	for _, part := range parts {
+		if _, err := r.try(ctx, part, path...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// reason makes a refusal of an error that is about the table, or about what is
+// done when such objects are created.
+func (r *rehearsal) reason(ctx context.Context, object string, err error) (Reason, bool) {
+	return reasonOf(ctx, r.tx, object, "would fail in the swap or after it: ", err)
+}
+
+// dress moves the copy and gives it what it takes along, but for what it does.
+func (r *rehearsal) dress(ctx context.Context) error {
+	plain := *r.copied
+	plain.Triggers, plain.Rules, plain.Policies, plain.Labels = nil, nil, nil, nil
+	plain.RowSecurity, plain.ForceRowSecurity = false, false
+	statements := append(r.dressSQL(&plain), r.Source.DropBoundSQL(plain.Name)...)
+	if _, err := r.try(ctx, catalog.Part{Object: "a copy of the table, put in its place", SQL: statements}); err != nil || len(r.reasons) > 0 {
+		return err
+	}
+	grants, err := r.grantsSQLOf(ctx, r.tx, r.copied)
+	if err != nil {
+		return err
+	}
+	_, err = r.try(ctx, catalog.Part{Object: "privileges", SQL: grants})
+	return err
+}
+
+const mayMakeSQL = `
+SELECT coalesce(bool_and(has_schema_privilege(r.name, $2, 'USAGE') AND has_schema_privilege(r.name, $2, 'CREATE')), true)
+FROM   unnest($1::text[]) r(name)`
+
+// prepare lets those who own or grant use the schema, as they can use the table's,
+// and makes sequences that stand for those that the table owns. Where they cannot be
+// let, in schemas that were prepared for us, there is no rehearsal.
+func (r *rehearsal) prepare(ctx context.Context) (ready bool, err error) {
+	place, roles := r.copied.Name.Schema, r.Source.ActsAs()
+	var grants, sequences []string
+	for _, role := range roles {
+		grants = append(grants, fmt.Sprintf("GRANT USAGE, CREATE ON SCHEMA %s TO %s", catalog.Quote(place), catalog.Quote(role)))
+	}
+	for _, s := range r.copied.Sequences {
+		if !s.Identity {
+			sequences = append(sequences, fmt.Sprintf("CREATE SEQUENCE %s", s.Name),
+				fmt.Sprintf("ALTER SEQUENCE %s OWNER TO %s", s.Name, catalog.Quote(r.Source.Owner)))
+		}
+	}
+	if ready, err = r.try(ctx, catalog.Part{Object: "privileges on a schema for the copy", SQL: grants}); err != nil || !ready && r.Job.OwnSchemas {
+		return false, err
+	}
+	r.reasons = nil
+	if err := r.tx.QueryRow(ctx, mayMakeSQL, roles, place).Scan(&ready); err != nil {
+		return false, fmt.Errorf("look at privileges on schema %q: %w", place, err)
+	}
+	if !ready {
+		r.Log.Info("the swap is not tried beforehand: owners and grantors may not use the prepared schema", "schema", place, "roles", roles)
+		return false, nil
+	}
+	return r.try(ctx, catalog.Part{Object: "a sequence for the copy", SQL: sequences})
+}
+
+// behave gives the copy triggers, rules, policies, flags and labels. Once more, by
+// its own description, under the search_path that the swap has: what an event
+// trigger then calls may not be found.
+func (r *rehearsal) behave(ctx context.Context) error {
+	if len(r.reasons) > 0 {
+		return nil
+	}
+	if err := r.all(ctx, r.copied.Behaviour(), r.copied.Name.Schema, r.Source.Name.Schema); err != nil || len(r.reasons) > 0 {
+		return err
+	}
+	is, err := catalog.Read(ctx, r.tx, *r.Job.Shadow)
+	if err != nil {
+		return err
+	}
+	ok, err := r.try(ctx, catalog.Part{Object: "its triggers, rules and policies", SQL: is.DropBehaviourSQL()})
+	if err != nil || !ok {
+		return err
+	}
+	return r.all(ctx, is.Behaviour())
+}
+
+// install gives the copy what installSQL gives the shadow.
+func (r *rehearsal) install(ctx context.Context) error {
+	if len(r.reasons) > 0 {
+		return nil
+	}
+	rest := *r.copied
+	rest.Publications = nil
+	if _, err := r.try(ctx, catalog.Part{Object: "defaults and sequences of the table", SQL: installSQL(&rest, r.Source.Name)}); err != nil {
+		return err
+	}
+	return r.all(ctx, r.copied.Publishing())
+}
+
+const ownedSQL = `
+SELECT proowner = (SELECT oid FROM pg_roles WHERE rolname = current_user)
+FROM   pg_proc
+WHERE  oid = to_regprocedure($1)`
+
+// follow captures changes of the copy, as setup and the exchange do with the table.
+func (r *rehearsal) follow(ctx context.Context) error {
+	if len(r.reasons) > 0 {
+		return nil
+	}
+	link := r.linkTo(r.copied.Name, r.Job.ShadowTable())
+	statements := append(r.Strategy.Capture(link).SQL(), link.LogCapture().SQL()...)
+	if _, err := r.try(ctx, catalog.Part{Object: "the capture of changes", SQL: statements}); err != nil || len(r.reasons) > 0 {
+		return err
+	}
+	var owned bool
+	if err := r.tx.QueryRow(ctx, ownedSQL, link.Capture.String()+"()").Scan(&owned); err != nil {
+		return fmt.Errorf("look at the function that captures changes: %w", err)
+	}
+	if !owned {
+		changed := &catalog.ChangedError{Kind: "FUNCTION", Object: link.Capture.String(), Undo: []string{"ALTER FUNCTION … OWNER TO CURRENT_USER"}}
+		reason, _ := r.reason(ctx, "the capture of changes", changed)
+		r.reasons = append(r.reasons, reason)
+	}
+	recompile, err := r.Source.RecompileSQL(ctx, r.tx, r.Job.ShadowSchema)
+	if err != nil {
+		return err
+	}
+	_, err = r.try(ctx, catalog.Part{Object: "functions that mention the table", SQL: recompile})
+	return err
+}
+
+// same compares what has come of the copy with the table, but for definitions:
+// their texts depend on where a table is, and the swap compares them.
+func (r *rehearsal) same(ctx context.Context) error {
+	if len(r.reasons) > 0 {
+		return nil
+	}
+	is, err := catalog.Read(ctx, r.tx, *r.Job.Shadow)
+	if err != nil {
+		return err
+	}
+	differences, err := catalog.Diff(r.copied.Bare(), is.Bare())
+	if err != nil {
+		return err
+	}
+	for _, d := range differences {
+		reason, err := withEventTriggers(ctx, r.tx, Reason{Object: "a copy of the table, put in its place", Why: "would differ from it: " + d.String()}, "")
+		if err != nil {
+			return err
+		}
+		r.reasons = append(r.reasons, reason)
+	}
+	return nil
+}
+
+// replace replaces what depends on the table, each by itself: the copies that it
+// is tried on may bear one name.
+func (r *rehearsal) replace(ctx context.Context) error {
+	dependents, err := r.Source.TriedIn(ctx, r.tx, r.Job.ShadowSchema)
+	if err != nil {
+		return err
+	}
+	return r.alone(ctx, dependents)
+}
+
+func (r *rehearsal) alone(ctx context.Context, dependents []catalog.Tried) error {
+	for _, d := range dependents {
+		err := undone(ctx, r.tx, func(tx pgx.Tx) error {
+			apart := *r
+			apart.tx = tx
+			_, err := apart.try(ctx, d.Part, d.Path...)
+			r.reasons = apart.reasons
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// matviews creates the successors of materialized views, without rows, and
+// replaces what reads them.
+func (r *rehearsal) matviews(ctx context.Context) error {
+	if !r.rebuilds() {
+		return nil
+	}
+	for _, m := range r.Source.Matviews {
+		as := m.Relation.Name.In(r.Job.ShadowSchema)
+		err := undone(ctx, r.tx, func(tx pgx.Tx) error {
+			apart := *r
+			apart.tx = tx
+			err := apart.matview(ctx, m, as)
+			r.reasons = apart.reasons
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		dependents, err := m.Relation.TriedIn(ctx, r.tx, r.Job.ShadowSchema)
+		if err != nil {
+			return err
+		}
+		if err := r.alone(ctx, dependents); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *rehearsal) matview(ctx context.Context, m catalog.Matview, as catalog.Name) error {
+	err := pgx.BeginFunc(ctx, r.tx, func(tx pgx.Tx) error {
+		if err := r.createMatviewAs(ctx, tx, m, as); err != nil {
+			return err
+		}
+		return execAll(ctx, tx, append(m.FinishSQL(as), "DROP MATERIALIZED VIEW "+as.String()))
+	})
+	reason, refused := r.reason(ctx, fmt.Sprintf("materialized view %s", m.Relation.Name), err)
+	if refused {
+		r.reasons = append(r.reasons, reason)
+		return nil
+	}
+	return err
+}
+
+// retire puts the copy out of the way, as the exchange does with the table, and
+// drops all that has been made, as clean_up does.
+func (r *rehearsal) retire(ctx context.Context) error {
+	if len(r.reasons) > 0 {
+		return nil
+	}
+	is, err := catalog.Read(ctx, r.tx, *r.Job.Shadow)
+	if err != nil {
+		return err
+	}
+	parked := r.Job.ShadowTable()
+	statements := append(dropKeysSQL(r.copied), retireSQL(is, parked)...)
+	for _, s := range r.copied.Sequences {
+		if !s.Identity {
+			statements = append(statements, "DROP SEQUENCE "+s.Name.String())
+		}
+	}
+	if _, err := r.try(ctx, catalog.Part{Object: "the table, put out of the way", SQL: statements}); err != nil || len(r.reasons) > 0 {
+		return err
+	}
+	err = pgx.BeginFunc(ctx, r.tx, func(tx pgx.Tx) error {
+		if err := drop(ctx, tx, "TABLE", parked.String()); err != nil {
+			return err
+		}
+		return r.dropArtefacts(ctx, tx, "")
+	})
+	reason, refused := r.reason(ctx, "what is dropped at the end", err)
+	if refused {
+		r.reasons = append(r.reasons, reason)
+		return nil
+	}
+	return err
+}
+
+// RefusalOf makes a *RefusedError of an error that has come of making object for the
+// repack of a table, where that is about the objects, and leaves others as they are.
+func RefusalOf(ctx context.Context, q catalog.Querier, table catalog.Name, object string, err error) error {
+	reason, refused := reasonOf(ctx, q, object, "cannot be made: ", err)
+	if !refused {
+		return err
+	}
+	return &RefusedError{Table: table, Reasons: []Reason{reason}}
+}
+
+// reasonOf tells whether err is a reason to refuse, and which: what begins the words
+// for it. q must not be in a transaction that has failed.
+func reasonOf(ctx context.Context, q catalog.Querier, object, what string, err error) (Reason, bool) {
+	var pgErr *pgconn.PgError
+	var changed *catalog.ChangedError
+	reason := Reason{Object: object}
+	where := ""
+	switch {
+	case errors.As(err, &changed):
+		reason.Why = what + changed.Error()
+	case errors.As(err, &pgErr) && ofTable(pgErr.Code) && !lock.Denied(err):
+		reason, where = unmade(object, what, err, pgErr), pgErr.Where
+	default:
+		return Reason{}, false
+	}
+	named, lookErr := withEventTriggers(ctx, q, reason, where)
+	if lookErr != nil {
+		return reason, true // it is told without their names
+	}
+	return named, true
+}
+
+const eventTriggersSQL = `
+SELECT   e.evtname::text, p.proname::text
+FROM     pg_event_trigger e
+JOIN     pg_proc p ON p.oid = e.evtfoid
+WHERE    e.evtenabled IN ('O', 'A') AND e.evtevent IN ('ddl_command_start', 'ddl_command_end', 'sql_drop', 'table_rewrite')
+ORDER BY e.evtname`
+
+// withEventTriggers names the event triggers that may be the cause: where the
+// server has told what it was doing, those whose function it was in.
+func withEventTriggers(ctx context.Context, q catalog.Querier, reason Reason, where string) (Reason, error) {
+	rows, err := q.Query(ctx, eventTriggersSQL)
+	if err != nil {
+		return reason, fmt.Errorf("look for event triggers: %w", err)
+	}
+	var all, named []string
+	var trigger, function string
+	_, err = pgx.ForEachRow(rows, []any{&trigger, &function}, func() error {
+		all = append(all, catalog.Quote(trigger))
+		if strings.Contains(where, function+"(") {
+			named = append(named, catalog.Quote(trigger))
+		}
+		return nil
+	})
+	if err != nil {
+		return reason, fmt.Errorf("look for event triggers: %w", err)
+	}
+	remedy := "have the event trigger leave schemas named repack_… alone, or ALTER EVENT TRIGGER … DISABLE for the time of the repack"
+	switch {
+	case len(named) > 0:
+		reason.Why += fmt.Sprintf(" (event trigger %s)", strings.Join(named, ", "))
+	case len(all) > 0:
+		reason.Why += fmt.Sprintf(" (event triggers that may be the cause: %s)", strings.Join(all, ", "))
+		remedy = "if it is an event trigger: " + remedy
+	default:
+		return reason, nil
+	}
+	if reason.Remedy != "" {
+		remedy = reason.Remedy + "; " + remedy
+	}
+	reason.Remedy = remedy
+	return reason, nil
+}
+
+// linkTo is the link of the trial.
+func (e *Env) linkTo(from, to catalog.Name) *strategy.Link {
+	l := *e.Link
+	l.From, l.To = from, to
+	return &l
+}
