@@ -106,7 +106,7 @@ func (e *Env) tryOut(ctx context.Context, tx pgx.Tx, t *tried) (err error) {
 	if t.checks, err = e.mutableChecks(ctx, tx, shadow); err != nil {
 		return err
 	}
-	if err := e.copyOne(ctx, tx, t); err != nil {
+	if err := e.copyRow(ctx, tx, t); err != nil {
 		return err
 	}
 	is, err := catalog.Read(ctx, tx, *e.Job.Shadow)
@@ -159,12 +159,12 @@ func (e *Env) unlike(ctx context.Context, tx pgx.Tx) ([]Reason, error) {
 	return reasons, nil
 }
 
-const copyOneSQL = `INSERT INTO %[1]s (%[2]s) OVERRIDING SYSTEM VALUE SELECT %[2]s FROM ONLY %[3]s LIMIT 1`
+const copyRowSQL = `INSERT INTO %[1]s (%[2]s) OVERRIDING SYSTEM VALUE SELECT %[2]s FROM ONLY %[3]s LIMIT 1`
 
-// copyOne copies a row. One that violates a check that is not immutable is left
+// copyRow copies a row. One that violates a check that is not immutable is left
 // out: the search for rows that have outlived one names it.
-func (e *Env) copyOne(ctx context.Context, tx pgx.Tx, t *tried) error {
-	row := fmt.Sprintf(copyOneSQL, e.Job.ShadowTable(), catalog.QuoteAll(e.Source.Stored()), e.Source.Name)
+func (e *Env) copyRow(ctx context.Context, tx pgx.Tx, t *tried) error {
+	row := fmt.Sprintf(copyRowSQL, e.Job.ShadowTable(), catalog.QuoteAll(e.Source.Stored()), e.Source.Name)
 	err := pgx.BeginFunc(ctx, tx, func(tx pgx.Tx) error { return execAll(ctx, tx, []string{row}) })
 	var pgErr *pgconn.PgError
 	if errors.As(err, &pgErr) && pgErr.Code == pgerrcode.CheckViolation &&
