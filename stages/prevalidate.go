@@ -42,7 +42,8 @@ func (e *RefusedError) Error() string {
 
 // preValidate refuses what cannot be carried over and names missing
 // privileges. It changes nothing, though it tries what it can of the job in a
-// transaction that it rolls back, and takes no more than ACCESS SHARE.
+// transaction that it rolls back, and takes no more than ACCESS SHARE on the table:
+// see rehearsal.
 func preValidate(ctx context.Context, e *Env) error {
 	if err := foresee(ctx, e); err != nil {
 		return err

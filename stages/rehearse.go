@@ -2,13 +2,10 @@ package stages
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/lock"
@@ -36,12 +33,15 @@ func (e *Env) rehearse(ctx context.Context, tx pgx.Tx) ([]Reason, error) {
 	if hidden {
 		e.Log.Debug("triggers and rules are not tried: the table's name is hidden by another one", "table", e.Source.Name.String())
 	}
+	if err := execAll(ctx, tx, []string{fmt.Sprintf("SET LOCAL lock_timeout = %d", max(e.Locks.Timeout.Milliseconds(), 1))}); err != nil {
+		return nil, err
+	}
 	r := &rehearsal{Env: e, tx: tx, copied: copied}
 	ready, err := r.prepare(ctx)
 	if err != nil || !ready {
 		return r.reasons, err
 	}
-	for _, step := range []func(context.Context) error{r.dress, r.behave, r.install, r.follow, r.same, r.replace, r.matviews, r.retire} {
+	for _, step := range []func(context.Context) error{r.dress, r.behave, r.install, r.follow, r.same, r.visit, r.replace, r.matviews, r.retire} {
 		if err := step(ctx); err != nil {
 			return nil, err
 		}
@@ -211,12 +211,63 @@ func (r *rehearsal) same(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	differences, err := catalog.Diff(r.copied.Bare(), is.Bare())
+	return r.differ(ctx, "the table", r.copied.Bare(), is.Bare())
+}
+
+// visit moves an empty table with the source's columns to the source's schema and
+// back, where there are event triggers: one may look at the schema. The copy cannot
+// go there, since its indexes bear the names of the source's.
+func (r *rehearsal) visit(ctx context.Context) error {
+	triggers, _, err := eventTriggers(ctx, r.tx, "")
+	if err != nil || len(triggers) == 0 || len(r.reasons) > 0 {
+		return err
+	}
+	const object = "a table in the schema of the table"
+	return r.apart(ctx, object, func(apart *rehearsal) error {
+		there := *r.copied
+		there.Name = catalog.Name{Schema: r.Source.Name.Schema, Name: r.Job.ChangeLog} // no relation of it is called so
+		from := there.Name.In(r.Job.OldSchema)
+		create := []string{fmt.Sprintf("CREATE TABLE %s (LIKE %s)", from, r.copied.Name)}
+		if ok, err := apart.try(ctx, catalog.Part{Object: object, SQL: create}); err != nil || !ok {
+			return err
+		}
+		if err := r.giveToOwner(ctx, apart.tx, from, r.Source.Owner); err != nil {
+			return err
+		}
+		was, err := r.readNamed(ctx, apart.tx, from)
+		if err != nil {
+			return err
+		}
+		link := r.linkTo(there.Name, r.Job.ShadowTable())
+		statements := slices.Concat([]string{moveSQL(from, there.Name)}, there.DefaultsSQL(there.Name, false), link.LogCapture().Triggers,
+			there.PublishSQL(), there.UnpublishSQL(), strategy.DropTriggersSQL(there.Name), there.DefaultsSQL(there.Name, true), []string{moveSQL(there.Name, from)})
+		if ok, err := apart.try(ctx, catalog.Part{Object: object, SQL: statements}); err != nil || !ok {
+			return err
+		}
+		is, err := r.readNamed(ctx, apart.tx, from)
+		if err != nil {
+			return err
+		}
+		return apart.differ(ctx, object, was, is)
+	})
+}
+
+func (r *rehearsal) readNamed(ctx context.Context, tx pgx.Tx, name catalog.Name) (*catalog.Table, error) {
+	var oid uint32
+	if err := tx.QueryRow(ctx, shadowOIDSQL, name.String()).Scan(&oid); err != nil {
+		return nil, fmt.Errorf("look up %s: %w", name, err)
+	}
+	return catalog.Read(ctx, tx, oid)
+}
+
+// differ makes a reason of each difference.
+func (r *rehearsal) differ(ctx context.Context, object string, was, is *catalog.Table) error {
+	differences, err := catalog.Diff(was, is)
 	if err != nil {
 		return err
 	}
 	for _, d := range differences {
-		reason, err := withEventTriggers(ctx, r.tx, Reason{Object: "a copy of the table, put in its place", Why: "would differ from it: " + d.String()}, "")
+		reason, err := withEventTriggers(ctx, r.tx, Reason{Object: object, Why: "would be another after the swap: " + d.String()}, "")
 		if err != nil {
 			return err
 		}
@@ -237,11 +288,8 @@ func (r *rehearsal) replace(ctx context.Context) error {
 
 func (r *rehearsal) alone(ctx context.Context, dependents []catalog.Tried) error {
 	for _, d := range dependents {
-		err := undone(ctx, r.tx, func(tx pgx.Tx) error {
-			apart := *r
-			apart.tx = tx
+		err := r.apart(ctx, d.Object, func(apart *rehearsal) error {
 			_, err := apart.try(ctx, d.Part, d.Path...)
-			r.reasons = apart.reasons
 			return err
 		})
 		if err != nil {
@@ -249,6 +297,24 @@ func (r *rehearsal) alone(ctx context.Context, dependents []catalog.Tried) error
 		}
 	}
 	return nil
+}
+
+// apart runs work on what is rolled back before the next part begins. A lock that
+// others hold is not waited for longer than the policy allows: then the part is
+// not tried, and the log says so.
+func (r *rehearsal) apart(ctx context.Context, object string, work func(apart *rehearsal) error) error {
+	err := undone(ctx, r.tx, func(tx pgx.Tx) error {
+		apart := *r
+		apart.tx = tx
+		err := work(&apart)
+		r.reasons = apart.reasons
+		return err
+	})
+	if lock.Denied(err) {
+		r.Log.Warn("not tried beforehand, as what it refers to is locked", "object", object, "error", err)
+		return nil
+	}
+	return err
 }
 
 // matviews creates the successors of materialized views, without rows, and
@@ -259,13 +325,7 @@ func (r *rehearsal) matviews(ctx context.Context) error {
 	}
 	for _, m := range r.Source.Matviews {
 		as := m.Relation.Name.In(r.Job.ShadowSchema)
-		err := undone(ctx, r.tx, func(tx pgx.Tx) error {
-			apart := *r
-			apart.tx = tx
-			err := apart.matview(ctx, m, as)
-			r.reasons = apart.reasons
-			return err
-		})
+		err := r.apart(ctx, as.String(), func(apart *rehearsal) error { return apart.matview(ctx, m, as) })
 		if err != nil {
 			return err
 		}
@@ -327,81 +387,6 @@ func (r *rehearsal) retire(ctx context.Context) error {
 		return nil
 	}
 	return err
-}
-
-// RefusalOf makes a *RefusedError of an error that has come of making object for the
-// repack of a table, where that is about the objects, and leaves others as they are.
-func RefusalOf(ctx context.Context, q catalog.Querier, table catalog.Name, object string, err error) error {
-	reason, refused := reasonOf(ctx, q, object, "cannot be made: ", err)
-	if !refused {
-		return err
-	}
-	return &RefusedError{Table: table, Reasons: []Reason{reason}}
-}
-
-// reasonOf tells whether err is a reason to refuse, and which: what begins the words
-// for it. q must not be in a transaction that has failed.
-func reasonOf(ctx context.Context, q catalog.Querier, object, what string, err error) (Reason, bool) {
-	var pgErr *pgconn.PgError
-	var changed *catalog.ChangedError
-	reason := Reason{Object: object}
-	where := ""
-	switch {
-	case errors.As(err, &changed):
-		reason.Why = what + changed.Error()
-	case errors.As(err, &pgErr) && ofTable(pgErr.Code) && !lock.Denied(err):
-		reason, where = unmade(object, what, err, pgErr), pgErr.Where
-	default:
-		return Reason{}, false
-	}
-	named, lookErr := withEventTriggers(ctx, q, reason, where)
-	if lookErr != nil {
-		return reason, true // it is told without their names
-	}
-	return named, true
-}
-
-const eventTriggersSQL = `
-SELECT   e.evtname::text, p.proname::text
-FROM     pg_event_trigger e
-JOIN     pg_proc p ON p.oid = e.evtfoid
-WHERE    e.evtenabled IN ('O', 'A') AND e.evtevent IN ('ddl_command_start', 'ddl_command_end', 'sql_drop', 'table_rewrite')
-ORDER BY e.evtname`
-
-// withEventTriggers names the event triggers that may be the cause: where the
-// server has told what it was doing, those whose function it was in.
-func withEventTriggers(ctx context.Context, q catalog.Querier, reason Reason, where string) (Reason, error) {
-	rows, err := q.Query(ctx, eventTriggersSQL)
-	if err != nil {
-		return reason, fmt.Errorf("look for event triggers: %w", err)
-	}
-	var all, named []string
-	var trigger, function string
-	_, err = pgx.ForEachRow(rows, []any{&trigger, &function}, func() error {
-		all = append(all, catalog.Quote(trigger))
-		if strings.Contains(where, function+"(") {
-			named = append(named, catalog.Quote(trigger))
-		}
-		return nil
-	})
-	if err != nil {
-		return reason, fmt.Errorf("look for event triggers: %w", err)
-	}
-	remedy := "have the event trigger leave schemas named repack_… alone, or ALTER EVENT TRIGGER … DISABLE for the time of the repack"
-	switch {
-	case len(named) > 0:
-		reason.Why += fmt.Sprintf(" (event trigger %s)", strings.Join(named, ", "))
-	case len(all) > 0:
-		reason.Why += fmt.Sprintf(" (event triggers that may be the cause: %s)", strings.Join(all, ", "))
-		remedy = "if it is an event trigger: " + remedy
-	default:
-		return reason, nil
-	}
-	if reason.Remedy != "" {
-		remedy = reason.Remedy + "; " + remedy
-	}
-	reason.Remedy = remedy
-	return reason, nil
 }
 
 // linkTo is the link of the trial.

@@ -89,6 +89,12 @@ var keptCases = []struct {
 	{"registry alone", `CREATE FUNCTION app.meddle() RETURNS event_trigger LANGUAGE plpgsql AS $f$
 		BEGIN IF EXISTS (SELECT FROM pg_event_trigger_ddl_commands() WHERE schema_name = 'repack_registry') THEN RAISE 'no registry'; END IF; END $f$;
 		CREATE EVENT TRIGGER meddle ON ddl_command_end EXECUTE FUNCTION app.meddle()`, []string{"event trigger \"meddle\"", "no registry"}},
+	{"changes forbidden in a schema", onEvent("meddle", "ddl_command_end", `WHEN TAG IN ('ALTER TABLE')`, `IF o.schema_name = 'app' THEN RAISE 'not %', o.object_identity; END IF`), []string{"event trigger \"meddle\"", "not app."}},
+	{"drops forbidden in a schema", `CREATE FUNCTION app.meddle() RETURNS event_trigger LANGUAGE plpgsql AS $f$
+		BEGIN IF EXISTS (SELECT FROM pg_event_trigger_dropped_objects() WHERE schema_name = 'app') THEN RAISE 'nothing is dropped here'; END IF; END $f$;
+		CREATE EVENT TRIGGER meddle ON sql_drop EXECUTE FUNCTION app.meddle()`, []string{"event trigger \"meddle\"", "nothing is dropped here"}},
+	{"comment on every change in a schema", onEvent("meddle", "ddl_command_end", `WHEN TAG IN ('ALTER TABLE')`,
+		`IF o.schema_name = 'app' THEN EXECUTE format('COMMENT ON TABLE %s IS %L', o.object_identity, 'altered'); END IF`), []string{"altered", "meddle"}},
 	{"owner of functions", `CREATE FUNCTION app.meddle() RETURNS event_trigger LANGUAGE plpgsql AS $f$
 		DECLARE o record;
 		BEGIN FOR o IN SELECT * FROM pg_event_trigger_ddl_commands() LOOP EXECUTE format('ALTER FUNCTION %s OWNER TO {alice}', o.object_identity); END LOOP; END $f$;

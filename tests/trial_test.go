@@ -2,8 +2,12 @@ package tests
 
 import (
 	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/repack-go/repack/internal/pgtest"
+	"github.com/repack-go/repack/repack"
 )
 
 // trialCases are refused before anything is touched, since what the swap would
@@ -54,4 +58,38 @@ func TestTrialRefuses(t *testing.T) {
 			refused(t, db, "app.t", c.says...)
 		})
 	}
+}
+
+// TestTrialLocksNothing runs pre_validate while others read and write all that it
+// tries, and alter it in ways that let others do so. It must not wait for them.
+func TestTrialLocksNothing(t *testing.T) {
+	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+		db.Exec(t, `CREATE SCHEMA app; CREATE TABLE app.up (id int PRIMARY KEY); CREATE TABLE app.log (id int, a text);
+			CREATE TABLE app.t (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, a text, n serial, up int REFERENCES app.up, me int REFERENCES app.t);
+			CREATE TABLE app.other (id int PRIMARY KEY, t int REFERENCES app.t);
+			INSERT INTO app.t (a) SELECT 'x' FROM generate_series(1, 10);
+			CREATE FUNCTION app.f() RETURNS bigint LANGUAGE sql BEGIN ATOMIC SELECT count(*) FROM app.t; END;
+			CREATE FUNCTION app.touch() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+			CREATE TRIGGER touch BEFORE UPDATE ON app.t FOR EACH ROW EXECUTE FUNCTION app.touch();
+			CREATE RULE r AS ON DELETE TO app.t DO ALSO INSERT INTO app.log VALUES (OLD.id, OLD.a);
+			CREATE RULE r AS ON DELETE TO app.other DO ALSO DELETE FROM app.t WHERE a = OLD.id::text;
+			CREATE POLICY p ON app.t USING (a IN (SELECT a FROM app.log)); CREATE POLICY p ON app.other USING (id IN (SELECT id FROM app.t));
+			CREATE VIEW app.v AS SELECT id, a FROM app.t; CREATE MATERIALIZED VIEW app.m AS SELECT id, a FROM app.v; CREATE UNIQUE INDEX ON app.m (id);
+			CREATE VIEW app.vm AS SELECT * FROM app.m; CREATE STATISTICS app.s ON id, a FROM app.t; CREATE PUBLICATION p FOR TABLE app.t`)
+		tx := begin(t, db.Connect(t), pgx.ReadCommitted)
+		mustExec(t, tx, `LOCK TABLE app.t, app.up, app.log, app.other, app.v, app.vm IN ROW EXCLUSIVE MODE;
+			LOCK TABLE app.t, app.up, app.log, app.other IN SHARE UPDATE EXCLUSIVE MODE;
+			SELECT nextval('app.t_id_seq'), nextval('app.t_n_seq'); TABLE app.m; UPDATE app.t SET a = 'y'; SELECT app.f()`)
+		o := options(t, "app.t", strategy)
+		o.RebuildMatviews, o.LockTimeout = true, 50*time.Millisecond
+		began := time.Now()
+		runUntil(t, db, o, repack.PreValidate)
+		if took := time.Since(began); took > 9*time.Second { // the session's own bound is 10 s
+			t.Errorf("pre_validate has waited: it took %s", took)
+		}
+		commit(t, tx)
+		before := db.Dump(t)
+		run(t, db, o)
+		sameDump(t, db, before)
+	})
 }
