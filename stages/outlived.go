@@ -18,12 +18,15 @@ import (
 // A check is evaluated when a row is written. If its value depends on more than
 // the row (the time, another table), a row that once passed may fail now, and
 // then it cannot be written to a copy. So such checks are looked for, and rows
-// that have outlived them.
+// that have outlived them. A generated column, too, may have another value by now.
 
 // mutableCheck is a check whose value may depend on more than the row.
 type mutableCheck struct {
 	Name       string
 	Expression string
+	// Generated is set for a generated column: the check is that it has the value
+	// that it would be given now.
+	Generated bool
 	// Trusted is false where it calls a function in SQL or in a procedural
 	// language: that such a function is immutable is only what its owner says.
 	Trusted bool
@@ -31,18 +34,29 @@ type mutableCheck struct {
 
 // The function behind an operator is asked for its language as well.
 const checksSQL = `
-SELECT   c.conname::text                       AS name,
-         pg_get_expr(c.conbin, c.conrelid)     AS expression,
+WITH checks AS (
+    SELECT 'pg_constraint'::regclass::oid AS class, c.oid AS id, false AS generated,
+           c.conname AS name, pg_get_expr(c.conbin, c.conrelid) AS expression
+    FROM   pg_constraint c
+    WHERE  c.conrelid = $1 AND c.contype = 'c' AND c.convalidated
+    UNION ALL
+    SELECT 'pg_attrdef'::regclass, d.oid, true, a.attname,
+           format('(%I)::text IS NOT DISTINCT FROM ((%s)::%s)::text', a.attname, pg_get_expr(d.adbin, d.adrelid),
+                  format_type(a.atttypid, a.atttypmod))
+    FROM   pg_attribute a
+    JOIN   pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+    WHERE  a.attrelid = $1 AND a.attgenerated = 's' AND NOT a.attisdropped
+)
+SELECT   c.name::text, c.expression, c.generated,
          NOT EXISTS (
              SELECT FROM pg_depend d
              LEFT   JOIN pg_operator o ON d.refclassid = 'pg_operator'::regclass AND o.oid = d.refobjid
              JOIN   pg_proc p          ON p.oid = CASE d.refclassid WHEN 'pg_proc'::regclass THEN d.refobjid ELSE o.oprcode END
              JOIN   pg_language l      ON l.oid = p.prolang
-             WHERE  d.classid = 'pg_constraint'::regclass AND d.objid = c.oid
+             WHERE  d.classid = c.class AND d.objid = c.id
              AND    l.lanname NOT IN ('internal', 'c')) AS trusted
-FROM     pg_constraint c
-WHERE    c.conrelid = $1 AND c.contype = 'c' AND c.convalidated
-ORDER BY c.conname`
+FROM     checks c
+ORDER BY c.generated, c.name`
 
 // mutableChecks are the source's valid checks that are not immutable, or that
 // only say so. The server tells: an index cannot have a condition that is not
@@ -61,6 +75,9 @@ func (e *Env) mutableChecks(ctx context.Context, tx pgx.Tx, on catalog.Name) ([]
 	for _, c := range checks {
 		if !c.Trusted {
 			mutable = append(mutable, c)
+			continue
+		}
+		if c.Generated { // the server has seen to it that the expression is immutable
 			continue
 		}
 		err := undone(ctx, tx, func(tx pgx.Tx) error {
@@ -194,6 +211,13 @@ func (e *Env) outlivedIn(ctx context.Context, sql string, first int64, limit tim
 
 // reason is the refusal of a row that was found before anything was done.
 func (r *outlivedRow) reason() Reason {
+	if r.check.Generated {
+		return Reason{
+			Object: "column " + catalog.Quote(r.check.Name),
+			Why:    fmt.Sprintf("is generated, and has another value in the row with %s than a copy of that row would be given", r),
+			Remedy: "have the server compute it again (UPDATE of such rows), or drop the column for the time of the repack",
+		}
+	}
 	return Reason{
 		Object: "check " + catalog.Quote(r.check.Name),
 		Why:    fmt.Sprintf("is not satisfied any more by the row with %s (%s), which could not be written to a copy", r, r.check.Expression),
@@ -263,7 +287,7 @@ func (e *Env) nameExpired(ctx context.Context, check string) *outlivedRow {
 		return nil
 	}
 	for _, c := range checks {
-		if c.Name != check {
+		if c.Name != check || c.Generated {
 			continue
 		}
 		row, err := e.outlived(ctx, e.Job.Table(), []mutableCheck{c}, recording/2)

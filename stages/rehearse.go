@@ -345,7 +345,20 @@ func (r *rehearsal) matview(ctx context.Context, m catalog.Matview, as catalog.N
 		if err := r.createMatviewAs(ctx, tx, m, as); err != nil {
 			return err
 		}
-		return execAll(ctx, tx, append(m.FinishSQL(as), "DROP MATERIALIZED VIEW "+as.String()))
+		if err := execAll(ctx, tx, m.FinishSQL(as)); err != nil {
+			return err
+		}
+		is, err := r.readNamed(ctx, tx, as)
+		if err != nil {
+			return err
+		}
+		was := m.Relation.Structure().Bare()
+		is = is.Structure().Bare()
+		is.Name, is.Statistics, is.Rules, was.Statistics = was.Name, nil, nil, nil
+		if err := r.differ(ctx, fmt.Sprintf("materialized view %s", m.Relation.Name), was, is); err != nil {
+			return err
+		}
+		return execAll(ctx, tx, []string{catalog.MoveMatviewSQL(as, r.Job.OldSchema), "DROP MATERIALIZED VIEW " + as.In(r.Job.OldSchema).String()})
 	})
 	reason, refused := r.reason(ctx, fmt.Sprintf("materialized view %s", m.Relation.Name), err)
 	if refused {

@@ -145,3 +145,26 @@ func TestEventTriggerGivesAway(t *testing.T) {
 	sameDump(t, db, before)
 	noArtefacts(t, db)
 }
+
+// TestEventTriggersOnMatviews forbids what only the rebuild of materialized views does.
+func TestEventTriggersOnMatviews(t *testing.T) {
+	for _, tag := range []string{"CREATE MATERIALIZED VIEW", "ALTER MATERIALIZED VIEW", "DROP MATERIALIZED VIEW"} {
+		t.Run(tag, func(t *testing.T) {
+			t.Parallel()
+			db := pgtest.New(t)
+			db.Exec(t, eventTable+`; CREATE MATERIALIZED VIEW app.m AS SELECT id, a FROM app.v; CREATE UNIQUE INDEX ON app.m (id)`)
+			db.Exec(t, fmt.Sprintf(`CREATE FUNCTION app.meddle() RETURNS event_trigger LANGUAGE plpgsql AS $f$ BEGIN RAISE 'never %%', tg_tag; END $f$;
+				CREATE EVENT TRIGGER meddle ON ddl_command_start WHEN TAG IN ('%s') EXECUTE FUNCTION app.meddle()`, tag))
+			before := db.Dump(t)
+			o := options(t, "app.t", repack.ChangeLog)
+			o.RebuildMatviews = true
+			var refusal *repack.RefusedError
+			err := newRepack(t, db, o).Run(testContext(t))
+			if !errors.As(err, &refusal) || !strings.Contains(err.Error(), "never "+tag) || !strings.Contains(err.Error(), `materialized view "app"."m"`) {
+				t.Errorf("run: %v, want it refused for the materialized view", err)
+			}
+			sameDump(t, db, before)
+			noArtefacts(t, db)
+		})
+	}
+}

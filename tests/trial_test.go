@@ -93,3 +93,19 @@ func TestTrialLocksNothing(t *testing.T) {
 		sameDump(t, db, before)
 	})
 }
+
+// TestTrialOfHiddenName has a table that is called like one of the server's, so that
+// its name alone never means it.
+func TestTrialOfHiddenName(t *testing.T) {
+	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+		db.Exec(t, `CREATE SCHEMA app; CREATE TABLE app.pg_class (id int PRIMARY KEY, a text); CREATE TABLE app.log (id int);
+			CREATE FUNCTION app.touch() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+			CREATE TRIGGER touch BEFORE UPDATE ON app.pg_class FOR EACH ROW EXECUTE FUNCTION app.touch();
+			CREATE RULE r AS ON DELETE TO app.pg_class DO ALSO INSERT INTO app.log VALUES (OLD.id);
+			CREATE POLICY p ON app.pg_class USING (id IN (SELECT id FROM app.log)); CREATE VIEW app.v AS TABLE app.pg_class`)
+		before := db.Dump(t)
+		run(t, db, options(t, "app.pg_class", strategy))
+		sameDump(t, db, before)
+		noArtefacts(t, db)
+	})
+}

@@ -63,7 +63,7 @@ func (t *Table) CopyIn(ctx context.Context, q Querier, schema string) (c *Table,
 	err = withPath(ctx, q, []string{t.Name.Schema}, func() error {
 		var visible bool
 		if err := q.QueryRow(ctx, visibleSQL, t.OID).Scan(&visible); err != nil || !visible {
-			c.Triggers, c.Rules, hidden = nil, nil, !visible
+			c.Triggers, c.Rules, hidden = []Trigger{}, []Rule{}, !visible
 			return err
 		}
 		triggers, err := definitions(ctx, q, prettyTriggersSQL, t.OID)
