@@ -152,7 +152,7 @@ func TestEventTriggersOnMatviews(t *testing.T) {
 		t.Run(tag, func(t *testing.T) {
 			t.Parallel()
 			db := pgtest.New(t)
-			db.Exec(t, eventTable+`; CREATE MATERIALIZED VIEW app.m AS SELECT id, a FROM app.v; CREATE UNIQUE INDEX ON app.m (id)`)
+			db.Exec(t, eventTable+`; CREATE MATERIALIZED VIEW app.m AS SELECT id, a FROM app.t; CREATE UNIQUE INDEX ON app.m (id)`)
 			db.Exec(t, fmt.Sprintf(`CREATE FUNCTION app.meddle() RETURNS event_trigger LANGUAGE plpgsql AS $f$ BEGIN RAISE 'never %%', tg_tag; END $f$;
 				CREATE EVENT TRIGGER meddle ON ddl_command_start WHEN TAG IN ('%s') EXECUTE FUNCTION app.meddle()`, tag))
 			before := db.Dump(t)
