@@ -225,6 +225,24 @@ func (r *outlivedRow) reason() Reason {
 	}
 }
 
+// outlivedReasons looks for rows of the source that have outlived a check, by what the
+// trial has come to.
+func (e *Env) outlivedReasons(ctx context.Context, t tried) ([]Reason, error) {
+	row, err := e.outlived(ctx, e.Source.Name, t.checks, longestSearch)
+	if reason, refused := reasonOf(ctx, e.Pool, "a check or generated column", "cannot be evaluated for every row: ", err); refused {
+		return []Reason{reason}, nil
+	}
+	switch {
+	case err != nil:
+		return nil, err
+	case row != nil:
+		return []Reason{row.reason()}, nil
+	case t.uncopied != nil: // a check that holds for the table's row only
+		return []Reason{{Object: "a copy of the table", Why: "cannot be made: " + t.uncopied.Error()}}, nil
+	}
+	return nil, nil
+}
+
 // OutlivedError reports that a row could not be copied since it does not satisfy a
 // check any more that it satisfied when it was written.
 type OutlivedError struct {

@@ -53,14 +53,10 @@ func preValidate(ctx context.Context, e *Env) error {
 		return err
 	}
 	reasons := tried.reasons
-	row, err := e.outlived(ctx, e.Source.Name, tried.checks, longestSearch)
-	if err != nil {
-		return err
-	}
-	if row != nil {
-		reasons = append(reasons, row.reason())
-	} else if tried.uncopied != nil { // a check that holds for the table's row only
-		reasons = append(reasons, Reason{Object: "a copy of the table", Why: "cannot be made: " + tried.uncopied.Error()})
+	if len(reasons) == 0 {
+		if reasons, err = e.outlivedReasons(ctx, tried); err != nil {
+			return err
+		}
 	}
 	if len(reasons) > 0 {
 		return &RefusedError{Table: e.Source.Name, Reasons: reasons}
