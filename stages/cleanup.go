@@ -27,6 +27,9 @@ func cleanUp(ctx context.Context, e *Env) error {
 		keep = e.Job.OldSchema
 	}
 	return e.transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
+		if err := roomFor(ctx, tx, e.Job.OldTable().String(), e.Link.Log.String()); err != nil {
+			return err
+		}
 		if err := e.disposeOld(ctx, tx); err != nil {
 			return err
 		}

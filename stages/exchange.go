@@ -143,6 +143,12 @@ func (e *Env) lockForExchange(ctx context.Context, tx *lock.Tx, oid uint32) (*ca
 	if err := tx.Settle(ctx, e.Link.From.String()); err != nil {
 		return nil, err
 	}
+	if err := settleNeighbours(ctx, tx, before); err != nil {
+		return nil, err
+	}
+	if err := e.roomToExchange(ctx, tx, oid); err != nil {
+		return nil, err
+	}
 	if err := lockAll(ctx, tx, before); err != nil {
 		return nil, err
 	}
@@ -192,21 +198,26 @@ func noneDraws(ctx context.Context, tx pgx.Tx, t *catalog.Table, retired catalog
 	return nil
 }
 
-// lockAll locks what is locked for t before it is looked at once more. The
-// sequences that go over to another table are among it: an INSERT comes to a
-// sequence after its table, but a transaction may draw the number before.
-func lockAll(ctx context.Context, tx *lock.Tx, t *catalog.Table) error {
+// settleNeighbours settles what is locked with t, t itself being settled.
+func settleNeighbours(ctx context.Context, tx *lock.Tx, t *catalog.Table) error {
 	tables := lockedWith(t)
-	for _, name := range tables[:len(tables)-1] { // the table itself is settled
+	for _, name := range tables[:len(tables)-1] {
 		if err := tx.Settle(ctx, name); err != nil {
 			return err
 		}
 	}
+	return nil
+}
+
+// lockAll locks what is locked for t before it is looked at once more. The
+// sequences that go over to another table are among it: an INSERT comes to a
+// sequence after its table, but a transaction may draw the number before.
+func lockAll(ctx context.Context, tx *lock.Tx, t *catalog.Table) error {
 	if err := lockDependents(ctx, tx, t); err != nil {
 		return err
 	}
 	var statements []string
-	for _, name := range tables {
+	for _, name := range lockedWith(t) {
 		statements = append(statements, lock.SQL(name, "ACCESS EXCLUSIVE"))
 	}
 	for _, s := range t.Sequences {

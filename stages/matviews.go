@@ -163,6 +163,10 @@ func (e *Env) createMatviews(ctx context.Context, matviews []catalog.Matview) ([
 				return err
 			}
 		}
+		hidden := names(matviews, func(m catalog.Matview) string { return when(m.Read, m.Relation.Name.String()) })
+		if err := roomFor(ctx, tx, hidden...); err != nil {
+			return err
+		}
 		for _, sql := range dropMatviewsSQL(matviews, built) {
 			if _, err := tx.Exec(ctx, sql); err != nil {
 				return fmt.Errorf("drop what an earlier run has built: %w", err)
@@ -349,6 +353,9 @@ func lockMatviews(ctx context.Context, tx *lock.Tx, matviews []catalog.Matview) 
 		if err := tx.SettleBy(ctx, catalog.SettleMatviewSQL(m.Relation)); err != nil {
 			return err
 		}
+	}
+	if err := roomFor(ctx, tx, names(matviews, func(m catalog.Matview) string { return m.Relation.Name.String() })...); err != nil {
+		return err
 	}
 	for _, m := range lock.Vary(tx, matviews) {
 		if err := lockDependents(ctx, tx, m.Relation); err != nil {

@@ -287,6 +287,9 @@ func (p *planner) exchange(ctx context.Context, t *transcript) error {
 	if err := tx.Settle(ctx, source.Name.String()); err != nil {
 		return err
 	}
+	if err := settleNeighbours(ctx, tx, source); err != nil {
+		return err
+	}
 	if err := lockAll(ctx, tx, source); err != nil {
 		return err
 	}

@@ -70,6 +70,9 @@ func (e *Env) discard(ctx context.Context, end registry.State) error {
 		return err
 	}
 	return e.transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
+		if err := roomFor(ctx, tx, e.Job.ShadowTable().String(), e.Link.Log.String()); err != nil {
+			return err
+		}
 		if err := drop(ctx, tx, "TABLE", e.Job.ShadowTable().String()); err != nil {
 			return err
 		}

@@ -45,11 +45,14 @@ func syncSchema(ctx context.Context, e *Env) error {
 	if err := e.buildIndexes(ctx); err != nil {
 		return err
 	}
-	return e.write(ctx, func(tx pgx.Tx) error {
+	return e.transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
+		shadow := e.Job.ShadowTable()
+		if err := roomFor(ctx, tx, shadow.String()); err != nil {
+			return err
+		}
 		if err := e.addConstraints(ctx, tx); err != nil {
 			return err
 		}
-		shadow := e.Job.ShadowTable()
 		if err := execAll(ctx, tx, e.Source.MarksSQL(shadow)); err != nil {
 			return err
 		}
@@ -85,6 +88,9 @@ func (e *Env) stopWriters(ctx context.Context, tx *lock.Tx) error {
 // comes to be, for one built in bulk like the others.
 func (e *Env) dropKey(ctx context.Context) error {
 	return e.transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
+		if err := roomFor(ctx, tx, e.Job.ShadowTable().String()); err != nil {
+			return err
+		}
 		shadow, err := catalog.Read(ctx, tx, *e.Job.Shadow)
 		if err != nil {
 			return err

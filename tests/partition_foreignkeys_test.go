@@ -130,12 +130,18 @@ func TestPartitionedTableIsLockedFirst(t *testing.T) {
 	db := pgtest.New(t)
 	db.Exec(t, `CREATE SCHEMA app; CREATE TABLE app.p (id int PRIMARY KEY) PARTITION BY RANGE (id); CREATE TABLE app.t PARTITION OF app.p FOR VALUES FROM (1) TO (1000);
 		CREATE TABLE app.rest PARTITION OF app.p DEFAULT; INSERT INTO app.p SELECT generate_series(1, 1500)`)
-	reader := begin(t, db.Connect(t), pgx.ReadCommitted)
-	defer reader.Rollback(context.Background())
+	var reader pgx.Tx
 	o := options(t, "app.t", repack.ChangeLog)
 	o.LockTimeout = 700 * time.Millisecond
-	o = atStep(o, "swap: drained", func() { mustExec(t, reader, `SELECT FROM app.t`) })
+	h := newHalt(t)
+	o = atStep(o, "swap: drained", func() {
+		reader = begin(t, db.Connect(t), pgx.ReadCommitted)
+		mustExec(t, reader, `SELECT FROM app.t`)
+		h.stop()
+	})
 	done := startRun(t, db, o)
+	h.await(t, done)
+	h.release()
 	pgtest.WaitBlockedBy(t, db.Pool, pid(reader))
 	held := pgtest.Column[string](t, db.Pool, `SELECT DISTINCT relation::regclass::text FROM pg_locks l
 		WHERE granted AND mode = 'AccessExclusiveLock' AND relation IN ('app.p'::regclass, 'app.rest'::regclass) ORDER BY 1`)

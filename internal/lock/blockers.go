@@ -3,6 +3,7 @@ package lock
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -12,13 +13,14 @@ import (
 
 // Blocker is a session or prepared transaction that we have waited for.
 type Blocker struct {
-	PID     int32     // 0 for a prepared transaction
-	Started time.Time // of the session: process ids are used again
-	GID     string    // of a prepared transaction
-	User    string
-	State   string
-	Query   string // empty where we may not see it
-	Age     time.Duration
+	PID         int32  // 0 for a prepared transaction
+	Transaction string // its virtual id: sessions and process ids are used again
+	GID         string // of a prepared transaction
+	User        string
+	Application string
+	State       string
+	Query       string        // empty where we may not see it
+	Age         time.Duration // of the transaction; negative where we may not see it
 }
 
 // String names what an administrator needs to decide about the blocker.
@@ -27,7 +29,7 @@ func (b Blocker) String() string {
 		return fmt.Sprintf("prepared transaction %q of %s, prepared %s ago", b.GID, b.User, b.Age.Round(time.Second))
 	}
 	s := fmt.Sprintf("pid %d of %s", b.PID, b.User)
-	if b.State != "" {
+	if b.State != "" && b.Age >= 0 {
 		s += fmt.Sprintf(" (%s, transaction open for %s)", b.State, b.Age.Round(time.Second))
 	}
 	if b.Query != "" {
@@ -43,17 +45,19 @@ WITH waited AS (
     SELECT DISTINCT unnest(pg_blocking_pids($1)) AS pid
 )
 SELECT    w.pid                                                              AS pid,
-          coalesce(a.backend_start, '-infinity')                             AS started,
+          coalesce(v.virtualtransaction, '')                                 AS transaction,
           ''                                                                 AS gid,
           coalesce(a.usename::text, '')                                      AS user,
+          coalesce(a.application_name, '')                                   AS application,
           coalesce(a.state, '')                                              AS state,
           coalesce(left(regexp_replace(a.query, '\s+', ' ', 'g'), 100), '')  AS query,
-          coalesce(extract(epoch FROM clock_timestamp() - a.xact_start), 0)::float8 AS seconds
+          coalesce(extract(epoch FROM clock_timestamp() - a.xact_start), -1)::float8 AS seconds
 FROM      waited w
 LEFT JOIN pg_stat_activity a ON a.pid = w.pid
+LEFT JOIN pg_locks v ON v.pid = w.pid AND v.locktype = 'virtualxid' AND v.granted AND v.mode = 'ExclusiveLock'
 WHERE     w.pid <> 0
 UNION ALL
-SELECT    0, '-infinity', p.gid, p.owner::text, '', '',
+SELECT    0, '', p.gid, p.owner::text, '', '', '',
           extract(epoch FROM clock_timestamp() - p.prepared)::float8
 FROM      pg_prepared_xacts p
 WHERE     p.database = current_database()
@@ -74,13 +78,16 @@ func watchInterval(timeout time.Duration) time.Duration {
 // watch looks for whom the backend pid waits, until it is stopped: who it is
 // cannot be asked any more when the wait is over.
 type watch struct {
-	pool *pgxpool.Pool
-	pid  uint32
-	oids []uint32
+	pool    *pgxpool.Pool
+	pid     uint32
+	oids    []uint32
+	attempt int
+	kill    *kill
+	late    time.Duration // the age of a transaction that was too old when the wait began
 
 	mu       sync.Mutex
 	blockers []Blocker
-	deadlock bool
+	gaveWay  error // why the wait was cancelled: errDeadlock or ErrHeld
 }
 
 func (w *watch) run(ctx context.Context, stop <-chan struct{}, every time.Duration) {
@@ -100,14 +107,43 @@ func (w *watch) run(ctx context.Context, stop <-chan struct{}, every time.Durati
 		if err != nil || len(found) == 0 {
 			continue
 		}
-		var cancelled bool
-		err = w.pool.QueryRow(ctx, breakDeadlockSQL, int32(w.pid)).Scan(&cancelled)
+		reason := w.giveWay(ctx, found)
 		w.mu.Lock()
 		w.blockers = found
-		w.deadlock = w.deadlock || err == nil && cancelled
+		if w.gaveWay == nil {
+			w.gaveWay = reason
+		}
 		w.mu.Unlock()
+		for _, b := range found {
+			if signal := w.kill.due(b, w.attempt); signal != "" {
+				w.kill.waiting(ctx, w.pool, signal, b, w.pid)
+			}
+		}
 	}
 }
+
+// giveWay cancels a wait that is of no use, and says why.
+func (w *watch) giveWay(ctx context.Context, found []Blocker) error {
+	var cancelled bool
+	if err := w.pool.QueryRow(ctx, breakDeadlockSQL, int32(w.pid)).Scan(&cancelled); err == nil && cancelled {
+		return errDeadlock
+	}
+	if !slices.ContainsFunc(found, func(b Blocker) bool { return b.Age > w.late }) {
+		return nil
+	}
+	if err := w.pool.QueryRow(ctx, leaveQueueSQL, int32(w.pid)).Scan(&cancelled); err == nil && cancelled {
+		return ErrHeld
+	}
+	return nil
+}
+
+// leaveQueueSQL cancels the wait of a backend for a lock that the application may
+// have to stand behind.
+const leaveQueueSQL = `
+SELECT pg_cancel_backend($1)
+FROM   pg_locks
+WHERE  pid = $1 AND locktype = 'relation' AND NOT granted
+AND    mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')`
 
 // breakDeadlockSQL cancels the wait of a backend that waits for one that waits
 // for it: there is nothing to be gained by waiting for our time-out, and
@@ -121,10 +157,10 @@ WITH RECURSIVE blocking (pid) AS (
 SELECT CASE WHEN EXISTS (SELECT FROM blocking WHERE pid = $1)
             THEN pg_cancel_backend($1) ELSE false END`
 
-func (w *watch) seen() (blockers []Blocker, deadlock bool) {
+func (w *watch) seen() (blockers []Blocker, gaveWay error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.blockers, w.deadlock
+	return w.blockers, w.gaveWay
 }
 
 func blockers(ctx context.Context, pool *pgxpool.Pool, pid uint32, oids []uint32) ([]Blocker, error) {
@@ -135,30 +171,10 @@ func blockers(ctx context.Context, pool *pgxpool.Pool, pid uint32, oids []uint32
 	return collect(rows)
 }
 
-// signals are sent to blockers in this order, one with each attempt.
-var signals = []string{"pg_cancel_backend", "pg_terminate_backend"}
-
-const signalSQL = `SELECT %s(pid) FROM pg_stat_activity WHERE pid = $1 AND backend_start = $2`
-
-// send signals the blockers' sessions. What cannot be signalled is left alone.
-func send(ctx context.Context, p Policy, signal string, blockers []Blocker) {
-	for _, b := range blockers {
-		if b.PID == 0 {
-			continue
-		}
-		_, err := p.Pool.Exec(ctx, fmt.Sprintf(signalSQL, signal), b.PID, b.Started)
-		if err != nil {
-			p.Log.Warn("blocker not signalled", "signal", signal, "blocker", b.String(), "error", err)
-			continue
-		}
-		p.Log.Warn("blocker signalled", "signal", signal, "blocker", b.String())
-	}
-}
-
 const holdersSQL = `
-SELECT    l.pid, a.backend_start, '', coalesce(a.usename::text, ''), coalesce(a.state, ''),
+SELECT    l.pid, l.virtualtransaction, '', coalesce(a.usename::text, ''), a.application_name, coalesce(a.state, ''),
           coalesce(left(regexp_replace(a.query, '\s+', ' ', 'g'), 100), ''),
-          coalesce(extract(epoch FROM clock_timestamp() - a.xact_start), 0)::float8
+          coalesce(extract(epoch FROM clock_timestamp() - a.xact_start), -1)::float8
 FROM      pg_locks l
 JOIN      pg_stat_activity a ON a.pid = l.pid
 WHERE     l.locktype = 'relation' AND l.relation = $1 AND l.granted AND l.mode = 'AccessExclusiveLock'
@@ -177,9 +193,7 @@ func Holders(ctx context.Context, pool *pgxpool.Pool, oid uint32) ([]Blocker, er
 func collect(rows pgx.Rows) ([]Blocker, error) {
 	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (b Blocker, err error) {
 		var seconds float64
-		var started any // a timestamp or -infinity
-		err = row.Scan(&b.PID, &started, &b.GID, &b.User, &b.State, &b.Query, &seconds)
-		b.Started, _ = started.(time.Time)
+		err = row.Scan(&b.PID, &b.Transaction, &b.GID, &b.User, &b.Application, &b.State, &b.Query, &seconds)
 		b.Age = time.Duration(seconds * float64(time.Second))
 		return b, err
 	})

@@ -44,7 +44,7 @@ type TimeoutError struct {
 	Attempts int
 	Waited   time.Duration // in the last attempt
 	Blockers []Blocker
-	Err      error // the *pgconn.PgError, SQLSTATE 55P03 or 40P01, or ErrNoTime
+	Err      error // the *pgconn.PgError, SQLSTATE 55P03 or 40P01, ErrHeld or ErrNoTime
 }
 
 func (e *TimeoutError) Error() string {
@@ -69,6 +69,7 @@ type Tx struct {
 	// Attempt counts from one: where no order of locking suits everybody, the
 	// next attempt may try another.
 	Attempt  int
+	queue    *queue // nil: nobody is looked for
 	bounds   bounds
 	deadline time.Time // zero until the first strong lock is asked for
 }
@@ -96,69 +97,126 @@ const settleMargin = 3 * time.Second
 
 // Transact runs work in a transaction and commits it. When a lock is not
 // granted in time it rolls back, pauses (exponentially longer, with jitter)
-// and runs work again; after Policy.Retries it returns *TimeoutError.
+// and runs work again; after Policy.Retries it returns *TimeoutError. Where a lock
+// is held by somebody who will not let go in time it is not asked for: the time that
+// an attempt and the pause after it have is spent beside the queue.
 // relation is for the message, oids are the tables whose lock holders it names.
 func Transact(ctx context.Context, conn *pgxpool.Conn, p Policy, relation string, oids []uint32, work func(context.Context, *Tx) error) error {
 	deadlockTimeout, err := readDeadlockTimeout(ctx, conn)
 	if err != nil {
 		return err
 	}
-	bounds := bounds{
-		strong: min(p.Timeout, deadlockTimeout*4/5),
-		settle: deadlockTimeout + settleMargin,
+	s := &series{
+		conn: conn, policy: p, oids: oids, work: work, queue: newQueue(p),
+		bounds: bounds{
+			strong: min(p.Timeout, deadlockTimeout*4/5),
+			settle: deadlockTimeout + settleMargin,
+		},
+		pauses: backoff.NewExponentialBackOff(),
 	}
-	pauses := backoff.NewExponentialBackOff()
-	pauses.InitialInterval = 200 * time.Millisecond
-	pauses.MaxInterval = 10 * time.Second
-	first, signalled := time.Now(), 0
+	s.pauses.InitialInterval = 200 * time.Millisecond
+	s.pauses.MaxInterval = 10 * time.Second
 	for attempt := 1; ; attempt++ {
 		began := time.Now()
-		blockers, err := attemptOnce(ctx, conn, p, bounds, oids, attempt, work)
+		blockers, err := s.try(ctx, attempt)
 		if err == nil || !Denied(err) && !Moved(err) {
 			return err
 		}
-		if attempt > p.Retries && Moved(err) {
+		last := attempt > p.Retries && (s.credit <= 0 || !errors.Is(err, ErrHeld))
+		if last && Moved(err) {
 			return err
 		}
-		if attempt > p.Retries {
+		if last {
 			return &TimeoutError{Relation: relation, Attempts: attempt, Waited: time.Since(began), Blockers: blockers, Err: err}
 		}
-		if p.KillAfter > 0 && time.Since(first) > p.KillAfter && signalled < len(signals) {
-			send(ctx, p, signals[signalled], blockers)
-			signalled++
-		}
-		pause := pauses.NextBackOff()
-		if errors.Is(err, errDeadlock) || Moved(err) {
-			pause = min(pause, deadlockPause)
-		}
+		pause := s.pause(attempt, err)
 		p.Log.Warn("lock not obtained", "table", relation, "attempt", attempt, "retry_in", pause, "blockers", blockers)
-		if err := sleep(ctx, pause); err != nil {
+		if err := s.rest(ctx, attempt, pause, err); err != nil {
 			return err
 		}
 	}
 }
 
-// attemptOnce runs work once and returns whom it has waited for last.
-func attemptOnce(ctx context.Context, conn *pgxpool.Conn, p Policy, b bounds, oids []uint32, attempt int,
-	work func(context.Context, *Tx) error,
-) ([]Blocker, error) {
-	seen := &watch{pool: p.Pool, pid: conn.Conn().PgConn().PID(), oids: oids}
+// series is what the attempts of one Transact share.
+type series struct {
+	conn   *pgxpool.Conn
+	policy Policy
+	bounds bounds
+	oids   []uint32
+	work   func(context.Context, *Tx) error
+	queue  *queue
+	pauses *backoff.ExponentialBackOff
+	// credit is what pauses beside the queue have had left when they were over:
+	// there are more attempts then, and no less time.
+	credit time.Duration
+}
+
+// try is one attempt: work is done at once, or when nobody is in the way any more
+// who would not let go in time, if that is within the time that an attempt may wait.
+func (s *series) try(ctx context.Context, attempt int) ([]Blocker, error) {
+	for until := time.Now().Add(s.bounds.strong); ; {
+		blockers, err := s.once(ctx, attempt)
+		var held *heldError
+		if !errors.As(err, &held) {
+			return blockers, err
+		}
+		blockers, besideErr := s.queue.beside(ctx, s.conn, held, attempt, until)
+		if besideErr != nil {
+			return nil, besideErr
+		}
+		if len(blockers) > 0 {
+			return blockers, err
+		}
+	}
+}
+
+// pause is how long the one after an attempt may take.
+func (s *series) pause(attempt int, err error) time.Duration {
+	pause := s.pauses.NextBackOff()
+	if errors.Is(err, errDeadlock) || Moved(err) {
+		pause = min(pause, deadlockPause)
+	}
+	if attempt > s.policy.Retries {
+		pause = min(pause, s.credit)
+		s.credit -= pause
+	}
+	return pause
+}
+
+// rest is the pause. It ends early where an attempt may succeed.
+func (s *series) rest(ctx context.Context, attempt int, pause time.Duration, err error) error {
+	var held *heldError
+	if !errors.As(err, &held) {
+		return sleep(ctx, pause)
+	}
+	until := time.Now().Add(pause)
+	_, err = s.queue.beside(ctx, s.conn, held, attempt, until)
+	s.credit += max(time.Until(until), 0)
+	return err
+}
+
+// once runs work once and returns whom it has waited for last.
+func (s *series) once(ctx context.Context, attempt int) ([]Blocker, error) {
+	seen := &watch{
+		pool: s.policy.Pool, pid: s.conn.Conn().PgConn().PID(), oids: s.oids, attempt: attempt, kill: s.queue.kill,
+		late: s.policy.Timeout + s.bounds.strong,
+	}
 	stop := make(chan struct{})
 	var group sync.WaitGroup
-	group.Go(func() { seen.run(ctx, stop, watchInterval(b.strong)) })
-	err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
-		bounded := &Tx{Tx: tx, Attempt: attempt, bounds: b}
+	group.Go(func() { seen.run(ctx, stop, watchInterval(s.bounds.strong)) })
+	err := pgx.BeginFunc(ctx, s.conn, func(tx pgx.Tx) error {
+		bounded := &Tx{Tx: tx, Attempt: attempt, queue: s.queue, bounds: s.bounds}
 		// Every wait is bounded, also those for rows.
-		if err := bounded.exec(ctx, b.strong, ""); err != nil {
+		if err := bounded.exec(ctx, s.bounds.strong, ""); err != nil {
 			return err
 		}
-		return work(ctx, bounded)
+		return s.work(ctx, bounded)
 	})
 	close(stop)
 	group.Wait()
-	blockers, deadlock := seen.seen()
-	if err != nil && deadlock && ctx.Err() == nil {
-		err = fmt.Errorf("%w: %w", errDeadlock, err)
+	blockers, gaveWay := seen.seen()
+	if err != nil && gaveWay != nil && ctx.Err() == nil {
+		err = fmt.Errorf("%w: %w", gaveWay, err)
 	}
 	return blockers, err
 }
@@ -186,7 +244,7 @@ func sleep(ctx context.Context, d time.Duration) error {
 // Denied reports whether err is the server's refusal of a lock.
 func Denied(err error) bool {
 	var pgErr *pgconn.PgError
-	return errors.Is(err, errDeadlock) || errors.Is(err, ErrNoTime) || errors.As(err, &pgErr) &&
+	return errors.Is(err, errDeadlock) || errors.Is(err, ErrNoTime) || errors.Is(err, ErrHeld) || errors.As(err, &pgErr) &&
 		(pgErr.Code == pgerrcode.LockNotAvailable || pgErr.Code == pgerrcode.DeadlockDetected)
 }
 
@@ -242,8 +300,12 @@ const lockSQL = `LOCK TABLE %s IN %s MODE`
 // SQL is the statement that takes a table lock.
 func SQL(table, mode string) string { return fmt.Sprintf(lockSQL, table, mode) }
 
-// Lock takes a table lock within what is left of the transaction's bound.
+// Lock takes a table lock within what is left of the transaction's bound, and only
+// where there is Room.
 func (t *Tx) Lock(ctx context.Context, table, mode string) error {
+	if err := t.Room(ctx, Want{Relation: table, Mode: mode}); err != nil {
+		return fmt.Errorf("lock %s in %s mode: %w", table, mode, err)
+	}
 	if err := t.Do(ctx, SQL(table, mode)); err != nil {
 		return fmt.Errorf("lock %s in %s mode: %w", table, mode, err)
 	}

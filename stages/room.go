@@ -1,0 +1,75 @@
+package stages
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/repack-go/repack/internal/lock"
+)
+
+// exchangedSQL lists what an exchange of table $1 by table $2 takes ACCESS EXCLUSIVE
+// on: both; the views, and tables with policies, that mention it; the tables at the
+// other end of its foreign keys, with their partitions; what it is a partition of,
+// with the other partitions; its sequences.
+const exchangedSQL = `
+SELECT   x.relation::regclass::text
+FROM    (WITH RECURSIVE views (relation) AS (
+             SELECT $1::oid
+             UNION
+             SELECT r.ev_class
+             FROM   views v
+             JOIN   pg_depend d  ON d.refclassid = 'pg_class'::regclass AND d.refobjid = v.relation
+                                AND d.classid = 'pg_rewrite'::regclass
+             JOIN   pg_rewrite r ON r.oid = d.objid
+             JOIN   pg_class c   ON c.oid = r.ev_class AND c.relkind = 'v'
+         ), above (relation) AS (
+             SELECT $1::oid UNION SELECT relid::oid FROM pg_partition_ancestors($1::oid::regclass)
+         ), tops (relation) AS (
+             SELECT relation FROM above
+             UNION SELECT conrelid FROM pg_constraint WHERE contype = 'f' AND confrelid IN (SELECT relation FROM above)
+             UNION SELECT confrelid FROM pg_constraint WHERE contype = 'f' AND conrelid = $1
+         )
+         SELECT $2::oid AS relation
+         UNION SELECT relation FROM views
+         UNION SELECT relation FROM tops
+         UNION SELECT t.relid::oid FROM tops CROSS JOIN LATERAL pg_partition_tree(tops.relation::regclass) t
+         UNION SELECT p.polrelid
+               FROM   pg_depend d
+               JOIN   pg_policy p ON p.oid = d.objid
+               WHERE  d.classid = 'pg_policy'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1
+         UNION SELECT d.objid
+               FROM   pg_depend d
+               JOIN   pg_class s ON s.oid = d.objid AND s.relkind = 'S'
+               WHERE  d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1) x
+JOIN     pg_class c ON c.oid = x.relation
+ORDER BY 1`
+
+// roomToExchange makes sure that what an exchange of the table with that OID locks is not held by somebody
+// who will not let go in time.
+func (e *Env) roomToExchange(ctx context.Context, tx *lock.Tx, oid uint32) error {
+	by := *e.Job.Shadow
+	if oid == by {
+		by = e.Job.Source
+	}
+	rows, err := tx.Query(ctx, exchangedSQL, oid, by)
+	if err != nil {
+		return fmt.Errorf("look for what the exchange locks: %w", err)
+	}
+	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return fmt.Errorf("look for what the exchange locks: %w", err)
+	}
+	return roomFor(ctx, tx, names...)
+}
+
+// roomFor is lock.Tx.Room for ACCESS EXCLUSIVE. It is asked for the job's own tables
+// as well: no application reads them, but a pg_dump locks all tables that there are.
+func roomFor(ctx context.Context, tx *lock.Tx, relations ...string) error {
+	wants := make([]lock.Want, len(relations))
+	for i, name := range relations {
+		wants[i] = lock.Want{Relation: name, Mode: "ACCESS EXCLUSIVE"}
+	}
+	return tx.Room(ctx, wants...)
+}
