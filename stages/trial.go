@@ -121,7 +121,13 @@ func (e *Env) tryOut(ctx context.Context, tx pgx.Tx, t *tried) (err error) {
 	if err := execAll(ctx, tx, statements); err != nil {
 		return err
 	}
-	if t.reasons, err = e.unlike(ctx, tx); err != nil || len(t.reasons) > 0 {
+	err = undone(ctx, tx, func(tx pgx.Tx) (err error) { // the swap adds those that are not valid
+		if err = execAll(ctx, tx, notValidSQL(e.Source, shadow)); err == nil {
+			t.reasons, err = e.unlike(ctx, tx)
+		}
+		return err
+	})
+	if err != nil || len(t.reasons) > 0 {
 		return err
 	}
 	if t.reasons, err = e.computedOtherwise(ctx, tx); err != nil || len(t.reasons) > 0 {
