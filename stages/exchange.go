@@ -28,11 +28,20 @@ func (e *Env) exchange(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		owner, err := ownerOf(ctx, tx, *e.Job.Shadow)
+		if err != nil {
+			return err
+		}
 		if source, err = e.lockForExchange(ctx, tx, e.Job.Source); err != nil {
 			return err
 		}
 		if err := e.drift(source); err != nil {
 			return err
+		}
+		if owner != source.Owner { // which is altered while the shadow is filled
+			if err := e.giveToOwner(ctx, tx, e.Job.ShadowTable(), source.Owner); err != nil {
+				return err
+			}
 		}
 		if err := e.promptly(ctx, tx, source.DetachSQL()); err != nil {
 			return err
@@ -302,7 +311,7 @@ func moveSQL(table, to catalog.Name) string {
 // dressSQL moves the shadow into place and gives it what only a table in use
 // may have, but for grants.
 func (e *Env) dressSQL(source *catalog.Table) []string {
-	statements := append([]string{moveSQL(e.Job.ShadowTable(), source.Name)}, ownerSQL(e.Source, source)...)
+	statements := []string{moveSQL(e.Job.ShadowTable(), source.Name)}
 	for _, s := range source.Statistics {
 		statements = append(statements, s.MoveSQL(e.Job.ShadowSchema, s.Name.Schema), s.OwnerSQL())
 	}
@@ -330,12 +339,16 @@ func notValidSQL(t *catalog.Table, on catalog.Name) []string {
 	return statements
 }
 
-// ownerSQL follows a change of owner since the shadow was made.
-func ownerSQL(was, is *catalog.Table) []string {
-	if was.Owner == is.Owner {
-		return nil
+const ownerSQL = `SELECT pg_get_userbyid(relowner)::text FROM pg_class WHERE oid = $1`
+
+// ownerOf is asked of the shadow before the locks are taken: nobody but us alters
+// what it belongs to. What the source belonged to at an earlier moment does not
+// tell, since each stage begins with a new description of it.
+func ownerOf(ctx context.Context, tx pgx.Tx, oid uint32) (owner string, err error) {
+	if err := tx.QueryRow(ctx, ownerSQL, oid).Scan(&owner); err != nil {
+		return "", fmt.Errorf("look up the owner of the shadow: %w", err)
 	}
-	return []string{fmt.Sprintf("ALTER TABLE %s OWNER TO %s", is.Name, catalog.Quote(is.Owner))}
+	return owner, nil
 }
 
 // grant gives the new table and its identity sequences the source's exact

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/registry"
@@ -140,11 +142,35 @@ func (e *Env) failed(ctx context.Context, err error) error {
 			err = fmt.Errorf("%w (after: %w)", found, err)
 		}
 	}
-	err = e.expired(noteCtx, err)
+	err = e.expired(noteCtx, e.forbidden(noteCtx, err))
 	if noteErr := e.Registry.Fail(noteCtx, e.Pool, e.Job.ID, e.Runner.Claim, err.Error()); noteErr != nil {
 		e.Log.Warn("failure not recorded", "job", e.Job.ID, "error", noteErr)
 	}
 	return err
+}
+
+// forbidden makes of a privilege that is missing all of a sudden, as when the table
+// has been given to another role, a DriftError that names the GRANT.
+func (e *Env) forbidden(ctx context.Context, err error) error {
+	var pgErr *pgconn.PgError
+	if !errors.As(err, &pgErr) || pgErr.Code != pgerrcode.InsufficientPrivilege {
+		return err
+	}
+	oid := e.Job.Source
+	if e.Job.Swapped() {
+		oid = *e.Job.Shadow
+	}
+	now, readErr := catalog.Read(ctx, e.Pool, oid)
+	if readErr != nil {
+		return err
+	}
+	as := *e
+	as.Source = now
+	missing, lookErr := as.missingPrivileges(ctx)
+	if lookErr != nil || len(missing) == 0 {
+		return err
+	}
+	return fmt.Errorf("%w (after: %w)", &DriftError{Table: now.Name, Obstacles: missing}, err)
 }
 
 // DriftError reports DDL on the table since setup that the shadow does not

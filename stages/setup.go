@@ -214,18 +214,21 @@ func (e *Env) keySQL(shadow catalog.Name) []string {
 	return statements
 }
 
-// giveToOwner makes owner, who is the source's, the shadow's. A new owner must be
-// able to create tables in the schema: ALTER TABLE, "OWNER TO", in the manual.
+const giveableSQL = `
+SELECT pg_get_userbyid(relowner) = $1, has_schema_privilege($1, relnamespace, 'CREATE')
+FROM   pg_class
+WHERE  oid = $2::text::regclass`
+
+// giveToOwner makes owner, who is the source's, that of a table of ours. A new owner
+// must be able to create tables in the schema: ALTER TABLE, "OWNER TO", in the manual.
 func (e *Env) giveToOwner(ctx context.Context, tx pgx.Tx, table catalog.Name, owner string) error {
-	var mine, may bool
-	err := tx.QueryRow(ctx, `SELECT current_user = $1, has_schema_privilege($1, $2, 'CREATE')`,
-		owner, table.Schema).Scan(&mine, &may)
-	if err != nil {
+	var his, may bool
+	if err := tx.QueryRow(ctx, giveableSQL, owner, table.String()).Scan(&his, &may); err != nil {
 		return fmt.Errorf("compare owner of %s: %w", table, err)
 	}
 	statements := giveSQL(table, owner)
 	switch {
-	case mine:
+	case his:
 		return nil
 	case may: // also without us
 		return execAll(ctx, tx, statements[1:2])
