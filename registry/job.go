@@ -161,6 +161,67 @@ func (r *Registry) MissingPrivileges(ctx context.Context, q catalog.Querier, pre
 	return statements, nil
 }
 
+// missingToReadSQL lists the statements that let the current role read the
+// registry.
+const missingToReadSQL = `
+SELECT s.statement
+FROM   pg_namespace n
+CROSS  JOIN LATERAL (
+       SELECT format('GRANT USAGE ON SCHEMA %I TO %I;', n.nspname, current_user)
+       WHERE  NOT has_schema_privilege(n.oid, 'USAGE')
+       UNION  ALL
+       SELECT format('GRANT SELECT ON ALL TABLES IN SCHEMA %I TO %I;', n.nspname, current_user)
+       WHERE  EXISTS (SELECT FROM pg_class c WHERE c.relnamespace = n.oid AND c.relkind = 'r'
+                      AND NOT has_table_privilege(c.oid, 'SELECT'))) s (statement)
+WHERE  n.nspname = $1
+ORDER  BY s.statement DESC`
+
+// MissingToRead lists the statements that an administrator has to run before the
+// current role can read the registry.
+func (r *Registry) MissingToRead(ctx context.Context, q catalog.Querier) ([]string, error) {
+	return statements(ctx, q, missingToReadSQL, r.schema)
+}
+
+// missingToCountSQL asks for the change logs alone: what is granted on the
+// shadow would be granted on the table after the swap.
+const missingToCountSQL = `
+SELECT s.statement
+FROM   unnest($1::text[], $2::text[]) j (schema, log)
+JOIN   pg_namespace n ON n.nspname = j.schema
+JOIN   pg_class c     ON c.relnamespace = n.oid AND c.relname = j.log
+CROSS  JOIN LATERAL (
+       SELECT format('GRANT USAGE ON SCHEMA %I TO %I;', n.nspname, current_user)
+       WHERE  NOT has_schema_privilege(n.oid, 'USAGE')
+       UNION  ALL
+       SELECT format('GRANT SELECT ON TABLE %I.%I TO %I;', n.nspname, c.relname, current_user)
+       WHERE  NOT has_table_privilege(c.oid, 'SELECT')) s (statement)
+ORDER  BY n.nspname, s.statement DESC`
+
+// MissingToCount lists the statements that an administrator has to run before
+// the current role can count the pending changes of those jobs that are not
+// over.
+func MissingToCount(ctx context.Context, q catalog.Querier, jobs []*Job) ([]string, error) {
+	var schemas, logs []string
+	for _, j := range jobs {
+		if j.FinishedAt == nil {
+			schemas, logs = append(schemas, j.ShadowSchema), append(logs, j.ChangeLog)
+		}
+	}
+	return statements(ctx, q, missingToCountSQL, schemas, logs)
+}
+
+func statements(ctx context.Context, q catalog.Querier, sql string, args ...any) ([]string, error) {
+	rows, err := q.Query(ctx, sql, args...)
+	if err != nil {
+		return nil, fmt.Errorf("check privileges to read jobs: %w", err)
+	}
+	list, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, fmt.Errorf("check privileges to read jobs: %w", err)
+	}
+	return list, nil
+}
+
 const columns = `
          id, table_schema, table_name, source, shadow, strategy, options, stage, stage_done, state,
          shadow_schema, old_schema, own_schemas, change_log, capture, key_index, description,

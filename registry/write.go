@@ -3,8 +3,11 @@ package registry
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/repack-go/repack/internal/catalog"
 )
 
 const nextIDSQL = `SELECT nextval(pg_get_serial_sequence($1, 'id'))`
@@ -53,7 +56,7 @@ func (r *Registry) Insert(ctx context.Context, tx pgx.Tx, j *Job, runner Runner)
 const beginStageSQL = `
 WITH moved AS (
     UPDATE %[1]s
-    SET    stage = $3, stage_done = false, error = NULL, updated_at = now()
+    SET    stage = $3, stage_done = false, error = NULL, interrupted = false, updated_at = now()
     WHERE  id = $1 AND claim = $2
     RETURNING id
 )
@@ -92,7 +95,7 @@ func (r *Registry) EndStage(ctx context.Context, tx pgx.Tx, id int64, claim stri
 const failSQL = `
 WITH failed AS (
     UPDATE %[1]s
-    SET    error = $3, updated_at = now()
+    SET    error = $3, interrupted = false, updated_at = now()
     WHERE  id = $1 AND claim = $2
     RETURNING id
 )
@@ -116,6 +119,45 @@ func (r *Registry) Fail(ctx context.Context, q interface {
 		return fmt.Errorf("record failure of job %d: %w", id, err)
 	}
 	return nil
+}
+
+const interruptSQL = `
+WITH stopped AS (
+    UPDATE %[1]s
+    SET    error = NULL, interrupted = true, updated_at = now()
+    WHERE  id = $1 AND claim = $2 AND finished_at IS NULL
+    RETURNING id
+)
+UPDATE %[2]s h
+SET    ended = clock_timestamp(), error = 'interrupted'
+FROM   stopped
+WHERE  h.job_id = stopped.id AND h.ended IS NULL`
+
+// Interrupt records that whoever ran the job has stopped it: that is no failure.
+// It returns the job as it is then. A job that is over stays as it is.
+func (r *Registry) Interrupt(ctx context.Context, q catalog.Querier, id int64, claim string) (*Job, error) {
+	if _, err := q.Exec(ctx, fmt.Sprintf(interruptSQL, r.job, r.history), id, claim); err != nil {
+		return nil, fmt.Errorf("record that job %d was interrupted: %w", id, err)
+	}
+	return r.Get(ctx, q, id)
+}
+
+const workedSQL = `
+SELECT coalesce(1000 * extract(epoch FROM sum(h.ended - h.began)), 0)::bigint
+FROM  (SELECT began, ended, lead(began) OVER (ORDER BY began) AS next
+       FROM   %[1]s
+       WHERE  job_id = $1) h
+WHERE  h.next IS NULL OR h.ended <= h.next`
+
+// Worked is how long the stages of a job have taken, without the time between
+// them. A run that was killed has not noted when it ended, and does not count:
+// the next one has noted its own end there, too.
+func (r *Registry) Worked(ctx context.Context, q catalog.Querier, id int64) (time.Duration, error) {
+	var ms int64
+	if err := q.QueryRow(ctx, fmt.Sprintf(workedSQL, r.history), id).Scan(&ms); err != nil {
+		return 0, fmt.Errorf("add up the stages of job %d: %w", id, err)
+	}
+	return time.Duration(ms) * time.Millisecond, nil
 }
 
 const fenceSQL = `

@@ -63,6 +63,9 @@ const (
 // Hooks are called between the steps of a run.
 type Hooks = stages.Hooks
 
+// Outcome is what a job that is done has come to.
+type Outcome = stages.Outcome
+
 // Progress is how far a backfill is.
 type Progress = stages.Progress
 

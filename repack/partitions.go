@@ -203,7 +203,7 @@ func (p *partitioned) undo(ctx context.Context, inverse func(context.Context, *s
 		}
 	}
 	if !found {
-		return fmt.Errorf("%s: %w", p.options.Table, ErrNoJob)
+		return p.noJob(ctx, p.conn, p.oid, p.name)
 	}
 	return nil
 }

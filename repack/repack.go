@@ -42,6 +42,7 @@ func New(config *pgx.ConnConfig, options Options) (*Repack, error) {
 // Run takes the table through its stages up to Options.Until, from where its
 // job stands or from the beginning. After an error it may be called again,
 // except that *RefusedError and *DriftError ask for something to be done first.
+// Where ctx ends before, the error is an *InterruptedError.
 //
 // Locks on the table: see the package stages; none is waited for longer than
 // Options.LockTimeout.
@@ -57,7 +58,7 @@ func (r *Repack) Run(ctx context.Context) error {
 }
 
 func (r *Repack) runTable(ctx context.Context) error {
-	return r.hold(ctx, func(ctx context.Context, e *stages.Env) error {
+	err := r.hold(ctx, r.describe, r.noting(func(ctx context.Context, e *stages.Env) error {
 		if e.Job != nil && (e.Job.State == registry.Reverting || e.Job.State == registry.Resetting) {
 			return fmt.Errorf("the job of %s is %s: go on with repack revert or repack reset", e.Source.Name, e.Job.State)
 		}
@@ -71,7 +72,8 @@ func (r *Repack) runTable(ctx context.Context) error {
 			}
 		}
 		return stages.Run(ctx, e, r.options.Until)
-	})
+	}))
+	return unbegun(ctx, err)
 }
 
 // Revert puts the old table back, with every write made since the swap, and
@@ -94,19 +96,17 @@ func (r *Repack) undo(ctx context.Context, inverse func(context.Context, *stages
 }
 
 func (r *Repack) undoTable(ctx context.Context, inverse func(context.Context, *stages.Env) error) error {
-	return r.hold(ctx, func(ctx context.Context, e *stages.Env) error {
-		if e.Job == nil {
-			return fmt.Errorf("%s: %w", r.options.Table, ErrNoJob)
-		}
-		return inverse(ctx, e)
-	})
+	return unbegun(ctx, r.hold(ctx, r.noJobHere, r.noting(inverse)))
 }
 
 // releasing is how long giving the job back may take after a cancelled run.
 const releasing = 5 * time.Second
 
 // hold makes this process the only one to work on the table, and runs work.
-func (r *Repack) hold(ctx context.Context, work func(context.Context, *stages.Env) error) (err error) {
+// Where the table has no job it runs without first, which may refuse that.
+func (r *Repack) hold(ctx context.Context, without func(context.Context, *stages.Env, uint32, catalog.Name) error,
+	work func(context.Context, *stages.Env) error,
+) (err error) {
 	if r.options.Table == "" {
 		return &UsageError{errors.New("no table given")}
 	}
@@ -125,7 +125,7 @@ func (r *Repack) hold(ctx context.Context, work func(context.Context, *stages.En
 	}
 	defer closePool()
 	if job == nil {
-		if err := r.describe(ctx, e, oid, name); err != nil {
+		if err := without(ctx, e, oid, name); err != nil {
 			return e.Named(ctx, oid, name, err)
 		}
 	} else if err := r.claim(ctx, conn, e, job); err != nil {
@@ -308,9 +308,11 @@ func (r *Repack) tryMemory(ctx context.Context, pool *pgxpool.Pool) error {
 // describe reads a table that has no job yet.
 func (r *Repack) describe(ctx context.Context, e *stages.Env, oid uint32, name catalog.Name) (err error) {
 	if oid == 0 {
-		return &stages.RefusedError{Table: name, Reasons: []stages.Reason{{
-			Why: "there is no such table", Remedy: "a bare name is looked up in the role's search_path",
-		}}}
+		near, err := catalog.Near(ctx, e.Pool, name)
+		if err != nil {
+			return err
+		}
+		return &stages.RefusedError{Table: name, Reasons: []stages.Reason{{Why: "there is no such table", Remedy: notFound(near)}}}
 	}
 	if e.Source, err = catalog.Read(ctx, e.Pool, oid); err != nil || e.OrderBy == "" {
 		return err

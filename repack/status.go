@@ -3,6 +3,7 @@ package repack
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -25,8 +26,8 @@ type Status struct {
 	// Stage is the latest stage begun, StageDone whether it is complete.
 	Stage     Stage `json:"stage"`
 	StageDone bool  `json:"stage_done"`
-	// State is running, stopped, failed, reverting, resetting, done, reverted
-	// or reset.
+	// State is running, stopped (after Options.Until), interrupted, failed,
+	// reverting, resetting, done, reverted or reset.
 	State      string `json:"state"`
 	Swapped    bool   `json:"swapped"`
 	RowsCopied int64  `json:"rows_copied"`
@@ -54,9 +55,10 @@ type Runner struct {
 }
 
 // Status returns the latest job of every table, or of Options.Table alone, or of
-// the partitions of Options.Table. In a
-// database without a registry it is empty. It creates nothing and takes no lock
-// on any table of the application.
+// the partitions of Options.Table. In a database without a registry it is empty.
+// It creates nothing and takes no lock on any table of the application. It
+// returns *NoJobError where Options.Table has no job or is no table, and
+// *PrivilegesError where the role may not read what is remembered.
 func (r *Repack) Status(ctx context.Context) ([]Status, error) {
 	conn, err := session.Connect(ctx, r.config)
 	if err != nil {
@@ -65,8 +67,18 @@ func (r *Repack) Status(ctx context.Context) ([]Status, error) {
 	defer conn.Close(context.WithoutCancel(ctx))
 	list := []Status{}
 	exists, err := r.registry.Exists(ctx, conn)
-	if err != nil || !exists {
+	if err != nil || !exists && r.options.Table == "" {
 		return list, err
+	}
+	if !exists {
+		oid, name, err := resolve(ctx, r.config, r.options.Table)
+		if err != nil {
+			return nil, err
+		}
+		return nil, r.noJob(ctx, conn, oid, name)
+	}
+	if err := r.mayRead(ctx, conn, nil); err != nil {
+		return nil, err
 	}
 	if err := migrations.Check(ctx, conn, r.options.RegistrySchema); err != nil {
 		return nil, err
@@ -76,8 +88,9 @@ func (r *Repack) Status(ctx context.Context) ([]Status, error) {
 		return nil, err
 	}
 	wanted := func(*registry.Job) bool { return true }
+	none := func() error { return nil }
 	if r.options.Table != "" {
-		_, name, err := resolve(ctx, r.config, r.options.Table)
+		oid, name, err := resolve(ctx, r.config, r.options.Table)
 		if err != nil {
 			return nil, err
 		}
@@ -92,11 +105,16 @@ func (r *Repack) Status(ctx context.Context) ([]Status, error) {
 			return nil, err
 		}
 		wanted = func(j *registry.Job) bool { return names[j.Table()] }
+		none = func() error { return r.noJob(ctx, conn, oid, name) }
+	}
+	jobs = slices.DeleteFunc(jobs, func(j *registry.Job) bool { return !wanted(j) })
+	if len(jobs) == 0 {
+		return list, none()
+	}
+	if err := r.mayRead(ctx, conn, jobs); err != nil {
+		return nil, err
 	}
 	for _, job := range jobs {
-		if !wanted(job) {
-			continue
-		}
 		s, err := r.status(ctx, conn, job)
 		if err != nil {
 			return nil, err
@@ -159,6 +177,8 @@ func state(job *registry.Job, running bool) string {
 		return "running"
 	case job.State == registry.Reverting, job.State == registry.Resetting:
 		return string(job.State)
+	case job.Interrupted:
+		return "interrupted"
 	case job.Error != nil:
 		return "failed"
 	default:

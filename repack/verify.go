@@ -3,7 +3,6 @@ package repack
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/repack-go/repack/registry"
@@ -56,10 +55,7 @@ func (r *Repack) Verify(ctx context.Context) (v Verification, err error) {
 	if r.options.Verify == VerifyOff {
 		return v, &UsageError{errors.New("verify: want sample or full")}
 	}
-	err = r.hold(ctx, func(ctx context.Context, e *stages.Env) error {
-		if e.Job == nil {
-			return fmt.Errorf("%s: %w", r.options.Table, ErrNoJob)
-		}
+	err = r.hold(ctx, r.noJobHere, func(ctx context.Context, e *stages.Env) error {
 		began := time.Now()
 		result, err := stages.Verify(ctx, e, r.options.Verify)
 		if result != nil {

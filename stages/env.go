@@ -68,6 +68,8 @@ type Hooks struct {
 	// WhileBuilding is called about twice a second while indexes are being
 	// built, with those that are; it cannot end the run.
 	WhileBuilding func(ctx context.Context, builds []IndexBuild)
+	// AfterJob is called once clean_up has committed; it cannot end the run.
+	AfterJob func(ctx context.Context, outcome Outcome)
 }
 
 // Progress is how far the backfill is.

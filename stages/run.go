@@ -32,6 +32,7 @@ var order = []stage{
 // Run takes the job through its stages up to and including until, from where
 // it stands.
 func Run(ctx context.Context, e *Env, until registry.Stage) error {
+	began := time.Now()
 	for _, s := range order {
 		if until.Before(s.name) {
 			return nil
@@ -39,10 +40,26 @@ func Run(ctx context.Context, e *Env, until registry.Stage) error {
 		if e.finished(s.name) {
 			continue
 		}
+		if s.name == registry.CleanUp {
+			return e.runLast(ctx, s, began)
+		}
 		if err := e.runStage(ctx, s); err != nil {
 			return fmt.Errorf("%s: %w", s.name, err)
 		}
 	}
+	return nil
+}
+
+// runLast runs the stage after which nothing is left to be measured.
+func (e *Env) runLast(ctx context.Context, s stage, began time.Time) error {
+	before, after, err := e.sizes(ctx)
+	if err != nil {
+		e.Log.Warn("sizes not known", "job", e.Job.ID, "error", err)
+	}
+	if err := e.runStage(ctx, s); err != nil {
+		return fmt.Errorf("%s: %w", s.name, err)
+	}
+	e.ended(ctx, began, before, after)
 	return nil
 }
 
@@ -124,20 +141,19 @@ func (e *Env) refresh(ctx context.Context) error {
 	return nil
 }
 
-// recording is how long the note of a failure may take, also when the run was
-// cancelled.
+// recording is how long the note of a failure may take.
 const recording = 5 * time.Second
 
 // failed notes err in the registry. Where DDL on the source may be the cause,
 // that is what the user has to hear.
 func (e *Env) failed(ctx context.Context, err error) error {
-	if e.Job == nil {
+	if e.Job == nil || ctx.Err() != nil { // who has ended the run notes that
 		return err
 	}
 	noteCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recording)
 	defer cancel()
 	var drift *DriftError
-	if !e.Job.Swapped() && ctx.Err() == nil && !errors.As(err, &drift) {
+	if !e.Job.Swapped() && !errors.As(err, &drift) {
 		if found := e.checkDrift(noteCtx, e.Pool); errors.As(found, &drift) {
 			err = fmt.Errorf("%w (after: %w)", found, err)
 		}

@@ -29,6 +29,7 @@ func exitCode(ctx context.Context, err error) int {
 	var (
 		usage    *repack.UsageError
 		refused  *repack.RefusedError
+		rights   *repack.PrivilegesError
 		drift    *repack.RevertDriftError
 		busy     *repack.BusyError
 		locked   *repack.LockTimeoutError
@@ -41,7 +42,7 @@ func exitCode(ctx context.Context, err error) int {
 		return exitInterrupted
 	case errors.As(err, &usage):
 		return exitUsage
-	case errors.As(err, &refused), errors.As(err, &drift),
+	case errors.As(err, &refused), errors.As(err, &rights), errors.As(err, &drift),
 		errors.Is(err, repack.ErrSwapped), errors.Is(err, repack.ErrNotSwapped), errors.Is(err, repack.ErrFinishing), errors.Is(err, repack.ErrNoJob),
 		errors.Is(err, repack.ErrNothingToVerify):
 		return exitRefused

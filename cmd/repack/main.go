@@ -17,10 +17,20 @@ import (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), interruptions()...)
 	code := run(ctx, os.Args, os.Stdout, os.Stderr)
 	stop()
 	os.Exit(code)
+}
+
+// interruptions are the signals that end a command. One that was ignored when we
+// were started, as nohup does with SIGHUP, stays so.
+func interruptions() []os.Signal {
+	signals := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) {
+		signals = append(signals, syscall.SIGHUP)
+	}
+	return signals
 }
 
 // run is main without the process: it returns the exit code.
@@ -46,9 +56,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		command.OnUsageError = usageError
 	}
 	err := app.RunContext(ctx, args)
-	if err != nil {
-		fmt.Fprintf(stderr, "repack: %v\n", err)
-	}
+	complain(ctx, stderr, err)
 	return exitCode(ctx, err)
 }
 

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -187,7 +188,7 @@ func statements(b *strings.Builder, sql []string) {
 func bytes(n int64) string {
 	units := []string{"bytes", "kB", "MB", "GB", "TB"}
 	size, unit := float64(n), 0
-	for size >= 10_000 && unit < len(units)-1 {
+	for math.Abs(size) >= 10_000 && unit < len(units)-1 {
 		size, unit = size/1024, unit+1
 	}
 	return fmt.Sprintf("%.0f %s", size, units[unit])

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -28,12 +29,20 @@ func runCommand() *cli.Command {
 			}
 			bar := newProgress(c)
 			o.Hooks = bar.hooks()
+			tell := newTeller(c, o.Logger)
+			o.Hooks.AfterJob = func(_ context.Context, outcome repack.Outcome) {
+				bar.finish()
+				tell.outcome(outcome)
+			}
 			r, err := repack.New(config, o)
 			if err != nil {
 				return err
 			}
 			err = r.Run(c.Context)
 			bar.finish()
+			if err == nil && o.Until != repack.CleanUp {
+				tell.until(c.Context, r, o.Until)
+			}
 			return err
 		},
 	}
@@ -92,7 +101,13 @@ func revertCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			return r.Revert(c.Context)
+			if err := r.Revert(c.Context); err != nil {
+				return err
+			}
+			tell := newTeller(c, o.Logger)
+			tell.say(tell.table+" is reverted: the old table is back in its place, with every write since the swap, and the copy is dropped",
+				"reverted", "table", tell.table)
+			return nil
 		},
 	}
 }
@@ -111,7 +126,13 @@ func resetCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			return r.Reset(c.Context)
+			if err := r.Reset(c.Context); err != nil {
+				return err
+			}
+			tell := newTeller(c, o.Logger)
+			tell.say(tell.table+" is reset: the shadow, the change log and the triggers are dropped, and the table is as it was found",
+				"reset", "table", tell.table)
+			return nil
 		},
 	}
 }

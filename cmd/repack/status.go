@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -43,13 +44,18 @@ func statusCommand() *cli.Command {
 	}
 }
 
-// show writes the status once, or with --watch until the context ends, which
-// is then no failure.
+// errWatched ends status --watch: there is nothing to say about an interrupt.
+var errWatched = errors.New("watched until interrupted")
+
+// show writes the status once, or with --watch until the context ends.
 func show(c *cli.Context, r *repack.Repack, write func(io.Writer, []repack.Status) error) error {
 	ticker := time.NewTicker(watchInterval)
 	defer ticker.Stop()
 	for {
 		list, err := r.Status(c.Context)
+		if c.Bool("watch") && c.Context.Err() != nil {
+			return errWatched
+		}
 		if err != nil {
 			return err
 		}
@@ -61,7 +67,7 @@ func show(c *cli.Context, r *repack.Repack, write func(io.Writer, []repack.Statu
 		}
 		select {
 		case <-c.Context.Done():
-			return c.Context.Err()
+			return errWatched
 		case <-ticker.C:
 		}
 	}
@@ -93,6 +99,12 @@ func writeText(w io.Writer, list []repack.Status) error {
 				return err
 			}
 		}
+		if s.State == "interrupted" {
+			if _, err := fmt.Fprintf(w, "job %d was interrupted: run the same command again to go on, or undo it with: repack %s --table '%s'\n",
+				s.Job, wayBack(s), s.Table); err != nil {
+				return err
+			}
+		}
 		if s.LastError == nil {
 			continue
 		}
@@ -101,6 +113,14 @@ func writeText(w io.Writer, list []repack.Status) error {
 		}
 	}
 	return nil
+}
+
+// wayBack is the command that undoes a job.
+func wayBack(s repack.Status) string {
+	if s.Swapped {
+		return "revert"
+	}
+	return "reset"
 }
 
 // phase of a build: that it builds an index has been said.

@@ -1,0 +1,80 @@
+package catalog
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/xrash/smetrics"
+)
+
+// Names of a length that is too different are not near. Partitions are tables
+// like others here.
+const nearSQL = `
+SELECT n.nspname, c.relname
+FROM   pg_catalog.pg_class c
+JOIN   pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE  c.relkind IN ('r', 'p')
+AND    c.relpersistence <> 't'
+AND    n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\_%' AND n.nspname NOT LIKE 'repack\_job\_%'
+AND    abs(length(c.relname) - length($1)) <= $2
+ORDER  BY lower(c.relname) = lower($1) DESC, n.nspname, c.relname
+LIMIT  20000`
+
+const (
+	mostNear       = 3 // names to offer
+	lettersForSlip = 3 // letters of a name for each that may be wrong
+	mostSlips      = 2
+)
+
+// Near lists tables that somebody may have meant who wrote name, the likeliest
+// first: those of that name in another schema or in other case, and those whose
+// names differ in a letter or two.
+func Near(ctx context.Context, q Querier, name Name) ([]Name, error) {
+	rows, err := q.Query(ctx, nearSQL, name.Name, mostSlips)
+	if err != nil {
+		return nil, fmt.Errorf("look for tables with names like %s: %w", name, err)
+	}
+	names, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Name])
+	if err != nil {
+		return nil, fmt.Errorf("look for tables with names like %s: %w", name, err)
+	}
+	return nearest(name, names), nil
+}
+
+func nearest(to Name, names []Name) []Name {
+	type candidate struct {
+		name Name
+		far  int
+	}
+	var near []candidate
+	for _, n := range names {
+		slips := distance(to.Name, n.Name)
+		if slips > min(mostSlips, utf8.RuneCountInString(to.Name)/lettersForSlip) {
+			continue
+		}
+		far := 4 * slips
+		if n.Name != to.Name {
+			far++
+		}
+		if n.Schema != to.Schema {
+			far += 1 + min(distance(to.Schema, n.Schema), mostSlips)
+		}
+		near = append(near, candidate{n, far})
+	}
+	slices.SortStableFunc(near, func(a, b candidate) int { return cmp.Compare(a.far, b.far) })
+	var result []Name
+	for _, c := range near[:min(len(near), mostNear)] {
+		result = append(result, c.name)
+	}
+	return result
+}
+
+// distance counts the letters to change, whatever their case.
+func distance(a, b string) int {
+	return smetrics.WagnerFischer(strings.ToLower(a), strings.ToLower(b), 1, 1, 1)
+}
