@@ -18,7 +18,7 @@ func TestMain(m *testing.M) { pgtest.Main(m) }
 
 func connect(t *testing.T, config *pgx.ConnConfig) *pgx.Conn {
 	t.Helper()
-	conn, err := session.Connect(t.Context(), config)
+	conn, err := session.Connect(t.Context(), session.NewTarget(config, session.NoPooler))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,7 +21,7 @@ func TestMain(m *testing.M) { pgtest.Main(m) }
 
 func connect(t *testing.T, db *pgtest.Database) *pgx.Conn {
 	t.Helper()
-	conn, err := session.Connect(t.Context(), db.Config(t))
+	conn, err := session.Connect(t.Context(), session.NewTarget(db.Config(t), session.NoPooler))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,6 +2,7 @@ package repack
 
 import (
 	"github.com/repack-go/repack/internal/lock"
+	"github.com/repack-go/repack/internal/session"
 	"github.com/repack-go/repack/migrations"
 	"github.com/repack-go/repack/registry"
 	"github.com/repack-go/repack/stages"
@@ -11,6 +12,8 @@ import (
 type (
 	// RefusedError lists why a table cannot be repacked; nothing was touched.
 	RefusedError = stages.RefusedError
+	// PoolerError reports a connection pooler; nothing was set on its sessions.
+	PoolerError = session.PoolerError
 	// BusyError names the process that is working on the table.
 	BusyError = registry.BusyError
 	// LockTimeoutError names who holds a lock that was not obtained.

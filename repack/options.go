@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/repack-go/repack/internal/session"
 	"github.com/repack-go/repack/registry"
 	"github.com/repack-go/repack/stages"
 	"github.com/repack-go/repack/strategy"
@@ -19,6 +20,9 @@ const (
 	DefaultLockRetries     = 20
 	DefaultMaxSnapshotWait = time.Minute
 )
+
+// PoolerSession accepts poolers that keep a session for each client.
+const PoolerSession = string(session.SessionPooler)
 
 // The strategies, see package strategy.
 const (
@@ -139,6 +143,10 @@ type Options struct {
 	ShadowSchema string
 	// RegistrySchema is where jobs are remembered; default "repack_registry".
 	RegistrySchema string
+	// Pooler is empty, or PoolerSession: connections may go through a connection
+	// pooler that keeps a session of the server for each client. Otherwise any
+	// pooler that can be seen is refused: *PoolerError.
+	Pooler string
 	// Logger receives progress; nil discards.
 	Logger *slog.Logger
 	Hooks  Hooks
@@ -167,6 +175,9 @@ func (o Options) withDefaults() (Options, error) {
 	if o.OrderBy != "" && o.Strategy != ChangeLog {
 		return o, &UsageError{fmt.Errorf("order %q: strategy %s copies ranges of blocks under short row locks, not rows in order; use %s",
 			o.OrderBy, o.Strategy, ChangeLog)}
+	}
+	if _, err := session.ParsePooler(o.Pooler); err != nil {
+		return o, &UsageError{err}
 	}
 	if _, err := registry.ParseStage(string(o.Until)); err != nil {
 		return o, &UsageError{err}

@@ -57,7 +57,7 @@ func (r *Repack) overPartitions(ctx context.Context, whole func(context.Context,
 	if err != nil {
 		return false, err
 	}
-	defer conn.Close(context.WithoutCancel(ctx))
+	defer session.Close(ctx, conn)
 	if err := conn.QueryRow(ctx, partitionedSQL, oid).Scan(&is); err != nil {
 		return false, fmt.Errorf("look up %s: %w", name, err)
 	}

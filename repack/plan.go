@@ -113,7 +113,7 @@ func (r *Repack) look(ctx context.Context, oid uint32, name catalog.Name) (*regi
 	if err != nil {
 		return nil, err
 	}
-	defer conn.Close(context.WithoutCancel(ctx))
+	defer session.Close(ctx, conn)
 	exists, err := r.registry.Exists(ctx, conn)
 	if err != nil || !exists {
 		return nil, err

@@ -23,7 +23,7 @@ import (
 // Repack works on one table of one database. Its methods open connections of
 // their own and close them again.
 type Repack struct {
-	config   *pgx.ConnConfig
+	config   *session.Target
 	options  Options
 	registry *registry.Registry
 	// partitioned is the repack of a partitioned table that this is a part of.
@@ -36,7 +36,7 @@ func New(config *pgx.ConnConfig, options Options) (*Repack, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Repack{config: config, options: options, registry: registry.New(options.RegistrySchema)}, nil
+	return &Repack{config: session.NewTarget(config, session.Pooler(options.Pooler)), options: options, registry: registry.New(options.RegistrySchema)}, nil
 }
 
 // Run takes the table through its stages up to Options.Until, from where its
@@ -114,7 +114,7 @@ func (r *Repack) hold(ctx context.Context, without func(context.Context, *stages
 	if err != nil {
 		return err
 	}
-	defer conn.Close(context.WithoutCancel(ctx))
+	defer session.Close(ctx, conn)
 	oid, name, job, err := r.find(ctx, conn)
 	if err != nil {
 		return err
@@ -223,7 +223,7 @@ func (r *Repack) migrate(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer conn.Close(context.WithoutCancel(ctx))
+	defer session.Close(ctx, conn)
 	exists, err := r.registry.Exists(ctx, conn)
 	if err != nil {
 		return err
@@ -241,7 +241,7 @@ func (r *Repack) tryRegistry(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer conn.Close(context.WithoutCancel(ctx))
+	defer session.Close(ctx, conn)
 	failed := migrations.Try(ctx, conn, r.options.RegistrySchema)
 	if failed == nil {
 		return nil
@@ -250,7 +250,7 @@ func (r *Repack) tryRegistry(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer again.Close(context.WithoutCancel(ctx))
+	defer session.Close(ctx, again)
 	if exists, err := r.registry.Exists(ctx, again); err != nil || exists { // another process has been faster
 		return err
 	}

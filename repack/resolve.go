@@ -27,15 +27,12 @@ LEFT JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespa
 
 // resolve finds the table that name means to the role; oid is zero where there
 // is none.
-func resolve(ctx context.Context, config *pgx.ConnConfig, table string) (oid uint32, name catalog.Name, err error) {
-	conn, err := pgx.ConnectConfig(ctx, session.Named(config))
+func resolve(ctx context.Context, config *session.Target, table string) (oid uint32, name catalog.Name, err error) {
+	conn, err := session.ConnectAsIs(ctx, config)
 	if err != nil {
-		return 0, name, fmt.Errorf("connect: %w", err)
-	}
-	defer conn.Close(context.WithoutCancel(ctx))
-	if err := session.NoTimeouts(ctx, conn); err != nil {
 		return 0, name, err
 	}
+	defer session.Close(ctx, conn)
 	err = conn.QueryRow(ctx, resolveSQL, table).Scan(&oid, &name.Schema, &name.Name)
 	var pgErr *pgconn.PgError
 	if errors.As(err, &pgErr) && (pgErr.Code == pgerrcode.InvalidParameterValue || pgErr.Code == pgerrcode.InvalidName ||

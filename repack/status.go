@@ -64,7 +64,7 @@ func (r *Repack) Status(ctx context.Context) ([]Status, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer conn.Close(context.WithoutCancel(ctx))
+	defer session.Close(ctx, conn)
 	list := []Status{}
 	exists, err := r.registry.Exists(ctx, conn)
 	if err != nil || !exists && r.options.Table == "" {

@@ -17,7 +17,7 @@ func TestMain(m *testing.M) { pgtest.Main(m) }
 
 func givenPool(t *testing.T, db *pgtest.Database) *pgxpool.Pool {
 	t.Helper()
-	pool, err := session.Pool(t.Context(), db.Config(t), 3)
+	pool, err := session.Pool(t.Context(), session.NewTarget(db.Config(t), session.NoPooler), 3)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -307,7 +307,7 @@ func TestComparisonMapsColumns(t *testing.T) {
 		UPDATE public.b SET x2 = y2, y2 = x2 WHERE id2 = 3;
 		UPDATE public.b SET x2 = NULL WHERE id2 IN (4, 5);
 		INSERT INTO public.log VALUES (4), (4)`)
-	conn, err := session.Connect(testContext(t), db.Config(t))
+	conn, err := session.Connect(testContext(t), session.NewTarget(db.Config(t), session.NoPooler))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -31,6 +31,7 @@ func exitCode(ctx context.Context, err error) int {
 		refused  *repack.RefusedError
 		rights   *repack.PrivilegesError
 		drift    *repack.RevertDriftError
+		pooler   *repack.PoolerError
 		busy     *repack.BusyError
 		locked   *repack.LockTimeoutError
 		snapshot *repack.SnapshotError
@@ -42,7 +43,7 @@ func exitCode(ctx context.Context, err error) int {
 		return exitInterrupted
 	case errors.As(err, &usage):
 		return exitUsage
-	case errors.As(err, &refused), errors.As(err, &rights), errors.As(err, &drift),
+	case errors.As(err, &refused), errors.As(err, &rights), errors.As(err, &pooler), errors.As(err, &drift),
 		errors.Is(err, repack.ErrSwapped), errors.Is(err, repack.ErrNotSwapped), errors.Is(err, repack.ErrFinishing), errors.Is(err, repack.ErrNoJob),
 		errors.Is(err, repack.ErrNothingToVerify):
 		return exitRefused

@@ -26,6 +26,7 @@ func TestExitCodeOfErrors(t *testing.T) {
 		{repack.ErrNewerRegistry, 1},
 		{&repack.UsageError{Err: errors.New("x")}, 2},
 		{&repack.RefusedError{}, 3},
+		{&repack.PoolerError{}, 3},
 		{&repack.RevertDriftError{}, 3},
 		{repack.ErrSwapped, 3},
 		{repack.ErrNotSwapped, 3},

@@ -19,6 +19,10 @@ func connectionFlags() []cli.Flag {
 			Name: "dsn", EnvVars: []string{"REPACK_DSN", "DATABASE_URL"},
 			Usage: "connection `STRING` or URL; without it libpq's PG* variables, service and password files",
 		},
+		&cli.StringFlag{
+			Name:  "pooler",
+			Usage: "`session`: connections may go through a pooler that keeps a session for each client, as PgBouncer's pool_mode = session does (default: poolers are refused)",
+		},
 		&cli.StringFlag{Name: "registry-schema", Value: repack.DefaultRegistrySchema, Usage: "`SCHEMA` that remembers jobs"},
 		&cli.StringFlag{Name: "log-level", Value: "info", Usage: "debug, info, warn or error"},
 		&cli.StringFlag{Name: "log-format", Value: "text", Usage: "text or json"},
@@ -88,6 +92,7 @@ func options(c *cli.Context) (*pgx.ConnConfig, repack.Options, error) {
 		Verify:             repack.VerifyMode(c.String("verify")),
 		ShadowSchema:       c.String("shadow-schema"),
 		RegistrySchema:     c.String("registry-schema"),
+		Pooler:             c.String("pooler"),
 		Logger:             logger,
 	}, nil
 }

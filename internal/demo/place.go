@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/repack-go/repack/internal/pgserver"
+	"github.com/repack-go/repack/internal/session"
 	"github.com/repack-go/repack/repack"
 )
 
@@ -63,12 +64,15 @@ func (p *place) connect(ctx context.Context, dsn string) (err error) {
 	if p.config, err = pgx.ParseConfig(dsn); err != nil {
 		return &repack.UsageError{Err: fmt.Errorf("connection string: %w", err)}
 	}
-	p.config.RuntimeParams["application_name"] = "repack demo"
 	conn, err := pgx.ConnectConfig(ctx, p.config)
 	if err != nil {
 		return fmt.Errorf("connect: %w", err)
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
+	if err := session.Direct(ctx, conn); err != nil {
+		return err
+	}
+	p.config.RuntimeParams["application_name"] = "repack demo"
 	return p.createSchemas(ctx, conn)
 }
 

@@ -26,7 +26,7 @@ func given(t *testing.T, attempts int) (db *pgtest.Database, conn *pgxpool.Conn,
 	t.Helper()
 	db = pgtest.New(t)
 	db.Exec(t, `CREATE TABLE held (id int PRIMARY KEY); INSERT INTO held VALUES (1)`)
-	pool, err := session.Pool(t.Context(), db.Config(t), 4)
+	pool, err := session.Pool(t.Context(), session.NewTarget(db.Config(t), session.NoPooler), 4)
 	if err != nil {
 		t.Fatal(err)
 	}

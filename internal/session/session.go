@@ -81,45 +81,66 @@ func ApplicationName() string {
 	return name[:min(len(name), 63)]
 }
 
-// Named is a copy of config whose connections bear our name and speak UTF-8, as
-// our strings are: a role may have another client_encoding.
-func Named(config *pgx.ConnConfig) *pgx.ConnConfig {
-	c := config.Copy()
-	c.RuntimeParams["application_name"] = ApplicationName()
-	c.RuntimeParams["client_encoding"] = "UTF8"
-	return c
-}
-
-// Config is a copy of config whose connections are set up by Configure.
-func Config(config *pgx.ConnConfig) *pgx.ConnConfig {
-	c := Named(config)
+// bare is a copy of the configuration that says nothing of ours. A pooler would
+// remember what is said at the start of a session, or refuse it.
+func (t *Target) bare() *pgx.ConnConfig {
+	c := t.ConnConfig.Copy()
 	delete(c.RuntimeParams, "search_path")
 	delete(c.RuntimeParams, "options")
 	return c
 }
 
-// Connect opens one configured connection.
-func Connect(ctx context.Context, config *pgx.ConnConfig) (*pgx.Conn, error) {
-	conn, err := pgx.ConnectConfig(ctx, Config(config))
+// Connect opens one configured connection, to be closed by Close. It returns
+// *PoolerError.
+func Connect(ctx context.Context, target *Target) (*pgx.Conn, error) {
+	return open(ctx, target, target.bare(), Configure)
+}
+
+// ConnectAsIs opens a connection that keeps the settings of the role and of the
+// connection string, its search_path among them, but for time-outs; to be closed
+// by Close. It returns *PoolerError.
+func ConnectAsIs(ctx context.Context, target *Target) (*pgx.Conn, error) {
+	return open(ctx, target, target.ConnConfig, NoTimeouts)
+}
+
+func open(ctx context.Context, target *Target, config *pgx.ConnConfig, configure func(context.Context, *pgx.Conn) error) (*pgx.Conn, error) {
+	conn, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {
 		return nil, fmt.Errorf("connect: %w", err)
 	}
-	if err := Configure(ctx, conn); err != nil {
-		_ = conn.Close(context.WithoutCancel(ctx)) // the first error is the one to tell
+	if err = target.admit(ctx, conn); err == nil {
+		err = configure(ctx, conn)
+	}
+	if err != nil {
+		Close(ctx, conn) // the first error is the one to tell
 		return nil, err
 	}
 	return conn, nil
 }
 
 // Pool opens a pool of at most size configured connections.
-func Pool(ctx context.Context, config *pgx.ConnConfig, size int) (*pgxpool.Pool, error) {
+func Pool(ctx context.Context, target *Target, size int) (*pgxpool.Pool, error) {
 	poolConfig, err := pgxpool.ParseConfig("")
 	if err != nil {
 		return nil, fmt.Errorf("configure connection pool: %w", err)
 	}
-	poolConfig.ConnConfig = Config(config)
+	poolConfig.ConnConfig = target.bare()
 	poolConfig.MaxConns = int32(size)
-	poolConfig.AfterConnect = Configure
+	poolConfig.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
+		if err := target.admit(ctx, conn); err != nil {
+			return err
+		}
+		return Configure(ctx, conn)
+	}
+	poolConfig.PrepareConn = func(ctx context.Context, conn *pgx.Conn) (bool, error) {
+		err := same(ctx, conn)
+		return err == nil, err
+	}
+	poolConfig.BeforeClose = func(conn *pgx.Conn) {
+		ctx, cancel := context.WithTimeout(context.Background(), leaving)
+		defer cancel()
+		leave(ctx, conn)
+	}
 	pool, err := pgxpool.NewWithConfig(ctx, poolConfig)
 	if err != nil {
 		return nil, fmt.Errorf("open connection pool: %w", err)
@@ -127,13 +148,19 @@ func Pool(ctx context.Context, config *pgx.ConnConfig, size int) (*pgxpool.Pool,
 	return pool, nil
 }
 
+// What each session of ours is called, and UTF-8, as our strings are: a role may
+// have another client_encoding.
+const introduceSQL = `
+SELECT pg_catalog.set_config('application_name', $1, false), pg_catalog.set_config('client_encoding', 'UTF8', false)`
+
 const noTimeoutsSQL = `
 SET statement_timeout = 0;
 SET idle_session_timeout = 0;
 SET idle_in_transaction_session_timeout = 0;`
 
-// NoTimeouts lifts the limits that a role, a database or the connection string
-// may have set, before anything is done that takes time.
+// NoTimeouts gives the session our name, and lifts the limits that a role, a
+// database or the connection string may have set, before anything is done that
+// takes time.
 func NoTimeouts(ctx context.Context, conn *pgx.Conn) error {
 	sql := noTimeoutsSQL
 	var major int
@@ -143,6 +170,9 @@ func NoTimeouts(ctx context.Context, conn *pgx.Conn) error {
 	}
 	if _, err := conn.Exec(ctx, sql); err != nil {
 		return fmt.Errorf("lift time-outs: %w", err)
+	}
+	if _, err := conn.Exec(ctx, introduceSQL, ApplicationName()); err != nil {
+		return fmt.Errorf("set application_name: %w", err)
 	}
 	return nil
 }
