@@ -72,7 +72,7 @@ func (e *Env) releaseNew(ctx context.Context) error {
 		return err
 	}
 	if e.Job.Options.KeepOld {
-		if err := e.catchUp(ctx); err != nil {
+		if err := e.catchUpShort(ctx); err != nil {
 			return err
 		}
 	}
@@ -120,7 +120,7 @@ func (e *Env) dropArtefacts(ctx context.Context, q catalog.Querier, keep string)
 	if err := drop(ctx, q, "FUNCTION", e.Link.Capture.String()+"()"); err != nil {
 		return err
 	}
-	if err := drop(ctx, q, "TABLE", e.Link.Log.String()); err != nil {
+	if err := drop(ctx, q, "TABLE", e.Link.Log.String()+", "+e.Link.Retired().String()); err != nil {
 		return err
 	}
 	if !e.Job.OwnSchemas {

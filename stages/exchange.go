@@ -278,11 +278,13 @@ func lockDependents(ctx context.Context, tx *lock.Tx, t *catalog.Table) error {
 // quiet makes sure that nothing is pending. It replays nothing itself: what it
 // wrote, a snapshot that is taken before the exchange commits would not see.
 func (e *Env) quiet(ctx context.Context, tx *lock.Tx) error {
-	pending, err := e.Link.Pending(ctx, tx)
-	if err != nil || pending == 0 {
-		return err
-	}
-	return fmt.Errorf("%d changes are pending that were not written through: %w", pending, errNotQuiet)
+	return e.underLock(ctx, tx, func() error {
+		empty, err := e.Link.Empty(ctx, tx)
+		if err != nil || empty {
+			return err
+		}
+		return fmt.Errorf("changes are pending that were not written through: %w", errNotQuiet)
+	})
 }
 
 // retireSQL moves table t out of the way, to parked, and takes from it what joins

@@ -152,7 +152,7 @@ func planSwap(ctx context.Context, p *planner) ([]Step, error) {
 	if !p.Job.Swapped() {
 		if !p.concurrent() {
 			r.add(p.replayStep(ctx, "replay what has been changed since", false))
-			r.add(p.record(ctx, "replay the last changes and write through from now on", p.stopping(), p.switchOver))
+			r.add(p.record(ctx, "replay the last changes and write through from now on; before that, where the log has become long, begin a new one under the same lock", p.stopping(), p.switchOver))
 		}
 		r.add(p.replayStep(ctx, fmt.Sprintf("wait for transactions with older snapshots, at most %s, and replay what they have changed, "+
 			"locking its rows FOR SHARE and skipping locked ones", p.SnapshotWait), true))

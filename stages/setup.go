@@ -10,6 +10,7 @@ import (
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/lock"
 	"github.com/repack-go/repack/registry"
+	"github.com/repack-go/repack/strategy"
 )
 
 // setup creates the shadow, the change log and the capture triggers, and the
@@ -91,7 +92,7 @@ func (e *Env) jobNumbered(number string) *registry.Job {
 	if e.ShadowSchema != "" {
 		job.ShadowSchema, job.OldSchema, job.OwnSchemas = e.ShadowSchema, e.ShadowSchema+"_old", false
 	}
-	for e.Source.HasName(job.ChangeLog) {
+	for e.Source.HasName(job.ChangeLog) || e.Source.HasName(strategy.RetiredName(job.ChangeLog)) {
 		job.ChangeLog += "_"
 	}
 	return job

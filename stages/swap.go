@@ -7,9 +7,7 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
-	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/lock"
@@ -91,7 +89,7 @@ func (e *Env) inStep(ctx context.Context, exchange func(context.Context) error) 
 // approach switches to write-through, unless that has been done, and drains.
 func (e *Env) approach(ctx context.Context) error {
 	if !e.concurrent() {
-		if err := e.catchUp(ctx); err != nil {
+		if err := e.catchUpShort(ctx); err != nil {
 			return err
 		}
 		if err := e.writeThrough(ctx); err != nil {
@@ -101,10 +99,40 @@ func (e *Env) approach(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := e.drain(ctx); err != nil {
+	if err := e.drainShort(ctx); err != nil {
 		return err
 	}
 	return e.step(ctx, "swap: drained")
+}
+
+// catchUpShort is catchUp, and leaves a log that is short.
+func (e *Env) catchUpShort(ctx context.Context) error {
+	if err := e.takeOverLog(ctx); err != nil {
+		return err
+	}
+	if err := e.catchUp(ctx); err != nil {
+		return err
+	}
+	shortened, err := e.shortenLog(ctx)
+	if err != nil || !shortened {
+		return err
+	}
+	return e.catchUp(ctx)
+}
+
+// drainShort is drain, and leaves a log that is short.
+func (e *Env) drainShort(ctx context.Context) error {
+	if err := e.takeOverLog(ctx); err != nil {
+		return err
+	}
+	if err := e.drain(ctx); err != nil {
+		return err
+	}
+	shortened, err := e.shortenLog(ctx)
+	if err != nil || !shortened {
+		return err
+	}
+	return e.drain(ctx)
 }
 
 // leastDrain is what the last replay is given when the lock took its time.
@@ -114,22 +142,12 @@ const leastDrain = 150 * time.Millisecond
 // since the lock was asked for: both together take no longer than they may wait
 // for a lock, or there is more to replay without one.
 func (e *Env) drainLocked(ctx context.Context, tx *lock.Tx) error {
-	limit := fmt.Sprintf("SET LOCAL statement_timeout = %d", max(tx.Left(leastDrain).Milliseconds(), 1))
-	if err := execAll(ctx, tx, []string{limit}); err != nil {
-		return err
-	}
-	_, err := e.Link.ReplayAll(ctx, tx, false)
-	var pgErr *pgconn.PgError
-	if ctx.Err() == nil && errors.As(err, &pgErr) && pgErr.Code == pgerrcode.QueryCanceled {
-		return fmt.Errorf("%w: %w", errNotQuiet, err)
-	}
-	if err != nil {
-		return err
-	}
-	if err := e.named(ctx, tx); err != nil {
-		return err
-	}
-	return execAll(ctx, tx, []string{"SET LOCAL statement_timeout = 0"})
+	return e.underLock(ctx, tx, func() error {
+		if _, err := e.Link.ReplayAll(ctx, tx, false); err != nil {
+			return err
+		}
+		return e.named(ctx, tx)
+	})
 }
 
 const currentXIDSQL = `SELECT pg_current_xact_id()::text`
