@@ -31,6 +31,30 @@ func TestTableNames(t *testing.T) {
 	cli(t, db, 3, "run", "--table", `"My App".t`).says(t, `"My App"."t"`)
 }
 
+// TestTableWithoutFlag names the table as most programs would have it, before
+// and after the flags.
+func TestTableWithoutFlag(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	db.Exec(t, smallSQL)
+	stage := func() string { return string(statusOf(t, db, "app.t").Stage) }
+	cli(t, db, 0, "plan", "app.t", "--format", "json")
+	cli(t, db, 0, "run", "app.t", "--until", "setup", "-j1")
+	cli(t, db, 0, "run", "--until", "post_sync_update", "app.t")
+	cli(t, db, 0, "verify", "app.t")
+	if out := cli(t, db, 0, "status", "app.t").stdout.String(); !strings.Contains(out, "post_sync_update") {
+		t.Errorf("status app.t: %s", out)
+	}
+	cli(t, db, 0, "reset", "app.t")
+	cli(t, db, 0, "run", "app.t", "--table", "app.t", "--until", "swap")
+	if stage() != "swap" {
+		t.Errorf("stage %s", stage())
+	}
+	cli(t, db, 2, "revert", "app.t", "--table", "app.u").says(t, "app.u")
+	cli(t, db, 0, "revert", "app.t")
+	cli(t, db, 3, "run", "app.absent").says(t, "no such table")
+}
+
 // oldTableSQL describes what still joins the old table to others, or does
 // something when it is written to.
 const oldTableSQL = `

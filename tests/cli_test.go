@@ -41,7 +41,7 @@ func TestUsage(t *testing.T) {
 		{"table", []string{"reset"}},
 		{"table", []string{"revert"}},
 		{"extra", []string{"run", "--table", "app.t", "extra"}},
-		{"extra", []string{"status", "extra"}},
+		{"extra", []string{"status", "--table", "app.t", "extra"}},
 		{"extra", []string{"version", "extra"}},
 	} {
 		p := command(t, []string{"REPACK_DSN=postgres://nobody@host.invalid/x"}, c.args...)

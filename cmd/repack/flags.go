@@ -34,7 +34,7 @@ func connectionFlags() []cli.Flag {
 func tableFlag() cli.Flag {
 	return &cli.StringFlag{
 		Name: "table", Aliases: []string{"t"},
-		Usage: "`[SCHEMA.]NAME` as SQL writes it, quotes included; a bare name is looked up in the role's search_path; a partitioned table stands for its partitions",
+		Usage: "`[SCHEMA.]NAME` as SQL writes it, quotes included, also without --table: repack run orders; a bare name is looked up in the role's search_path; a partitioned table stands for its partitions",
 	}
 }
 

@@ -35,12 +35,23 @@ func interruptions() []os.Signal {
 
 // run is main without the process: it returns the exit code.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	app := application(stdout, stderr)
+	args, err := arrange(app, args)
+	if err == nil {
+		err = app.RunContext(ctx, args)
+	}
+	complain(ctx, stderr, err)
+	return exitCode(ctx, err)
+}
+
+func application(stdout, stderr io.Writer) *cli.App {
 	app := &cli.App{
 		Name:  "repack",
 		Usage: "rewrite a PostgreSQL table while the application keeps writing to it",
 		Description: "repack copies a live table into a shadow table, keeps the two in step, and swaps\n" +
 			"them in milliseconds. A run that was interrupted goes on when it is started again.\n\n" +
 			exitCodes,
+		Version:   version, // lists --version in the help
 		Writer:    stdout,
 		ErrWriter: stderr,
 		Commands: []*cli.Command{
@@ -55,9 +66,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	for _, command := range app.Commands {
 		command.OnUsageError = usageError
 	}
-	err := app.RunContext(ctx, args)
-	complain(ctx, stderr, err)
-	return exitCode(ctx, err)
+	return app
 }
 
 func usageError(_ *cli.Context, err error, _ bool) error { return &repack.UsageError{Err: err} }
@@ -73,7 +82,12 @@ func noCommand(c *cli.Context) error {
 	case words[0] == "help" && len(words) == 2 && c.App.Command(words[1]) != nil:
 		return cli.ShowCommandHelp(c, words[1])
 	}
-	return &repack.UsageError{Err: fmt.Errorf("unknown command %q: see repack --help", c.Args().First())}
+	var known []string
+	for _, command := range c.App.Commands {
+		known = append(known, command.Name)
+	}
+	word := c.Args().First()
+	return usagef("unknown command %q%s: see repack --help", word, didYouMean(word, known, "repack "))
 }
 
 // noArguments refuses words that are not flags, which would be ignored.
