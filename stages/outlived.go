@@ -32,15 +32,17 @@ type mutableCheck struct {
 	Trusted bool
 }
 
-// The function behind an operator is asked for its language as well.
+// The function behind an operator is asked for its language as well. What a
+// generated column depends on is noted with the column before PostgreSQL 15, and
+// with its expression since.
 const checksSQL = `
 WITH checks AS (
-    SELECT 'pg_constraint'::regclass::oid AS class, c.oid AS id, false AS generated,
+    SELECT 'pg_constraint'::regclass::oid AS class, c.oid AS id, 0 AS attnum, false AS generated,
            c.conname AS name, pg_get_expr(c.conbin, c.conrelid) AS expression
     FROM   pg_constraint c
     WHERE  c.conrelid = $1 AND c.contype = 'c' AND c.convalidated
     UNION ALL
-    SELECT 'pg_attrdef'::regclass, d.oid, true, a.attname,
+    SELECT 'pg_attrdef'::regclass, d.oid, a.attnum, true, a.attname,
            format('(%I)::text IS NOT DISTINCT FROM ((%s)::%s)::text', a.attname, pg_get_expr(d.adbin, d.adrelid),
                   format_type(a.atttypid, a.atttypmod))
     FROM   pg_attribute a
@@ -53,7 +55,8 @@ SELECT   c.name::text, c.expression, c.generated,
              LEFT   JOIN pg_operator o ON d.refclassid = 'pg_operator'::regclass AND o.oid = d.refobjid
              JOIN   pg_proc p          ON p.oid = CASE d.refclassid WHEN 'pg_proc'::regclass THEN d.refobjid ELSE o.oprcode END
              JOIN   pg_language l      ON l.oid = p.prolang
-             WHERE  d.classid = c.class AND d.objid = c.id
+             WHERE (d.classid = c.class AND d.objid = c.id
+                    OR d.classid = 'pg_class'::regclass AND d.objid = $1 AND d.objsubid = c.attnum AND c.attnum > 0)
              AND    l.lanname NOT IN ('internal', 'c')) AS trusted
 FROM     checks c
 ORDER BY c.generated, c.name`

@@ -240,7 +240,7 @@ func (r *rehearsal) visit(ctx context.Context) error {
 		}
 		link := r.linkTo(there.Name, r.Job.ShadowTable())
 		statements := slices.Concat([]string{moveSQL(from, there.Name)}, there.DefaultsSQL(there.Name, false), link.LogCapture().Triggers,
-			there.PublishSQL(), there.UnpublishSQL(), strategy.DropTriggersSQL(there.Name), there.DefaultsSQL(there.Name, true), []string{moveSQL(there.Name, from)})
+			r.constrainSQL(there.Name), there.PublishSQL(), there.UnpublishSQL(), strategy.DropTriggersSQL(there.Name), there.DefaultsSQL(there.Name, true), []string{moveSQL(there.Name, from)})
 		if ok, err := apart.try(ctx, catalog.Part{Object: object, SQL: statements}); err != nil || !ok {
 			return err
 		}
@@ -250,6 +250,18 @@ func (r *rehearsal) visit(ctx context.Context) error {
 		}
 		return apart.differ(ctx, object, was, is)
 	})
+}
+
+// constrainSQL adds and drops a constraint, where the exchange drops some: foreign keys
+// of the source, or its bound as a partition.
+func (r *rehearsal) constrainSQL(on catalog.Name) []string {
+	if len(r.Source.AllForeignKeys()) == 0 && r.Source.Partition == nil {
+		return nil
+	}
+	return []string{
+		fmt.Sprintf("ALTER TABLE %s ADD CONSTRAINT %s CHECK (true)", on, catalog.BoundName),
+		fmt.Sprintf("ALTER TABLE %s DROP CONSTRAINT %s", on, catalog.BoundName),
+	}
 }
 
 func (r *rehearsal) readNamed(ctx context.Context, tx pgx.Tx, name catalog.Name) (*catalog.Table, error) {
