@@ -28,6 +28,8 @@ type (
 	NotConvergingError = stages.NotConvergingError
 	// ParityError lists differences between shadow and source.
 	ParityError = stages.ParityError
+	// StrandedError is a failure after the tables have been exchanged.
+	StrandedError = stages.StrandedError
 	// OutlivedError names a check that a row does not satisfy any more.
 	OutlivedError = stages.OutlivedError
 	// VerifyError names rows of the copy that are not like the table's.

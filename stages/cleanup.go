@@ -68,6 +68,9 @@ func (e *Env) releaseNew(ctx context.Context) error {
 	if e.Job.State == registry.Finishing {
 		return nil
 	}
+	if err := e.tryDisposal(ctx); err != nil {
+		return err
+	}
 	if err := e.awaitSerializable(ctx); err != nil {
 		return err
 	}

@@ -219,7 +219,7 @@ func describe(t *catalog.Table) (json.RawMessage, error) {
 func (e *Env) Named(ctx context.Context, oid uint32, name catalog.Name, err error) error {
 	var told *lock.TimeoutError
 	if !lock.Denied(err) || errors.As(err, &told) {
-		return err
+		return detailed(err)
 	}
 	holders, lookErr := lock.Holders(ctx, e.Pool, oid)
 	if lookErr != nil {

@@ -454,8 +454,8 @@ func doAll(ctx context.Context, tx *lock.Tx, statements []string) error {
 	return nil
 }
 
-// ParityError reports that the table that would be swapped in is not like the
-// source. The swap has been rolled back.
+// ParityError reports that the table, or the materialized view, that would be
+// swapped in is not like the one in use. The exchange of it has been rolled back.
 type ParityError struct {
 	Table       catalog.Name
 	Differences []catalog.Difference
@@ -466,7 +466,7 @@ func (e *ParityError) Error() string {
 	for _, d := range e.Differences {
 		msg += "\n  " + d.String()
 	}
-	return msg + "\nthe swap was not made; please report this"
+	return msg + "\nit has not been exchanged; please report this"
 }
 
 // parity compares the table in place with what the other was, but for foreign

@@ -27,6 +27,9 @@ var ErrNotSwapped = errors.New("the tables have not been swapped: remove the job
 //
 // It takes ACCESS EXCLUSIVE on the source to drop our triggers.
 func Reset(ctx context.Context, e *Env) error {
+	if e.Job.Swapped() && e.Job.State == registry.Finishing {
+		return ErrFinishing
+	}
 	if e.Job.Swapped() {
 		return ErrSwapped
 	}

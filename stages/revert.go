@@ -27,7 +27,11 @@ func Revert(ctx context.Context, e *Env) error {
 		return e.failed(ctx, fmt.Errorf("revert: %w", err))
 	}
 	if e.Job.Swapped() {
-		if err := e.rebuildMatviews(ctx); err != nil { // those that the swap has left
+		left, err := e.leaveMatviews(ctx)
+		if err == nil && !left {
+			err = e.rebuildMatviews(ctx) // what is left to do behind their exchange
+		}
+		if err != nil {
 			return e.failed(ctx, fmt.Errorf("revert: %w", err))
 		}
 		if err := e.validateBound(ctx); err != nil {

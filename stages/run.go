@@ -158,7 +158,8 @@ func (e *Env) failed(ctx context.Context, err error) error {
 			err = fmt.Errorf("%w (after: %w)", found, err)
 		}
 	}
-	err = e.expired(noteCtx, e.forbidden(noteCtx, err))
+	err = e.expired(noteCtx, e.forbidden(noteCtx, detailed(err)))
+	err = e.stranded(err)
 	if noteErr := e.Registry.Fail(noteCtx, e.Pool, e.Job.ID, e.Runner.Claim, err.Error()); noteErr != nil {
 		e.Log.Warn("failure not recorded", "job", e.Job.ID, "error", noteErr)
 	}

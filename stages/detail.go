@@ -1,0 +1,47 @@
+package stages
+
+import (
+	"errors"
+
+	"github.com/jackc/pgerrcode"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// DetailedError is an error of the server with its DETAIL, which names the key
+// that is there twice or the objects that depend on a table, and its HINT.
+type DetailedError struct {
+	Detail, Hint string
+	Err          error
+}
+
+func (e *DetailedError) Error() string {
+	msg := e.Err.Error()
+	if e.Detail != "" {
+		msg += "\nDETAIL: " + e.Detail
+	}
+	if e.Hint != "" {
+		msg += "\nHINT: " + e.Hint
+	}
+	return msg
+}
+
+// Unwrap returns the error without the detail.
+func (e *DetailedError) Unwrap() error { return e.Err }
+
+// detailed adds to err what the server has said beside its message, once. The hint
+// to DROP … CASCADE is left out: what it would drop is not ours.
+func detailed(err error) error {
+	var already *DetailedError
+	var pgErr *pgconn.PgError
+	if errors.As(err, &already) || !errors.As(err, &pgErr) || pgErr.Detail == "" && pgErr.Hint == "" {
+		return err
+	}
+	hint := pgErr.Hint
+	if pgErr.Code == pgerrcode.DependentObjectsStillExist {
+		hint = ""
+	}
+	if pgErr.Detail == "" && hint == "" {
+		return err
+	}
+	return &DetailedError{Detail: pgErr.Detail, Hint: hint, Err: err}
+}

@@ -1,0 +1,88 @@
+package stages
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/repack-go/repack/internal/catalog"
+	"github.com/repack-go/repack/internal/lock"
+	"github.com/repack-go/repack/registry"
+)
+
+// StrandedError is a failure after the tables have been exchanged. It says where
+// the job stands, and which commands lead on and back.
+type StrandedError struct {
+	Table catalog.Name
+	State registry.State
+	Err   error
+}
+
+func (e *StrandedError) Error() string {
+	const (
+		exchanged = "the tables have been exchanged, and the new one is in use; remove the cause and continue with repack run --table '%[1]s', or go back with repack revert --table '%[1]s'"
+		finishing = "clean_up has begun, and there is no way back; remove the cause and finish with repack run --table '%[1]s'"
+		reverting = "the old table is in its place again; remove the cause and finish with repack revert --table '%[1]s'"
+	)
+	ways := exchanged
+	switch e.State {
+	case registry.Finishing:
+		ways = finishing
+	case registry.Reverting:
+		ways = reverting
+	}
+	return fmt.Sprintf("%v\n%s", e.Err, fmt.Sprintf(ways, e.Table))
+}
+
+// Unwrap returns the failure itself.
+func (e *StrandedError) Unwrap() error { return e.Err }
+
+// stranded tells where err has left the job, if the tables have been exchanged.
+func (e *Env) stranded(err error) error {
+	var drift *RevertDriftError // says what to do
+	if errors.As(err, &drift) {
+		return err
+	}
+	switch {
+	case e.Job.Swapped(), e.Job.State == registry.Reverting:
+		return &StrandedError{Table: e.Job.Table(), State: e.Job.State, Err: err}
+	default:
+		return err
+	}
+}
+
+// tryDisposal drops the old table and rolls back, before clean_up closes the way
+// back: what keeps the table, such as a view that somebody has made on it or an
+// event trigger that fails, is heard of while revert is possible. It takes ACCESS
+// EXCLUSIVE on the old table, which nobody but us needs by then.
+func (e *Env) tryDisposal(ctx context.Context) error {
+	err := e.transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
+		if err := e.disposeOld(ctx, tx); err != nil {
+			return err
+		}
+		return errTrialOver
+	})
+	if errors.Is(err, errTrialOver) {
+		return nil
+	}
+	return err
+}
+
+// leaveMatviews drops what rebuildMatviews has built and not exchanged, for a
+// revert: the old ones read the old table still, and follow it into its place. left
+// tells whether there are such.
+func (e *Env) leaveMatviews(ctx context.Context) (left bool, err error) {
+	matviews, err := e.matviewsLeft(ctx)
+	if err != nil || len(matviews) == 0 {
+		return false, err
+	}
+	built, _ := e.places()
+	return true, e.transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
+		for i := range matviews {
+			if matviews[i].Relation, err = catalog.ReadMatview(ctx, tx, matviews[i].OID); err != nil {
+				return err
+			}
+		}
+		return execAll(ctx, tx, dropMatviewsSQL(matviews, built))
+	})
+}
