@@ -222,8 +222,8 @@ func (r *outlivedRow) reason() Reason {
 		}
 	}
 	return Reason{
-		Object: "check " + catalog.Quote(r.check.Name),
-		Why:    fmt.Sprintf("is not satisfied any more by the row with %s (%s), which could not be written to a copy", r, r.check.Expression),
+		Object: "check " + catalog.Quote(r.check.Name) + ", " + r.check.Expression,
+		Why:    fmt.Sprintf("is not satisfied any more by the row with %s, which could not be written to a copy", r),
 		Remedy: "change or delete such rows, or drop the check, or make it NOT VALID, for the time of the repack",
 	}
 }

@@ -2,10 +2,13 @@ package stages
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
+	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/lock"
@@ -62,11 +65,18 @@ func (r *rehearsal) try(ctx context.Context, part catalog.Part, path ...string) 
 		return execAll(ctx, tx, slices.Concat([]string{catalog.PathSQL(path...)}, part.SQL, []string{catalog.PathSQL("pg_catalog")}))
 	})
 	reason, refused := r.reason(ctx, part.Object, err)
-	if refused {
-		r.reasons = append(r.reasons, reason)
-		return false, nil
+	var pgErr *pgconn.PgError
+	switch {
+	case !refused:
+		return err == nil, err
+	case len(r.reasons) > 0 && errors.As(err, &pgErr) && pgErr.Code == pgerrcode.UndefinedObject:
+		return false, nil // it follows from another reason
 	}
-	return err == nil, err
+	if reason.Remedy == "" {
+		reason.Remedy = "create it anew in a form that the server takes, or drop it for the time of the repack"
+	}
+	r.reasons = append(r.reasons, reason)
+	return false, nil
 }
 
 // all is try of parts that do not depend on each other.
@@ -212,56 +222,6 @@ func (r *rehearsal) same(ctx context.Context) error {
 		return err
 	}
 	return r.differ(ctx, "the table", r.copied.Bare(), is.Bare())
-}
-
-// visit moves an empty table with the source's columns to the source's schema and
-// back, where there are event triggers: one may look at the schema. The copy cannot
-// go there, since its indexes bear the names of the source's.
-func (r *rehearsal) visit(ctx context.Context) error {
-	triggers, _, err := eventTriggers(ctx, r.tx, "")
-	if err != nil || len(triggers) == 0 || len(r.reasons) > 0 {
-		return err
-	}
-	const object = "a table in the schema of the table"
-	return r.apart(ctx, object, func(apart *rehearsal) error {
-		there := *r.copied
-		there.Name = catalog.Name{Schema: r.Source.Name.Schema, Name: r.Job.ChangeLog} // no relation of it is called so
-		from := there.Name.In(r.Job.OldSchema)
-		create := []string{fmt.Sprintf("CREATE TABLE %s (LIKE %s)", from, r.copied.Name)}
-		if ok, err := apart.try(ctx, catalog.Part{Object: object, SQL: create}); err != nil || !ok {
-			return err
-		}
-		if err := r.giveToOwner(ctx, apart.tx, from, r.Source.Owner); err != nil {
-			return err
-		}
-		was, err := r.readNamed(ctx, apart.tx, from)
-		if err != nil {
-			return err
-		}
-		link := r.linkTo(there.Name, r.Job.ShadowTable())
-		statements := slices.Concat([]string{moveSQL(from, there.Name)}, there.DefaultsSQL(there.Name, false), link.LogCapture().Triggers,
-			r.constrainSQL(there.Name), there.PublishSQL(), there.UnpublishSQL(), strategy.DropTriggersSQL(there.Name), there.DefaultsSQL(there.Name, true), []string{moveSQL(there.Name, from)})
-		if ok, err := apart.try(ctx, catalog.Part{Object: object, SQL: statements}); err != nil || !ok {
-			return err
-		}
-		is, err := r.readNamed(ctx, apart.tx, from)
-		if err != nil {
-			return err
-		}
-		return apart.differ(ctx, object, was, is)
-	})
-}
-
-// constrainSQL adds and drops a constraint, where the exchange drops some: foreign keys
-// of the source, or its bound as a partition.
-func (r *rehearsal) constrainSQL(on catalog.Name) []string {
-	if len(r.Source.AllForeignKeys()) == 0 && r.Source.Partition == nil {
-		return nil
-	}
-	return []string{
-		fmt.Sprintf("ALTER TABLE %s ADD CONSTRAINT %s CHECK (true)", on, catalog.BoundName),
-		fmt.Sprintf("ALTER TABLE %s DROP CONSTRAINT %s", on, catalog.BoundName),
-	}
 }
 
 func (r *rehearsal) readNamed(ctx context.Context, tx pgx.Tx, name catalog.Name) (*catalog.Table, error) {

@@ -209,9 +209,13 @@ func (e *Env) computedOtherwise(ctx context.Context, tx pgx.Tx) ([]Reason, error
 		if m.Kind != strategy.Different || slices.ContainsFunc(m.Columns, stored) {
 			continue
 		}
+		row := outlivedRow{key: m.Key}
+		for _, k := range e.Link.Key {
+			row.keyColumns = append(row.keyColumns, k.Name)
+		}
 		for _, name := range m.Columns {
 			reasons = append(reasons, Reason{
-				"column " + catalog.Quote(name), "is generated, and its value would be another in a copy of the row with " + strings.Join(m.Key, ", "),
+				"column " + catalog.Quote(name), "is generated, and its value would be another in a copy of the row with " + row.String(),
 				"have its expression depend on nothing but the row, or drop the column for the time of the repack",
 			})
 		}
