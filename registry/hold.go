@@ -151,3 +151,21 @@ func Held(ctx context.Context, q catalog.Querier, oid uint32) (held bool, err er
 	}
 	return held, nil
 }
+
+const claimOfSQL = `
+SELECT coalesce(claim, '')
+FROM   %[1]s
+WHERE  id = $1`
+
+// ClaimOf returns the token of the process that may write for the job, or
+// ErrNotFound.
+func (r *Registry) ClaimOf(ctx context.Context, q catalog.Querier, id int64) (claim string, err error) {
+	err = q.QueryRow(ctx, fmt.Sprintf(claimOfSQL, r.job), id).Scan(&claim)
+	if errors.Is(err, pgx.ErrNoRows) {
+		err = ErrNotFound
+	}
+	if err != nil {
+		return "", fmt.Errorf("read claim of job %d: %w", id, err)
+	}
+	return claim, nil
+}

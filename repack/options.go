@@ -19,6 +19,7 @@ const (
 	DefaultLockTimeout     = 500 * time.Millisecond
 	DefaultLockRetries     = 20
 	DefaultMaxSnapshotWait = time.Minute
+	DefaultRetryFor        = 5 * time.Minute
 )
 
 // PoolerSession accepts poolers that keep a session for each client.
@@ -133,6 +134,9 @@ type Options struct {
 	// MaxSnapshotWait bounds the wait for transactions with older snapshots
 	// before the swap; default one minute.
 	MaxSnapshotWait time.Duration
+	// RetryFor is how long a server that was lost, in the midst of the work, is
+	// tried to be connected to again; default five minutes, negative: never.
+	RetryFor time.Duration
 	// Verify is how much of source and shadow is compared before the swap;
 	// default VerifySample. Once rows differ, a job does not swap before a
 	// full comparison has passed. Verify compares in full by default.
@@ -165,6 +169,7 @@ func (o Options) withDefaults() (Options, error) {
 	set(&o.LockTimeout, DefaultLockTimeout)
 	set(&o.LockRetries, DefaultLockRetries)
 	set(&o.MaxSnapshotWait, DefaultMaxSnapshotWait)
+	set(&o.RetryFor, DefaultRetryFor)
 	set(&o.Verify, VerifySample)
 	set(&o.Transfer, TransferAuto)
 	set(&o.RegistrySchema, DefaultRegistrySchema)

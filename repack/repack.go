@@ -28,6 +28,7 @@ type Repack struct {
 	registry *registry.Registry
 	// partitioned is the repack of a partitioned table that this is a part of.
 	partitioned *int64
+	tenure      *tenure // of one call: see persist
 }
 
 // New checks the options; it does not connect. It returns *UsageError.
@@ -36,7 +37,7 @@ func New(config *pgx.ConnConfig, options Options) (*Repack, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Repack{config: session.NewTarget(config, session.Pooler(options.Pooler)), options: options, registry: registry.New(options.RegistrySchema)}, nil
+	return &Repack{config: session.NewTarget(config, session.Pooler(options.Pooler)), options: options, registry: registry.New(options.RegistrySchema), tenure: newTenure()}, nil
 }
 
 // Run takes the table through its stages up to Options.Until, from where its
@@ -51,10 +52,12 @@ func New(config *pgx.ConnConfig, options Options) (*Repack, error) {
 // made sure that none is refused. Those that are done are not repacked again
 // until all are.
 func (r *Repack) Run(ctx context.Context) error {
-	if is, err := r.overPartitions(ctx, func(ctx context.Context, p *partitioned) error { return p.run(ctx) }); is || err != nil {
-		return err
-	}
-	return r.runTable(ctx)
+	return r.persist(ctx, func(ctx context.Context, r *Repack) error {
+		if is, err := r.overPartitions(ctx, func(ctx context.Context, p *partitioned) error { return p.run(ctx) }); is || err != nil {
+			return err
+		}
+		return r.runTable(ctx)
+	})
 }
 
 func (r *Repack) runTable(ctx context.Context) error {
@@ -88,11 +91,13 @@ func (r *Repack) Reset(ctx context.Context) error { return r.undo(ctx, stages.Re
 
 // undo ends the job, or the jobs of all partitions.
 func (r *Repack) undo(ctx context.Context, inverse func(context.Context, *stages.Env) error) error {
-	is, err := r.overPartitions(ctx, func(ctx context.Context, p *partitioned) error { return p.undo(ctx, inverse) })
-	if is || err != nil {
-		return err
-	}
-	return r.undoTable(ctx, inverse)
+	return r.persist(ctx, func(ctx context.Context, r *Repack) error {
+		is, err := r.overPartitions(ctx, func(ctx context.Context, p *partitioned) error { return p.undo(ctx, inverse) })
+		if is || err != nil {
+			return err
+		}
+		return r.undoTable(ctx, inverse)
+	})
 }
 
 func (r *Repack) undoTable(ctx context.Context, inverse func(context.Context, *stages.Env) error) error {
@@ -106,7 +111,7 @@ const releasing = 5 * time.Second
 // Where the table has no job it runs without first, which may refuse that.
 func (r *Repack) hold(ctx context.Context, without func(context.Context, *stages.Env, uint32, catalog.Name) error,
 	work func(context.Context, *stages.Env) error,
-) (err error) {
+) error {
 	if r.options.Table == "" {
 		return &UsageError{errors.New("no table given")}
 	}
@@ -114,9 +119,14 @@ func (r *Repack) hold(ctx context.Context, without func(context.Context, *stages
 	if err != nil {
 		return err
 	}
-	defer session.Close(ctx, conn)
+	r.tenure.connected = true
+	h := &holding{Repack: r, conn: conn, env: &stages.Env{}, unwatch: func() {}, turn: make(chan struct{}, 1)}
+	defer func() { h.close(ctx) }()
 	oid, name, job, err := r.find(ctx, conn)
 	if err != nil {
+		return err
+	}
+	if over, err := r.resume(ctx, conn, job); over || err != nil {
 		return err
 	}
 	e, closePool, err := r.env(ctx)
@@ -131,14 +141,17 @@ func (r *Repack) hold(ctx context.Context, without func(context.Context, *stages
 	} else if err := r.claim(ctx, conn, e, job); err != nil {
 		return err
 	}
+	r.tenure.claims[e.Runner.Claim] = true
+	h.env, h.key, h.name, e.Held = e, oid, name, h.check
+	if e.Job != nil {
+		h.key = e.Job.Source
+	}
 	defer func() {
-		if e.Job == nil {
-			return
+		if e.Job != nil {
+			r.tenure.jobs[r.options.Table] = e.Job.ID
 		}
-		releaseCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releasing)
-		defer cancel()
-		err = errors.Join(err, r.registry.Release(releaseCtx, conn, e.Job.ID, e.Runner.Claim))
 	}()
+	h.watch(context.WithoutCancel(ctx))
 	return e.Named(ctx, oid, name, work(ctx, e))
 }
 

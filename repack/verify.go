@@ -55,14 +55,16 @@ func (r *Repack) Verify(ctx context.Context) (v Verification, err error) {
 	if r.options.Verify == VerifyOff {
 		return v, &UsageError{errors.New("verify: want sample or full")}
 	}
-	err = r.hold(ctx, r.noJobHere, func(ctx context.Context, e *stages.Env) error {
-		began := time.Now()
-		result, err := stages.Verify(ctx, e, r.options.Verify)
-		if result != nil {
-			v = verification(e.Job, result)
-			v.Seconds = time.Since(began).Seconds()
-		}
-		return err
+	err = r.persist(ctx, func(ctx context.Context, r *Repack) error {
+		return r.hold(ctx, r.noJobHere, func(ctx context.Context, e *stages.Env) error {
+			began := time.Now()
+			result, err := stages.Verify(ctx, e, r.options.Verify)
+			if result != nil {
+				v = verification(e.Job, result)
+				v.Seconds = time.Since(began).Seconds()
+			}
+			return err
+		})
 	})
 	return v, err
 }

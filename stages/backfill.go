@@ -155,6 +155,9 @@ func (e *Env) copyNext(ctx context.Context, chunks *dispenser, copyChunk func(*r
 	if !ok {
 		return false, nil
 	}
+	if err := e.held(ctx); err != nil {
+		return false, err
+	}
 	if err := e.copyOne(ctx, &chunk, copyChunk); err != nil {
 		return false, err
 	}

@@ -53,6 +53,10 @@ type Env struct {
 	Source *catalog.Table // the source as at setup
 	Link   *strategy.Link // the way changes go: see Open
 
+	// Held makes sure, before something is written, that the process still has
+	// the job; nil: nothing does.
+	Held func(ctx context.Context) error
+
 	validated bool // preValidate has passed in this run
 }
 
@@ -145,6 +149,9 @@ func (e *Env) transact(ctx context.Context, work func(ctx context.Context, tx *l
 }
 
 func (e *Env) transactBy(ctx context.Context, policy lock.Policy, work func(ctx context.Context, tx *lock.Tx) error) error {
+	if err := e.held(ctx); err != nil {
+		return err
+	}
 	oids := e.lockable()
 	return e.withConn(ctx, func(conn *pgxpool.Conn) error {
 		return lock.Transact(ctx, conn, policy, e.Source.Name.String(), oids, func(ctx context.Context, tx *lock.Tx) error {
@@ -168,12 +175,22 @@ func (e *Env) lockable() []uint32 {
 // write runs work in a fenced transaction that takes no lock the application
 // could want.
 func (e *Env) write(ctx context.Context, work func(tx pgx.Tx) error) error {
+	if err := e.held(ctx); err != nil {
+		return err
+	}
 	return pgx.BeginFunc(ctx, e.Pool, func(tx pgx.Tx) error {
 		if err := e.Registry.Fence(ctx, tx, e.Job.ID, e.Runner.Claim); err != nil {
 			return err
 		}
 		return work(tx)
 	})
+}
+
+func (e *Env) held(ctx context.Context) error {
+	if e.Held == nil {
+		return nil
+	}
+	return e.Held(ctx)
 }
 
 func (e *Env) withConn(ctx context.Context, work func(conn *pgxpool.Conn) error) error {

@@ -104,6 +104,9 @@ func call(ctx context.Context, hook func(context.Context, registry.Stage) error,
 
 // begin records the stage and looks for DDL since setup.
 func (e *Env) begin(ctx context.Context, s registry.Stage) error {
+	if err := e.held(ctx); err != nil {
+		return err
+	}
 	err := pgx.BeginFunc(ctx, e.Pool, func(tx pgx.Tx) error {
 		return e.Registry.BeginStage(ctx, tx, e.Job.ID, e.Runner.Claim, s)
 	})

@@ -45,7 +45,7 @@ func (s *survivor) restored(t *testing.T) {
 // crashOptions are those of a run among writers: locks are hard to get.
 func crashOptions(t *testing.T, strategy string) repack.Options {
 	o := options(t, "app.t", strategy)
-	o.Jobs, o.LockRetries = 1, 100
+	o.Jobs, o.LockRetries, o.RetryFor = 1, 100, -1
 	return o
 }
 

@@ -54,6 +54,10 @@ func lockFlags() []cli.Flag {
 			Name: "max-snapshot-wait", Value: repack.DefaultMaxSnapshotWait,
 			Usage: "longest wait before the swap for transactions with older snapshots",
 		},
+		&cli.DurationFlag{
+			Name: "retry-for", Value: repack.DefaultRetryFor,
+			Usage: "how long to try to connect again when the connection is lost in the midst of the work; 0: not at all",
+		},
 	}
 }
 
@@ -74,6 +78,10 @@ func options(c *cli.Context) (*pgx.ConnConfig, repack.Options, error) {
 	if c.IsSet("lock-retries") && retries <= 0 {
 		retries = -1
 	}
+	retryFor := c.Duration("retry-for")
+	if c.IsSet("retry-for") && retryFor == 0 {
+		retryFor = -1
+	}
 	return config, repack.Options{
 		Table:              c.String("table"),
 		Strategy:           c.String("strategy"),
@@ -92,6 +100,7 @@ func options(c *cli.Context) (*pgx.ConnConfig, repack.Options, error) {
 		Verify:             repack.VerifyMode(c.String("verify")),
 		ShadowSchema:       c.String("shadow-schema"),
 		RegistrySchema:     c.String("registry-schema"),
+		RetryFor:           retryFor,
 		Pooler:             c.String("pooler"),
 		Logger:             logger,
 	}, nil
