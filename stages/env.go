@@ -17,6 +17,7 @@ import (
 
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/lock"
+	"github.com/repack-go/repack/internal/session"
 	"github.com/repack-go/repack/registry"
 	"github.com/repack-go/repack/strategy"
 )
@@ -196,7 +197,7 @@ func (e *Env) held(ctx context.Context) error {
 func (e *Env) withConn(ctx context.Context, work func(conn *pgxpool.Conn) error) error {
 	conn, err := e.Pool.Acquire(ctx)
 	if err != nil {
-		return fmt.Errorf("connect: %w", err)
+		return session.Failed(err)
 	}
 	defer conn.Release()
 	return work(conn)

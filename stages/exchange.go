@@ -464,7 +464,7 @@ type ParityError struct {
 func (e *ParityError) Error() string {
 	msg := fmt.Sprintf("the shadow of %s differs from it:", e.Table)
 	for _, d := range e.Differences {
-		msg += "\n  " + d.String()
+		msg += "\n  " + d.Text()
 	}
 	return msg + "\nit has not been exchanged; please report this"
 }

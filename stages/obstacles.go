@@ -3,6 +3,7 @@ package stages
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 
@@ -168,10 +169,10 @@ var obstacleChecks = []obstacle{
 		"has granted privileges on the table, and could not grant them again without USAGE of its schema", "GRANT USAGE ON SCHEMA … to it",
 	},
 	{
-		`SELECT conrelid::regclass::text FROM pg_constraint f JOIN pg_class c ON c.oid = f.conrelid
+		`SELECT format('foreign key %I of %s', f.conname, f.conrelid::regclass) FROM pg_constraint f JOIN pg_class c ON c.oid = f.conrelid
 		 WHERE f.contype = 'f' AND f.conparentid = 0 AND c.relkind = 'p'
 		 AND  (f.confrelid = $1 OR f.confrelid IN (SELECT relid FROM pg_partition_ancestors($1::oid::regclass)))`,
-		"is a partitioned table with a foreign key to it or to a table that it is a partition of, which cannot be moved without a scan under lock",
+		"belongs to a partitioned table with a foreign key to it or to a table that it is a partition of, which cannot be moved without a scan under lock",
 		"drop the key for the time of the repack",
 	},
 	{
@@ -182,12 +183,14 @@ var obstacleChecks = []obstacle{
 		     UNION ALL
 		     SELECT f.oid FROM key k JOIN pg_constraint f ON f.conparentid = k.id
 		 )
-		 SELECT DISTINCT format('trigger %I on %s', t.tgname, t.tgrelid::regclass)
+		 SELECT DISTINCT format('%s %I of %s, trigger %I on %s', CASE c.contype WHEN 'f' THEN 'foreign key' ELSE 'constraint' END,
+		                        c.conname, c.conrelid::regclass, t.tgname, t.tgrelid::regclass)
 		 FROM   pg_trigger t
+		 JOIN   pg_constraint c ON c.oid = t.tgconstraint
 		 WHERE  t.tgisinternal AND t.tgenabled <> 'O'
 		 AND   (t.tgrelid = $1 AND (t.tgparentid = 0 OR t.tgconstraint IN (SELECT oid FROM pg_constraint WHERE contype = 'f'))
 		        OR t.tgconstraint IN (SELECT id FROM key))`,
-		"is a trigger of a foreign key that has been disabled or altered", "ALTER TABLE … ENABLE TRIGGER",
+		"has a trigger that has been disabled or altered", "ALTER TABLE … ENABLE TRIGGER",
 	},
 	{
 		`SELECT 'trigger ' || quote_ident(t.tgname)
@@ -287,11 +290,9 @@ func obstacles(ctx context.Context, q catalog.Querier, oid uint32, rebuilds bool
 			return nil, err
 		}
 	}
-	dependents := obstacle{dependentsSQL, "depends on the table and would keep to the old one", "drop it for the time of the repack"}
-	if !rebuilds {
-		dependents.remedy += ", or rebuild materialized views with --rebuild-matviews"
-	}
-	if err := dependents.look(ctx, q, &reasons, oid, rebuilds); err != nil || !rebuilds {
+	dependents, err := dependentsOf(ctx, q, oid, rebuilds)
+	reasons = append(reasons, dependents...)
+	if err != nil || !rebuilds {
 		return reasons, err
 	}
 	matviews, err := catalog.Matviews(ctx, q, oid)
@@ -310,6 +311,28 @@ func obstacles(ctx context.Context, q catalog.Querier, oid uint32, rebuilds bool
 		}
 	}
 	return reasons, nil
+}
+
+// dependentsOf lists what depends on the table. Of materialized views it says
+// that they can be rebuilt, where that helps: of one that uses no more than the
+// table's row type it does not.
+func dependentsOf(ctx context.Context, q catalog.Querier, oid uint32, rebuilds bool) ([]Reason, error) {
+	const drop = "drop it for the time of the repack"
+	look := func(rebuilds bool) (found []Reason, err error) {
+		err = obstacle{dependentsSQL, "depends on the table and would keep to the old one", drop}.look(ctx, q, &found, oid, rebuilds)
+		return found, err
+	}
+	found, err := look(rebuilds)
+	if err != nil || rebuilds || len(found) == 0 {
+		return found, err
+	}
+	left, err := look(true)
+	for i, reason := range found {
+		if !slices.Contains(left, reason) {
+			found[i].Remedy = drop + ", or have it rebuilt with --rebuild-matviews"
+		}
+	}
+	return found, err
 }
 
 // look appends a reason for each object that the query finds.

@@ -239,7 +239,7 @@ func (r *rehearsal) differ(ctx context.Context, object string, was, is *catalog.
 		return err
 	}
 	for _, d := range differences {
-		reason, err := withEventTriggers(ctx, r.tx, Reason{Object: object, Why: "would be another after the swap: " + d.String()}, "")
+		reason, err := withEventTriggers(ctx, r.tx, Reason{Object: object, Why: "would be another after the swap: " + d.Text()}, "")
 		if err != nil {
 			return err
 		}

@@ -174,7 +174,7 @@ type RevertDriftError struct {
 func (e *RevertDriftError) Error() string {
 	msg := fmt.Sprintf("%s has been changed since the swap, and reverting would lose that:", e.Table)
 	for _, c := range e.Changes {
-		msg += "\n  " + c.String()
+		msg += "\n  " + c.Text()
 	}
 	return msg + "\nundo the change and revert again"
 }

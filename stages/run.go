@@ -208,7 +208,7 @@ func (e *DriftError) Error() string {
 	}
 	msg := fmt.Sprintf("%s has been changed since the job began:", e.Table)
 	for _, c := range e.Changes {
-		msg += "\n  " + c.String()
+		msg += "\n  " + c.Text()
 	}
 	for _, o := range e.Obstacles {
 		msg += "\n  " + o.String()

@@ -43,7 +43,7 @@ var mayChange = map[string][]change{
 	"made": {
 		{"grants", `GRANT DELETE ON app.t TO {alice}; GRANT SELECT (b) ON app.t TO {carol}`},
 		{"sequences", `GRANT USAGE ON SEQUENCE app.t_id_seq TO {carol}`},
-		{"columns.a", `COMMENT ON CONSTRAINT t_pkey ON app.t IS 'new'; COMMENT ON CONSTRAINT old_check ON app.t IS 'new';
+		{"column a", `COMMENT ON CONSTRAINT t_pkey ON app.t IS 'new'; COMMENT ON CONSTRAINT old_check ON app.t IS 'new';
 			COMMENT ON COLUMN app.t.a IS 'new'; COMMENT ON SEQUENCE app.t_id_seq IS 'new'; COMMENT ON SEQUENCE app.t_s_seq IS 'new';
 			COMMENT ON INDEX app.t_pkey IS 'new'; COMMENT ON CONSTRAINT child_fk ON app.child IS 'new'`},
 		{"triggers", `CREATE TRIGGER new_trigger AFTER INSERT ON app.t FOR EACH STATEMENT EXECUTE FUNCTION app.note();
@@ -98,13 +98,13 @@ var mayChange = map[string][]change{
 
 // mayNotChange are those that end a job.
 var mayNotChange = []change{
-	{"columns.b", `ALTER TABLE app.t ALTER b SET STATISTICS 77`},
-	{"columns.b", `ALTER TABLE app.t ALTER b SET STORAGE EXTERNAL`},
-	{"columns.extra", `ALTER TABLE app.t ADD extra int`},
-	{"indexes.t_new", `CREATE INDEX t_new ON app.t (b)`},
-	{"indexes.t_a", `ALTER TABLE app.t CLUSTER ON t_a`},
-	{"constraints.valid", `ALTER TABLE app.t ADD CONSTRAINT valid CHECK (a < 10000)`},
-	{"constraints.old_check", `ALTER TABLE app.t VALIDATE CONSTRAINT old_check`},
+	{"column b", `ALTER TABLE app.t ALTER b SET STATISTICS 77`},
+	{"column b", `ALTER TABLE app.t ALTER b SET STORAGE EXTERNAL`},
+	{"column extra", `ALTER TABLE app.t ADD extra int`},
+	{"index t_new", `CREATE INDEX t_new ON app.t (b)`},
+	{"index t_a", `ALTER TABLE app.t CLUSTER ON t_a`},
+	{"constraint valid", `ALTER TABLE app.t ADD CONSTRAINT valid CHECK (a < 10000)`},
+	{"constraint old_check", `ALTER TABLE app.t VALIDATE CONSTRAINT old_check`},
 	{"options", `ALTER TABLE app.t SET (fillfactor = 70)`},
 	{"toast_options", `ALTER TABLE app.t SET (toast.autovacuum_enabled = off)`},
 	{"replica_identity", `ALTER TABLE app.t REPLICA IDENTITY FULL`},

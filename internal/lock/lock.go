@@ -56,8 +56,11 @@ func (e *TimeoutError) Error() string {
 	for _, b := range e.Blockers {
 		msg += "; in the way: " + b.String()
 	}
-	return msg + "; nothing has changed, run the same command again when the blockers are gone, " +
-		"or raise --lock-timeout or --lock-retries"
+	when := ""
+	if len(e.Blockers) > 0 {
+		when = " when the blockers are gone"
+	}
+	return msg + "; nothing has changed, run the same command again" + when + ", or raise --lock-timeout or --lock-retries"
 }
 
 // Unwrap returns the server's error.
@@ -130,10 +133,23 @@ func Transact(ctx context.Context, conn *pgxpool.Conn, p Policy, relation string
 			return &TimeoutError{Relation: relation, Attempts: attempt, Waited: time.Since(began), Blockers: blockers, Err: err}
 		}
 		pause := s.pause(attempt, err)
-		p.Log.Warn("lock not obtained", "table", relation, "attempt", attempt, "retry_in", pause, "blockers", blockers)
+		p.Log.Warn(denial(err), "table", relation, "attempt", attempt, "retry_in", pause, "blockers", blockers)
 		if err := s.rest(ctx, attempt, pause, err); err != nil {
 			return err
 		}
+	}
+}
+
+// denial is what is logged of an attempt. A lock that was obtained, and given back
+// because what it was taken for took too long, is not one that was not.
+func denial(err error) string {
+	switch {
+	case errors.Is(err, ErrNoTime):
+		return "lock given back, the work under it took too long"
+	case Moved(err):
+		return "row moved to another partition while its lock was waited for"
+	default:
+		return "lock not obtained"
 	}
 }
 

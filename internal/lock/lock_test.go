@@ -209,3 +209,27 @@ func TestVary(t *testing.T) {
 		t.Errorf("orders %v, want all six", seen)
 	}
 }
+
+// TestGivenBackIsNotCalledNotObtained: a lock that was obtained, and given back
+// because the work under it was not done in time.
+func TestGivenBackIsNotCalledNotObtained(t *testing.T) {
+	t.Parallel()
+	_, conn, p, oid := given(t, 2)
+	var log strings.Builder
+	p.Log = slog.New(slog.NewTextHandler(&log, nil))
+	err := lock.Transact(t.Context(), conn, p, "held", []uint32{oid}, func(ctx context.Context, tx *lock.Tx) error {
+		if err := tx.Lock(ctx, "public.held", "ACCESS EXCLUSIVE"); err != nil {
+			return err
+		}
+		return lock.ErrNoTime
+	})
+	var timeout *lock.TimeoutError
+	if !errors.As(err, &timeout) || !strings.Contains(log.String(), "given back") {
+		t.Fatalf("%v, log %s", err, log.String())
+	}
+	for _, text := range []string{err.Error(), log.String()} {
+		if strings.Contains(text, "not obtained") || strings.Contains(text, "blockers are gone") {
+			t.Errorf("said of a lock that was obtained: %s", text)
+		}
+	}
+}

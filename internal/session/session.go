@@ -106,7 +106,7 @@ func ConnectAsIs(ctx context.Context, target *Target) (*pgx.Conn, error) {
 func open(ctx context.Context, target *Target, config *pgx.ConnConfig, configure func(context.Context, *pgx.Conn) error) (*pgx.Conn, error) {
 	conn, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {
-		return nil, fmt.Errorf("connect: %w", err)
+		return nil, Failed(err)
 	}
 	if err = target.admit(ctx, conn); err == nil {
 		err = configure(ctx, conn)
