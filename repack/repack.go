@@ -242,36 +242,32 @@ func (r *Repack) migrate(ctx context.Context) error {
 		return err
 	}
 	if !exists {
-		if err := r.tryRegistry(ctx); err != nil {
-			return err
+		if failed := migrations.Try(ctx, conn, r.options.RegistrySchema); failed != nil {
+			session.Close(ctx, conn) // the role may have few connections
+			return r.noRegistry(ctx, failed)
 		}
 	}
 	return migrations.Apply(ctx, conn, r.options.RegistrySchema)
 }
 
-func (r *Repack) tryRegistry(ctx context.Context) error {
+// noRegistry is why there can be no registry, or nil where another process has made
+// one meanwhile.
+func (r *Repack) noRegistry(ctx context.Context, failed error) error {
 	conn, err := session.Connect(ctx, r.config)
 	if err != nil {
-		return err
+		return errors.Join(failed, err)
 	}
 	defer session.Close(ctx, conn)
-	failed := migrations.Try(ctx, conn, r.options.RegistrySchema)
-	if failed == nil {
-		return nil
-	}
-	again, err := session.Connect(ctx, r.config)
-	if err != nil {
+	if exists, err := r.registry.Exists(ctx, conn); err != nil {
 		return err
-	}
-	defer session.Close(ctx, again)
-	if exists, err := r.registry.Exists(ctx, again); err != nil || exists { // another process has been faster
-		return err
+	} else if exists {
+		return migrations.Apply(ctx, conn, r.options.RegistrySchema)
 	}
 	_, name, err := resolve(ctx, r.config, r.options.Table)
 	if err != nil {
 		return err
 	}
-	return stages.RefusalOf(ctx, again, name, "the registry", failed)
+	return stages.RefusalOf(ctx, conn, name, "the registry", failed)
 }
 
 // spareConns are for what is done beside the workers, who have two each.
