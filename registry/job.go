@@ -40,8 +40,8 @@ type Job struct {
 	RowEstimate *int64
 	CompletedBy *string
 	SwappedAt   *time.Time
-	// LongestLockMS is the longest time, in milliseconds, that the job held
-	// ACCESS EXCLUSIVE on the table.
+	// LongestLockMS is the longest time, in milliseconds, that a transaction of the
+	// job held strong locks, from when the first was asked for.
 	LongestLockMS *int64 `db:"longest_lock_ms"`
 
 	RunnerHost  *string

@@ -160,6 +160,20 @@ func (r *Registry) Worked(ctx context.Context, q catalog.Querier, id int64) (tim
 	return time.Duration(ms) * time.Millisecond, nil
 }
 
+const noteLockedSQL = `
+UPDATE %[1]s
+SET    longest_lock_ms = greatest(longest_lock_ms, $3)
+WHERE  id = $1 AND claim = $2`
+
+// NoteLocked records for how long a transaction of the job has held strong locks,
+// from when the first was asked for, where that is the longest time so far.
+func (r *Registry) NoteLocked(ctx context.Context, q catalog.Querier, id int64, claim string, took time.Duration) error {
+	if _, err := q.Exec(ctx, fmt.Sprintf(noteLockedSQL, r.job), id, claim, took.Milliseconds()); err != nil {
+		return fmt.Errorf("record locks of job %d: %w", id, err)
+	}
+	return nil
+}
+
 const fenceSQL = `
 SELECT count(*) FROM (
     SELECT FROM %[1]s WHERE id = $1 AND claim = $2 FOR SHARE
@@ -187,7 +201,7 @@ func moved(n int64, err error, doing string) error {
 const updateSQL = `
 UPDATE %[1]s
 SET    filenode = $3, blocks = $4, row_estimate = $5, completed_by = $6, swapped_at = $7, state = $8,
-       options = $9, description = $10, partitioned = $11, longest_lock_ms = $12, updated_at = now(),
+       options = $9, description = $10, partitioned = $11, longest_lock_ms = greatest(longest_lock_ms, $12), updated_at = now(),
        finished_at = CASE WHEN $8 IN ('done', 'reverted', 'reset') THEN clock_timestamp() END
 WHERE  id = $1 AND claim = $2`
 

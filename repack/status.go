@@ -40,7 +40,11 @@ type Status struct {
 	// runs the job the server does not show them.
 	IndexBuilds []IndexBuild `json:"index_builds"`
 	LastError   *string      `json:"last_error"`
-	Runner      *Runner      `json:"runner"` // nil when nobody works on it
+	// LongestLockMS is the longest time, in milliseconds, that a transaction of the
+	// job held up the application: from when it asked for its first strong lock to
+	// its commit. Nil before the first.
+	LongestLockMS *int64  `json:"longest_lock_ms"`
+	Runner        *Runner `json:"runner"` // nil when nobody works on it
 
 	StartedAt  time.Time  `json:"started_at"`
 	UpdatedAt  time.Time  `json:"updated_at"`
@@ -128,7 +132,7 @@ func (r *Repack) status(ctx context.Context, conn *pgx.Conn, job *registry.Job) 
 	s := Status{
 		Job: job.ID, Table: job.Table().String(), Schema: job.TableSchema, Name: job.TableName,
 		Strategy: job.Strategy, Stage: job.Stage, StageDone: job.StageDone, Swapped: job.Swapped(), IndexBuilds: []IndexBuild{},
-		LastError: job.Error, StartedAt: job.CreatedAt, UpdatedAt: job.UpdatedAt, FinishedAt: job.FinishedAt,
+		LongestLockMS: job.LongestLockMS, LastError: job.Error, StartedAt: job.CreatedAt, UpdatedAt: job.UpdatedAt, FinishedAt: job.FinishedAt,
 	}
 	copied, err := r.registry.Copied(ctx, conn, job.ID)
 	if err != nil {

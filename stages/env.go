@@ -153,6 +153,7 @@ func (e *Env) transactBy(ctx context.Context, policy lock.Policy, work func(ctx 
 	if err := e.held(ctx); err != nil {
 		return err
 	}
+	policy.Held = e.noteLocked
 	oids := e.lockable()
 	return e.withConn(ctx, func(conn *pgxpool.Conn) error {
 		return lock.Transact(ctx, conn, policy, e.Source.Name.String(), oids, func(ctx context.Context, tx *lock.Tx) error {

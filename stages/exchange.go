@@ -8,9 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/lock"
@@ -43,7 +41,7 @@ func (e *Env) exchange(ctx context.Context) error {
 				return err
 			}
 		}
-		if err := e.promptly(ctx, tx, source.DetachSQL()); err != nil {
+		if err := doAll(ctx, tx, source.DetachSQL()); err != nil {
 			return err
 		}
 		if err := doAll(ctx, tx, slices.Concat(retireSQL(source, e.Job.OldTable()),
@@ -158,19 +156,22 @@ func (e *Env) lockForExchange(ctx context.Context, tx *lock.Tx, oid uint32) (*ca
 	if err := e.roomToExchange(ctx, tx, oid); err != nil {
 		return nil, err
 	}
+	works(tx, before)
 	if err := lockAll(ctx, tx, before); err != nil {
 		return nil, err
 	}
 	if before, err = catalog.Read(ctx, tx, oid); err != nil {
 		return nil, err
 	}
+	tx.Done(exchangeSteps / 4)
 	// Before foreign keys are dropped, of which some are in the way.
 	if err := e.noObstacles(ctx, tx, oid); err != nil {
 		return nil, err
 	}
-	if err := e.promptly(ctx, tx, dropKeysSQL(before)); err != nil {
+	if err := doAll(ctx, tx, dropKeysSQL(before)); err != nil {
 		return nil, err
 	}
+	tx.Done(len(before.AllForeignKeys()))
 	if err := e.Link.Capturing(ctx, tx, oid); err != nil {
 		return nil, err
 	}
@@ -232,12 +233,22 @@ func lockAll(ctx context.Context, tx *lock.Tx, t *catalog.Table) error {
 	for _, s := range t.Sequences {
 		statements = append(statements, s.LockSQL())
 	}
-	for _, sql := range lock.Vary(tx, statements) {
-		if err := tx.Do(ctx, sql); err != nil {
-			return fmt.Errorf("%s: %w", sql, err)
-		}
+	if err := tx.LockAll(ctx, lock.Vary(tx, statements)); err != nil {
+		return err
 	}
+	tx.Done(len(t.AllForeignKeys()))
 	return nil
+}
+
+// exchangeSteps is about how many statements and queries an exchange takes under
+// its locks apart from those for foreign keys, which it locks, drops, and adds, which
+// takes three times as long.
+const exchangeSteps = 40
+
+// works tells tx what an exchange of t is.
+func works(tx *lock.Tx, t *catalog.Table) {
+	keys := len(t.AllForeignKeys())
+	tx.Works(lock.Work{What: "the exchange of " + t.Name.String(), Keys: keys, Steps: exchangeSteps + 5*keys})
 }
 
 // lockedWith are the tables that are locked for an exchange of t, t as the last,
@@ -386,13 +397,14 @@ func (e *Env) grantsSQLOf(ctx context.Context, q catalog.Querier, source *catalo
 // install gives the table that now bears t's name the place of the partition that
 // t was, and then foreign keys, in the order in which they were made.
 func (e *Env) install(ctx context.Context, tx *lock.Tx, t *catalog.Table, retired catalog.Name) error {
-	if err := e.promptly(ctx, tx, t.AttachSQL()); err != nil {
+	if err := doAll(ctx, tx, t.AttachSQL()); err != nil {
 		return err
 	}
-	if len(t.Readded()) > 0 {
-		return e.promptly(ctx, tx, installSQL(t, retired))
+	if err := doAll(ctx, tx, installSQL(t, retired)); err != nil {
+		return err
 	}
-	return doAll(ctx, tx, installSQL(t, retired))
+	tx.Done(exchangeSteps/2 + 3*len(t.AllForeignKeys()))
+	return nil
 }
 
 // installSQL gives it what retireSQL has taken from the retired one, the values of
@@ -414,26 +426,6 @@ func installSQL(t *catalog.Table, retired catalog.Name) []string {
 		statements = append(statements, d.Replace)
 	}
 	return statements
-}
-
-// leastUnderLock is what a statement is given when the locks took their time.
-const leastUnderLock = 100 * time.Millisecond
-
-// promptly sends statements that may take their time under the locks, one by one:
-// they end when the application has been held up for as long as it may be.
-func (e *Env) promptly(ctx context.Context, tx *lock.Tx, statements []string) error {
-	for _, sql := range statements {
-		limit := tx.LeftOf(e.Locks.Timeout, leastUnderLock)
-		err := tx.Do(ctx, fmt.Sprintf("SET LOCAL statement_timeout = %d;\n%s;\nSET LOCAL statement_timeout = 0", limit.Milliseconds(), sql))
-		var pgErr *pgconn.PgError
-		if ctx.Err() == nil && errors.As(err, &pgErr) && pgErr.Code == pgerrcode.QueryCanceled {
-			err = fmt.Errorf("%w: %w", lock.ErrNoTime, err)
-		}
-		if err != nil {
-			return fmt.Errorf("exchange tables: %s: %w", sql, err)
-		}
-	}
-	return nil
 }
 
 func completedBy(xid string) *string {

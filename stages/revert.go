@@ -77,7 +77,7 @@ func (e *Env) exchangeBack(ctx context.Context) error {
 		if err := e.driftSinceSwap(now); err != nil {
 			return err
 		}
-		if err := e.promptly(ctx, tx, now.DetachSQL()); err != nil {
+		if err := doAll(ctx, tx, now.DetachSQL()); err != nil {
 			return err
 		}
 		if err := doAll(ctx, tx, slices.Concat(retireSQL(now, e.Job.ShadowTable()), e.reinstateSQL())); err != nil {

@@ -56,6 +56,9 @@ func (e *Env) retireLog(ctx context.Context, tx *lock.Tx) error {
 	if err := tx.Settle(ctx, e.Link.Log.String()); err != nil {
 		return err
 	}
+	if err := roomFor(ctx, tx, e.Link.Log.String()); err != nil {
+		return err
+	}
 	if err := e.stopWriters(ctx, tx); err != nil {
 		return err
 	}
@@ -78,7 +81,8 @@ func (e *Env) underLock(ctx context.Context, tx *lock.Tx, work func() error) err
 	err := work()
 	var pgErr *pgconn.PgError
 	if ctx.Err() == nil && errors.As(err, &pgErr) && pgErr.Code == pgerrcode.QueryCanceled {
-		return fmt.Errorf("%w: %w", errNotQuiet, err)
+		// Without the server's error: it is not for Transact to try the same again.
+		return fmt.Errorf("%w: not done in time under the lock (%s)", errNotQuiet, pgErr.Message)
 	}
 	if err != nil {
 		return err

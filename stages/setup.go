@@ -40,7 +40,9 @@ func setup(ctx context.Context, e *Env) error {
 		return e.build(ctx, tx)
 	}
 	err = e.withConn(ctx, func(conn *pgxpool.Conn) error {
-		return lock.Transact(ctx, conn, e.Locks, e.Source.Name.String(), []uint32{e.Source.OID}, create)
+		policy := e.Locks
+		policy.Held = e.noteLocked
+		return lock.Transact(ctx, conn, policy, e.Source.Name.String(), []uint32{e.Source.OID}, create)
 	})
 	if err != nil {
 		e.Job = nil // nothing was committed

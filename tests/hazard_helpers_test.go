@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -115,6 +116,11 @@ func givenItems(t *testing.T, db *pgtest.Database, strategy string) repack.Optio
 	o.BatchSize = 1
 	return o
 }
+
+// queuing is a lock timeout with which the tool queues behind the transactions of a
+// test, however slow the machine: they are younger. The waits themselves stay below
+// deadlock_timeout.
+const queuing = 10 * time.Second
 
 // shadowItems is the shadow of app.items in a database's first job.
 const shadowItems = "repack_job_1.items"

@@ -40,6 +40,7 @@ func TestNothingIsStaleAfterSwitch(t *testing.T) {
 	t.Parallel()
 	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
 		o := givenItems(t, db, strategy)
+		o.LockTimeout = queuing
 		var last pgx.Tx
 		h := haltAtStep(t, &o, "swap: writing through")
 		begun := newHalt(t)

@@ -43,7 +43,7 @@ func lockFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.DurationFlag{
 			Name: "lock-timeout", Value: repack.DefaultLockTimeout,
-			Usage: "longest that one attempt may wait for locks, and so hold up the application; kept below deadlock_timeout",
+			Usage: "longest that one attempt may hold up the application: waits for locks, which are kept below deadlock_timeout, and the exchange under them together",
 		},
 		&cli.IntFlag{Name: "lock-retries", Value: repack.DefaultLockRetries, Usage: "how `OFTEN` to try again for locks, with growing pauses"},
 		&cli.DurationFlag{

@@ -105,6 +105,11 @@ func writeText(w io.Writer, list []repack.Status) error {
 				return err
 			}
 		}
+		if s.LongestLockMS != nil {
+			if _, err := fmt.Fprintf(w, "longest lock of job %d: %d ms\n", s.Job, *s.LongestLockMS); err != nil {
+				return err
+			}
+		}
 		if s.LastError == nil {
 			continue
 		}

@@ -33,8 +33,11 @@ type Policy struct {
 	// KillAfter is how long to try before blockers are cancelled, and with the
 	// next attempt terminated; zero: never.
 	KillAfter time.Duration
-	Pool      *pgxpool.Pool // to see from whom the waiting session waits
-	Log       *slog.Logger
+	// Held is told for how long a committed transaction kept strong locks, from when
+	// the first was asked for; nil: nobody is.
+	Held func(ctx context.Context, took time.Duration)
+	Pool *pgxpool.Pool // to see from whom the waiting session waits
+	Log  *slog.Logger
 }
 
 // TimeoutError reports that locks on Relation were not granted in time. Nothing
@@ -50,7 +53,12 @@ type TimeoutError struct {
 func (e *TimeoutError) Error() string {
 	msg := fmt.Sprintf("lock on %s not obtained in %d attempts of %s",
 		e.Relation, e.Attempts, e.Waited.Round(time.Millisecond))
-	if errors.Is(e.Err, ErrNoTime) {
+	var noTime *noTimeError
+	switch {
+	case errors.As(e.Err, &noTime):
+		msg = fmt.Sprintf("%s: raise --lock-timeout; the locks on %s would have had to be held for too long in %d attempts",
+			noTime, e.Relation, e.Attempts)
+	case errors.Is(e.Err, ErrNoTime):
 		msg = fmt.Sprintf("lock on %s would have had to be held for too long in %d attempts (%s)", e.Relation, e.Attempts, e.Err)
 	}
 	for _, b := range e.Blockers {
@@ -75,6 +83,8 @@ type Tx struct {
 	queue    *queue // nil: nobody is looked for
 	bounds   bounds
 	deadline time.Time // zero until the first strong lock is asked for
+	strong   bool      // whether what is asked for next is a strong lock
+	hold     *hold     // of those and the work under them together
 }
 
 // Vary is items in the order in which this attempt locks them: as they are, then
@@ -92,8 +102,9 @@ func Vary[T any](tx *Tx, items []T) []T {
 }
 
 // bounds limit lock waits: strong those the application may stand behind,
-// settle that of Settle.
-type bounds struct{ strong, settle time.Duration }
+// settle that of Settle. whole is that on such waits and the work under the locks
+// together.
+type bounds struct{ strong, settle, whole time.Duration }
 
 // settleMargin is what an autovacuum is given to heed its cancellation.
 const settleMargin = 3 * time.Second
@@ -114,6 +125,7 @@ func Transact(ctx context.Context, conn *pgxpool.Conn, p Policy, relation string
 		bounds: bounds{
 			strong: min(p.Timeout, deadlockTimeout*4/5),
 			settle: deadlockTimeout + settleMargin,
+			whole:  p.Timeout,
 		},
 		pauses: backoff.NewExponentialBackOff(),
 	}
@@ -220,19 +232,29 @@ func (s *series) once(ctx context.Context, attempt int) ([]Blocker, error) {
 	stop := make(chan struct{})
 	var group sync.WaitGroup
 	group.Go(func() { seen.run(ctx, stop, watchInterval(s.bounds.strong)) })
+	held := &hold{pool: s.policy.Pool, pid: seen.pid, bound: s.bounds.whole}
 	err := pgx.BeginFunc(ctx, s.conn, func(tx pgx.Tx) error {
-		bounded := &Tx{Tx: tx, Attempt: attempt, queue: s.queue, bounds: s.bounds}
+		bounded := &Tx{Tx: tx, Attempt: attempt, queue: s.queue, bounds: s.bounds, hold: held}
 		// Every wait is bounded, also those for rows.
 		if err := bounded.exec(ctx, s.bounds.strong, ""); err != nil {
 			return err
 		}
-		return s.work(ctx, bounded)
+		if err := s.work(ctx, bounded); err != nil {
+			return err
+		}
+		return held.inTime()
 	})
+	took := held.end()
 	close(stop)
 	group.Wait()
 	blockers, gaveWay := seen.seen()
-	if err != nil && gaveWay != nil && ctx.Err() == nil {
+	switch {
+	case err != nil && gaveWay != nil && ctx.Err() == nil:
 		err = fmt.Errorf("%w: %w", gaveWay, err)
+	case err != nil && ctx.Err() == nil:
+		err = held.explain(err)
+	case err == nil && took > 0 && s.policy.Held != nil:
+		s.policy.Held(ctx, took)
 	}
 	return blockers, err
 }
@@ -260,7 +282,7 @@ func sleep(ctx context.Context, d time.Duration) error {
 // Denied reports whether err is the server's refusal of a lock.
 func Denied(err error) bool {
 	var pgErr *pgconn.PgError
-	return errors.Is(err, errDeadlock) || errors.Is(err, ErrNoTime) || errors.Is(err, ErrHeld) || errors.As(err, &pgErr) &&
+	return errors.Is(err, errDeadlock) || errors.Is(err, ErrNoTime) || errors.Is(err, ErrHeld) || errors.Is(err, errLate) || errors.As(err, &pgErr) &&
 		(pgErr.Code == pgerrcode.LockNotAvailable || pgErr.Code == pgerrcode.DeadlockDetected)
 }
 
@@ -334,19 +356,19 @@ func (t *Tx) Do(ctx context.Context, sql string) error {
 	if t.deadline.IsZero() {
 		t.deadline = time.Now().Add(t.bounds.strong)
 	}
+	if t.strong {
+		t.hold.begin(ctx)
+	}
 	return t.exec(ctx, time.Until(t.deadline), sql)
 }
 
 // Left is what is left of the transaction's bound, at least least: work under a
 // lock that has been waited for keeps others waiting for as long again.
-func (t *Tx) Left(least time.Duration) time.Duration { return t.LeftOf(t.bounds.strong, least) }
-
-// LeftOf is what is left of another bound on locks and work together.
-func (t *Tx) LeftOf(bound, least time.Duration) time.Duration {
+func (t *Tx) Left(least time.Duration) time.Duration {
 	if t.deadline.IsZero() {
-		return max(bound, least)
+		return max(t.bounds.strong, least)
 	}
-	return max(time.Until(t.deadline)-t.bounds.strong+bound, least)
+	return max(time.Until(t.deadline), least)
 }
 
 func (t *Tx) exec(ctx context.Context, timeout time.Duration, sql string) error {

@@ -203,6 +203,7 @@ func (t *Tx) Room(ctx context.Context, wants ...Want) error {
 	if t.queue == nil || len(wants) == 0 {
 		return nil
 	}
+	t.strong = true
 	blockers, err := t.queue.old(ctx, t.Tx, wants)
 	if err != nil || len(blockers) == 0 {
 		return err
