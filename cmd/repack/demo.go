@@ -42,15 +42,15 @@ func demoCommand() *cli.Command {
 			if err := noArguments(c); err != nil {
 				return err
 			}
+			bar := newProgress(c) // before the logger, which writes through it
+			defer bar.finish()
 			logger, err := logger(c)
 			if err != nil {
 				return err
 			}
-			bar := newProgress(c)
-			defer bar.finish()
 			return demo.Run(c.Context, demo.Options{
 				Rows: c.Int64("rows"), Strategy: c.String("strategy"), DSN: c.String("dsn"), Keep: c.Bool("keep"),
-				Out: c.App.Writer, Logger: logger, Hooks: bar.hooks(),
+				Out: c.App.Writer, Logger: logger, Hooks: bar.hooks(logger),
 			})
 		},
 	}

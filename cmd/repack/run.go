@@ -23,15 +23,16 @@ func runCommand() *cli.Command {
 			if c.Bool("dry-run") {
 				return showPlan(c, writePlan)
 			}
+			bar := newProgress(c) // before the logger, which writes through it
 			config, o, err := options(c)
 			if err != nil {
 				return err
 			}
-			bar := newProgress(c)
-			o.Hooks = bar.hooks()
+			o.Hooks = bar.hooks(o.Logger)
+			defer bar.finish()
 			tell := newTeller(c, o.Logger)
 			o.Hooks.AfterJob = func(_ context.Context, outcome repack.Outcome) {
-				bar.finish()
+				bar.clear()
 				tell.outcome(outcome)
 			}
 			r, err := repack.New(config, o)
