@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -60,6 +61,29 @@ type Options struct {
 	RebuildMatviews bool `json:"rebuild_matviews,omitempty"`
 	// OrderBy is the order of the copied rows, as catalog.ReadOrder takes it.
 	OrderBy string `json:"order_by,omitempty"`
+	// UpdateOID are columns that keep OIDs of the table, and follow it.
+	UpdateOID []OIDColumn `json:"update_oid,omitempty"`
+	// IgnoreOID allows that OIDs of the table are kept elsewhere.
+	IgnoreOID bool `json:"ignore_oid,omitempty"`
+}
+
+// OIDColumn is a column that keeps OIDs.
+type OIDColumn struct {
+	Schema string `json:"schema"`
+	Table  string `json:"table"`
+	Column string `json:"column"`
+}
+
+// WithOIDs are the options with what is said about OIDs later in a job.
+func (o Options) WithOIDs(update []OIDColumn, ignore bool) Options {
+	o.IgnoreOID = o.IgnoreOID || ignore
+	o.UpdateOID = slices.Clone(o.UpdateOID)
+	for _, c := range update {
+		if !slices.Contains(o.UpdateOID, c) {
+			o.UpdateOID = append(o.UpdateOID, c)
+		}
+	}
+	return o
 }
 
 // Table is the name of the table that is repacked.
@@ -111,6 +135,9 @@ SELECT EXISTS (
     SELECT FROM pg_class c
     JOIN   pg_namespace n ON n.oid = c.relnamespace
     WHERE  n.nspname = $1 AND c.relname = 'job')`
+
+// Schema is the name of the registry's schema.
+func (r *Registry) Schema() string { return r.schema }
 
 // Exists reports whether the registry has been created in this database.
 func (r *Registry) Exists(ctx context.Context, q catalog.Querier) (exists bool, err error) {

@@ -22,6 +22,8 @@ type (
 	SnapshotError = stages.SnapshotError
 	// DriftError lists DDL on the table since the job began.
 	DriftError = stages.DriftError
+	// OIDsHeldError lists where the table's OID is kept as data.
+	OIDsHeldError = stages.OIDsHeldError
 	// RevertDriftError lists DDL on the table since the swap.
 	RevertDriftError = stages.RevertDriftError
 	// NotConvergingError reports that writers are faster than the replay.

@@ -113,6 +113,17 @@ type Options struct {
 	// they are built anew, with the rows of that moment, and exchanged. Without
 	// it such a table is refused.
 	RebuildMatviews bool
+	// UpdateOID names columns, each SCHEMA.TABLE.COLUMN as SQL writes it, that
+	// keep the OID of the table or of what belongs to it: in type oid, regclass
+	// or regtype, an array of them or a domain over them. The swap, and Revert,
+	// rewrite those values in their own transaction, so that they follow the
+	// table. It locks their tables in SHARE ROW EXCLUSIVE mode; their triggers
+	// fire. A job keeps the columns, and more may be added until it ends.
+	UpdateOID []string
+	// IgnoreOID leaves the OIDs that are kept in other columns and in arguments of
+	// triggers as they are: they mean the old table, and after clean_up nothing.
+	// Without it such a table is refused.
+	IgnoreOID bool
 	// Jobs is how many connections copy, build indexes, or replay, at the same
 	// time. By default it is the processors of this machine, at most 4, but one,
 	// which rests between chunks, while other sessions are at work on the server.

@@ -72,11 +72,14 @@ func (r *Repack) Plan(ctx context.Context) (*Plan, error) {
 	// Open would record options that are asked for late.
 	keep, rebuild := e.KeepOld, e.RebuildMatviews
 	e.KeepOld, e.RebuildMatviews = false, false
+	update, ignore := e.UpdateOID, e.IgnoreOID
+	e.UpdateOID, e.IgnoreOID = nil, false
 	if err := e.Open(ctx, job); err != nil {
 		return nil, err
 	}
 	job.Options.KeepOld = job.Options.KeepOld || keep
 	job.Options.RebuildMatviews = job.Options.RebuildMatviews || rebuild
+	job.Options = job.Options.WithOIDs(update, ignore)
 	running, err := registry.Held(ctx, e.Pool, job.Source)
 	if err != nil {
 		return nil, err

@@ -282,6 +282,10 @@ func (r *Repack) env(ctx context.Context) (*stages.Env, func(), error) {
 	if err == nil {
 		err = r.tryMemory(ctx, pool)
 	}
+	var update []registry.OIDColumn
+	if err == nil {
+		update, err = r.updateOID(ctx, pool)
+	}
 	if err != nil {
 		pool.Close()
 		return nil, nil, err
@@ -293,6 +297,7 @@ func (r *Repack) env(ctx context.Context) (*stages.Env, func(), error) {
 		Strategy: chosen, ShadowSchema: o.ShadowSchema, KeepOld: o.KeepOld, RebuildMatviews: o.RebuildMatviews, OrderBy: o.OrderBy,
 		Jobs: o.Jobs, Turns: stages.NewTurns(pool, o.Jobs, o.yield), BatchSize: o.BatchSize, Transfer: o.Transfer, SnapshotWait: o.MaxSnapshotWait,
 		Verify: o.Verify, MaintenanceWorkMem: o.MaintenanceWorkMem, Partitioned: r.partitioned,
+		UpdateOID: update, IgnoreOID: o.IgnoreOID,
 	}, pool.Close, nil
 }
 
@@ -312,6 +317,16 @@ func (r *Repack) tryMemory(ctx context.Context, pool *pgxpool.Pool) error {
 		return fmt.Errorf("try maintenance work mem %q: %w", r.options.MaintenanceWorkMem, err)
 	}
 	return nil
+}
+
+// updateOID finds the columns of the option.
+func (r *Repack) updateOID(ctx context.Context, pool *pgxpool.Pool) ([]registry.OIDColumn, error) {
+	columns, err := stages.ReadOIDColumns(ctx, pool, r.options.UpdateOID)
+	var none *stages.OIDColumnError
+	if errors.As(err, &none) {
+		return nil, &UsageError{err}
+	}
+	return columns, err
 }
 
 // describe reads a table that has no job yet.

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"reflect"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -36,12 +37,14 @@ type Env struct {
 	KeepOld      bool
 	// RebuildMatviews allows materialized views on the table: they are rebuilt.
 	RebuildMatviews bool
-	OrderBy         string        // of the copied rows: see catalog.ReadOrder; empty: as they come
-	Jobs            int           // connections that work at the same time, at most
-	Turns           *Turns        // of those connections
-	BatchSize       int           // rows a chunk or batch, about; 0: by time
-	Transfer        Transfer      // the way of the backfill's rows
-	SnapshotWait    time.Duration // bound on the wait for older snapshots
+	UpdateOID       []registry.OIDColumn // columns whose OIDs of the table follow it
+	IgnoreOID       bool                 // allows OIDs of the table to be kept elsewhere
+	OrderBy         string               // of the copied rows: see catalog.ReadOrder; empty: as they come
+	Jobs            int                  // connections that work at the same time, at most
+	Turns           *Turns               // of those connections
+	BatchSize       int                  // rows a chunk or batch, about; 0: by time
+	Transfer        Transfer             // the way of the backfill's rows
+	SnapshotWait    time.Duration        // bound on the wait for older snapshots
 	Verify          registry.VerifyMode
 	// MaintenanceWorkMem is what index builds, a sort and VACUUM may use each;
 	// empty: what the session has.
@@ -58,7 +61,8 @@ type Env struct {
 	// the job; nil: nothing does.
 	Held func(ctx context.Context) error
 
-	validated bool // preValidate has passed in this run
+	validated bool       // preValidate has passed in this run
+	oids      *oidSearch // of foresee
 }
 
 // Hooks are called during a run. An error ends the run as a failure of the
@@ -101,7 +105,8 @@ func (e *Env) Open(ctx context.Context, job *registry.Job) error {
 	asked := job.Options
 	asked.KeepOld = asked.KeepOld || e.KeepOld // may be asked for until clean_up
 	asked.RebuildMatviews = asked.RebuildMatviews || e.RebuildMatviews
-	if asked != job.Options || e.Partitioned != nil {
+	asked = asked.WithOIDs(e.UpdateOID, e.IgnoreOID)
+	if !reflect.DeepEqual(asked, job.Options) || e.Partitioned != nil {
 		err := e.write(ctx, func(tx pgx.Tx) (err error) {
 			job, err = e.update(ctx, tx, func(j *registry.Job) {
 				j.Options = asked

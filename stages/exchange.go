@@ -22,8 +22,11 @@ func (e *Env) exchange(ctx context.Context) error {
 	var job *registry.Job
 	var source *catalog.Table
 	err := e.transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
-		err := e.makeRoom(ctx, tx, e.Job.ShadowTable(), e.Job.Table())
+		oids, err := e.beginRewrite(ctx, tx, e.Job.Source)
 		if err != nil {
+			return err
+		}
+		if err := e.makeRoom(ctx, tx, e.Job.ShadowTable(), e.Job.Table()); err != nil {
 			return err
 		}
 		owner, err := ownerOf(ctx, tx, *e.Job.Shadow)
@@ -31,6 +34,9 @@ func (e *Env) exchange(ctx context.Context) error {
 			return err
 		}
 		if source, err = e.lockForExchange(ctx, tx, e.Job.Source); err != nil {
+			return err
+		}
+		if err := oids.lock(ctx, tx); err != nil {
 			return err
 		}
 		if err := e.drift(source); err != nil {
@@ -63,6 +69,9 @@ func (e *Env) exchange(ctx context.Context) error {
 			return err
 		}
 		if err := doAll(ctx, tx, append(followSQL(reverse, xid), recompile...)); err != nil {
+			return err
+		}
+		if err := e.rewriteOIDs(ctx, tx, oids, *e.Job.Shadow); err != nil {
 			return err
 		}
 		if err := parity(ctx, tx, source, *e.Job.Shadow); err != nil {

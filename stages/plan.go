@@ -26,7 +26,10 @@ type Plan struct {
 	Refused  []Refusal `json:"refused"`
 	Disk     Disk      `json:"disk"`
 	WaitsFor []Session `json:"waits_for"`
-	Carried  []Carried `json:"carried_over"`
+	// NotSearched are the columns in which OIDs that change were not looked for,
+	// and why.
+	NotSearched []string  `json:"not_searched_for_oids"`
+	Carried     []Carried `json:"carried_over"`
 	// A lock that is not obtained in time is tried for again LockRetries times;
 	// those in the way for KillAfter seconds are ended, unless that is zero.
 	LockRetries int            `json:"lock_retries"`
@@ -88,7 +91,7 @@ func NewPlan(ctx context.Context, e *Env, until registry.Stage, running bool) (*
 	plan := &Plan{
 		Table: e.Source.Name.String(), Schema: e.Source.Name.Schema, Name: e.Source.Name.Name,
 		Strategy: e.Strategy.Name(), Until: until, LockRetries: e.Locks.Retries, KillAfter: e.Locks.KillAfter.Seconds(),
-		Refused: []Refusal{}, WaitsFor: []Session{}, Carried: []Carried{}, Stages: []PlannedStage{},
+		Refused: []Refusal{}, WaitsFor: []Session{}, NotSearched: []string{}, Carried: []Carried{}, Stages: []PlannedStage{},
 	}
 	if e.Job == nil {
 		if err := plan.check(ctx, e); err != nil {
@@ -117,6 +120,9 @@ func NewPlan(ctx context.Context, e *Env, until registry.Stage, running bool) (*
 // check is pre_validate, but for what it logs and for the trial, which writes.
 func (plan *Plan) check(ctx context.Context, e *Env) error {
 	err := foresee(ctx, e)
+	if e.oids != nil {
+		plan.NotSearched = e.oids.unsearchedOIDs()
+	}
 	if err == nil {
 		return nil
 	}
@@ -139,6 +145,7 @@ type planner struct {
 	settle    time.Duration  // on SHARE UPDATE EXCLUSIVE, for which autovacuum is cancelled
 	patience  time.Duration  // on a lock that nobody has to queue behind
 	neighbour []neighbour
+	oids      *rewriting
 }
 
 const plannerSQL = `
@@ -173,6 +180,13 @@ func newPlanner(ctx context.Context, e *Env) (*planner, error) {
 		}
 	}
 	if err != nil {
+		return nil, err
+	}
+	inUse := e.Source.OID
+	if p.Job.Swapped() {
+		inUse = *p.Job.Shadow
+	}
+	if p.oids, err = p.rewrites(ctx, p.Pool, inUse); err != nil {
 		return nil, err
 	}
 	p.neighbour, err = p.neighbours(ctx)

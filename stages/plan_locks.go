@@ -124,5 +124,8 @@ func (p *planner) exchangeLocks() []Lock {
 	for _, s := range p.Source.Sequences {
 		add("ACCESS EXCLUSIVE", s.Name)
 	}
+	for _, table := range p.oids.others {
+		add("SHARE ROW EXCLUSIVE", table)
+	}
 	return locks
 }

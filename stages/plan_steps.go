@@ -284,13 +284,18 @@ func (p *planner) switchOver(ctx context.Context, t *transcript) error {
 // exchange is the plan of Env.exchange.
 func (p *planner) exchange(ctx context.Context, t *transcript) error {
 	source, tx := p.Source, t.bounded()
-	if err := tx.Settle(ctx, source.Name.String()); err != nil {
-		return err
+	for _, table := range append(slices.Clone(p.oids.others), source.Name) {
+		if err := tx.Settle(ctx, table.String()); err != nil {
+			return err
+		}
 	}
 	if err := settleNeighbours(ctx, tx, source); err != nil {
 		return err
 	}
 	if err := lockAll(ctx, tx, source); err != nil {
+		return err
+	}
+	if err := p.oids.lock(ctx, tx); err != nil {
 		return err
 	}
 	grants, err := p.grantsSQL(ctx)
@@ -303,7 +308,8 @@ func (p *planner) exchange(ctx context.Context, t *transcript) error {
 	}
 	return execAll(ctx, t, slices.Concat(dropKeysSQL(source),
 		source.DetachSQL(), retireSQL(source, p.Job.OldTable()), source.BoundSQL(p.Job.OldTable(), true), p.dressSQL(source), grants,
-		source.AttachSQL(), installSQL(source, p.Job.OldTable()), followSQL(p.reverse(), p.followed()), recompile))
+		source.AttachSQL(), installSQL(source, p.Job.OldTable()), followSQL(p.reverse(), p.followed()), recompile,
+		p.oids.sql(func(changing) string { return unnumbered })))
 }
 
 // grantsSQL is the plan of Env.grant: it is given what default privileges make

@@ -62,6 +62,7 @@ func preValidate(ctx context.Context, e *Env) error {
 		return &RefusedError{Table: e.Source.Name, Reasons: reasons}
 	}
 	e.validated = true
+	e.tellOIDs(e.oids)
 	return e.report(ctx)
 }
 
@@ -89,6 +90,10 @@ func foresee(ctx context.Context, e *Env) error {
 			"order by an index without WHERE, or by columns",
 		})
 	}
+	if e.oids, err = e.searchOIDs(ctx, e.Source.OID); err != nil {
+		return err
+	}
+	reasons = append(reasons, e.oidReasons(e.oids)...)
 	if reasons = append(reasons, missing...); len(reasons) == 0 {
 		if reasons, err = e.slowKeys(ctx); err != nil {
 			return err

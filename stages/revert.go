@@ -27,6 +27,9 @@ func Revert(ctx context.Context, e *Env) error {
 		return e.failed(ctx, fmt.Errorf("revert: %w", err))
 	}
 	if e.Job.Swapped() {
+		if err := e.oidsAnswered(ctx, *e.Job.Shadow); err != nil {
+			return e.failed(ctx, fmt.Errorf("revert: %w", err))
+		}
 		left, err := e.leaveMatviews(ctx)
 		if err == nil && !left {
 			err = e.rebuildMatviews(ctx) // what is left to do behind their exchange
@@ -66,12 +69,18 @@ func (e *Env) exchangeBack(ctx context.Context) error {
 	var job *registry.Job
 	var now *catalog.Table
 	err := e.transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
-		err := e.makeRoom(ctx, tx, e.Job.OldTable(), e.Job.Table())
+		oids, err := e.beginRewrite(ctx, tx, *e.Job.Shadow)
 		if err != nil {
+			return err
+		}
+		if err := e.makeRoom(ctx, tx, e.Job.OldTable(), e.Job.Table()); err != nil {
 			return err
 		}
 		now, err = e.lockForExchange(ctx, tx, *e.Job.Shadow)
 		if err != nil {
+			return err
+		}
+		if err := oids.lock(ctx, tx); err != nil {
 			return err
 		}
 		if err := e.driftSinceSwap(now); err != nil {
@@ -100,6 +109,9 @@ func (e *Env) exchangeBack(ctx context.Context) error {
 			return err
 		}
 		if err := doAll(ctx, tx, recompile); err != nil {
+			return err
+		}
+		if err := e.rewriteOIDs(ctx, tx, oids, e.Job.Source); err != nil {
 			return err
 		}
 		if err := parity(ctx, tx, now, e.Job.Source); err != nil {

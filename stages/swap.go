@@ -37,6 +37,9 @@ func swap(ctx context.Context, e *Env) error {
 		if err := e.keysFit(ctx, e.Job.Source, e.Job.ShadowTable()); err != nil {
 			return err
 		}
+		if err := e.oidsAnswered(ctx, e.Job.Source); err != nil {
+			return err
+		}
 		if err := e.inStep(ctx, e.exchange); err != nil {
 			return err
 		}

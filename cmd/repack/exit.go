@@ -32,6 +32,7 @@ func exitCode(ctx context.Context, err error) int {
 		rights   *repack.PrivilegesError
 		drift    *repack.RevertDriftError
 		pooler   *repack.PoolerError
+		held     *repack.OIDsHeldError
 		busy     *repack.BusyError
 		locked   *repack.LockTimeoutError
 		snapshot *repack.SnapshotError
@@ -43,7 +44,7 @@ func exitCode(ctx context.Context, err error) int {
 		return exitInterrupted
 	case errors.As(err, &usage):
 		return exitUsage
-	case errors.As(err, &refused), errors.As(err, &rights), errors.As(err, &pooler), errors.As(err, &drift),
+	case errors.As(err, &refused), errors.As(err, &rights), errors.As(err, &pooler), errors.As(err, &drift), errors.As(err, &held),
 		errors.Is(err, repack.ErrSwapped), errors.Is(err, repack.ErrNotSwapped), errors.Is(err, repack.ErrFinishing), errors.Is(err, repack.ErrNoJob),
 		errors.Is(err, repack.ErrNothingToVerify):
 		return exitRefused

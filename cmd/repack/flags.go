@@ -61,6 +61,18 @@ func lockFlags() []cli.Flag {
 	}
 }
 
+// oidFlags say what is to become of the table's OID where it is kept as data.
+func oidFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringSliceFlag{
+			Name: "update-oid",
+			Usage: "rewrite the OIDs of the table and of what belongs to it in `SCHEMA.TABLE.COLUMN`, in the transaction that exchanges the tables " +
+				"(may be given several times; default: a table whose OID is kept as data is refused)",
+		},
+		&cli.BoolFlag{Name: "ignore-oid", Usage: "leave OIDs of the table that are kept as data as they are: they mean the old table, and nothing once that is dropped"},
+	}
+}
+
 // options collects what flags a command has; those it has not are zero.
 func options(c *cli.Context) (*pgx.ConnConfig, repack.Options, error) {
 	if err := noArguments(c); err != nil {
@@ -91,6 +103,8 @@ func options(c *cli.Context) (*pgx.ConnConfig, repack.Options, error) {
 		OrderBy:            c.String("order-by"),
 		KeepOld:            c.Bool("keep-old"),
 		RebuildMatviews:    c.Bool("rebuild-matviews"),
+		UpdateOID:          c.StringSlice("update-oid"),
+		IgnoreOID:          c.Bool("ignore-oid"),
 		Jobs:               c.Int("jobs"),
 		MaintenanceWorkMem: c.String("maintenance-work-mem"),
 		LockTimeout:        c.Duration("lock-timeout"),

@@ -62,6 +62,8 @@ func application(stdout, stderr io.Writer) *cli.App {
 		OnUsageError:    usageError,
 		Action:          noCommand,
 		HideHelpCommand: true,
+		// A quoted name may have a comma.
+		DisableSliceFlagSeparator: true,
 	}
 	for _, command := range app.Commands {
 		command.OnUsageError = usageError

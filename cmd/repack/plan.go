@@ -102,6 +102,9 @@ func (t planText) head(b *strings.Builder, plan *repack.Plan) {
 	case d.TableBytes > 0:
 		fmt.Fprintf(b, "      ANALYZE has not seen all of its columns: how much of the table is live is not known.\n")
 	}
+	for _, columns := range plan.NotSearched {
+		fmt.Fprintf(b, "\nNot searched for the OIDs that change: %s.\n", columns)
+	}
 	for _, s := range plan.WaitsFor {
 		fmt.Fprintf(b, "\nWould have to wait for %s.\n", session(s))
 	}

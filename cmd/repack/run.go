@@ -75,6 +75,7 @@ func runFlags() []cli.Flag {
 		},
 		&cli.BoolFlag{Name: "keep-old", Usage: "leave the old table behind at clean_up, detached"},
 		&cli.BoolFlag{Name: "rebuild-matviews", Usage: "after the swap build materialized views on the table anew, with the rows of that moment (default: such a table is refused)"},
+		oidFlags()[0], oidFlags()[1],
 		&cli.IntFlag{Name: "jobs", Aliases: []string{"j"}, Usage: "`CONNECTIONS` that copy, build indexes or replay at the same time (default: processors, at most 4, but one, which rests between chunks, while other sessions are at work)"},
 		&cli.StringFlag{
 			Name:  "maintenance-work-mem",
@@ -92,7 +93,7 @@ func revertCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "revert",
 		Usage: "put the old table back, with every write since the swap (after swap, before clean_up)",
-		Flags: slices.Concat([]cli.Flag{tableFlag()}, lockFlags(), connectionFlags()),
+		Flags: slices.Concat([]cli.Flag{tableFlag()}, oidFlags(), lockFlags(), connectionFlags()),
 		Action: func(c *cli.Context) error {
 			config, o, err := options(c)
 			if err != nil {

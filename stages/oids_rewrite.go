@@ -1,0 +1,132 @@
+package stages
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/repack-go/repack/internal/catalog"
+	"github.com/repack-go/repack/internal/lock"
+)
+
+// rewriting is what becomes of the columns named by --update-oid in an exchange.
+type rewriting struct {
+	columns []oidColumn
+	was     []changing
+	others  []catalog.Name // the tables of the columns, but for the exchanged one
+}
+
+// rewrites reads what is to be rewritten when the table with that OID is
+// exchanged. Columns that have gone since they were named need nothing.
+func (e *Env) rewrites(ctx context.Context, q catalog.Querier, oid uint32) (*rewriting, error) {
+	r := &rewriting{}
+	if len(e.rewritten()) == 0 {
+		return r, nil
+	}
+	columns, err := readOIDColumns(ctx, q, e.unsearchedSchemas())
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range columns {
+		if c.Extension != "" || c.Fixed != "" || !slices.Contains(e.rewritten(), c.key()) {
+			continue
+		}
+		r.columns = append(r.columns, c)
+		if t := c.table(); t != e.Source.Name && !slices.Contains(r.others, t) {
+			r.others = append(r.others, t)
+		}
+	}
+	// What a foreign key refers to first: ON UPDATE CASCADE rewrites the rest.
+	slices.SortStableFunc(r.columns, func(a, b oidColumn) int {
+		return strings.Compare(strconv.FormatBool(a.Refers), strconv.FormatBool(b.Refers))
+	})
+	r.was, err = readChanging(ctx, q, oid, []uint32{})
+	return r, err
+}
+
+// beginRewrite prepares for the rewriting while no strong lock is held.
+func (e *Env) beginRewrite(ctx context.Context, tx *lock.Tx, oid uint32) (*rewriting, error) {
+	r, err := e.rewrites(ctx, tx, oid)
+	if err != nil {
+		return nil, err
+	}
+	for _, table := range r.others {
+		if err := tx.Settle(ctx, table.String()); err != nil {
+			return nil, err
+		}
+	}
+	return r, nil
+}
+
+// lock keeps others from writing to the tables of the columns: a name that they
+// write as an OID afterwards is the new table's.
+//
+// It takes SHARE ROW EXCLUSIVE on each, until commit.
+func (r *rewriting) lock(ctx context.Context, tx *lock.Tx) error {
+	for _, table := range r.others {
+		if err := tx.Lock(ctx, table.String(), "SHARE ROW EXCLUSIVE"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// rewriteOIDs puts the OIDs of the table with that OID, which is now in place, and
+// of what belongs to it, where those of the other are kept.
+func (e *Env) rewriteOIDs(ctx context.Context, tx *lock.Tx, r *rewriting, oid uint32) error {
+	if len(r.columns) == 0 {
+		return nil
+	}
+	is, err := readChanging(ctx, tx, oid, []uint32{})
+	if err != nil {
+		return err
+	}
+	return e.promptly(ctx, tx, r.sql(func(o changing) string {
+		for _, n := range is {
+			if n.Class == o.Class && n.Role == o.Role {
+				return strconv.FormatUint(uint64(n.OID), 10)
+			}
+		}
+		return "" // such as a TOAST table that the new table has no need of
+	}))
+}
+
+// sql rewrites the columns, where becomes is the new OID of an object.
+func (r *rewriting) sql(becomes func(changing) string) []string {
+	var statements []string
+	for _, c := range r.columns {
+		var from, to []string
+		for _, o := range r.was {
+			was, is := strconv.FormatUint(uint64(o.OID), 10), becomes(o)
+			if is != "" && o.couldBe(c.Base) && !slices.Contains(from, was) {
+				from, to = append(from, was), append(to, is)
+			}
+		}
+		if len(from) > 0 {
+			statements = append(statements, c.rewriteSQL(from, to))
+		}
+	}
+	return statements
+}
+
+const rewriteOIDsSQL = `UPDATE %s SET %s = (%s)::%s WHERE %s`
+
+// rewriteSQL replaces OIDs in the column; none of to is one of from. An array
+// keeps its dimensions.
+func (c oidColumn) rewriteSQL(from, to []string) string {
+	column := catalog.Quote(c.ColumnName)
+	old := fmt.Sprintf("'{%s}'::oid[]", strings.Join(from, ","))
+	value := fmt.Sprintf("('{%[1]s}'::oid[])[array_position(%[2]s, %[3]s::oid)]", strings.Join(to, ","), old, column)
+	if c.Shape != "scalar" {
+		value = column + "::oid[]"
+		for i := range from {
+			value = fmt.Sprintf("array_replace(%s, '%s'::oid, '%s'::oid)", value, from[i], to[i])
+		}
+	}
+	if c.Shape == "vector" {
+		value = fmt.Sprintf("array_to_string(%s, ' ')", value)
+	}
+	return fmt.Sprintf(rewriteOIDsSQL, c.only(), column, value, c.Type, c.holds(old))
+}
