@@ -186,7 +186,7 @@ func (o changing) couldBe(base string) bool {
 func (e *Env) searchTable(ctx context.Context, s *oidSearch, columns []oidColumn) error {
 	left := oidSearchTime
 	for _, c := range columns {
-		if c.Size == 0 && c.Kind != "f" && !c.Beyond || !c.Populated {
+		if !c.Populated {
 			continue
 		}
 		named := slices.Contains(e.rewritten(), c.key())

@@ -57,7 +57,8 @@ ORDER BY place, role, id`
 // oid, regclass or regtype, their arrays, and domains over all of them, and those
 // that have such a value inside. A partitioned table stands for its partitions.
 // The server's own catalogs are left out, as are registries, the schemas of jobs
-// and others ($1), and temporary tables, which other sessions cannot read.
+// and others ($1), and temporary tables, which other sessions cannot read. Sizes
+// are those that VACUUM has seen: to ask for the file's takes a lock.
 const oidColumnsSQL = `
 WITH RECURSIVE part_of (type, part, shape) AS (
     SELECT oid, typbasetype, 'same' FROM pg_type WHERE typtype = 'd'
@@ -93,6 +94,11 @@ WITH RECURSIVE part_of (type, part, shape) AS (
     AND    n.nspname <> ALL ($1::text[]) AND n.nspname !~ '^repack_job_[0-9]+(_old)?$'
     AND    NOT (c.relname IN ('job', 'partitioned')
                 AND (SELECT count(*) FROM pg_class x WHERE x.relnamespace = n.oid AND x.relname IN ('job', 'chunk', 'stage_history')) = 3)
+), tree (root, relation) AS (
+    SELECT relation, relation FROM holders
+    UNION
+    SELECT t.root, i.inhrelid FROM tree t JOIN pg_inherits i ON i.inhparent = t.relation
+    JOIN   pg_class c ON c.oid = i.inhrelid AND c.relispartition
 )
 SELECT   h.relation, h.schema_name, h.table_name, h.column_name, h.relkind::text AS kind, h.base, h.shape, h.type,
          format('%I.%I.%I', h.schema_name, h.table_name, h.column_name) AS flag,
@@ -100,11 +106,8 @@ SELECT   h.relation, h.schema_name, h.table_name, h.column_name, h.relkind::text
          has_schema_privilege(h.relnamespace, 'USAGE') AND has_column_privilege(h.relation, h.attnum, 'SELECT') AS readable,
          has_table_privilege(h.relation, 'UPDATE') AS writable,
          row_security_active(h.relation) AS secured,
-         EXISTS (SELECT FROM pg_partition_tree(h.relation) t JOIN pg_class c ON c.oid = t.relid
-                 WHERE h.relkind = 'p' AND c.relkind = 'f') AS beyond,
-         CASE WHEN h.relkind IN ('r', 'm') THEN pg_relation_size(h.relation)
-              WHEN h.relkind = 'p' THEN (SELECT coalesce(sum(pg_relation_size(t.relid)), 0)::bigint FROM pg_partition_tree(h.relation) t WHERE t.isleaf)
-              ELSE 0 END AS size,
+         h.relkind = 'p' AND s.beyond AS beyond,
+         s.size,
          EXISTS (SELECT FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am m ON m.oid = c.relam
                  WHERE  i.indrelid = h.relation AND i.indisvalid AND i.indpred IS NULL AND i.indkey[0] = h.attnum
                  AND    m.amname = ANY (CASE h.shape WHEN 'array' THEN '{gin}'::text[] ELSE '{btree,hash}' END)) AS indexed,
@@ -126,6 +129,9 @@ SELECT   h.relation, h.schema_name, h.table_name, h.column_name, h.relkind::text
                     WHERE f.contype = 'f' AND f.confrelid = h.relation AND h.attnum = ANY (f.confkey) AND f.confupdtype <> 'c' HAVING count(*) > 0),
                    '') END AS fixed
 FROM     holders h
+JOIN    (SELECT t.root, bool_or(c.relkind = 'f') AS beyond,
+                coalesce(sum(greatest(c.relpages, 0)::bigint * current_setting('block_size')::bigint) FILTER (WHERE c.relkind IN ('r', 'm')), 0)::bigint AS size
+         FROM   tree t JOIN pg_class c ON c.oid = t.relation GROUP BY t.root) s ON s.root = h.relation
 ORDER BY h.schema_name, h.table_name, h.attnum`
 
 // oidArgumentsSQL lists the triggers with one of the OIDs $1 in their arguments,
