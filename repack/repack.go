@@ -122,6 +122,13 @@ func (r *Repack) hold(ctx context.Context, without func(context.Context, *stages
 	r.tenure.connected = true
 	h := &holding{Repack: r, conn: conn, env: &stages.Env{}, unwatch: func() {}, turn: make(chan struct{}, 1)}
 	defer func() { h.close(ctx) }()
+	if err := r.mayCall(ctx, conn, catalog.Name{Name: r.options.Table}); err != nil {
+		return err
+	}
+	sized := *r
+	if sized.options.Jobs, err = r.fit(ctx, conn, catalog.Name{Name: r.options.Table}); err != nil {
+		return err
+	}
 	oid, name, job, err := r.find(ctx, conn)
 	if err != nil {
 		return err
@@ -129,7 +136,7 @@ func (r *Repack) hold(ctx context.Context, without func(context.Context, *stages
 	if over, err := r.resume(ctx, conn, job); over || err != nil {
 		return err
 	}
-	e, closePool, err := r.env(ctx)
+	e, closePool, err := sized.env(ctx)
 	if err != nil {
 		return err
 	}
@@ -273,8 +280,10 @@ func (r *Repack) noRegistry(ctx context.Context, failed error) error {
 // spareConns are for what is done beside the workers, who have two each.
 const spareConns = 2
 
+func poolSize(jobs int) int { return 2*jobs + spareConns }
+
 func (r *Repack) env(ctx context.Context) (*stages.Env, func(), error) {
-	pool, err := session.Pool(ctx, r.config, 2*r.options.Jobs+spareConns)
+	pool, err := session.Pool(ctx, r.config, poolSize(r.options.Jobs))
 	if err != nil {
 		return nil, nil, err
 	}

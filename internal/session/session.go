@@ -4,10 +4,14 @@ package session
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
+	"time"
 
+	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
@@ -103,8 +107,28 @@ func ConnectAsIs(ctx context.Context, target *Target) (*pgx.Conn, error) {
 	return open(ctx, target, target.ConnConfig, NoTimeouts)
 }
 
+// patience is how long a session of ours that has been closed may take to end.
+const patience = 2 * time.Second
+
+// patiently connects, again for a moment where the limit of connections says no:
+// a session that we have just left counts until it has ended.
+func patiently(ctx context.Context, config *pgx.ConnConfig) (*pgx.Conn, error) {
+	for deadline := time.Now().Add(patience); ; {
+		conn, err := pgx.ConnectConfig(ctx, config)
+		var pgErr *pgconn.PgError
+		if !errors.As(err, &pgErr) || pgErr.Code != pgerrcode.TooManyConnections || time.Now().After(deadline) {
+			return conn, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
 func open(ctx context.Context, target *Target, config *pgx.ConnConfig, configure func(context.Context, *pgx.Conn) error) (*pgx.Conn, error) {
-	conn, err := pgx.ConnectConfig(ctx, config)
+	conn, err := patiently(ctx, config)
 	if err != nil {
 		return nil, Failed(err)
 	}
