@@ -83,7 +83,7 @@ func (e *Env) rewriteOIDs(ctx context.Context, tx *lock.Tx, r *rewriting, oid ui
 	if err != nil {
 		return err
 	}
-	return e.promptly(ctx, tx, r.sql(func(o changing) string {
+	return doAll(ctx, tx, r.sql(func(o changing) string {
 		for _, n := range is {
 			if n.Class == o.Class && n.Role == o.Role {
 				return strconv.FormatUint(uint64(n.OID), 10)
