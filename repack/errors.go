@@ -45,7 +45,10 @@ var (
 	ErrFinishing       = stages.ErrFinishing
 	ErrNothingToVerify = stages.ErrNothingToVerify
 	ErrNewerRegistry   = migrations.ErrNewerRegistry
-	ErrNoJob           = registry.ErrNotFound
+	// ErrPutOff reports that the application was in the way of the exchange each
+	// time that it was tried.
+	ErrPutOff = stages.ErrPutOff
+	ErrNoJob  = registry.ErrNotFound
 )
 
 // UsageError reports an option that makes no sense, before the database was

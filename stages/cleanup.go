@@ -74,11 +74,19 @@ func (e *Env) releaseNew(ctx context.Context) error {
 	if err := e.awaitSerializable(ctx); err != nil {
 		return err
 	}
-	if e.Job.Options.KeepOld {
-		if err := e.catchUpShort(ctx); err != nil {
-			return err
+	return e.whilePutOff(ctx, "clean-up", func(ctx context.Context) error {
+		if e.Job.Options.KeepOld {
+			if err := e.catchUpShort(ctx); err != nil {
+				return err
+			}
 		}
-	}
+		return e.detachNew(ctx)
+	})
+}
+
+// detachNew drops our triggers on the new table, the old one, if it is to be kept,
+// being in step. It returns ErrPutOff where that would take too long.
+func (e *Env) detachNew(ctx context.Context) error {
 	var job *registry.Job
 	err := e.transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
 		if _, ok, err := nameOf(ctx, tx, *e.Job.Shadow); err != nil || !ok {

@@ -212,7 +212,7 @@ func noneDraws(ctx context.Context, tx pgx.Tx, t *catalog.Table, retired catalog
 		return fmt.Errorf("look for who waits for a sequence: %w", err)
 	}
 	if waiting > 0 {
-		return fmt.Errorf("%d sessions wait for a number of the identity: %w", waiting, errNotQuiet)
+		return fmt.Errorf("%d sessions wait for a number of the identity: %w", waiting, ErrPutOff)
 	}
 	return nil
 }
@@ -303,7 +303,7 @@ func (e *Env) quiet(ctx context.Context, tx *lock.Tx) error {
 		if err != nil || empty {
 			return err
 		}
-		return fmt.Errorf("changes are pending that were not written through: %w", errNotQuiet)
+		return fmt.Errorf("changes are pending that were not written through: %w", ErrPutOff)
 	})
 }
 

@@ -82,7 +82,7 @@ func (e *Env) underLock(ctx context.Context, tx *lock.Tx, work func() error) err
 	var pgErr *pgconn.PgError
 	if ctx.Err() == nil && errors.As(err, &pgErr) && pgErr.Code == pgerrcode.QueryCanceled {
 		// Without the server's error: it is not for Transact to try the same again.
-		return fmt.Errorf("%w: not done in time under the lock (%s)", errNotQuiet, pgErr.Message)
+		return fmt.Errorf("%w: not done in time under the lock (%s)", ErrPutOff, pgErr.Message)
 	}
 	if err != nil {
 		return err

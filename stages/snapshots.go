@@ -42,10 +42,57 @@ type SnapshotHolder struct {
 	Xmin        string
 	User        string
 	Exporter    bool // may have exported its snapshot
+	// Standby is where queries on a standby hold it: the slot, or else the standby's
+	// application_name; the primary knows no more of them.
+	Standby string
 }
 
 // String names the session.
-func (h SnapshotHolder) String() string { return fmt.Sprintf("pid %d of %s", h.PID, h.User) }
+func (h SnapshotHolder) String() string {
+	if h.Standby != "" {
+		return h.Standby
+	}
+	return fmt.Sprintf("pid %d of %s", h.PID, h.User)
+}
+
+// standbySnapshotsSQL lists standbys, and slots of standbys, that report a snapshot
+// that does not show what was committed before transaction $1: hot_standby_feedback
+// reports the oldest one there is on the standby, or of transactions that write on the
+// primary. A slot of logical decoding holds the catalog only. Everybody may see both.
+const standbySnapshotsSQL = `
+SELECT   coalesce(a.pid, 0)                                      AS pid,
+         ''                                                      AS transaction,
+         x.xmin::text                                            AS xmin,
+         coalesce(a.usename::text, '')                           AS user,
+         false                                                   AS exporter,
+         x.standby                                               AS standby
+FROM    (SELECT a.pid, a.backend_xmin AS xmin, format('standby %s (pid %s)', quote_ident(a.application_name), a.pid) AS standby
+         FROM   pg_stat_replication r
+         JOIN   pg_stat_activity a ON a.pid = r.pid
+         WHERE  a.datid IS NULL AND a.backend_xmin IS NOT NULL
+         UNION ALL
+         SELECT s.active_pid, s.xmin, format('standby of replication slot %s%s', quote_ident(s.slot_name),
+                CASE WHEN s.active THEN '' ELSE ', which is not in use: drop the slot if the standby is gone' END)
+         FROM   pg_replication_slots s
+         WHERE  s.slot_type = 'physical' AND s.xmin IS NOT NULL) x
+LEFT JOIN pg_stat_activity a ON a.pid = x.pid
+WHERE    age(x.xmin) > age($1::text::xid)
+ORDER BY age(x.xmin) DESC, x.standby`
+
+const horizonSQL = `SELECT pg_snapshot_xmax(pg_current_snapshot())::xid::text`
+
+// standbySnapshots are those in which transactions before xid may be invisible.
+func standbySnapshots(ctx context.Context, q catalog.Querier, xid string) ([]SnapshotHolder, error) {
+	rows, err := q.Query(ctx, standbySnapshotsSQL, xid)
+	if err != nil {
+		return nil, fmt.Errorf("look for snapshots of standbys: %w", err)
+	}
+	holders, err := pgx.CollectRows(rows, pgx.RowToStructByName[SnapshotHolder])
+	if err != nil {
+		return nil, fmt.Errorf("look for snapshots of standbys: %w", err)
+	}
+	return holders, nil
+}
 
 // Every transaction locks its virtual id, and pg_locks shows that to everybody,
 // as pg_stat_activity does backend_xmin, set while a snapshot is held. Of another
@@ -58,7 +105,8 @@ SELECT a.pid                                                         AS pid,
        a.backend_xmin::text                                          AS xmin,
        coalesce(a.usename::text, '')                                 AS user,
        coalesce(a.backend_type = 'walsender'
-                OR a.state LIKE 'idle in transaction%', true)        AS exporter
+                OR a.state LIKE 'idle in transaction%', true)        AS exporter,
+       ''                                                            AS standby
 FROM   pg_locks l
 JOIN   pg_stat_activity a ON a.pid = l.pid
 WHERE  l.locktype = 'virtualxid' AND l.granted AND l.mode = 'ExclusiveLock'
@@ -98,8 +146,12 @@ func imported(old, now []SnapshotHolder) []SnapshotHolder {
 // another meanwhile. It returns *SnapshotError after the configured wait.
 func (e *Env) awaitSnapshots(ctx context.Context) error {
 	old, err := snapshots(ctx, e.Pool)
-	if err != nil || len(old) == 0 {
+	if err != nil {
 		return err
+	}
+	var horizon string
+	if err := e.Pool.QueryRow(ctx, horizonSQL).Scan(&horizon); err != nil {
+		return fmt.Errorf("read the next transaction id: %w", err)
 	}
 	began, warned := time.Now(), false
 	ticker := time.NewTicker(pollInterval)
@@ -109,16 +161,22 @@ func (e *Env) awaitSnapshots(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if old = union(intersection(old, now), imported(old, now)); len(old) == 0 {
+		old = union(intersection(old, now), imported(old, now))
+		remote, err := standbySnapshots(ctx, e.Pool, horizon)
+		if err != nil {
+			return err
+		}
+		all := slices.Concat(old, remote)
+		if len(all) == 0 {
 			return nil
 		}
 		waited := time.Since(began)
 		if waited > e.SnapshotWait {
-			return &SnapshotError{Waited: waited, Holders: old}
+			return &SnapshotError{Waited: waited, Holders: all}
 		}
 		if !warned && waited > time.Second {
 			warned = true
-			e.Log.Warn("waiting for transactions with older snapshots", "job", e.Job.ID, "holders", old, "at_most", e.SnapshotWait)
+			e.Log.Warn("waiting for transactions with older snapshots", "job", e.Job.ID, "holders", all, "at_most", e.SnapshotWait)
 		}
 		select {
 		case <-ctx.Done():

@@ -56,10 +56,10 @@ func swap(ctx context.Context, e *Env) error {
 	return e.write(ctx, func(tx pgx.Tx) error { return e.endStage(ctx, tx, registry.Swap) })
 }
 
-// errNotQuiet reports that changes were logged since the last drain, that a
+// ErrPutOff reports that changes were logged since the last drain, that a
 // snapshot is older than their replay, or that a sequence is being drawn from:
 // the exchange must wait.
-var errNotQuiet = errors.New("the exchange has been put off")
+var ErrPutOff = errors.New("the exchange has been put off, nothing has changed: run the same command again")
 
 // quietPause is short: whether a change comes between the drain and the lock is
 // a matter of chance, which a longer pause does not better.
@@ -69,18 +69,26 @@ const quietPause = 500 * time.Millisecond
 // runs exchange, again when a change has come between. It gives up when it has
 // tried as often as for a lock, and for as long as it may wait for snapshots.
 func (e *Env) inStep(ctx context.Context, exchange func(context.Context) error) error {
+	return e.whilePutOff(ctx, "exchange", func(ctx context.Context) error {
+		if err := e.approach(ctx); err != nil {
+			return err
+		}
+		return exchange(ctx)
+	})
+}
+
+// whilePutOff runs work again when it was put off: as often as for a lock, and for
+// as long as it may wait for snapshots.
+func (e *Env) whilePutOff(ctx context.Context, what string, work func(context.Context) error) error {
 	pauses := backoff.NewExponentialBackOff()
 	pauses.InitialInterval, pauses.MaxInterval = quietPause/10, quietPause
 	began := time.Now()
 	for attempt := 0; ; attempt++ {
-		err := e.approach(ctx)
-		if err == nil {
-			err = exchange(ctx)
-		}
-		if !errors.Is(err, errNotQuiet) || attempt >= e.Locks.Retries && time.Since(began) >= e.SnapshotWait {
+		err := work(ctx)
+		if !errors.Is(err, ErrPutOff) || attempt >= e.Locks.Retries && time.Since(began) >= e.SnapshotWait {
 			return err
 		}
-		e.Log.Debug("exchange put off", "job", e.Job.ID, "attempt", attempt, "reason", err)
+		e.Log.Debug(what+" put off", "job", e.Job.ID, "attempt", attempt, "reason", err)
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -199,11 +207,14 @@ func (e *Env) drain(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if time.Now().After(deadline) {
+			if r.Aside == 0 {
+				return fmt.Errorf("changes are logged as fast as they are replayed: %w", ErrPutOff)
+			}
+			return fmt.Errorf("rows stay locked by the application (%d keys): %w", r.Aside, ErrPutOff)
+		}
 		if r.Aside == 0 {
 			continue
-		}
-		if time.Now().After(deadline) {
-			return fmt.Errorf("rows stay locked by the application (%d keys): %w", r.Aside, errNotQuiet)
 		}
 		e.Log.Debug("rows are locked by the application", "job", e.Job.ID, "keys", r.Aside)
 		select { // each pass writes what it sets aside to the log again

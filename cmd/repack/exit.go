@@ -36,6 +36,7 @@ func exitCode(ctx context.Context, err error) int {
 		busy     *repack.BusyError
 		locked   *repack.LockTimeoutError
 		snapshot *repack.SnapshotError
+		behind   *repack.NotConvergingError
 	)
 	switch {
 	case err == nil:
@@ -46,9 +47,9 @@ func exitCode(ctx context.Context, err error) int {
 		return exitUsage
 	case errors.As(err, &refused), errors.As(err, &rights), errors.As(err, &pooler), errors.As(err, &drift), errors.As(err, &held),
 		errors.Is(err, repack.ErrSwapped), errors.Is(err, repack.ErrNotSwapped), errors.Is(err, repack.ErrFinishing), errors.Is(err, repack.ErrNoJob),
-		errors.Is(err, repack.ErrNothingToVerify):
+		errors.Is(err, repack.ErrNothingToVerify), errors.Is(err, repack.ErrNewerRegistry):
 		return exitRefused
-	case errors.As(err, &busy), errors.As(err, &locked), errors.As(err, &snapshot):
+	case errors.As(err, &busy), errors.As(err, &locked), errors.As(err, &snapshot), errors.As(err, &behind), errors.Is(err, repack.ErrPutOff):
 		return exitBusy
 	default:
 		return exitFailed

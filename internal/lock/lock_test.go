@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgerrcode"
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -231,5 +232,73 @@ func TestGivenBackIsNotCalledNotObtained(t *testing.T) {
 		if strings.Contains(text, "not obtained") || strings.Contains(text, "blockers are gone") {
 			t.Errorf("said of a lock that was obtained: %s", text)
 		}
+	}
+}
+
+// signalled calls do with each message of package lock.
+type signalled struct {
+	slog.Handler
+	do func(message string)
+}
+
+func (h *signalled) Handle(_ context.Context, r slog.Record) error {
+	h.do(r.Message)
+	return nil
+}
+
+func (h *signalled) Enabled(context.Context, slog.Level) bool { return true }
+
+// Who comes to be in the way when another has been cancelled has a clock of his own.
+func TestBlockersHaveClocksOfTheirOwn(t *testing.T) {
+	t.Parallel()
+	db, conn, p, oid := given(t, 1000)
+	p.KillAfter = 300 * time.Millisecond
+	first, second := db.Connect(t), db.Connect(t)
+	exec := func(conn *pgx.Conn, sql string) {
+		if _, err := conn.Exec(context.Background(), sql); err != nil {
+			t.Error(err)
+		}
+	}
+	exec(first, `BEGIN; LOCK TABLE held IN ACCESS SHARE MODE`)
+	signals, attempts := 0, 0
+	p.Log = slog.New(&signalled{Handler: slog.DiscardHandler, do: func(message string) {
+		switch {
+		case message == "blocker signalled" && signals == 0:
+			signals++
+			exec(second, `BEGIN; LOCK TABLE held IN ACCESS SHARE MODE`)
+			exec(first, `COMMIT`)
+		case message == "blocker signalled":
+			signals++
+		case message == "lock not obtained" && signals > 0:
+			if attempts++; attempts == 2 {
+				exec(second, `COMMIT`)
+			}
+		}
+	}})
+	err := lock.Transact(t.Context(), conn, p, "held", []uint32{oid}, func(ctx context.Context, tx *lock.Tx) error {
+		return tx.Lock(ctx, "public.held", "ACCESS EXCLUSIVE")
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	for _, conn := range []*pgx.Conn{first, second} {
+		exec(conn, `SELECT 1`)
+	}
+	if signals == 0 {
+		t.Error("nobody was signalled")
+	}
+}
+
+// A transaction that stays is cancelled and, as it is idle, terminated.
+func TestBlockerIsKilledInTheEnd(t *testing.T) {
+	t.Parallel()
+	db, conn, p, oid := given(t, 1000)
+	p.KillAfter = 200 * time.Millisecond
+	_, _ = hold(t, db, "ACCESS SHARE")
+	err := lock.Transact(t.Context(), conn, p, "held", []uint32{oid}, func(ctx context.Context, tx *lock.Tx) error {
+		return tx.Lock(ctx, "public.held", "ACCESS EXCLUSIVE")
+	})
+	if err != nil {
+		t.Error(err)
 	}
 }
