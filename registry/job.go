@@ -255,12 +255,18 @@ const columns = `
          partitioned, filenode, blocks, row_estimate, completed_by, swapped_at, longest_lock_ms,
          runner_host, runner_pid, runner_since, error, interrupted, created_at, updated_at, finished_at`
 
+// older stands in for the columns that the registry of an older version does not
+// have: in the subquery beside it their names mean the table's where it has them.
+// So that what only reads need not upgrade it.
+const older = `(VALUES (NULL::bigint, NULL::bigint, false)) older (partitioned, longest_lock_ms, interrupted),
+         LATERAL (SELECT` + columns + ` FROM %[1]s) job`
+
 // A swap turns the OID that bears the table's name from the source's into the
 // shadow's. A job of that name whose table has been dropped or replaced is
 // still the job of that name, until it is reset.
 const findSQL = `
-SELECT ` + columns + `
-FROM     %[1]s
+SELECT   job.*
+FROM     ` + older + `
 WHERE    state IN ('active', 'reverting', 'resetting', 'finishing')
 AND      (source = $1 OR shadow = $1 AND swapped_at IS NOT NULL
           OR table_schema = $2 AND table_name = $3)
@@ -275,8 +281,8 @@ func (r *Registry) Find(ctx context.Context, q catalog.Querier, oid uint32, name
 }
 
 const getSQL = `
-SELECT ` + columns + `
-FROM   %[1]s
+SELECT job.*
+FROM   ` + older + `
 WHERE  id = $1`
 
 // Get reads a job.
@@ -287,8 +293,8 @@ func (r *Registry) Get(ctx context.Context, q catalog.Querier, id int64) (*Job, 
 
 // The latest job of every table.
 const listSQL = `
-SELECT   DISTINCT ON (table_schema, table_name)` + columns + `
-FROM     %[1]s
+SELECT   DISTINCT ON (table_schema, table_name) job.*
+FROM     ` + older + `
 ORDER BY table_schema, table_name, id DESC`
 
 // List returns the latest job of every table, in the tables' order.

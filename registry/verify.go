@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/repack-go/repack/internal/catalog"
 )
@@ -61,7 +63,8 @@ LIMIT    1`
 func (r *Registry) LastVerification(ctx context.Context, q catalog.Querier, id int64) (*Verification, error) {
 	var v Verification
 	err := q.QueryRow(ctx, fmt.Sprintf(lastVerificationSQL, r.verification()), id).Scan(&v.Mode, &v.Rows, &v.Mismatches)
-	if errors.Is(err, pgx.ErrNoRows) {
+	var pgErr *pgconn.PgError
+	if errors.Is(err, pgx.ErrNoRows) || errors.As(err, &pgErr) && pgErr.Code == pgerrcode.UndefinedTable { // an older registry
 		return nil, nil
 	}
 	if err != nil {
