@@ -1,0 +1,98 @@
+package tests
+
+import (
+	wire "encoding/binary"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
+
+	"github.com/repack-go/repack/internal/pgtest"
+	"github.com/repack-go/repack/repack"
+)
+
+// feedback is a standby as the primary sees it: a connection that streams WAL by
+// slot and says which snapshot is the oldest there ("Hot standby feedback message").
+func feedback(t *testing.T, dsn, slot string, xmin uint32) *pgconn.PgConn {
+	t.Helper()
+	config, err := pgconn.ParseConfig(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.RuntimeParams["replication"] = "true"
+	conn, err := pgconn.ConnectConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.Exec(t.Context(), `CREATE_REPLICATION_SLOT `+slot+` PHYSICAL RESERVE_WAL`).ReadAll(); err != nil {
+		t.Fatal(err)
+	}
+	system, err := conn.Exec(t.Context(), `IDENTIFY_SYSTEM`).ReadAll()
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.Frontend().SendQuery(&pgproto3.Query{String: `START_REPLICATION SLOT ` + slot + ` PHYSICAL ` + string(system[0].Rows[0][2])})
+	message := wire.BigEndian.AppendUint64([]byte{'h'}, 0)
+	for _, v := range []uint32{xmin, 0, 0, 0} { // the catalog's xmin is none
+		message = wire.BigEndian.AppendUint32(message, v)
+	}
+	conn.Frontend().Send(&pgproto3.CopyData{Data: message})
+	if err := conn.Frontend().Flush(); err != nil {
+		t.Fatal(err)
+	}
+	return conn
+}
+
+// A snapshot that a standby reports, or has reported and a slot keeps, is waited for
+// and named: it would show an empty table after the swap.
+func TestSnapshotOfStandbyHoldsUpTheSwap(t *testing.T) {
+	t.Parallel()
+	server := pgtest.NewServer(t, map[string]string{"wal_level": "replica", "max_wal_senders": "4", "max_replication_slots": "4"})
+	conn, err := pgx.Connect(t.Context(), server.ConnString("postgres"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(t.Context())
+	mustExec(t, conn, `CREATE SCHEMA app; CREATE TABLE app.t (id int PRIMARY KEY); INSERT INTO app.t SELECT generate_series(1, 100)`)
+	xmin := pgtest.Query[int64](t, conn, `SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint`)
+	standby := feedback(t, server.ConnString("postgres"), "reader", uint32(xmin))
+	defer standby.Close(t.Context())
+	pgtest.WaitFor(t, func() bool {
+		return pgtest.Query[bool](t, conn, `SELECT xmin IS NOT NULL FROM pg_replication_slots`)
+	}, "the standby's feedback")
+	o := options(t, "app.t", repack.ChangeLog)
+	o.MaxSnapshotWait = 100 * time.Millisecond
+	config, err := pgx.ParseConfig(server.ConnString("postgres"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	runs := func() error {
+		r, err := repack.New(config, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r.Run(testContext(t))
+	}
+	err = runs()
+	var waited *repack.SnapshotError
+	if !errors.As(err, &waited) || !strings.Contains(err.Error(), "replication slot reader") {
+		t.Errorf("run: %v, want a *SnapshotError that names the slot", err)
+	}
+	if err := standby.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+	pgtest.WaitFor(t, func() bool {
+		return !pgtest.Query[bool](t, conn, `SELECT active FROM pg_replication_slots`)
+	}, "the standby to leave")
+	if err := runs(); !errors.As(err, &waited) || !strings.Contains(err.Error(), "not in use") {
+		t.Errorf("run: %v, want a *SnapshotError that says that the slot is not in use", err)
+	}
+	mustExec(t, conn, `SELECT pg_drop_replication_slot('reader')`)
+	if err := runs(); err != nil {
+		t.Errorf("run: %v", err)
+	}
+}
