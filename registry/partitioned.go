@@ -82,3 +82,23 @@ func (r *Registry) DonePartition(ctx context.Context, q catalog.Querier, id int6
 	}
 	return done, nil
 }
+
+const jobsOfPartitionedSQL = `
+SELECT ` + columns + `
+FROM     %[1]s
+WHERE    partitioned = $1 AND state IN ('active', 'reverting', 'resetting', 'finishing')
+ORDER BY id`
+
+// JobsOfPartitioned returns the jobs of it that are not finished, also those of
+// tables that are no partitions any more.
+func (r *Registry) JobsOfPartitioned(ctx context.Context, q catalog.Querier, id int64) ([]*Job, error) {
+	rows, err := q.Query(ctx, fmt.Sprintf(jobsOfPartitionedSQL, r.job), id)
+	if err != nil {
+		return nil, fmt.Errorf("look for jobs of repack %d of a partitioned table: %w", id, err)
+	}
+	jobs, err := pgx.CollectRows(rows, pgx.RowToAddrOfStructByName[Job])
+	if err != nil {
+		return nil, fmt.Errorf("look for jobs of repack %d of a partitioned table: %w", id, err)
+	}
+	return jobs, nil
+}

@@ -92,14 +92,18 @@ func (p *partitioned) run(ctx context.Context) error {
 		return err
 	}
 	if len(p.partitions) == 0 {
-		return &stages.RefusedError{Table: p.name, Reasons: []stages.Reason{{Why: "it has no partitions"}}}
+		p.options.Logger.Warn("a partitioned table without partitions has no rows: there is nothing to do", "table", p.name.String())
+		if exists, err := p.registry.Exists(ctx, p.conn); err != nil || !exists {
+			return err
+		}
 	}
 	var refused error
 	for _, l := range p.partitions {
 		first := p.each(l)
 		first.options.Until = PreValidate
 		var refusal *RefusedError
-		if err := first.runTable(ctx); errors.As(err, &refusal) {
+		err := p.partition(ctx, l, func() error { return first.runTable(ctx) })
+		if errors.As(err, &refusal) {
 			refused = errors.Join(refused, err)
 		} else if err != nil {
 			return err
@@ -115,6 +119,9 @@ func (p *partitioned) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := p.withLeft(ctx, whole.ID); err != nil {
+		return err
+	}
 	for _, l := range p.partitions {
 		done, err := p.registry.DonePartition(ctx, p.conn, whole.ID, l.OID)
 		if err != nil {
@@ -124,17 +131,9 @@ func (p *partitioned) run(ctx context.Context) error {
 			p.options.Logger.Info("partition is done", "table", l.Name.String(), "since", whole.Began)
 			continue
 		}
-		gone, err := p.gone(ctx, l)
-		if err != nil {
-			return err
-		}
-		if gone {
-			p.options.Logger.Warn("partition is none any more, and left alone", "table", l.Name.String())
-			continue
-		}
 		next := p.each(l)
 		next.partitioned = &whole.ID
-		if err := next.runTable(ctx); err != nil {
+		if err := p.partition(ctx, l, func() error { return next.runTable(ctx) }); err != nil {
 			return fmt.Errorf("partition %s: %w", l.Name, err)
 		}
 	}
@@ -144,29 +143,29 @@ func (p *partitioned) run(ctx context.Context) error {
 	return p.registry.EndPartitioned(ctx, p.conn, whole.ID)
 }
 
-const stillSQL = `
-SELECT EXISTS (
-    SELECT FROM pg_partition_tree($1::oid::regclass) t
-    JOIN   pg_class c     ON c.oid = t.relid
-    JOIN   pg_namespace n ON n.oid = c.relnamespace
-    WHERE  c.oid = $2 AND n.nspname = $3 AND c.relname = $4)`
-
-// gone reports whether the partition has been dropped, detached or renamed since
-// they were listed, and has no job that would have to be ended.
-func (p *partitioned) gone(ctx context.Context, l partition) (bool, error) {
-	var still bool
-	if err := p.conn.QueryRow(ctx, stillSQL, p.oid, l.OID, l.Name.Schema, l.Name.Name).Scan(&still); err != nil || still {
-		return false, err
-	}
-	job, err := p.job(ctx, p.conn, l.OID, l.Name)
-	return job == nil, err
-}
-
 // undo has inverse end the jobs of the partitions, and with them the repack of
 // the whole. A job that cannot be ended so keeps no other from it.
 func (p *partitioned) undo(ctx context.Context, inverse func(context.Context, *stages.Env) error) error {
 	if err := registry.TryLock(ctx, p.conn, p.oid, p.name.String()); err != nil {
 		return err
+	}
+	exists, err := p.registry.Exists(ctx, p.conn)
+	if err != nil {
+		return err
+	}
+	var whole registry.Partitioned
+	if exists {
+		if _, err := p.job(ctx, p.conn, p.oid, p.name); err != nil { // may it be read, is it up to date
+			return err
+		}
+		if whole, err = p.registry.FindPartitioned(ctx, p.conn, p.oid); err == nil {
+			err = p.withLeft(ctx, whole.ID)
+		} else if errors.Is(err, registry.ErrNotFound) {
+			err = nil
+		}
+		if err != nil {
+			return err
+		}
 	}
 	var failed error
 	found := false
@@ -186,21 +185,8 @@ func (p *partitioned) undo(ctx context.Context, inverse func(context.Context, *s
 	if failed != nil {
 		return failed
 	}
-	exists, err := p.registry.Exists(ctx, p.conn)
-	if err != nil {
-		return err
-	}
-	if exists {
-		if err := p.migrate(ctx); err != nil {
-			return err
-		}
-		whole, err := p.registry.FindPartitioned(ctx, p.conn, p.oid)
-		if err == nil {
-			return p.registry.EndPartitioned(ctx, p.conn, whole.ID)
-		}
-		if !errors.Is(err, registry.ErrNotFound) {
-			return err
-		}
+	if whole.ID != 0 {
+		return p.registry.EndPartitioned(ctx, p.conn, whole.ID)
 	}
 	if !found {
 		return p.noJob(ctx, p.conn, p.oid, p.name)

@@ -66,6 +66,9 @@ func (r *Repack) runTable(ctx context.Context) error {
 			return fmt.Errorf("the job of %s is %s: go on with repack revert or repack reset", e.Source.Name, e.Job.State)
 		}
 		if e.Job == nil {
+			if r.partitioned != nil && e.Source.Partition == nil {
+				return errNoPartition // it has been detached in between
+			}
 			if err := stages.Run(ctx, e, registry.PreValidate); err != nil || r.options.Until == PreValidate {
 				return err
 			}

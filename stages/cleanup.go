@@ -68,6 +68,9 @@ func (e *Env) releaseNew(ctx context.Context) error {
 	if e.Job.State == registry.Finishing {
 		return nil
 	}
+	if there, err := e.newThere(ctx, e.Pool); err != nil || !there {
+		return err
+	}
 	if err := e.tryDisposal(ctx); err != nil {
 		return err
 	}
@@ -89,10 +92,11 @@ func (e *Env) releaseNew(ctx context.Context) error {
 func (e *Env) detachNew(ctx context.Context) error {
 	var job *registry.Job
 	err := e.transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
-		if _, ok, err := nameOf(ctx, tx, *e.Job.Shadow); err != nil || !ok {
+		name, ok, err := nameOf(ctx, tx, *e.Job.Shadow)
+		if err != nil || !ok {
 			return err
 		}
-		table := e.Link.From.String()
+		table := name.String() // which may have been renamed since
 		if err := tx.Settle(ctx, table); err != nil {
 			return err
 		}
@@ -104,10 +108,9 @@ func (e *Env) detachNew(ctx context.Context) error {
 				return err
 			}
 		}
-		if err := execAll(ctx, tx, strategy.DropTriggersSQL(e.Link.From)); err != nil {
+		if err := execAll(ctx, tx, strategy.DropTriggersSQL(name)); err != nil {
 			return err
 		}
-		var err error
 		job, err = e.update(ctx, tx, func(j *registry.Job) { j.State = registry.Finishing })
 		return err
 	})

@@ -47,11 +47,17 @@ func swap(ctx context.Context, e *Env) error {
 			return err
 		}
 	}
-	if err := e.validateForeignKeys(ctx); err != nil {
+	there, err := e.newThere(ctx, e.Pool)
+	if err != nil {
 		return err
 	}
-	if err := e.rebuildMatviews(ctx); err != nil {
-		return err
+	if there {
+		if err := e.validateForeignKeys(ctx); err != nil {
+			return err
+		}
+		if err := e.rebuildMatviews(ctx); err != nil {
+			return err
+		}
 	}
 	return e.write(ctx, func(tx pgx.Tx) error { return e.endStage(ctx, tx, registry.Swap) })
 }

@@ -86,3 +86,10 @@ func (e *Env) leaveMatviews(ctx context.Context) (left bool, err error) {
 		return execAll(ctx, tx, dropMatviewsSQL(matviews, built))
 	})
 }
+
+// newThere reports whether the table that has been swapped in is there still: where
+// the application has dropped it, clean_up is all that is left to do.
+func (e *Env) newThere(ctx context.Context, q catalog.Querier) (bool, error) {
+	_, there, err := nameOf(ctx, q, *e.Job.Shadow)
+	return there, err
+}
