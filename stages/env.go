@@ -67,6 +67,9 @@ type Env struct {
 
 // Hooks are called during a run. An error ends the run as a failure of the
 // stage would; the job can be continued.
+//
+// AfterChunk, AfterStep and WhileBuilding are called by several goroutines at the
+// same time: chunks and indexes are worked on in parallel.
 type Hooks struct {
 	BeforeStage func(ctx context.Context, stage registry.Stage) error
 	AfterStage  func(ctx context.Context, stage registry.Stage) error

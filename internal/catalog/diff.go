@@ -96,6 +96,9 @@ func elementName(element any) string {
 	if table, ok := object["table"]; ok {
 		return compact(table) + "." + compact(name)
 	}
+	if kind, ok := object["kind"]; ok { // a rule and a policy of one table may have one name
+		return compact(kind) + " " + compact(name)
+	}
 	if text, ok := name.(string); ok {
 		return text
 	}
