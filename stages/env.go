@@ -63,6 +63,7 @@ type Env struct {
 
 	validated bool       // preValidate has passed in this run
 	oids      *oidSearch // of foresee
+	reprints  catalog.Reprints
 }
 
 // Hooks are called during a run. An error ends the run as a failure of the

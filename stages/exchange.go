@@ -21,6 +21,10 @@ import (
 func (e *Env) exchange(ctx context.Context) error {
 	var job *registry.Job
 	var source *catalog.Table
+	var reread []string
+	if err := e.learn(ctx, e.Job.Source); err != nil {
+		return err
+	}
 	err := e.transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
 		oids, err := e.beginRewrite(ctx, tx, e.Job.Source)
 		if err != nil {
@@ -40,6 +44,9 @@ func (e *Env) exchange(ctx context.Context) error {
 			return err
 		}
 		if err := e.drift(source); err != nil {
+			return err
+		}
+		if err := e.learned(source); err != nil {
 			return err
 		}
 		if owner != source.Owner { // which is altered while the shadow is filled
@@ -74,7 +81,7 @@ func (e *Env) exchange(ctx context.Context) error {
 		if err := e.rewriteOIDs(ctx, tx, oids, *e.Job.Shadow); err != nil {
 			return err
 		}
-		if err := parity(ctx, tx, source, *e.Job.Shadow); err != nil {
+		if reread, err = e.parity(ctx, tx, source, *e.Job.Shadow); err != nil {
 			return err
 		}
 		now := time.Now()
@@ -93,6 +100,7 @@ func (e *Env) exchange(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	e.tellReread(source.Name, reread)
 	e.Job, e.Source = job, source
 	e.Link = e.Link.Reverse(e.Job.Table(), e.Job.OldTable())
 	return nil
@@ -471,18 +479,19 @@ func (e *ParityError) Error() string {
 }
 
 // parity compares the table in place with what the other was, but for foreign
-// keys that have still to be validated.
-func parity(ctx context.Context, tx *lock.Tx, was *catalog.Table, oid uint32) error {
+// keys that have still to be validated. reread names the definitions that the
+// server prints otherwise than before, though they are what they were.
+func (e *Env) parity(ctx context.Context, tx *lock.Tx, was *catalog.Table, oid uint32) (reread []string, err error) {
 	is, err := catalog.Read(ctx, tx, oid)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	differences, err := catalog.Diff(was.Unvalidated(), is.Unvalidated())
+	differences, err := e.reprints.Diff(was.Unvalidated(), is.Unvalidated())
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if len(differences) > 0 {
-		return &ParityError{Table: was.Name, Differences: differences}
+		return nil, &ParityError{Table: was.Name, Differences: differences}
 	}
-	return nil
+	return catalog.Reread(was, is), nil
 }

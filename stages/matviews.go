@@ -172,6 +172,9 @@ func (e *Env) createMatviews(ctx context.Context, matviews []catalog.Matview) ([
 				return fmt.Errorf("drop what an earlier run has built: %w", err)
 			}
 		}
+		if err := e.learnMatviews(ctx, tx, built, matviews); err != nil {
+			return err
+		}
 		for i := range matviews {
 			if err := e.createMatview(ctx, tx, matviews, i, built, parked); err != nil {
 				return fmt.Errorf("create the successor of %s: %w", matviews[i].Relation.Name, err)
@@ -201,8 +204,8 @@ func (e *Env) createMatview(ctx context.Context, tx *lock.Tx, matviews []catalog
 	if err := tx.QueryRow(ctx, matviewQuerySQL, as.String()).Scan(&query); err != nil {
 		return fmt.Errorf("read its query: %w", err)
 	}
-	if query != m.Query {
-		return &ParityError{Table: m.Relation.Name, Differences: []catalog.Difference{{Property: "query", Was: m.Query, Is: query}}}
+	if err := e.sameQuery(ctx, tx, m, built, query); err != nil {
+		return err
 	}
 	if err := e.makeRoom(ctx, tx, as, m.Relation.Name); err != nil {
 		return err
@@ -324,7 +327,7 @@ func (e *Env) exchangeMatviews(ctx context.Context, matviews []catalog.Matview, 
 		successors := make([]uint32, len(matviews))
 		for i, m := range matviews {
 			var err error
-			if was[i], err = matviewAsBuilt(ctx, tx, m, versions[i]); err != nil {
+			if was[i], err = e.matviewAsBuilt(ctx, tx, m, versions[i]); err != nil {
 				return err
 			}
 			if err := tx.QueryRow(ctx, shadowOIDSQL, was[i].Name.In(built).String()).Scan(&successors[i]); err != nil {
@@ -337,7 +340,7 @@ func (e *Env) exchangeMatviews(ctx context.Context, matviews []catalog.Matview, 
 			}
 		}
 		for i := range was {
-			if err := sameMatview(ctx, tx, was[i], successors[i]); err != nil {
+			if err := e.sameMatview(ctx, tx, was[i], successors[i]); err != nil {
 				return err
 			}
 		}
@@ -370,7 +373,7 @@ func lockMatviews(ctx context.Context, tx *lock.Tx, matviews []catalog.Matview) 
 
 // matviewAsBuilt describes m under its lock, or returns errRefreshed where its
 // successor was built after another one. Grants and comments may have changed.
-func matviewAsBuilt(ctx context.Context, tx *lock.Tx, m catalog.Matview, version string) (*catalog.Table, error) {
+func (e *Env) matviewAsBuilt(ctx context.Context, tx *lock.Tx, m catalog.Matview, version string) (*catalog.Table, error) {
 	var now string
 	var populated bool
 	err := tx.QueryRow(ctx, matviewVersionSQL, m.OID).Scan(&now, &populated)
@@ -388,7 +391,7 @@ func matviewAsBuilt(ctx context.Context, tx *lock.Tx, m catalog.Matview, version
 	if err != nil {
 		return nil, err
 	}
-	if now != version || len(changes) > 0 || m.Relation.Owner != is.Owner || m.Relation.Name != is.Name {
+	if now != version || len(changes) > 0 || !e.reprints.Knows(is) || m.Relation.Owner != is.Owner || m.Relation.Name != is.Name {
 		return nil, errRefreshed
 	}
 	return is, nil
@@ -396,7 +399,7 @@ func matviewAsBuilt(ctx context.Context, tx *lock.Tx, m catalog.Matview, version
 
 // sameMatview gives the successor the grants, which are the last that it lacks,
 // and compares it with the one it replaces.
-func sameMatview(ctx context.Context, tx *lock.Tx, was *catalog.Table, successor uint32) error {
+func (e *Env) sameMatview(ctx context.Context, tx *lock.Tx, was *catalog.Table, successor uint32) error {
 	have, err := catalog.RelationGrants(ctx, tx, successor, "r")
 	if err != nil {
 		return err
@@ -408,10 +411,11 @@ func sameMatview(ctx context.Context, tx *lock.Tx, was *catalog.Table, successor
 	if err != nil {
 		return err
 	}
-	differences, err := catalog.Diff(was, is)
+	differences, err := e.reprints.Diff(was, is)
 	if err == nil && len(differences) > 0 {
 		err = &ParityError{Table: was.Name, Differences: differences}
 	}
+	e.tellReread(was.Name, catalog.Reread(was, is))
 	return err
 }
 

@@ -68,6 +68,13 @@ func Revert(ctx context.Context, e *Env) error {
 func (e *Env) exchangeBack(ctx context.Context) error {
 	var job *registry.Job
 	var now *catalog.Table
+	var reread []string
+	if err := e.learnOld(ctx); err != nil {
+		return err
+	}
+	if err := e.learn(ctx, *e.Job.Shadow); err != nil {
+		return err
+	}
 	err := e.transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
 		oids, err := e.beginRewrite(ctx, tx, *e.Job.Shadow)
 		if err != nil {
@@ -81,6 +88,9 @@ func (e *Env) exchangeBack(ctx context.Context) error {
 			return err
 		}
 		if err := oids.lock(ctx, tx); err != nil {
+			return err
+		}
+		if err := e.learned(now); err != nil {
 			return err
 		}
 		if err := e.driftSinceSwap(now); err != nil {
@@ -114,7 +124,7 @@ func (e *Env) exchangeBack(ctx context.Context) error {
 		if err := e.rewriteOIDs(ctx, tx, oids, e.Job.Source); err != nil {
 			return err
 		}
-		if err := parity(ctx, tx, now, e.Job.Source); err != nil {
+		if reread, err = e.parity(ctx, tx, now, e.Job.Source); err != nil {
 			return err
 		}
 		description, err := describe(now.ValidAsIn(e.Source))
@@ -132,6 +142,7 @@ func (e *Env) exchangeBack(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	e.tellReread(now.Name, reread)
 	e.Job, e.Source = job, now.ValidAsIn(e.Source)
 	e.link(e.Link.Key)
 	return nil
@@ -166,7 +177,7 @@ func (e *Env) reinstateSQL() []string {
 // were exchanged. What joins it to other objects goes over to the old table as
 // it is now.
 func (e *Env) driftSinceSwap(now *catalog.Table) error {
-	changes, err := catalog.Diff(e.Source.WithoutLinks(), now.WithoutLinks())
+	changes, err := e.reprints.Diff(e.Source.WithoutLinks(), now.WithoutLinks())
 	if err != nil {
 		return err
 	}

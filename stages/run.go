@@ -236,7 +236,7 @@ func (e *Env) goneOr(err error) error {
 // drift compares what the shadow is built with. Grants, comments, triggers and
 // the like may change during a job: the exchange reads them anew.
 func (e *Env) drift(now *catalog.Table) error {
-	changes, err := catalog.Diff(e.Source.Structure(), now.Structure())
+	changes, err := e.reprints.Diff(e.Source.Structure(), now.Structure())
 	if err != nil {
 		return err
 	}

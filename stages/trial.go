@@ -42,6 +42,7 @@ func (e *Env) trial(ctx context.Context) (tried tried, err error) {
 		}
 		return errTrialOver
 	})
+	e.reprints = trial.reprints // those of its tables are the table's
 	var refused *RefusedError
 	switch {
 	case errors.Is(err, errTrialOver):
@@ -151,7 +152,13 @@ func (e *Env) unlike(ctx context.Context, tx pgx.Tx) ([]Reason, error) {
 	for i := range reasons { // there were none before
 		reasons[i].Object, reasons[i].Remedy = reasons[i].Object+", as a part of a copy", "drop it on the table for the time of the repack"
 	}
-	differences, err := catalog.Diff(e.Source.Structure(), e.inPlace(is).Structure())
+	if err := e.reprints.Learn(ctx, tx, e.Job.OldSchema, e.Source, e.Source.OID); err != nil {
+		return nil, err
+	}
+	if err := e.learnMatviews(ctx, tx, e.Job.OldSchema, e.Source.Matviews); err != nil {
+		return nil, err
+	}
+	differences, err := e.reprints.Diff(e.Source.Structure(), e.inPlace(is).Structure())
 	if err != nil {
 		return nil, err
 	}

@@ -190,7 +190,7 @@ var (
 	xidPattern   = regexp.MustCompile(`''\d+''::xid8`)
 	// What changes nothing that outlives the session or transaction, only the
 	// registry, or nothing, being pre_validate's trial.
-	unplannedPattern = regexp.MustCompile(`(?is)^(begin|commit|rollback|select|set (session|search_path|client_connection|transaction|default|statement_timeout)|` +
+	unplannedPattern = regexp.MustCompile(`(?is)^(begin|commit|rollback|savepoint sp_|release savepoint sp_|rollback to savepoint sp_|select|set (session|search_path|client_connection|transaction|default|statement_timeout)|` +
 		`set local (statement_timeout|enable_hashjoin|enable_mergejoin|max_parallel_workers_per_gather|plan_cache_mode)|reset all|with (held|me|waited|own|locks|recursive (part|key))|;?$)|repack_registry|repack_job_trial_`)
 )
 

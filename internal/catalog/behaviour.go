@@ -63,6 +63,7 @@ type Label struct {
 // Replace, run when another table bears the name, makes it refer to that one;
 // the object stays the same, with its grants, comments and own dependents.
 type Dependent struct {
+	OID     uint32 `json:"-"` // of the view, rule, policy or function
 	Kind    string `json:"kind"`
 	Name    string `json:"name"` // quoted
 	Owner   string `json:"owner"`

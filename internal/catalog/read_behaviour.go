@@ -144,6 +144,7 @@ func readStatistics(ctx context.Context, q Querier, oid uint32) ([]Statistics, e
 // names it, as it names all, qualified.
 const viewsSQL = `
 SELECT   DISTINCT
+         v.oid                              AS oid,
          n.nspname::text                    AS schema_name,
          v.relname::text                    AS view_name,
          pg_get_userbyid(v.relowner)::text  AS owner,
@@ -154,10 +155,11 @@ JOIN     pg_rewrite r   ON r.oid = d.objid AND r.rulename = '_RETURN'
 JOIN     pg_class v     ON v.oid = r.ev_class AND v.relkind = 'v' AND v.relpersistence = 'p'
 JOIN     pg_namespace n ON n.oid = v.relnamespace
 WHERE    d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1
-ORDER BY 1, 2`
+ORDER BY 2, 3`
 
 func readViews(ctx context.Context, q Querier, oid uint32) ([]Dependent, error) {
 	type row struct {
+		OID                                     uint32
 		SchemaName, ViewName, Owner, Definition string
 		Options                                 []string
 	}
@@ -166,7 +168,7 @@ func readViews(ctx context.Context, q Querier, oid uint32) ([]Dependent, error) 
 	for _, r := range rows {
 		name := Name{r.SchemaName, r.ViewName}.String()
 		views = append(views, Dependent{
-			Kind: "view", Name: name, Owner: r.Owner, options: r.Options, definition: r.Definition,
+			OID: r.OID, Kind: "view", Name: name, Owner: r.Owner, options: r.Options, definition: r.Definition,
 			Replace: replaceViewSQL(name, r.Options, r.Definition),
 			// LOCK TABLE would lock all tables of the view as well.
 			Lock: fmt.Sprintf("ALTER VIEW %s OWNER TO %s", name, Quote(r.Owner)),
@@ -192,7 +194,8 @@ SELECT   'rule'                                                                 
          pg_get_userbyid(c.relowner)::text                                      AS owner,
          'CREATE OR REPLACE RULE ' || substr(pg_get_ruledef(r.oid), length('CREATE RULE ') + 1) AS replace,
          format('ALTER %s %I.%I OWNER TO %I', CASE c.relkind WHEN 'v' THEN 'VIEW' ELSE 'TABLE' END,
-                n.nspname, c.relname, pg_get_userbyid(c.relowner))              AS lock
+                n.nspname, c.relname, pg_get_userbyid(c.relowner))              AS lock,
+         r.oid                                                                  AS oid
 FROM     pg_rewrite r
 JOIN     pg_class c     ON c.oid = r.ev_class
 JOIN     pg_namespace n ON n.oid = c.relnamespace
@@ -208,7 +211,8 @@ SELECT   'policy',
          format('ALTER POLICY %I ON %I.%I', p.polname, n.nspname, c.relname)
          || coalesce(' USING (' || pg_get_expr(p.polqual, p.polrelid) || ')', '')
          || coalesce(' WITH CHECK (' || pg_get_expr(p.polwithcheck, p.polrelid) || ')', ''),
-         format('ALTER TABLE %I.%I OWNER TO %I', n.nspname, c.relname, pg_get_userbyid(c.relowner))
+         format('ALTER TABLE %I.%I OWNER TO %I', n.nspname, c.relname, pg_get_userbyid(c.relowner)),
+         p.oid
 FROM     pg_policy p
 JOIN     pg_class c     ON c.oid = p.polrelid
 JOIN     pg_namespace n ON n.oid = c.relnamespace
@@ -221,7 +225,8 @@ SELECT   'function',
          p.oid::regprocedure::text,
          pg_get_userbyid(p.proowner)::text,
          pg_get_functiondef(p.oid),
-         ''
+         '',
+         p.oid
 FROM     pg_proc p
 WHERE    p.prokind IN ('f', 'p')
 AND      EXISTS (SELECT FROM pg_depend d
