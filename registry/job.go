@@ -65,6 +65,11 @@ type Options struct {
 	UpdateOID []OIDColumn `json:"update_oid,omitempty"`
 	// IgnoreOID allows that OIDs of the table are kept elsewhere.
 	IgnoreOID bool `json:"ignore_oid,omitempty"`
+	// RowTriggers has changes captured row by row, without transition tables, which
+	// may need temporary files.
+	RowTriggers bool `json:"row_triggers,omitempty"`
+	// CountRows has triggers for rows count them: every role may call what that takes.
+	CountRows bool `json:"count_rows,omitempty"`
 }
 
 // OIDColumn is a column that keeps OIDs.

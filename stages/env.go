@@ -147,6 +147,8 @@ func (e *Env) link(key []catalog.KeyColumn) {
 	j := e.Job
 	e.Link = strategy.NewLink(e.Source, key, j.Table(), j.ShadowTable(),
 		catalog.Name{Schema: j.ShadowSchema, Name: j.ChangeLog}, catalog.Name{Schema: j.ShadowSchema, Name: j.Capture})
+	e.Link.PerRow = e.Link.PerRow || j.Options.RowTriggers
+	e.Link.Counted = j.Options.CountRows
 	if j.Swapped() {
 		e.Link = e.Link.Reverse(j.Table(), j.OldTable())
 	}

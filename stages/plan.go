@@ -201,6 +201,9 @@ func (p *planner) invent(ctx context.Context, user string) error {
 		return err
 	}
 	p.Job = p.jobNumbered(unnumbered)
+	if err := captureOptions(ctx, p.Pool, &p.Job.Options); err != nil {
+		return err
+	}
 	p.Job.KeyIndex, p.Job.Shadow = index.Name, new(uint32)
 	p.link(key)
 	p.shadow = &catalog.Table{Name: p.Job.ShadowTable()}

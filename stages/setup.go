@@ -34,6 +34,9 @@ func setup(ctx context.Context, e *Env) error {
 		if job, err = e.nextJob(ctx, tx); err != nil {
 			return err
 		}
+		if err := captureOptions(ctx, tx, &job.Options); err != nil {
+			return err
+		}
 		job.KeyIndex, job.Description = index.Name, description
 		e.Job = job
 		e.link(key)

@@ -35,6 +35,9 @@ func (e *Env) trial(ctx context.Context) (tried tried, err error) {
 		if err != nil {
 			return err
 		}
+		if err := captureOptions(ctx, tx, &trial.Job.Options); err != nil {
+			return err
+		}
 		trial.Job.KeyIndex = index.Name
 		trial.link(key)
 		if err := trial.tryOut(ctx, tx, &tried); err != nil {

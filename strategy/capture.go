@@ -106,9 +106,9 @@ func (l *Link) oldRows() string {
 
 // LogCapture appends keys to the change log.
 func (l *Link) LogCapture() Capture {
-	updates, triggers := logBothSQL, l.triggers(bothTables)
+	updates, triggers := logBothSQL, l.triggers(bothTables, false)
 	if l.keyTrigger() {
-		updates, triggers = logNewSQL, l.triggers(newTable)
+		updates, triggers = logNewSQL, l.triggers(newTable, false)
 	}
 	body := "\n#variable_conflict use_column\nBEGIN" + l.mirror() + l.logRows(updates) + "\n    RETURN NULL;\nEND\n"
 	settings := ""
@@ -136,6 +136,10 @@ func (l *Link) LogCapture() Capture {
 // statement may have changed a row once more. SERIALIZABLE writers write what
 // the statement has written: reading would give them predicate locks, and
 // serialization failures, that they would not have had.
+//
+// Every subtransaction that writes takes a transaction id. Called for a statement
+// that is one; called for rows it would be one a row, so that there a transaction
+// that changes many logs them.
 const writeThroughSQL = `
 #variable_conflict use_column
 DECLARE
@@ -143,7 +147,7 @@ DECLARE
     fixed     CONSTANT boolean := isolation NOT IN ('read committed', 'read uncommitted');
     deleted   bigint;
 BEGIN%[7]s
-    IF TG_OP = 'TRUNCATE' OR TG_TABLE_SCHEMA <> %[2]s OR TG_TABLE_NAME <> %[3]s
+    IF TG_OP = 'TRUNCATE'%[8]s OR TG_TABLE_SCHEMA <> %[2]s OR TG_TABLE_NAME <> %[3]s
        OR fixed AND NOT coalesce(pg_visible_in_snapshot(%[1]s::xid8, pg_current_snapshot()), false) THEN
         NULL;
     ELSIF isolation = 'serializable' THEN%[4]s
@@ -178,10 +182,10 @@ func (l *Link) WriteThrough(completedBy string) Capture {
 		before += passOverRowsSQL
 	}
 	body := fmt.Sprintf(writeThroughSQL, xid, catalog.Literal(l.From.Schema), catalog.Literal(l.From.Name),
-		l.attempts(immediate, l.Reread), l.attempts(immediate, true), l.logRows(logBothSQL), before)
+		l.attempts(immediate, l.Reread), l.attempts(immediate, true), l.logRows(logBothSQL), before, l.many())
 	return Capture{
 		Function: fmt.Sprintf(functionSQL, l.Capture, catalog.Literal(body), writeThroughSettings),
-		Triggers: l.triggers(bothTables),
+		Triggers: l.triggers(bothTables, l.PerRow && l.Counted),
 	}
 }
 
@@ -309,11 +313,11 @@ func (l *Link) keyTrigger() bool {
 	return !l.PerRow
 }
 
-// triggers are AFTER … FOR EACH STATEMENT, but for those on a partition: a
-// statement on the partitioned table does not fire these, and triggers FOR EACH
-// ROW have no transition tables there. They fire for replica-role writers too
+// triggers are AFTER … FOR EACH STATEMENT, but for those with PerRow. On a partition
+// a statement on the partitioned table does not fire these, and triggers FOR EACH
+// ROW have no transition tables. They fire for replica-role writers too
 // (ENABLE ALWAYS).
-func (l *Link) triggers(updates string) []string {
+func (l *Link) triggers(updates string, counted bool) []string {
 	var statements []string
 	add := func(name, event, each string) {
 		statements = append(statements,
@@ -322,7 +326,10 @@ func (l *Link) triggers(updates string) []string {
 			fmt.Sprintf("ALTER TABLE %s ENABLE ALWAYS TRIGGER %s", l.From, catalog.Quote(name)))
 	}
 	each := func(tables string) string {
-		if l.PerRow {
+		switch {
+		case l.PerRow && counted:
+			return "FOR EACH ROW WHEN (" + countSQL + ")"
+		case l.PerRow:
 			return "FOR EACH ROW"
 		}
 		return tables + " FOR EACH STATEMENT"

@@ -28,8 +28,12 @@ type Link struct {
 	// so that the transition table is no longer the truth. It matters for
 	// SERIALIZABLE writers alone; the others' rows are always read again.
 	Reread bool
-	// PerRow is set where From is a partition, which has triggers for rows.
+	// PerRow is set where triggers are for rows: From is a partition, or transition
+	// tables might need more temporary files than the application may have.
 	PerRow bool
+	// Counted is set where triggers for rows count them, so that a transaction that
+	// changes many is known before the first is written through.
+	Counted bool
 	// Deferrable are To's key, unique and exclusion constraints that could be
 	// checked as late as at the application's COMMIT.
 	Deferrable []string
