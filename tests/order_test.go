@@ -9,7 +9,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -203,7 +202,7 @@ func TestOrderByResumes(t *testing.T) {
 // half of the rows: a check of the shadow's waits there.
 func cutCopy(t *testing.T, db *pgtest.Database, o repack.Options) {
 	t.Helper()
-	o.LockTimeout = time.Minute // the wait for the test is one for a lock
+	o.RetryFor = -1 // the run ends with its connection
 	db.Exec(t, `CREATE FUNCTION app.hold(int) RETURNS bool LANGUAGE plpgsql AS
 		$$ BEGIN PERFORM pg_advisory_xact_lock(7); RETURN true; END $$`)
 	db.Exec(t, `ALTER TABLE repack_job_1.t ADD CONSTRAINT hold CHECK (a IS DISTINCT FROM 0 OR app.hold(id))`)
