@@ -330,7 +330,7 @@ func planIsSent(t *testing.T, db *pgtest.Database, o repack.Options) {
 	o.Verify = repack.VerifyOff
 	o.Transfer = repack.TransferServer // a tracer does not see COPY
 	plan := planned(planOf(t, db, o))
-	trace := &statements{}
+	trace := &statements{open: map[*pgx.Conn][]string{}}
 	config := db.Config(t)
 	config.Tracer = trace
 	r, err := repack.New(config, o)

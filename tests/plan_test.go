@@ -169,16 +169,31 @@ func TestPlanRefusesAsRun(t *testing.T) {
 	cli(t, db, 3, "plan", "--table", "missing")
 }
 
-// statements is a tracer that notes what a run sends.
+// statements is a tracer that notes what a run sends, but for transactions that it
+// rolls back, such as the trial of pre_validate: they do nothing that a plan could show.
 type statements struct {
-	mu  sync.Mutex
-	sql []string
+	mu   sync.Mutex
+	sql  []string
+	open map[*pgx.Conn][]string // of transactions that have not ended
 }
 
-func (s *statements) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
+func (s *statements) TraceQueryStart(ctx context.Context, conn *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.sql = append(s.sql, data.SQL)
+	_, inTransaction := s.open[conn]
+	switch {
+	case strings.HasPrefix(data.SQL, "begin"):
+		s.open[conn] = []string{}
+	case data.SQL == "rollback":
+		delete(s.open, conn)
+	case data.SQL == "commit":
+		s.sql = append(s.sql, s.open[conn]...)
+		delete(s.open, conn)
+	case inTransaction:
+		s.open[conn] = append(s.open[conn], data.SQL)
+	default:
+		s.sql = append(s.sql, data.SQL)
+	}
 	return ctx
 }
 
@@ -189,9 +204,9 @@ var (
 	separated    = regexp.MustCompile(`^\s*;+\s*`)
 	xidPattern   = regexp.MustCompile(`''\d+''::xid8`)
 	// What changes nothing that outlives the session or transaction, only the
-	// registry, or nothing, being pre_validate's trial.
-	unplannedPattern = regexp.MustCompile(`(?is)^(begin|commit|rollback|savepoint sp_|release savepoint sp_|rollback to savepoint sp_|select|set (session|search_path|client_connection|transaction|default|statement_timeout)|` +
-		`set local (statement_timeout|enable_hashjoin|enable_mergejoin|max_parallel_workers_per_gather|plan_cache_mode)|reset all|with (held|me|waited|own|locks|recursive (part|key))|;?$)|repack_registry|repack_job_trial_`)
+	// registry, or nothing.
+	unplannedPattern = regexp.MustCompile(`(?is)^(savepoint sp_|release savepoint sp_|select|set (session|search_path|client_connection|transaction|default|statement_timeout)|` +
+		`set local (statement_timeout|enable_hashjoin|enable_mergejoin|max_parallel_workers_per_gather|plan_cache_mode)|reset all|with (held|me|waited|own|locks|recursive (part|key))|;?$)|repack_registry`)
 )
 
 // numbered gives a plan's statement the number of the first job.
@@ -273,7 +288,7 @@ func TestPlanIsWhatRunSends(t *testing.T) {
 // the switch to write-through, so that there is something to replay.
 func traced(t *testing.T, db *pgtest.Database, o repack.Options) *statements {
 	t.Helper()
-	trace := &statements{}
+	trace := &statements{open: map[*pgx.Conn][]string{}}
 	config := db.Config(t)
 	config.Tracer = trace
 	writer := db.Connect(t)
