@@ -5,6 +5,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/jackc/pgerrcode"
+	"github.com/jackc/pgx/v5/pgconn"
+
 	"github.com/repack-go/repack/internal/pgtest"
 	"github.com/repack-go/repack/repack"
 )
@@ -293,5 +296,26 @@ func TestOwnerThatWeAreNot(t *testing.T) {
 			t.Errorf("app.t belongs to %s, want %s", owner, r["bob"])
 		}
 		noJob(t, db)
+	})
+}
+
+// Our trigger compares the key, and PostgreSQL changes the type of no column that a
+// trigger's condition names: the application is told so, and after a reset it works.
+func TestTypeOfKeyDuringJob(t *testing.T) {
+	t.Parallel()
+	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+		db.Exec(t, `CREATE SCHEMA app; CREATE TABLE app.t (id int PRIMARY KEY, a int); INSERT INTO app.t VALUES (1, 1)`)
+		o := options(t, "app.t", strategy)
+		runUntil(t, db, o, repack.Setup)
+		const widen = `ALTER TABLE app.t ALTER id TYPE bigint`
+		_, err := db.Pool.Exec(testContext(t), widen)
+		var pgErr *pgconn.PgError
+		if !errors.As(err, &pgErr) || pgErr.Code != pgerrcode.FeatureNotSupported {
+			t.Fatalf("ALTER of the key during a job: %v, want SQLSTATE %s", err, pgerrcode.FeatureNotSupported)
+		}
+		if err := newRepack(t, db, o).Reset(testContext(t)); err != nil {
+			t.Fatal(err)
+		}
+		db.Exec(t, widen)
 	})
 }
