@@ -11,8 +11,9 @@ import (
 
 // exchangedSQL lists what an exchange of table $1 by table $2 takes ACCESS EXCLUSIVE
 // on: both; the views, and tables with policies, that mention it; the tables at the
-// other end of its foreign keys, with their partitions; what it is a partition of,
-// with the other partitions; its sequences.
+// other end of its foreign keys, with their partitions; what it is a partition of, with
+// the default partition, and with all partitions where a foreign key refers to it; its
+// sequences.
 const exchangedSQL = `
 SELECT   x.relation::regclass::text
 FROM    (WITH RECURSIVE views (relation) AS (
@@ -26,15 +27,17 @@ FROM    (WITH RECURSIVE views (relation) AS (
              JOIN   pg_class c   ON c.oid = r.ev_class AND c.relkind = 'v'
          ), above (relation) AS (
              SELECT $1::oid UNION SELECT relid::oid FROM pg_partition_ancestors($1::oid::regclass)
-         ), tops (relation) AS (
-             SELECT relation FROM above
-             UNION SELECT conrelid FROM pg_constraint WHERE contype = 'f' AND confrelid IN (SELECT relation FROM above)
+         ), whole (relation) AS (
+             SELECT conrelid FROM pg_constraint WHERE contype = 'f' AND confrelid IN (SELECT relation FROM above)
+             UNION SELECT confrelid FROM pg_constraint WHERE contype = 'f' AND confrelid IN (SELECT relation FROM above)
              UNION SELECT confrelid FROM pg_constraint WHERE contype = 'f' AND conrelid = $1
+             UNION SELECT partdefid FROM pg_partitioned_table WHERE partdefid <> 0 AND partrelid IN (SELECT relation FROM above)
          )
          SELECT $2::oid AS relation
          UNION SELECT relation FROM views
-         UNION SELECT relation FROM tops
-         UNION SELECT t.relid::oid FROM tops CROSS JOIN LATERAL pg_partition_tree(tops.relation::regclass) t
+         UNION SELECT relation FROM above
+         UNION SELECT relation FROM whole
+         UNION SELECT t.relid::oid FROM whole CROSS JOIN LATERAL pg_partition_tree(whole.relation::regclass) t
          UNION SELECT p.polrelid
                FROM   pg_depend d
                JOIN   pg_policy p ON p.oid = d.objid
