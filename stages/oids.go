@@ -85,8 +85,8 @@ func readChanging(ctx context.Context, q catalog.Querier, oid uint32, matviews [
 	return objects, nil
 }
 
-func readOIDColumns(ctx context.Context, q catalog.Querier, without []string) ([]oidColumn, error) {
-	rows, err := q.Query(ctx, oidColumnsSQL, without)
+func readOIDColumns(ctx context.Context, q catalog.Querier, oid uint32, without []string) ([]oidColumn, error) {
+	rows, err := q.Query(ctx, oidColumnsSQL, without, oid)
 	if err != nil {
 		return nil, fmt.Errorf("list columns of OIDs: %w", err)
 	}
@@ -142,7 +142,7 @@ func (e *Env) searchOIDs(ctx context.Context, oid uint32) (*oidSearch, error) {
 	if err != nil {
 		return nil, err
 	}
-	columns, err := readOIDColumns(ctx, e.Pool, e.unsearchedSchemas())
+	columns, err := readOIDColumns(ctx, e.Pool, oid, e.unsearchedSchemas())
 	if err != nil {
 		return nil, err
 	}
@@ -336,7 +336,7 @@ func ReadOIDColumns(ctx context.Context, q catalog.Querier, given []string) ([]r
 	if len(given) == 0 {
 		return nil, nil
 	}
-	columns, err := readOIDColumns(ctx, q, []string{})
+	columns, err := readOIDColumns(ctx, q, 0, []string{})
 	if err != nil {
 		return nil, err
 	}

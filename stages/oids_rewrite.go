@@ -25,7 +25,7 @@ func (e *Env) rewrites(ctx context.Context, q catalog.Querier, oid uint32) (*rew
 	if len(e.rewritten()) == 0 {
 		return r, nil
 	}
-	columns, err := readOIDColumns(ctx, q, e.unsearchedSchemas())
+	columns, err := readOIDColumns(ctx, q, oid, e.unsearchedSchemas())
 	if err != nil {
 		return nil, err
 	}

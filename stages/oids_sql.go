@@ -57,8 +57,9 @@ ORDER BY place, role, id`
 // oid, regclass or regtype, their arrays, and domains over all of them, and those
 // that have such a value inside. A partitioned table stands for its partitions.
 // The server's own catalogs are left out, as are registries, the schemas of jobs
-// and others ($1), and temporary tables, which other sessions cannot read. Sizes
-// are those that VACUUM has seen: to ask for the file's takes a lock.
+// and others ($1), temporary tables, which other sessions cannot read, and generated
+// columns of the table $2 itself, whose values the trial compares. Sizes are those
+// that VACUUM has seen: to ask for the file's takes a lock.
 const oidColumnsSQL = `
 WITH RECURSIVE part_of (type, part, shape) AS (
     SELECT oid, typbasetype, 'same' FROM pg_type WHERE typtype = 'd'
@@ -90,7 +91,7 @@ WITH RECURSIVE part_of (type, part, shape) AS (
     JOIN   pg_attribute a ON a.atttypid = h.type AND a.attnum > 0 AND NOT a.attisdropped
     JOIN   pg_class c     ON c.oid = a.attrelid AND c.relkind IN ('r', 'p', 'm', 'f') AND c.relpersistence <> 't'
     JOIN   pg_namespace n ON n.oid = c.relnamespace
-    WHERE  c.oid >= 16384 AND NOT c.relispartition
+    WHERE  c.oid >= 16384 AND NOT c.relispartition AND NOT (c.oid = $2 AND a.attgenerated <> '')
     AND    n.nspname <> ALL ($1::text[]) AND n.nspname !~ '^repack_job_[0-9]+(_old)?$'
     AND    NOT (c.relname IN ('job', 'partitioned')
                 AND (SELECT count(*) FROM pg_class x WHERE x.relnamespace = n.oid AND x.relname IN ('job', 'chunk', 'stage_history')) = 3)

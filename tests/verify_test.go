@@ -136,6 +136,7 @@ func TestVerifyComparesGeneratedColumns(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
 	o := givenDocs(t, db, repack.ChangeLog)
+	runUntil(t, db, o, repack.Setup) // before that it would be refused
 	db.Exec(t, `CREATE OR REPLACE FUNCTION app.shout(t text) RETURNS text IMMUTABLE LANGUAGE sql
 		AS $$ SELECT upper(t) || CASE WHEN t = 'note 500' THEN '!' ELSE '' END $$`)
 	wantMismatches(t, newRepack(t, db, o).Run(testContext(t)), "different[500] [loud]")
