@@ -61,7 +61,7 @@ func gained(o repack.Outcome) string {
 	text := "repacked"
 	if o.Before > 0 {
 		saved := o.Before - o.After
-		text = fmt.Sprintf("%s → %s (%s, %.0f %%)", bytes(o.Before), bytes(o.After), bytes(saved), 100*float64(saved)/float64(o.Before))
+		text = fmt.Sprintf("%s → %s (%s, %d %%)", bytes(o.Before), bytes(o.After), bytes(saved), int(math.Round(100*float64(saved)/float64(o.Before))))
 	}
 	text += " in " + seconds(o.Took)
 	if o.LongestLock != nil {

@@ -135,6 +135,7 @@ func TestGained(t *testing.T) {
 		{repack.Outcome{Before: 418 << 30, After: 139 << 30, Took: 19 * time.Second, LongestLock: &longest}, "418 GB → 139 GB (279 GB, 67 %) in 19 s; longest lock 42 ms"},
 		{repack.Outcome{Before: 100 << 20, After: 100 << 20, Took: 200 * time.Millisecond}, "100 MB → 100 MB (0 bytes, 0 %) in 1 s"},
 		{repack.Outcome{Before: 8192, After: 16384, Took: 192 * time.Second}, "8192 bytes → 16 kB (-8192 bytes, -100 %) in 3 min 12 s"},
+		{repack.Outcome{Before: 31 << 20, After: 31<<20 + 16<<10, Took: time.Second}, "31 MB → 31 MB (-16 kB, 0 %) in 1 s"},
 		{repack.Outcome{Took: 4 * time.Hour}, "repacked in 4 h 0 min"},
 	} {
 		if got := gained(c.o); got != c.want {
