@@ -14,7 +14,9 @@ import (
 // the table's OID and returns a description of each.
 type obstacle struct{ sql, why, remedy string }
 
-var obstacleChecks = []obstacle{
+// otherKinds are what can be no table of the application's. Of such a relation
+// nothing else is asked: the other queries are made for tables.
+var otherKinds = []obstacle{
 	{
 		`SELECT 'table' FROM pg_class WHERE oid = $1 AND relkind <> 'r'`,
 		"is not an ordinary table", "repack the table behind it, or its partitions",
@@ -24,6 +26,9 @@ var obstacleChecks = []obstacle{
 		 WHERE c.oid = $1 AND (n.nspname IN ('pg_catalog', 'information_schema', 'pg_toast') OR c.relpersistence = 't')`,
 		"is a schema of the system, or of temporary tables", "",
 	},
+}
+
+var obstacleChecks = []obstacle{
 	{
 		`SELECT am.amname FROM pg_class c JOIN pg_am am ON am.oid = c.relam WHERE c.oid = $1 AND am.amname <> 'heap'`,
 		"is an access method other than heap, whose blocks cannot be copied by range", "",
@@ -335,18 +340,21 @@ func dependentsOf(ctx context.Context, q catalog.Querier, oid uint32, rebuilds b
 	return found, err
 }
 
-// look appends a reason for each object that the query finds.
+// look appends a reason for each object that the query finds. One without a name
+// has been dropped since the snapshot of the query.
 func (o obstacle) look(ctx context.Context, q catalog.Querier, reasons *[]Reason, args ...any) error {
 	rows, err := q.Query(ctx, o.sql, args...)
 	if err != nil {
 		return fmt.Errorf("check that nothing %s: %w", o.why, err)
 	}
-	objects, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	objects, err := pgx.CollectRows(rows, pgx.RowTo[*string])
 	if err != nil {
 		return fmt.Errorf("check that nothing %s: %w", o.why, err)
 	}
 	for _, object := range objects {
-		*reasons = append(*reasons, Reason{Object: object, Why: o.why, Remedy: o.remedy})
+		if object != nil {
+			*reasons = append(*reasons, Reason{Object: *object, Why: o.why, Remedy: o.remedy})
+		}
 	}
 	return nil
 }

@@ -68,6 +68,9 @@ func preValidate(ctx context.Context, e *Env) error {
 
 // foresee refuses what it can without trying: it only reads.
 func foresee(ctx context.Context, e *Env) error {
+	if err := e.ofAKind(ctx); err != nil {
+		return err
+	}
 	reasons, err := obstacles(ctx, e.Pool, e.Source.OID, e.rebuilds())
 	if err != nil {
 		return err
@@ -96,6 +99,20 @@ func foresee(ctx context.Context, e *Env) error {
 	reasons = append(reasons, e.oidReasons(e.oids)...)
 	if reasons = append(reasons, missing...); len(reasons) == 0 {
 		if reasons, err = e.slowKeys(ctx); err != nil {
+			return err
+		}
+	}
+	if len(reasons) > 0 {
+		return &RefusedError{Table: e.Source.Name, Reasons: reasons}
+	}
+	return nil
+}
+
+// ofAKind refuses what is no table of the application's.
+func (e *Env) ofAKind(ctx context.Context) error {
+	var reasons []Reason
+	for _, kind := range otherKinds {
+		if err := kind.look(ctx, e.Pool, &reasons, e.Source.OID); err != nil {
 			return err
 		}
 	}
