@@ -107,6 +107,7 @@ func (r *Repack) readOnlyEnv(ctx context.Context) (*stages.Env, func(), error) {
 		return nil, nil, fmt.Errorf("open connection pool: %w", err)
 	}
 	e.Locks.Pool = e.Pool
+	e.Turns = stages.NewTurns(e.Pool, e.Jobs, r.options.yield)
 	return e, e.Pool.Close, nil
 }
 

@@ -3,6 +3,7 @@ package stages
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -25,21 +26,23 @@ type Turns struct {
 
 	mu     sync.Mutex
 	taken  int
-	rested time.Time  // the end of the last rest
-	seen   []activity // the newest last
+	rested time.Time     // the end of the last rest
+	seen   []activity    // the newest last
+	look   chan struct{} // holds a token while a goroutine asks the server
 }
 
 // NewTurns hands out up to most turns at the same time; with yield, only one
 // while other sessions are at work.
 func NewTurns(pool *pgxpool.Pool, most int, yield bool) *Turns {
-	return &Turns{pool: pool, most: most, yield: yield, freed: make(chan struct{}, 1)}
+	return &Turns{pool: pool, most: most, yield: yield, freed: make(chan struct{}, 1), look: make(chan struct{}, 1)}
 }
 
-// lookEvery is how often the server is asked at the most, and lookBack how many
-// of its latest answers count.
+// lookEvery is how often the server is asked at the most, lookBack how many of its
+// latest answers count, and stale the age from which one does not.
 const (
 	lookEvery = 200 * time.Millisecond
 	lookBack  = 5
+	stale     = 2 * lookBack * lookEvery
 )
 
 // The application is at work when on average so many of its sessions are, or,
@@ -148,27 +151,54 @@ WHERE  a.datid IS NOT NULL
 AND    coalesce(a.backend_type, 'client backend') = 'client backend'
 AND    a.application_name <> current_setting('application_name')`
 
-// Busy reports whether the application is at work. Without yield it never is.
+// Busy reports whether the application is at work. Without yield it never is. One
+// goroutine asks the server; others wait for its answer, and nobody else does.
 func (t *Turns) Busy(ctx context.Context) (bool, error) {
 	if !t.yield {
 		return false, nil
 	}
+	if seen := t.lately(); seen != nil {
+		return busy(seen), nil
+	}
+	select {
+	case t.look <- struct{}{}:
+		defer func() { <-t.look }()
+	case <-ctx.Done():
+		return false, ctx.Err()
+	}
+	if seen := t.lately(); seen != nil { // another goroutine has asked
+		return busy(seen), nil
+	}
+	rows, err := t.pool.Query(ctx, activitySQL)
+	if err != nil {
+		return false, fmt.Errorf("look for other sessions: %w", err)
+	}
+	now, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[activity])
+	if err != nil {
+		return false, fmt.Errorf("look for other sessions: %w", err)
+	}
+	now.at = time.Now()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.seen = fresh(append(t.seen, now), now.at)
+	return busy(t.seen), nil
+}
+
+// lately returns the samples, or nil when it is time for another.
+func (t *Turns) lately() []activity {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if n := len(t.seen); n == 0 || time.Since(t.seen[n-1].at) >= lookEvery {
-		rows, err := t.pool.Query(ctx, activitySQL)
-		if err != nil {
-			return false, fmt.Errorf("look for other sessions: %w", err)
-		}
-		now, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[activity])
-		if err != nil {
-			return false, fmt.Errorf("look for other sessions: %w", err)
-		}
-		now.at = time.Now()
-		t.seen = append(t.seen, now)
-		t.seen = t.seen[max(0, len(t.seen)-lookBack):]
+		return nil
 	}
-	return busy(t.seen), nil
+	return slices.Clone(t.seen)
+}
+
+// fresh are the samples that count: the latest, as far as they are not stale. While
+// a long piece of work is done nobody asks, and what was before says nothing.
+func fresh(seen []activity, now time.Time) []activity {
+	seen = slices.DeleteFunc(seen, func(a activity) bool { return now.Sub(a.at) > stale })
+	return seen[max(0, len(seen)-lookBack):]
 }
 
 // busy judges by the samples, of which there is at least one.

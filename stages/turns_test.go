@@ -113,3 +113,50 @@ func TestTurnsYield(t *testing.T) {
 		t.Errorf("a turn that was given back: %v", err)
 	}
 }
+
+// TestTurnsBesideALook has the server not answer who is at work: turns are given back,
+// and taken, all the same, and who waits for the answer waits no longer than its
+// context.
+func TestTurnsBesideALook(t *testing.T) {
+	db := pgtest.New(t)
+	pool := givenPool(t, db)
+	turns := stages.NewTurns(pool, 2, true)
+	if err := take(t, turns, 10*time.Second); err != nil {
+		t.Fatal(err)
+	}
+	holder := db.Connect(t)
+	for _, sql := range []string{`SET allow_system_table_mods = on`, `BEGIN`, `ALTER VIEW pg_stat_activity SET (security_barrier = false)`} {
+		if _, err := holder.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	looking, cancel := context.WithCancel(t.Context())
+	looked := make(chan error, 1)
+	go func() { _, err := turns.Busy(looking); looked <- err }()
+	pgtest.WaitFor(t, func() bool {
+		return pgtest.Query[bool](t, db.Pool, `SELECT EXISTS (SELECT FROM pg_locks WHERE relation = 'pg_stat_activity'::regclass AND NOT granted)`)
+	}, "the look to wait")
+
+	done := make(chan error, 1)
+	go func() { turns.End(); done <- turns.Take(t.Context()) }()
+	select {
+	case err := <-done:
+		if err != nil {
+			t.Errorf("take a turn: %v", err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("a turn waits for the look")
+	}
+	short, end := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer end()
+	if _, err := turns.Busy(short); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a second look: %v", err)
+	}
+	cancel()
+	if err := <-looked; !errors.Is(err, context.Canceled) {
+		t.Errorf("the look: %v", err)
+	}
+	if _, err := holder.Exec(t.Context(), `ROLLBACK`); err != nil {
+		t.Fatal(err)
+	}
+}
