@@ -213,3 +213,26 @@ func (r *Registry) Update(ctx context.Context, tx pgx.Tx, j *Job, claim string) 
 		j.Filenode, j.Blocks, j.RowEstimate, j.CompletedBy, j.SwappedAt, j.State, j.Options, j.Description, j.Partitioned, j.LongestLockMS)
 	return moved(tag.RowsAffected(), err, fmt.Sprintf("update job %d", j.ID))
 }
+
+const setStateSQL = `
+UPDATE %[1]s
+SET    state = $3, updated_at = now(),
+       finished_at = CASE WHEN $3 IN ('done', 'reverted', 'reset') THEN clock_timestamp() END
+WHERE  id = $1 AND claim = $2`
+
+// SetState writes the state alone: where a disk is full, it may still have room for
+// that, and not for the description, which Update writes anew.
+func (r *Registry) SetState(ctx context.Context, tx pgx.Tx, id int64, claim string, state State) error {
+	tag, err := tx.Exec(ctx, fmt.Sprintf(setStateSQL, r.job), id, claim, state)
+	return moved(tag.RowsAffected(), err, fmt.Sprintf("make job %d %s", id, state))
+}
+
+const deleteSQL = `
+DELETE FROM %[1]s
+WHERE  id = $1 AND claim = $2`
+
+// Delete forgets a job and its history. It takes no room on the disk.
+func (r *Registry) Delete(ctx context.Context, tx pgx.Tx, id int64, claim string) error {
+	tag, err := tx.Exec(ctx, fmt.Sprintf(deleteSQL, r.job), id, claim)
+	return moved(tag.RowsAffected(), err, fmt.Sprintf("delete job %d", id))
+}

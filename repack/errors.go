@@ -32,6 +32,8 @@ type (
 	ParityError = stages.ParityError
 	// StrandedError is a failure after the tables have been exchanged.
 	StrandedError = stages.StrandedError
+	// DiskFullError reports a full disk, which the job has given way to.
+	DiskFullError = stages.DiskFullError
 	// OutlivedError names a check that a row does not satisfy any more.
 	OutlivedError = stages.OutlivedError
 	// VerifyError names rows of the copy that are not like the table's.

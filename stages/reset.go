@@ -48,23 +48,11 @@ var ending = map[registry.State]registry.State{
 // that belongs to it. The source may be gone.
 func (e *Env) discard(ctx context.Context, end registry.State) error {
 	err := e.transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
-		source, ok, err := nameOf(ctx, tx, e.Job.Source)
-		if err != nil || !ok {
-			return err
-		}
-		table := source.String()
-		if err := tx.Settle(ctx, table); err != nil {
-			return err
-		}
-		if err := tx.Lock(ctx, table, "ACCESS EXCLUSIVE"); err != nil {
-			return err
-		}
-		if err := execAll(ctx, tx, strategy.DropTriggersSQL(source)); err != nil {
+		if there, err := e.detachSource(ctx, tx); err != nil || !there {
 			return err
 		}
 		// From here on changes are lost to the shadow: there is no going on.
-		_, err = e.update(ctx, tx, func(j *registry.Job) { j.State = ending[end] })
-		return err
+		return e.Registry.SetState(ctx, tx, e.Job.ID, e.Runner.Claim, ending[end])
 	})
 	if err != nil {
 		return err
@@ -73,18 +61,39 @@ func (e *Env) discard(ctx context.Context, end registry.State) error {
 		return err
 	}
 	return e.transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
-		if err := roomFor(ctx, tx, e.Job.ShadowTable().String(), e.Link.Log.String()); err != nil {
+		if err := e.dropShadow(ctx, tx); err != nil {
 			return err
 		}
-		if err := drop(ctx, tx, "TABLE", e.Job.ShadowTable().String()); err != nil {
-			return err
-		}
-		if err := e.dropArtefacts(ctx, tx, ""); err != nil {
-			return err
-		}
-		_, err := e.update(ctx, tx, func(j *registry.Job) { j.State = end })
-		return err
+		return e.Registry.SetState(ctx, tx, e.Job.ID, e.Runner.Claim, end)
 	})
+}
+
+// detachSource drops our triggers on the source. It is false where the source is
+// gone. It takes ACCESS EXCLUSIVE on the source.
+func (e *Env) detachSource(ctx context.Context, tx *lock.Tx) (there bool, err error) {
+	source, ok, err := nameOf(ctx, tx, e.Job.Source)
+	if err != nil || !ok {
+		return false, err
+	}
+	table := source.String()
+	if err := tx.Settle(ctx, table); err != nil {
+		return true, err
+	}
+	if err := tx.Lock(ctx, table, "ACCESS EXCLUSIVE"); err != nil {
+		return true, err
+	}
+	return true, execAll(ctx, tx, strategy.DropTriggersSQL(source))
+}
+
+// dropShadow drops the shadow with all that belongs to it.
+func (e *Env) dropShadow(ctx context.Context, tx *lock.Tx) error {
+	if err := roomFor(ctx, tx, e.Job.ShadowTable().String(), e.Link.Log.String()); err != nil {
+		return err
+	}
+	if err := drop(ctx, tx, "TABLE", e.Job.ShadowTable().String()); err != nil {
+		return err
+	}
+	return e.dropArtefacts(ctx, tx, "")
 }
 
 const nameSQL = `

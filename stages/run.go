@@ -111,6 +111,9 @@ func (e *Env) begin(ctx context.Context, s registry.Stage) error {
 		return e.Registry.BeginStage(ctx, tx, e.Job.ID, e.Runner.Claim, s)
 	})
 	if err != nil {
+		if e.givesWay(err) {
+			return e.failed(ctx, err)
+		}
 		return err
 	}
 	e.Job.Stage, e.Job.StageDone = s, false
@@ -150,19 +153,23 @@ const recording = 5 * time.Second
 // failed notes err in the registry. Where DDL on the source may be the cause,
 // that is what the user has to hear.
 func (e *Env) failed(ctx context.Context, err error) error {
+	gaveWay := ctx.Err() == nil && e.givesWay(err)
+	if gaveWay {
+		err = e.giveWay(ctx, err)
+	}
 	if e.Job == nil || ctx.Err() != nil { // who has ended the run notes that
 		return err
 	}
 	noteCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recording)
 	defer cancel()
 	var drift *DriftError
-	if !e.Job.Swapped() && !errors.As(err, &drift) {
+	if !gaveWay && !e.Job.Swapped() && !errors.As(err, &drift) {
 		if found := e.checkDrift(noteCtx, e.Pool); errors.As(found, &drift) {
 			err = fmt.Errorf("%w (after: %w)", found, err)
 		}
 	}
 	err = e.expired(noteCtx, e.forbidden(noteCtx, detailed(err)))
-	err = e.stranded(err)
+	err = e.stranded(e.kept(err))
 	if noteErr := e.Registry.Fail(noteCtx, e.Pool, e.Job.ID, e.Runner.Claim, err.Error()); noteErr != nil {
 		e.Log.Warn("failure not recorded", "job", e.Job.ID, "error", noteErr)
 	}

@@ -1,6 +1,7 @@
 package tests
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +11,9 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/jackc/pgerrcode"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/repack-go/repack/internal/pgserver"
 	"github.com/repack-go/repack/internal/pgtest"
@@ -21,6 +25,9 @@ import (
 type volume struct {
 	tablespace string // empty: the database's own
 	fill, give func(t *testing.T, db *pgtest.Database)
+	// limited tells that it is files that cannot grow, which the server does not
+	// call a full disk, and of which nothing is won by removing others.
+	limited bool
 }
 
 // givenVolume makes a small file system. Without the right to mount one it limits
@@ -51,7 +58,7 @@ func givenVolume(t *testing.T, server *pgserver.Server) volume {
 		tablespace: "TABLESPACE small",
 		fill:       func(t *testing.T, _ *pgtest.Database) { fillUp(t, filler) },
 		give: func(t *testing.T, _ *pgtest.Database) {
-			if err := os.Remove(filler); err != nil {
+			if err := os.Remove(filler); err != nil && !errors.Is(err, os.ErrNotExist) {
 				t.Error(err)
 			}
 		},
@@ -120,39 +127,50 @@ func limitedFiles(server *pgserver.Server) volume {
 		}
 	}
 	return volume{
-		fill: func(t *testing.T, db *pgtest.Database) { limit(t, db, fmt.Sprint(walSegment)) },
-		give: func(t *testing.T, db *pgtest.Database) { limit(t, db, "unlimited") },
+		limited: true,
+		fill:    func(t *testing.T, db *pgtest.Database) { limit(t, db, fmt.Sprint(walSegment)) },
+		give:    func(t *testing.T, db *pgtest.Database) { limit(t, db, "unlimited") },
 	}
 }
 
 // roomySQL is a table with room for rows, whose copy will have none, and is
-// larger than a segment of the write-ahead log.
+// larger than a segment of the write-ahead log; and one that has to grow.
 const roomySQL = `
 CREATE TABLE @t (id int PRIMARY KEY, note text NOT NULL) {tablespace};
 INSERT INTO @t SELECT i, repeat('n', 900) FROM generate_series(1, 40000) i;
-DELETE FROM @t WHERE id % 3 = 0`
+DELETE FROM @t WHERE id % 3 = 0;
+CREATE TABLE @growing (id int, note text) {tablespace}`
 
-// TestDiskFull has the volume run full at some places of a run. The run fails;
-// the application, whose own table has room, notices nothing; with space given
-// the run goes on.
+// growSQL takes about 1 MB each time.
+const growSQL = `INSERT INTO @growing SELECT i, repeat('g', 900) FROM generate_series(1, 1000) i`
+
+func givenRoomy(t *testing.T, db *pgtest.Database, v volume) {
+	t.Helper()
+	twins(t, db, strings.ReplaceAll(roomySQL, "{tablespace}", v.tablespace))
+	db.Exec(t, `VACUUM app.t`)
+	db.Exec(t, `VACUUM control.t`)
+}
+
+// TestDiskFull has the volume run full at some places of a run. The run fails, and
+// gives back what it has there: the application, whose own table has room, notices
+// nothing, and others find room to grow. With space given the run begins anew.
 func TestDiskFull(t *testing.T) {
 	t.Parallel()
 	server := pgtest.NewServer(t, nil)
 	v := givenVolume(t, server)
 	for _, strategy := range strategies {
-		for _, place := range []string{"before backfill", "before sync_schema", "swap: writing through"} {
+		for _, place := range []string{"before backfill", "mid-backfill", "before sync_schema", "swap: writing through"} {
 			t.Run(strategy+"/"+place, func(t *testing.T) { fullAt(t, pgtest.NewOn(t, server), v, strategy, place) })
 		}
 	}
 }
 
 func fullAt(t *testing.T, db *pgtest.Database, v volume, strategy, place string) {
-	twins(t, db, strings.ReplaceAll(roomySQL, "{tablespace}", v.tablespace))
-	db.Exec(t, `VACUUM app.t`)
-	db.Exec(t, `VACUUM control.t`)
+	givenRoomy(t, db, v)
+	defer v.give(t, db)
 	before := db.Dump(t)
 	o := options(t, "app.t", strategy)
-	o.Hooks = atPlace(place, func() {
+	o.Hooks = fullPlace(place, func() {
 		v.fill(t, db)
 		for i := range 10 {
 			both(t, db.Pool,
@@ -169,12 +187,87 @@ func fullAt(t *testing.T, db *pgtest.Database, v volume, strategy, place string)
 		cli(t, db, 1, "run", "--table", "app.t").says(t, "extend")
 	}
 	both(t, db.Pool, `INSERT INTO @t SELECT 3 * i, repeat('y', 900) FROM generate_series(301, 310) i`)
+	if !v.limited {
+		gaveWay(t, db, err)
+		if place != "before backfill" { // when there was nothing to give back yet
+			both(t, db.Pool, growSQL)
+		}
+	}
 	alike(t, db, "t")
 	v.give(t, db)
 	run(t, db, options(t, "app.t", strategy))
-	alike(t, db, "t")
+	alike(t, db, "t", "growing")
 	sameDump(t, db, before)
 	noArtefacts(t, db)
+}
+
+// givenOnVolume is a database with all that is in it on the volume.
+func givenOnVolume(t *testing.T, server *pgserver.Server) *pgtest.Database {
+	t.Helper()
+	db := pgtest.NewOn(t, server)
+	db.Pool.Reset()
+	maintenance := pgtest.NewOn(t, server)
+	pgtest.WaitFor(t, func() bool {
+		_, err := maintenance.Pool.Exec(t.Context(), fmt.Sprintf(`ALTER DATABASE %s SET TABLESPACE small`, db.Name))
+		return err == nil
+	}, "the database to be moved")
+	return db
+}
+
+// TestDatabaseFull has the application meet the full disk first. The catalogs, the
+// registry and the change log have no room to grow either.
+func TestDatabaseFull(t *testing.T) {
+	t.Parallel()
+	server := pgtest.NewServer(t, nil)
+	v := givenVolume(t, server)
+	if v.limited { // by the size of a file, which is no matter of a database
+		return
+	}
+	for _, strategy := range strategies {
+		for _, place := range []string{"mid-backfill", "before sync_schema"} {
+			t.Run(strategy+"/"+place, func(t *testing.T) { databaseFullAt(t, givenOnVolume(t, server), v, strategy, place) })
+		}
+	}
+}
+
+func databaseFullAt(t *testing.T, db *pgtest.Database, v volume, strategy, place string) {
+	givenRoomy(t, db, v)
+	defer v.give(t, db)
+	before := db.Dump(t)
+	o := options(t, "app.t", strategy)
+	o.Hooks = fullPlace(place, func() {
+		v.fill(t, db)
+		_, err := db.Pool.Exec(t.Context(), strings.ReplaceAll(growSQL, "@", "app."))
+		var pgErr *pgconn.PgError
+		if !errors.As(err, &pgErr) || pgErr.Code != pgerrcode.DiskFull {
+			t.Errorf("the application: %v, want a full disk", err)
+		}
+	})
+	err := newRepack(t, db, o).Run(testContext(t))
+	both(t, db.Pool, growSQL)
+	gaveWay(t, db, err)
+	v.give(t, db)
+	run(t, db, options(t, "app.t", strategy))
+	alike(t, db, "t", "growing")
+	sameDump(t, db, before)
+	noArtefacts(t, db)
+}
+
+// copied is how many rows a copy has of which something can be given back.
+const copied = 8000
+
+// fullPlace is atPlace, with mid-backfill when some of the copy is there.
+func fullPlace(place string, do func()) repack.Hooks {
+	if place != "mid-backfill" {
+		return atPlace(place, do)
+	}
+	do = once(do)
+	return repack.Hooks{AfterChunk: func(_ context.Context, p repack.Progress) error {
+		if p.Rows >= copied {
+			do()
+		}
+		return nil
+	}}
 }
 
 // atPlace calls do once, when a run comes to a place named as in racePlaces.

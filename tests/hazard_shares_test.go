@@ -159,6 +159,7 @@ func TestShareTerminated(t *testing.T) {
 	db := pgtest.New(t)
 	o, seen := givenShares(t, db, func() {})
 	o.LockTimeout = repack.DefaultLockTimeout
+	o.RetryFor = -1 // the run ends with its session
 	holder, done := givenWaitingShare(t, db, o)
 	waiter := pgtest.WaitBlockedBy(t, db.Pool, pid(holder))
 	mustExec(t, db.Pool, `SELECT pg_terminate_backend($1, 10000)`, int32(waiter))
