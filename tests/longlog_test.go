@@ -111,7 +111,7 @@ func TestWriterHoldsUpNewLog(t *testing.T) {
 		bloatLog(t, db)
 		writer := begin(t, db.Connect(t), pgx.ReadCommitted)
 		both(t, writer, `UPDATE @items SET note = 'held' WHERE id = 5`, `DELETE FROM @items WHERE id = 6`)
-		o.LockRetries = 50
+		o.LockTimeout = queuing
 		seen := shortAt(t, db, &o, "swap: writing through")
 		done := startRun(t, db, o)
 		pgtest.WaitBlockedBy(t, db.Pool, pid(writer))
