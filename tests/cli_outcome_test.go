@@ -108,6 +108,41 @@ func TestInterruptedWhileWaiting(t *testing.T) {
 	}
 }
 
+// TestSecondInterruptEndsAtOnce holds up what a program that was interrupted still
+// has to note: with a second signal it ends at once, as by default, and the job can
+// be gone on with.
+func TestSecondInterruptEndsAtOnce(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	s := givenGate(t, db)
+	p, release := stopMidBackfill(t, db, "change-log")
+	holder := db.Connect(t)
+	tx := begin(t, holder, pgx.ReadCommitted)
+	mustExec(t, tx, `LOCK TABLE repack_registry.job IN SHARE MODE`)
+	if err := p.cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	pgtest.WaitBlockedBy(t, db.Pool, holder.PgConn().PID())
+	ended := make(chan error, 1)
+	go func() { ended <- p.cmd.Wait() }()
+	pgtest.WaitFor(t, func() bool { // one that comes while the first is still being taken in is not the second
+		_ = p.cmd.Process.Signal(os.Interrupt) // who has ended hears nothing
+		select {
+		case <-ended:
+			return true
+		default:
+			return false
+		}
+	}, "the program to end")
+	if status := p.cmd.ProcessState.Sys().(syscall.WaitStatus); !status.Signaled() || status.Signal() != syscall.SIGINT {
+		t.Errorf("the program ended by itself, with %d:\n%s", p.cmd.ProcessState.ExitCode(), p.stderr.String())
+	}
+	commit(t, tx)
+	release()
+	cli(t, db, 0, "run", "--table", "app.t")
+	s.restored(t)
+}
+
 // TestStatusWatchEndsInSilence for every signal.
 func TestStatusWatchEndsInSilence(t *testing.T) {
 	t.Parallel()
