@@ -103,12 +103,14 @@ func (j *Job) OldTable() catalog.Name { return j.Table().In(j.OldSchema) }
 // Swapped reports whether the shadow is in the source's place.
 func (j *Job) Swapped() bool { return j.SwappedAt != nil }
 
-// SourceDescription decodes what the source was at setup.
+// SourceDescription decodes what the source was at setup. It returns
+// *catalog.NewerError where a newer version of the tool has described it.
 func (j *Job) SourceDescription() (*catalog.Table, error) {
-	t := &catalog.Table{OID: j.Source}
-	if err := json.Unmarshal(j.Description, t); err != nil {
-		return nil, fmt.Errorf("decode description of job %d: %w", j.ID, err)
+	t, err := catalog.Decode(j.Description)
+	if err != nil {
+		return nil, fmt.Errorf("job %d: %w", j.ID, err)
 	}
+	t.OID = j.Source
 	return t, nil
 }
 

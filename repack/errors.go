@@ -1,6 +1,7 @@
 package repack
 
 import (
+	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/lock"
 	"github.com/repack-go/repack/internal/session"
 	"github.com/repack-go/repack/migrations"
@@ -36,6 +37,10 @@ type (
 	DiskFullError = stages.DiskFullError
 	// OutlivedError names a check that a row does not satisfy any more.
 	OutlivedError = stages.OutlivedError
+	// RestoredError reports a job that came with a dump of another database.
+	RestoredError = stages.RestoredError
+	// NewerJobError reports a job that a newer version has begun.
+	NewerJobError = catalog.NewerError
 	// VerifyError names rows of the copy that are not like the table's.
 	VerifyError = stages.VerifyError
 )

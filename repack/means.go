@@ -28,7 +28,7 @@ var functions = []string{
 	"pg_indexes_size", "pg_is_in_recovery", "pg_is_other_temp_schema", "pg_options_to_table",
 	"pg_partition_ancestors", "pg_partition_tree", "pg_relation_filenode", "pg_relation_size", "pg_sleep",
 	"pg_snapshot_xmax", "pg_table_is_visible", "pg_total_relation_size", "pg_try_advisory_lock",
-	"pg_visible_in_snapshot", "quote_ident", "set_config", "setval", "string_agg", "to_jsonb", "to_regclass",
+	"pg_visible_in_snapshot", "quote_ident", "set_config", "setval", "string_agg", "substring", "to_jsonb", "to_regclass",
 	"to_regnamespace", "to_regprocedure", "unnest",
 }
 

@@ -29,6 +29,7 @@ type Repack struct {
 	// partitioned is the repack of a partitioned table that this is a part of.
 	partitioned *int64
 	tenure      *tenure // of one call: see persist
+	resets      bool    // a job of another database is no error
 }
 
 // New checks the options; it does not connect. It returns *UsageError.
@@ -90,7 +91,14 @@ func (r *Repack) Revert(ctx context.Context) error { return r.undo(ctx, stages.R
 // Reset removes every artefact of a job before the swap. It returns ErrNoJob or
 // ErrSwapped where there is nothing to reset; after any other error it may be
 // called again.
-func (r *Repack) Reset(ctx context.Context) error { return r.undo(ctx, stages.Reset) }
+//
+// What a dump that was taken during a job has brought here is removed, too, by
+// name: also after the swap, and where the registry is not in it.
+func (r *Repack) Reset(ctx context.Context) error {
+	again := *r
+	again.resets = true
+	return again.undo(ctx, stages.Reset)
+}
 
 // undo ends the job, or the jobs of all partitions.
 func (r *Repack) undo(ctx context.Context, inverse func(context.Context, *stages.Env) error) error {
@@ -104,7 +112,11 @@ func (r *Repack) undo(ctx context.Context, inverse func(context.Context, *stages
 }
 
 func (r *Repack) undoTable(ctx context.Context, inverse func(context.Context, *stages.Env) error) error {
-	return unbegun(ctx, r.hold(ctx, r.noJobHere, r.noting(inverse)))
+	without := r.noJobHere
+	if r.resets {
+		without, inverse = r.removeOrphans, resetAny(inverse)
+	}
+	return unbegun(ctx, r.hold(ctx, without, r.noting(inverse)))
 }
 
 // releasing is how long giving the job back may take after a cancelled run.
@@ -376,5 +388,11 @@ func (r *Repack) claim(ctx context.Context, conn *pgx.Conn, e *stages.Env, job *
 	if asked := r.options.OrderBy; asked != "" && asked != job.Options.OrderBy {
 		r.options.Logger.Warn("job keeps the order it was begun with", "job", job.ID, "order_by", job.Options.OrderBy)
 	}
-	return e.Open(ctx, job)
+	err = e.Open(ctx, job)
+	var restored *RestoredError
+	if r.resets && errors.As(err, &restored) {
+		e.Restored = true
+		return nil
+	}
+	return err
 }

@@ -2,6 +2,7 @@ package stages
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -44,6 +45,10 @@ func Builds(ctx context.Context, q catalog.Querier, job *registry.Job) ([]IndexB
 		return builds, nil
 	}
 	source, err := job.SourceDescription()
+	var newer *catalog.NewerError
+	if errors.As(err, &newer) { // whose job can be looked at all the same
+		return builds, nil
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -6,7 +6,6 @@ package stages
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -57,6 +56,9 @@ type Env struct {
 	Source *catalog.Table // the source as at setup
 	Link   *strategy.Link // the way changes go: see Open
 
+	// Restored is whether Job is of another database: see ResetRestored.
+	Restored bool
+
 	// Held makes sure, before something is written, that the process still has
 	// the job; nil: nothing does.
 	Held func(ctx context.Context) error
@@ -99,13 +101,20 @@ func (e *Env) step(ctx context.Context, name string) error {
 	return e.Hooks.AfterStep(ctx, name)
 }
 
-// Open points e at a job that exists.
+// Open points e at a job that exists. It returns *RestoredError where that is of
+// another database, which can be reset and no more.
 func (e *Env) Open(ctx context.Context, job *registry.Job) error {
 	source, err := job.SourceDescription()
 	if err != nil {
 		return err
 	}
-	e.Job, e.Source, e.OrderBy = job, source, job.Options.OrderBy
+	e.Source, e.OrderBy = source, job.Options.OrderBy
+	if other, err := foreign(ctx, e.Pool, job); err != nil {
+		return err
+	} else if other {
+		return e.openRestored(ctx, job)
+	}
+	e.Job = job
 	asked := job.Options
 	asked.KeepOld = asked.KeepOld || e.KeepOld // may be asked for until clean_up
 	asked.RebuildMatviews = asked.RebuildMatviews || e.RebuildMatviews
@@ -234,14 +243,6 @@ func execAll(ctx context.Context, q catalog.Querier, statements []string) error 
 		}
 	}
 	return nil
-}
-
-func describe(t *catalog.Table) (json.RawMessage, error) {
-	text, err := json.Marshal(t)
-	if err != nil {
-		return nil, fmt.Errorf("encode description of %s: %w", t.Name, err)
-	}
-	return text, nil
 }
 
 // Named makes of a plain refusal of a lock one that names who holds the table:

@@ -85,7 +85,7 @@ func (e *Env) exchange(ctx context.Context) error {
 			return err
 		}
 		now := time.Now()
-		description, err := describe(source)
+		description, err := catalog.Encode(source)
 		if err != nil {
 			return err
 		}

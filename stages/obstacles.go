@@ -228,7 +228,7 @@ var strangers = obstacle{
 	 FROM   pg_trigger t
 	 JOIN   pg_proc p ON p.oid = t.tgfoid
 	 WHERE  t.tgrelid = $1 AND t.tgname LIKE '00\_repack\_%' AND p.proname LIKE 'repack\_capture\_%'`,
-	"captures changes for a job that this registry does not know", "repack reset with the --registry-schema of that job; where it is gone, drop the trigger",
+	"captures changes for a job that this registry does not know", "repack reset with the --registry-schema of that job; where that is gone, as in a restored dump, repack reset as it is",
 }
 
 // Subscriptions may only be looked at by superusers; the tables they feed by

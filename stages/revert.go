@@ -127,7 +127,7 @@ func (e *Env) exchangeBack(ctx context.Context) error {
 		if reread, err = e.parity(ctx, tx, now, e.Job.Source); err != nil {
 			return err
 		}
-		description, err := describe(now.ValidAsIn(e.Source))
+		description, err := catalog.Encode(now.ValidAsIn(e.Source))
 		if err != nil {
 			return err
 		}

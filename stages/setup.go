@@ -25,7 +25,7 @@ func setup(ctx context.Context, e *Env) error {
 	if err != nil {
 		return err
 	}
-	description, err := describe(e.Source)
+	description, err := catalog.Encode(e.Source)
 	if err != nil {
 		return err
 	}

@@ -237,6 +237,11 @@ func (e *Env) validateForeignKeys(ctx context.Context) error {
 	if e.Job.Swapped() {
 		oid = *e.Job.Shadow
 	}
+	return e.validateKeysOf(ctx, oid)
+}
+
+// validateKeysOf is validateForeignKeys of the table with that OID.
+func (e *Env) validateKeysOf(ctx context.Context, oid uint32) error {
 	now, err := catalog.Read(ctx, e.Pool, oid)
 	if err != nil {
 		return err

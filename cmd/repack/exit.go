@@ -37,6 +37,8 @@ func exitCode(ctx context.Context, err error) int {
 		locked   *repack.LockTimeoutError
 		snapshot *repack.SnapshotError
 		behind   *repack.NotConvergingError
+		restored *repack.RestoredError
+		newer    *repack.NewerJobError
 	)
 	switch {
 	case err == nil:
@@ -46,6 +48,7 @@ func exitCode(ctx context.Context, err error) int {
 	case errors.As(err, &usage):
 		return exitUsage
 	case errors.As(err, &refused), errors.As(err, &rights), errors.As(err, &pooler), errors.As(err, &drift), errors.As(err, &held),
+		errors.As(err, &restored), errors.As(err, &newer),
 		errors.Is(err, repack.ErrSwapped), errors.Is(err, repack.ErrNotSwapped), errors.Is(err, repack.ErrFinishing), errors.Is(err, repack.ErrNoJob),
 		errors.Is(err, repack.ErrNothingToVerify), errors.Is(err, repack.ErrNewerRegistry):
 		return exitRefused

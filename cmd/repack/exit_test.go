@@ -29,6 +29,8 @@ func TestExitCodeOfErrors(t *testing.T) {
 		{&repack.RefusedError{}, 3},
 		{&repack.PoolerError{}, 3},
 		{&repack.RevertDriftError{}, 3},
+		{&repack.RestoredError{}, 3},
+		{&repack.NewerJobError{}, 3},
 		{repack.ErrSwapped, 3},
 		{repack.ErrNotSwapped, 3},
 		{repack.ErrNoJob, 3},

@@ -1,7 +1,6 @@
 package catalog
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -28,13 +27,19 @@ func (d Difference) String() string {
 
 // Diff compares two descriptions property by property, in a stable order.
 // Columns, indexes and the like are matched by name, not by position, except
-// that the order of the columns is a property of its own.
+// that the order of the columns is a property of its own. A property that one of
+// them, as it was stored, does not know is no difference.
 func Diff(was, is *Table) ([]Difference, error) {
-	before, err := properties(was)
+	unknown := maps.Clone(was.unknown)
+	if unknown == nil {
+		unknown = map[string]bool{}
+	}
+	maps.Copy(unknown, is.unknown)
+	before, err := properties(was, unknown)
 	if err != nil {
 		return nil, err
 	}
-	after, err := properties(is)
+	after, err := properties(is, unknown)
 	if err != nil {
 		return nil, err
 	}
@@ -50,20 +55,19 @@ func Diff(was, is *Table) ([]Difference, error) {
 }
 
 // properties flattens a description to one level of members below each named
-// element, so that a whole added column is one difference.
-func properties(t *Table) (map[string]string, error) {
+// element, so that a whole added column is one difference. What is unknown is left out.
+func properties(t *Table, unknown map[string]bool) (map[string]string, error) {
 	text, err := json.Marshal(t)
 	if err != nil {
 		return nil, fmt.Errorf("encode description of %s: %w", t.Name, err)
 	}
-	var members map[string]any
-	decoder := json.NewDecoder(bytes.NewReader(text))
-	decoder.UseNumber() // a sequence's maximum does not fit a float64
-	if err := decoder.Decode(&members); err != nil {
+	object, err := members(text)
+	if err != nil {
 		return nil, fmt.Errorf("decode description of %s: %w", t.Name, err)
 	}
+	without(unknown, "", object)
 	flat := map[string]string{}
-	for key, value := range members {
+	for key, value := range object {
 		list, ok := value.([]any)
 		if !ok {
 			flat[key] = compact(value)

@@ -63,6 +63,8 @@ type Table struct {
 	Dependents       []Dependent   `json:"dependents"`
 	// Matviews are no property of the table: they follow it after the swap.
 	Matviews []Matview `json:"materialized_views"`
+
+	unknown map[string]bool // properties that a stored description lacks: see Decode
 }
 
 // ReplicaIdentity is pg_class.relreplident with the index it names, if any.
