@@ -117,7 +117,7 @@ func revertCommand() *cli.Command {
 func resetCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "reset",
-		Usage: "remove every artefact of a repack (before swap)",
+		Usage: "remove every artefact of a repack (before swap; at any stage of one that a restored dump has brought)",
 		Flags: slices.Concat([]cli.Flag{tableFlag()}, lockFlags(), connectionFlags()),
 		Action: func(c *cli.Context) error {
 			config, o, err := options(c)
