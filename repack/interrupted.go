@@ -55,7 +55,9 @@ func interruption(job *registry.Job) string {
 	switch {
 	case job.State.Over():
 		return fmt.Sprintf("interrupted when the job of %s was %s", job.Table(), job.State)
-	case job.State == registry.Reverting || job.State == registry.Resetting:
+	case job.State == registry.Resetting: // by repack reset, or by a run that met a full disk
+		return fmt.Sprintf("interrupted while job %d of %s was %s: finish with: repack reset --table '%[2]s'", job.ID, job.Table(), job.State)
+	case job.State == registry.Reverting:
 		return fmt.Sprintf("interrupted while job %d of %s was %s: run the same command again to go on", job.ID, job.Table(), job.State)
 	case job.State == registry.Finishing:
 		return fmt.Sprintf("interrupted in stage %s of %s: run the same command again to go on", job.Stage, job.Table())

@@ -87,6 +87,33 @@ func TestDiskFullHeld(t *testing.T) {
 	sameDump(t, db, before)
 }
 
+// After the swap the old table is the way back, and is kept though the disk is full.
+func TestDiskFullAfterSwap(t *testing.T) {
+	t.Parallel()
+	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+		db.Exec(t, `CREATE SCHEMA app;`+fullSQL)
+		before := db.Dump(t)
+		o := options(t, "app.t", strategy)
+		o.KeepOld = true
+		runUntil(t, db, o, repack.Swap)
+		db.Exec(t, refusingSQL)
+		old := pgtest.Query[string](t, db.Pool, `SELECT source::regclass::text FROM repack_registry.job`)
+		db.Exec(t, `CREATE TRIGGER no_room BEFORE INSERT ON `+old+` FOR EACH ROW EXECUTE FUNCTION app.no_room('`+old+`');
+			INSERT INTO app.t VALUES (5001, 'new')`)
+		err := newRepack(t, db, o).Run(testContext(t))
+		if err == nil || !strings.Contains(err.Error(), "the way back") || !strings.Contains(err.Error(), "repack revert") {
+			t.Errorf("run: %v, want that the old table is kept", err)
+		}
+		db.Exec(t, `DROP FUNCTION app.no_room CASCADE`)
+		cli(t, db, 0, "revert", "--table", "app.t")
+		if n := db.QueryString(t, `SELECT count(*) FROM app.t`); n != "5001" {
+			t.Errorf("%s rows, want 5001", n)
+		}
+		sameDump(t, db, before)
+		noArtefacts(t, db)
+	})
+}
+
 // gaveWay makes sure that a run has left nothing in the way of the application, and
 // says why.
 func gaveWay(t *testing.T, db *pgtest.Database, err error) {
