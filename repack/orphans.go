@@ -2,6 +2,8 @@ package repack
 
 import (
 	"context"
+	"errors"
+	"fmt"
 
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/stages"
@@ -30,4 +32,18 @@ func resetAny(reset func(context.Context, *stages.Env) error) func(context.Conte
 			return reset(ctx, e)
 		}
 	}
+}
+
+// orphans removes them of every partition.
+func (p *partitioned) orphans(ctx context.Context, reset func(context.Context, *stages.Env) error) (found bool, err error) {
+	for _, l := range p.partitions {
+		switch err := p.each(l).undoTable(ctx, reset); {
+		case errors.Is(err, ErrNoJob):
+		case err != nil:
+			return found, fmt.Errorf("partition %s: %w", l.Name, err)
+		default:
+			found = true
+		}
+	}
+	return found, nil
 }

@@ -188,10 +188,13 @@ func (p *partitioned) undo(ctx context.Context, inverse func(context.Context, *s
 	if whole.ID != 0 {
 		return p.registry.EndPartitioned(ctx, p.conn, whole.ID)
 	}
-	if !found {
-		return p.noJob(ctx, p.conn, p.oid, p.name)
+	if !found && p.resets {
+		found, err = p.orphans(ctx, inverse)
 	}
-	return nil
+	if err != nil || found {
+		return err
+	}
+	return p.noJob(ctx, p.conn, p.oid, p.name)
 }
 
 // plan says that only a partition has a plan.

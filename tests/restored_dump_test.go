@@ -187,3 +187,37 @@ func TestRestoredNextToOthers(t *testing.T) {
 		s.restored(t)
 	})
 }
+
+// TestRestoredPartitions resets a partitioned table, a partition of which was being
+// repacked, with the registry in the dump and without it.
+func TestRestoredPartitions(t *testing.T) {
+	t.Parallel()
+	for _, dumped := range []bool{true, false} {
+		t.Run(map[bool]string{true: "registry", false: "no registry"}[dumped], func(t *testing.T) {
+			t.Parallel()
+			eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+				db.Exec(t, `CREATE SCHEMA app;
+					CREATE TABLE app.p (id int PRIMARY KEY, note text) PARTITION BY RANGE (id);
+					CREATE TABLE app.p1 PARTITION OF app.p FOR VALUES FROM (0) TO (100);
+					CREATE TABLE app.p2 PARTITION OF app.p FOR VALUES FROM (100) TO (200);
+					INSERT INTO app.p SELECT g, 'n' || g FROM generate_series(0, 199) g`)
+				before := db.Dump(t)
+				o := options(t, "app.p", strategy)
+				runUntil(t, db, o, repack.Backfill)
+				at := otherOIDs(t, db)
+				if !dumped {
+					at.Exec(t, `DROP SCHEMA repack_registry CASCADE`)
+				}
+				reset(t, at, o)
+				sameDump(t, at, before)
+				noArtefacts(t, at)
+				at.Exec(t, `UPDATE app.p SET note = note || '!'; DELETE FROM app.p WHERE id = 7`)
+				run(t, at, o)
+				sameDump(t, at, before)
+				if n := pgtest.Query[int](t, at.Pool, `SELECT count(*) FROM app.p WHERE note LIKE '%!'`); n != 199 {
+					t.Errorf("%d rows, want 199", n)
+				}
+			})
+		})
+	}
+}
