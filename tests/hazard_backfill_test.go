@@ -111,6 +111,7 @@ func TestWritesAroundSetup(t *testing.T) {
 	t.Parallel()
 	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
 		o := givenItems(t, db, strategy)
+		o.LockTimeout = queuing
 		writer := begin(t, db.Connect(t), pgx.ReadCommitted)
 		both(t, writer, `INSERT INTO @items VALUES (1001, 'mail 1001', 'before capture')`)
 		done := startRun(t, db, beforeStage(o, repack.Backfill, func() {
