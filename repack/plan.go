@@ -62,9 +62,10 @@ func (r *Repack) Plan(ctx context.Context) (*Plan, error) {
 	}
 	if job == nil {
 		if err := r.describe(ctx, e, oid, name); err != nil {
-			return nil, err
+			return nil, stages.Readable(name, err)
 		}
-		return stages.NewPlan(ctx, e, r.options.Until, false)
+		plan, err := stages.NewPlan(ctx, e, r.options.Until, false)
+		return plan, stages.Readable(name, err)
 	}
 	if job.State == registry.Reverting || job.State == registry.Resetting {
 		return nil, fmt.Errorf("the job of %s is %s: go on with repack revert or repack reset", name, job.State)

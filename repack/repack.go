@@ -158,7 +158,7 @@ func (r *Repack) hold(ctx context.Context, without func(context.Context, *stages
 	defer closePool()
 	if job == nil {
 		if err := without(ctx, e, oid, name); err != nil {
-			return e.Named(ctx, oid, name, err)
+			return e.Named(ctx, oid, name, stages.Readable(name, err))
 		}
 	} else if err := r.claim(ctx, conn, e, job); err != nil {
 		return err
@@ -174,7 +174,11 @@ func (r *Repack) hold(ctx context.Context, without func(context.Context, *stages
 		}
 	}()
 	h.watch(context.WithoutCancel(ctx))
-	return e.Named(ctx, oid, name, work(ctx, e))
+	err = work(ctx, e)
+	if e.Job == nil {
+		err = stages.Readable(name, err)
+	}
+	return e.Named(ctx, oid, name, err)
 }
 
 // find looks up the table and takes its lock. Where a job of another process
