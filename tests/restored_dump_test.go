@@ -17,7 +17,7 @@ func otherOIDs(t *testing.T, db *pgtest.Database) *pgtest.Database {
 	if other, ok := db.Restored(t); ok {
 		return other
 	}
-	db.Exec(t, `UPDATE repack_registry.job SET source = source + 1000000, shadow = shadow + 1000000`)
+	db.Exec(t, `UPDATE repack_registry.job SET source = (source::bigint + 1000000)::oid, shadow = (shadow::bigint + 1000000)::oid`)
 	return db
 }
 
@@ -175,7 +175,7 @@ func TestRestoredNextToOthers(t *testing.T) {
 			s.db = other
 		} else {
 			db.Exec(t, `DROP SCHEMA repack_job_1 CASCADE; DROP SCHEMA repack_job_1_old CASCADE;
-				UPDATE repack_registry.job SET source = source + 1000000, shadow = shadow + 1000000`)
+				UPDATE repack_registry.job SET source = (source::bigint + 1000000)::oid, shadow = (shadow::bigint + 1000000)::oid`)
 		}
 		s.db.Exec(t, `CREATE SCHEMA repack_job_1; CREATE TABLE repack_job_1.t AS SELECT 1 AS mine`)
 		refusedRestored(t, s, o)
