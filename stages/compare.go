@@ -3,6 +3,7 @@ package stages
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -59,17 +60,11 @@ func (e *Env) compare(ctx context.Context, mode registry.VerifyMode, replay func
 	for _, k := range e.Link.Key {
 		c.result.KeyColumns = append(c.result.KeyColumns, k.Name)
 	}
-	for _, side := range []struct {
-		relation catalog.Name
-		find     finder
-		rows     *int64
-	}{
-		{e.Link.To, c.tables.CopyRange, &c.result.CopyRows},
-		{e.Link.From, c.tables.Range, &c.result.Rows},
-	} {
-		if err := c.side(ctx, side.relation, side.find, side.rows); err != nil {
-			return nil, err
-		}
+	if err := c.bothSides(ctx); err != nil {
+		return nil, err
+	}
+	if err := c.counted(ctx); err != nil {
+		return nil, err
 	}
 	slices.SortFunc(c.result.Mismatches, func(a, b strategy.Mismatch) int {
 		return cmp.Or(cmp.Compare(a.Kind, b.Kind), slices.Compare(a.Key, b.Key))
@@ -78,6 +73,23 @@ func (e *Env) compare(ctx context.Context, mode registry.VerifyMode, replay func
 		"rows", c.result.Rows, "copy_rows", c.result.CopyRows, "pending", c.result.Pending,
 		"mismatches", len(c.result.Mismatches), "took", time.Since(began).Round(time.Millisecond))
 	return c.result, nil
+}
+
+// bothSides compares from either side what the mode asks for.
+func (c *comparing) bothSides(ctx context.Context) error {
+	for _, side := range []struct {
+		relation catalog.Name
+		find     finder
+		rows     *int64
+	}{
+		{c.Link.To, c.tables.CopyRange, &c.result.CopyRows},
+		{c.Link.From, c.tables.Range, &c.result.Rows},
+	} {
+		if err := c.side(ctx, side.relation, side.find, side.rows); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 type finder func(ctx context.Context, tx pgx.Tx, first, end int64) (strategy.Compared, error)
@@ -202,6 +214,43 @@ func (c *comparing) inSnapshot(ctx context.Context, conn *pgxpool.Conn,
 		return err
 	})
 	return found, err
+}
+
+// counted makes sure that both have as many rows. Where the index of the key is damaged
+// the table may have two rows of one key, which every look-up takes for one. Rows that a
+// sample has missed are then looked for in all.
+func (c *comparing) counted(ctx context.Context) error {
+	if len(c.result.Mismatches) > 0 {
+		return nil
+	}
+	from, to, err := c.count(ctx)
+	if err != nil || from == to || len(c.result.Mismatches) > 0 {
+		return err
+	}
+	if c.result.Mode == registry.VerifySample {
+		c.result.Mode = registry.VerifyFull
+		if err := c.bothSides(ctx); err != nil || len(c.result.Mismatches) > 0 {
+			return err
+		}
+	}
+	return fmt.Errorf("%s has %d rows and %s has %d, without a pending change: begin afresh with: repack reset --table '%s'",
+		c.result.Table, from, c.result.Copy, to, c.result.Table)
+}
+
+// count counts both in one snapshot, and names duplicate keys where there are not as many.
+func (c *comparing) count(ctx context.Context) (from, to int64, err error) {
+	var found strategy.Compared
+	err = c.withConn(ctx, func(conn *pgxpool.Conn) error {
+		found, err = c.inSnapshot(ctx, conn, func(ctx context.Context, tx pgx.Tx) (found strategy.Compared, err error) {
+			if from, to, err = c.tables.Counts(ctx, tx); err == nil && from != to {
+				found.Mismatches, err = c.tables.Duplicates(ctx, tx, maxMismatches)
+			}
+			return found, err
+		})
+		return err
+	})
+	c.add(found)
+	return from, to, err
 }
 
 // add keeps what was found. A row is a mismatch once, from whichever side.

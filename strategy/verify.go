@@ -14,6 +14,7 @@ const (
 	Missing   = "missing"   // From has the row, To has not
 	Extra     = "extra"     // To has a row that From has not
 	Different = "different" // both have it, with different values
+	Duplicate = "duplicate" // From has more than one row of the key, To has one
 )
 
 // Mismatch is a row of To that is not the copy of a row of From, and is not

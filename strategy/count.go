@@ -1,0 +1,69 @@
+package strategy
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// An index may lack rows that it should have, such as the second one of a key, where
+// it is damaged. So rows are counted in the tables themselves.
+const withoutIndexes = `
+SET LOCAL enable_hashjoin = on;
+SET LOCAL enable_mergejoin = on;
+SET LOCAL enable_seqscan = on;
+SET LOCAL enable_indexscan = off;
+SET LOCAL enable_indexonlyscan = off;
+SET LOCAL enable_bitmapscan = off`
+
+const countsSQL = `
+SELECT EXISTS (SELECT FROM %[3]s AS l WHERE l.truncated),
+      (SELECT count(*) FROM %[1]s AS f WHERE NOT EXISTS (SELECT FROM %[3]s AS l WHERE %[4]s)),
+      (SELECT count(*) FROM %[2]s AS t WHERE NOT EXISTS (SELECT FROM %[3]s AS l WHERE %[5]s))`
+
+// Counts counts the rows of From and of To whose keys are not pending: in one
+// snapshot there are as many. It is how rows are noticed that have one key, of which
+// a lookup by the key sees one. Where a TRUNCATE is pending both are zero.
+func (c *Comparison) Counts(ctx context.Context, tx pgx.Tx) (from, to int64, err error) {
+	if _, err := tx.Exec(ctx, withoutIndexes); err != nil {
+		return 0, 0, fmt.Errorf("set planner options: %w", err)
+	}
+	var truncated bool
+	sql := fmt.Sprintf(countsSQL, c.From, c.To, c.Log, c.fromIsLog("f", "l"), c.toIsLog("t", "l"))
+	if err := tx.QueryRow(ctx, sql).Scan(&truncated, &from, &to); err != nil {
+		return 0, 0, fmt.Errorf("count rows of %s and %s: %w", c.From, c.To, err)
+	}
+	if truncated {
+		return 0, 0, nil
+	}
+	return from, to, nil
+}
+
+const duplicatesSQL = `
+SELECT   ARRAY[%[1]s]
+FROM    (SELECT   %[2]s
+         FROM     %[3]s AS f
+         GROUP BY %[4]s
+         HAVING   count(*) > 1) r
+ORDER BY 1
+LIMIT    %[5]d`
+
+// Duplicates names keys that more than one row of From has, as mismatches. tx is one
+// that Counts was called in.
+func (c *Comparison) Duplicates(ctx context.Context, tx pgx.Tx, limit int) ([]Mismatch, error) {
+	rows, err := tx.Query(ctx, fmt.Sprintf(duplicatesSQL,
+		c.keyTexts("r"), c.keyAs("f", same), c.From, c.fromKey("f"), limit))
+	if err != nil {
+		return nil, fmt.Errorf("look for duplicate keys in %s: %w", c.From, err)
+	}
+	keys, err := pgx.CollectRows(rows, pgx.RowTo[[]string])
+	if err != nil {
+		return nil, fmt.Errorf("look for duplicate keys in %s: %w", c.From, err)
+	}
+	var found []Mismatch
+	for _, key := range keys {
+		found = append(found, Mismatch{Kind: Duplicate, Key: key})
+	}
+	return found, nil
+}
