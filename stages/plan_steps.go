@@ -34,15 +34,9 @@ func planSetup(ctx context.Context, p *planner) ([]Step, error) {
 			if err := p.createSchemas(ctx, t); err != nil {
 				return err
 			}
-			shadow := p.Job.ShadowTable()
-			if err := execAll(ctx, t, p.shadowSQL()); err != nil {
-				return err
-			}
-			if err := catalog.Close(ctx, t, "TABLE", shadow.String()); err != nil {
-				return err
-			}
-			if !p.mine {
-				if err := execAll(ctx, t, giveSQL(shadow, p.Source.Owner)); err != nil {
+			late := p.Source.Verbatim()
+			if !late {
+				if err := p.planShadow(ctx, t); err != nil {
 					return err
 				}
 			}
@@ -52,9 +46,26 @@ func planSetup(ctx context.Context, p *planner) ([]Step, error) {
 			if err := p.stopWriters(ctx, t.bounded()); err != nil {
 				return err
 			}
+			if late {
+				if err := p.planShadow(ctx, t); err != nil {
+					return err
+				}
+			}
 			return execAll(ctx, t, p.Strategy.Capture(p.Link).Triggers)
 		})
 	return []Step{s}, err
+}
+
+// planShadow is createShadow.
+func (p *planner) planShadow(ctx context.Context, t *transcript) error {
+	shadow := p.Job.ShadowTable()
+	if err := execAll(ctx, t, p.shadowSQL()); err != nil {
+		return err
+	}
+	if err := catalog.Close(ctx, t, "TABLE", shadow.String()); err != nil || p.mine {
+		return err
+	}
+	return execAll(ctx, t, giveSQL(shadow, p.Source.Owner))
 }
 
 func planBackfill(ctx context.Context, p *planner) ([]Step, error) {

@@ -16,7 +16,7 @@ import (
 // setup creates the shadow, the change log and the capture triggers, and the
 // job's row, in one transaction.
 //
-// It takes SHARE ROW EXCLUSIVE on the source, as its last act, until commit:
+// It takes SHARE ROW EXCLUSIVE on the source, as late as it can, until commit:
 // CREATE TRIGGER waits for running writers, so that whatever is measured or
 // read after the commit, no write is missed.
 func setup(ctx context.Context, e *Env) error {
@@ -103,20 +103,39 @@ func (e *Env) jobNumbered(number string) *registry.Job {
 	return job
 }
 
+// build makes all that the job needs. A shadow that is made by looking at the source
+// comes after the strong lock: in one transaction the weaker must not come first, see
+// lock.Tx.Settle.
 func (e *Env) build(ctx context.Context, tx *lock.Tx) error {
 	if err := e.createSchemas(ctx, tx); err != nil {
 		return err
 	}
-	if err := e.createShadow(ctx, tx); err != nil {
-		return err
+	late := e.Source.Verbatim()
+	if !late {
+		if err := e.createRecorded(ctx, tx); err != nil {
+			return err
+		}
 	}
 	if err := e.createCapture(ctx, tx); err != nil {
 		return err
 	}
-	if err := e.Registry.Insert(ctx, tx, e.Job, e.Runner); err != nil {
+	if err := e.stop(ctx, tx); err != nil {
 		return err
 	}
-	return e.capture(ctx, tx)
+	if late {
+		if err := e.createRecorded(ctx, tx); err != nil {
+			return err
+		}
+	}
+	return execAll(ctx, tx, e.Strategy.Capture(e.Link).Triggers)
+}
+
+// createRecorded makes the shadow, and the row of the job, which names it.
+func (e *Env) createRecorded(ctx context.Context, tx pgx.Tx) error {
+	if err := e.createShadow(ctx, tx); err != nil {
+		return err
+	}
+	return e.Registry.Insert(ctx, tx, e.Job, e.Runner)
 }
 
 // createCapture makes the change log and the function that fills it.
@@ -130,9 +149,10 @@ func (e *Env) createCapture(ctx context.Context, q catalog.Querier) error {
 	return catalog.Close(ctx, q, "FUNCTION", e.Link.Capture.String()+"()")
 }
 
-// capture attaches the triggers, having made sure that the shadow was made
-// after the table as it is now, and that no other job has set up meanwhile.
-func (e *Env) capture(ctx context.Context, tx *lock.Tx) error {
+// stop takes the lock under which the triggers are attached, and makes sure that the
+// shadow is made after the table as it is now, and that no other job has set up
+// meanwhile.
+func (e *Env) stop(ctx context.Context, tx *lock.Tx) error {
 	source := e.Source.Name.String()
 	if err := tx.Settle(ctx, source); err != nil {
 		return err
@@ -150,7 +170,7 @@ func (e *Env) capture(ctx context.Context, tx *lock.Tx) error {
 	if len(reasons) > 0 {
 		return &RefusedError{Table: e.Source.Name, Reasons: reasons}
 	}
-	return execAll(ctx, tx, e.Strategy.Capture(e.Link).Triggers)
+	return nil
 }
 
 // createSchemas makes the job's two schemas, which nobody else may enter. An

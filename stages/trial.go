@@ -161,6 +161,16 @@ func (e *Env) unlike(ctx context.Context, tx pgx.Tx) ([]Reason, error) {
 	if err := e.learnMatviews(ctx, tx, e.Job.OldSchema, e.Source.Matviews); err != nil {
 		return nil, err
 	}
+	others, err := e.Source.Unattachable(ctx, tx, is)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range others {
+		reasons = append(reasons, Reason{
+			name, "reads otherwise once it has been parsed again, and PostgreSQL attaches no partition whose text is not the partitioned table's",
+			"drop it on the partitioned table and create it anew with the text that pg_dump prints, or validate it if it is NOT VALID",
+		})
+	}
 	differences, err := e.reprints.Diff(e.Source.Structure(), e.inPlace(is).Structure())
 	if err != nil {
 		return nil, err

@@ -29,6 +29,8 @@ func Literal(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + 
 // only the table in use may have (defaults, identity, foreign keys, grants): a
 // default on the shadow would depend on the source's sequence and keep the
 // application from dropping it.
+//
+// Where t is Verbatim they take ACCESS SHARE on it.
 func (t *Table) CreateSQL(as Name) []string {
 	create := "CREATE "
 	if t.Persistence == "u" {
@@ -41,7 +43,7 @@ func (t *Table) CreateSQL(as Name) []string {
 	if t.Tablespace != "" {
 		create += " TABLESPACE " + Quote(t.Tablespace)
 	}
-	statements := []string{create}
+	statements := append([]string{create}, t.dropUncheckedSQL(as)...)
 	for _, c := range t.Columns {
 		statements = append(statements, c.settingsSQL(as)...)
 	}
@@ -50,6 +52,9 @@ func (t *Table) CreateSQL(as Name) []string {
 
 // elements are the columns and constraints between CREATE TABLE's parentheses.
 func (t *Table) elements() []string {
+	if t.Verbatim() {
+		return []string{t.likeSQL()}
+	}
 	// From PostgreSQL 18 on NOT NULL is a named constraint.
 	named := false
 	for _, c := range t.Constraints {

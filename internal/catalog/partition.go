@@ -32,6 +32,9 @@ type Partition struct {
 	// key refers to: with the key all partitions of it are altered.
 	Tree   *Name    `json:"-"`
 	Owners []string `json:"-"` // of the parent, Default and Tree
+	// Compared tells whether the table has checks or generated columns from the
+	// parent, and Whole whether a check of it has a whole row in it.
+	Compared, Whole bool `json:"-"`
 }
 
 // Attached is an index that is a part of one of the parent's.
@@ -119,6 +122,9 @@ func readPartition(ctx context.Context, q Querier, t *Table) error {
 		return err
 	}
 	if p.NotNull, err = pgx.CollectRows(rows, pgx.RowTo[string]); err != nil {
+		return err
+	}
+	if err := q.QueryRow(ctx, comparedSQL, t.OID).Scan(&p.Compared, &p.Whole); err != nil {
 		return err
 	}
 	if p.Triggers, err = collect[Trigger](ctx, q, triggersSQL, t.OID, true); err != nil {
