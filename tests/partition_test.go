@@ -490,7 +490,7 @@ func TestCutPartition(t *testing.T) {
 		db.Exec(t, setup)
 		dump := db.Dump(t)
 		o := options(t, "app.p", strategy)
-		o.Jobs, o.Logger, o.RebuildMatviews = 1, nil, true
+		o.Jobs, o.Logger, o.RebuildMatviews, o.RetryFor = 1, nil, true, -1
 		r, err := repack.New(c.config(db.Config(t)), o)
 		if err != nil {
 			t.Fatal(err)
