@@ -133,7 +133,7 @@ SET    ended = clock_timestamp(), error = 'interrupted'
 FROM   stopped
 WHERE  h.job_id = stopped.id AND h.ended IS NULL`
 
-// Interrupt records that whoever ran the job has stopped it: that is no failure.
+// Interrupt records that the job was stopped by the one who ran it: that is no failure.
 // It returns the job as it is then. A job that is over stays as it is.
 func (r *Registry) Interrupt(ctx context.Context, q catalog.Querier, id int64, claim string) (*Job, error) {
 	if _, err := q.Exec(ctx, fmt.Sprintf(interruptSQL, r.job, r.history), id, claim); err != nil {

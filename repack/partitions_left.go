@@ -92,7 +92,7 @@ func (p *partitioned) settle(ctx context.Context, l partition) error {
 }
 
 // withLeft adds the tables that have an unfinished job of the repack whole, and
-// are none of the partitions that have been listed.
+// are not among the partitions that have been listed.
 func (p *partitioned) withLeft(ctx context.Context, whole int64) error {
 	jobs, err := p.registry.JobsOfPartitioned(ctx, p.conn, whole)
 	if err != nil {

@@ -9,7 +9,7 @@ import (
 )
 
 // Transition tables of large statements are written to temporary files, in the
-// application's session and on its account. Whoever has a setting of his own, even
+// application's session and on its account. Who has a setting of his own, even
 // for none, has it since there is another; that of the server may be hidden behind
 // our own role's.
 const captureOptionsSQL = `

@@ -15,7 +15,7 @@ import (
 type rewriting struct {
 	columns []oidColumn
 	was     []changing
-	others  []catalog.Name // the tables of the columns, but for the exchanged one
+	others  []catalog.Name // the tables of the columns, without the exchanged one
 }
 
 // rewrites reads what is to be rewritten when the table with that OID is

@@ -95,7 +95,7 @@ func (r *rehearsal) reason(ctx context.Context, object string, err error) (Reaso
 	return reasonOf(ctx, r.tx, object, "would fail in the swap or after it: ", err)
 }
 
-// dress moves the copy and gives it what it takes along, but for what it does.
+// dress moves the copy and gives it what it takes along, except what it does.
 func (r *rehearsal) dress(ctx context.Context) error {
 	plain := *r.copied
 	plain.Triggers, plain.Rules, plain.Policies, plain.Labels = nil, nil, nil, nil
@@ -211,7 +211,7 @@ func (r *rehearsal) follow(ctx context.Context) error {
 	return err
 }
 
-// same compares what has come of the copy with the table, but for definitions:
+// same compares what has come of the copy with the table, except definitions:
 // their texts depend on where a table is, and the swap compares them.
 func (r *rehearsal) same(ctx context.Context) error {
 	if len(r.reasons) > 0 {

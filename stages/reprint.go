@@ -81,7 +81,7 @@ func (e *Env) sameQuery(ctx context.Context, tx *lock.Tx, m catalog.Matview, bui
 	return nil
 }
 
-// learnMatviews is learn for what belongs to materialized views, but for their
+// learnMatviews is learn for what belongs to materialized views, except their
 // queries.
 func (e *Env) learnMatviews(ctx context.Context, tx pgx.Tx, free string, matviews []catalog.Matview) error {
 	for _, m := range matviews {

@@ -313,7 +313,7 @@ func (l *Link) keyTrigger() bool {
 	return !l.PerRow
 }
 
-// triggers are AFTER … FOR EACH STATEMENT, but for those with PerRow. On a partition
+// triggers are AFTER … FOR EACH STATEMENT, except those with PerRow. On a partition
 // a statement on the partitioned table does not fire these, and triggers FOR EACH
 // ROW have no transition tables. They fire for replica-role writers too
 // (ENABLE ALWAYS).

@@ -100,7 +100,7 @@ CREATE TABLE @child (id int PRIMARY KEY, item bigint REFERENCES @items);
 CREATE VIEW @seen AS SELECT id FROM @items`
 
 // A transaction that has been open for longer than the lock timeout is not queued
-// behind: whoever comes after it passes, also one that will not wait at all, until
+// behind: who comes after it passes, also one that will not wait at all, until
 // it is over and the run ends well.
 func TestNothingQueuesBehindLongTransaction(t *testing.T) {
 	t.Parallel()
@@ -220,7 +220,7 @@ func TestNothingQueuesBehindPreparedTransaction(t *testing.T) {
 }
 
 // The first attempt that finds nobody in the way is made at once, not after the
-// pause; whoever stays to the end is named.
+// pause; who stays to the end is named.
 func TestLongTransactionIsNamed(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)

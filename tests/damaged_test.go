@@ -42,7 +42,7 @@ func TestDuplicateUnderDamagedIndex(t *testing.T) {
 	}
 }
 
-// Two rows of one key are one for whoever looks the key up, so that direct-trigger
+// A look-up of a key finds one row where two have it, so that direct-trigger
 // takes the second for a row that has been written through already.
 func TestDuplicateKeyIsNotLost(t *testing.T) {
 	t.Parallel()

@@ -176,7 +176,7 @@ func noJob(t *testing.T, db *pgtest.Database) {
 
 // TestChangedAfterSwap changes the same between the swap and clean_up, which
 // keeps the old table: the change stays. The old table does not have it, so
-// that revert refuses and names it, but for what goes over to it.
+// that revert refuses and names it, except what goes over to it.
 func TestChangedAfterSwap(t *testing.T) {
 	t.Parallel()
 	n := 0

@@ -8,7 +8,7 @@ import (
 	"github.com/repack-go/repack/repack"
 )
 
-// TestOlderDescription goes on with jobs whose description lacks what the binary that
+// TestOlderDescription continues jobs whose description lacks what the binary that
 // began them did not know: that is not known, and no drift. What it has is compared
 // as ever.
 func TestOlderDescription(t *testing.T) {

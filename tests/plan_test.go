@@ -169,7 +169,7 @@ func TestPlanRefusesAsRun(t *testing.T) {
 	cli(t, db, 3, "plan", "--table", "missing")
 }
 
-// statements is a tracer that notes what a run sends, but for transactions that it
+// statements is a tracer that notes what a run sends, except transactions that it
 // rolls back, such as the trial of pre_validate: they do nothing that a plan could show.
 type statements struct {
 	mu   sync.Mutex

@@ -19,7 +19,7 @@ type stranding struct {
 	stop                 repack.Stage // swapped is run after it; empty: behind the exchange
 	said                 string       // what the failure names
 	// finishing: clean_up has begun by then, and there is no way back.
-	// broken: revert meets the same cause, but for the exchange.
+	// broken: revert meets the same cause, except in the exchange.
 	finishing, broken bool
 }
 

@@ -113,7 +113,7 @@ func (t teller) untilText(until repack.Stage, list []repack.Status) string {
 		return fmt.Sprintf("%s is swapped, and the old table is kept in step with it; end the job and drop the old table with: %s"+
 			"\n  or put the old table back with: repack revert --table '%s'", t.table, again, t.table)
 	}
-	return fmt.Sprintf("%s is not swapped yet (stage %s is done), and its changes are captured until it is; go on with: %s"+
+	return fmt.Sprintf("%s is not swapped yet (stage %s is done), and its changes are captured until it is; continue with: %s"+
 		"\n  or undo it with: repack reset --table '%s'", t.table, latest(list, until), again, t.table)
 }
 

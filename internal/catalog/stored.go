@@ -8,7 +8,7 @@ import (
 )
 
 // A description is stored for as long as a job lasts, and read by the binary that
-// goes on with it, which may be of another version.
+// continues it, which may be of another version.
 
 // storedVersion is that of the descriptions that Encode writes. It grows with
 // every property that is added and that an older binary must not pass over. One

@@ -101,7 +101,7 @@ func Connect(ctx context.Context, target *Target) (*pgx.Conn, error) {
 }
 
 // ConnectAsIs opens a connection that keeps the settings of the role and of the
-// connection string, its search_path among them, but for time-outs; to be closed
+// connection string, its search_path among them, except time-outs; to be closed
 // by Close. It returns *PoolerError.
 func ConnectAsIs(ctx context.Context, target *Target) (*pgx.Conn, error) {
 	return open(ctx, target, target.ConnConfig, NoTimeouts)
