@@ -26,6 +26,8 @@ type (
 	PlannedStep = stages.Step
 	// PlannedWait is a transaction that would have to be waited for.
 	PlannedWait = stages.Session
+	// PlannedStandby is a standby that replays the lock of the swap.
+	PlannedStandby = stages.PlannedStandby
 	// PlannedLock is a lock that a step takes.
 	PlannedLock = stages.Lock
 )

@@ -28,8 +28,10 @@ type Plan struct {
 	WaitsFor []Session `json:"waits_for"`
 	// NotSearched are the columns in which OIDs that change were not looked for,
 	// and why.
-	NotSearched []string  `json:"not_searched_for_oids"`
-	Carried     []Carried `json:"carried_over"`
+	NotSearched []string `json:"not_searched_for_oids"`
+	// Standbys are those that stream now: the swap's exclusive lock is replayed there.
+	Standbys []PlannedStandby `json:"standbys"`
+	Carried  []Carried        `json:"carried_over"`
 	// A lock that is not obtained in time is tried for again LockRetries times;
 	// those in the way for KillAfter seconds are ended, unless that is zero.
 	LockRetries int            `json:"lock_retries"`
@@ -91,7 +93,7 @@ func NewPlan(ctx context.Context, e *Env, until registry.Stage, running bool) (*
 	plan := &Plan{
 		Table: e.Source.Name.String(), Schema: e.Source.Name.Schema, Name: e.Source.Name.Name,
 		Strategy: e.Strategy.Name(), Until: until, LockRetries: e.Locks.Retries, KillAfter: e.Locks.KillAfter.Seconds(),
-		Refused: []Refusal{}, WaitsFor: []Session{}, NotSearched: []string{}, Carried: []Carried{}, Stages: []PlannedStage{},
+		Refused: []Refusal{}, WaitsFor: []Session{}, NotSearched: []string{}, Standbys: []PlannedStandby{}, Carried: []Carried{}, Stages: []PlannedStage{},
 	}
 	if e.Job == nil {
 		if err := plan.check(ctx, e); err != nil {
@@ -110,6 +112,9 @@ func NewPlan(ctx context.Context, e *Env, until registry.Stage, running bool) (*
 		return nil, err
 	}
 	if plan.WaitsFor, err = p.waitsFor(ctx); err != nil {
+		return nil, err
+	}
+	if plan.Standbys, err = readStandbys(ctx, e.Pool); err != nil {
 		return nil, err
 	}
 	plan.Carried = carriedOver(p.Source)

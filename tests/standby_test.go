@@ -70,6 +70,9 @@ func TestSnapshotOfStandbyHoldsUpTheSwap(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if plan := planWith(t, config, o); len(plan.Standbys) != 1 || !plan.Standbys[0].Feedback {
+		t.Errorf("planned with standbys %+v, want one that reports its snapshot", plan.Standbys)
+	}
 	runs := func() error {
 		r, err := repack.New(config, o)
 		if err != nil {
@@ -95,4 +98,17 @@ func TestSnapshotOfStandbyHoldsUpTheSwap(t *testing.T) {
 	if err := runs(); err != nil {
 		t.Errorf("run: %v", err)
 	}
+}
+
+func planWith(t *testing.T, config *pgx.ConnConfig, o repack.Options) *repack.Plan {
+	t.Helper()
+	r, err := repack.New(config, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan, err := r.Plan(testContext(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return plan
 }

@@ -105,6 +105,13 @@ func (t planText) head(b *strings.Builder, plan *repack.Plan) {
 	for _, columns := range plan.NotSearched {
 		fmt.Fprintf(b, "\nNot searched for the OIDs that change: %s.\n", columns)
 	}
+	for _, s := range plan.Standbys {
+		fmt.Fprintf(b, "\nStandby %q: the swap's ACCESS EXCLUSIVE lock is replayed there. Queries that outlast\n"+
+			"max_standby_streaming_delay are cancelled, and replay waits for them that long.\n", s.Name)
+		if !s.Feedback {
+			fmt.Fprintf(b, "It reports no snapshot now (hot_standby_feedback): the swap cannot wait for its transactions.\n")
+		}
+	}
 	for _, s := range plan.WaitsFor {
 		fmt.Fprintf(b, "\nWould have to wait for %s.\n", session(s))
 	}

@@ -1,0 +1,43 @@
+package stages
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/repack-go/repack/internal/catalog"
+)
+
+// PlannedStandby is a standby that streams from the server now. The ACCESS EXCLUSIVE
+// lock of the swap is replayed there.
+type PlannedStandby struct {
+	Name string `json:"name"` // its application_name
+	// Feedback tells whether it reports its oldest snapshot (hot_standby_feedback),
+	// so that the swap can wait for it.
+	Feedback bool `json:"feedback"`
+}
+
+// standbysSQL lists walsenders that are connected to no database: those of logical
+// decoding replay no locks. A slot keeps what a standby reports, or else its walsender
+// does. Everybody may see both.
+const standbysSQL = `
+SELECT   a.application_name AS name,
+         a.backend_xmin IS NOT NULL
+         OR EXISTS (SELECT FROM pg_replication_slots s WHERE s.active_pid = a.pid AND s.xmin IS NOT NULL) AS feedback
+FROM     pg_stat_replication r
+JOIN     pg_stat_activity a ON a.pid = r.pid
+WHERE    a.datid IS NULL
+ORDER BY a.application_name, a.pid`
+
+func readStandbys(ctx context.Context, q catalog.Querier) ([]PlannedStandby, error) {
+	rows, err := q.Query(ctx, standbysSQL)
+	if err != nil {
+		return nil, fmt.Errorf("list standbys: %w", err)
+	}
+	standbys, err := pgx.CollectRows(rows, pgx.RowToStructByName[PlannedStandby])
+	if err != nil {
+		return nil, fmt.Errorf("list standbys: %w", err)
+	}
+	return standbys, nil
+}
