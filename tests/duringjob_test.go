@@ -44,18 +44,18 @@ type change struct{ what, sql string }
 // What is made, changed and dropped of one kind is three cases.
 var mayChange = map[string][]change{
 	"made": {
-		{"grants", `GRANT DELETE ON app.t TO {alice}; GRANT SELECT (b) ON app.t TO {carol}`},
-		{"sequences", `GRANT USAGE ON SEQUENCE app.t_id_seq TO {carol}`},
+		{"grant ", `GRANT DELETE ON app.t TO {alice}; GRANT SELECT (b) ON app.t TO {carol}`},
+		{"sequence ", `GRANT USAGE ON SEQUENCE app.t_id_seq TO {carol}`},
 		{"column a", `COMMENT ON CONSTRAINT t_pkey ON app.t IS 'new'; COMMENT ON CONSTRAINT old_check ON app.t IS 'new';
 			COMMENT ON COLUMN app.t.a IS 'new'; COMMENT ON SEQUENCE app.t_id_seq IS 'new'; COMMENT ON SEQUENCE app.t_s_seq IS 'new';
 			COMMENT ON INDEX app.t_pkey IS 'new'; COMMENT ON CONSTRAINT child_fk ON app.child IS 'new'`},
-		{"triggers", `CREATE TRIGGER new_trigger AFTER INSERT ON app.t FOR EACH STATEMENT EXECUTE FUNCTION app.note();
+		{"trigger ", `CREATE TRIGGER new_trigger AFTER INSERT ON app.t FOR EACH STATEMENT EXECUTE FUNCTION app.note();
 			COMMENT ON TRIGGER new_trigger ON app.t IS 'new'`},
-		{"rules", `CREATE RULE new_rule AS ON UPDATE TO app.t WHERE old.id < 0 DO INSTEAD NOTHING; COMMENT ON RULE new_rule ON app.t IS 'new'`},
-		{"policies", `CREATE POLICY new_policy ON app.t AS RESTRICTIVE FOR UPDATE TO {carol} USING (a > 1) WITH CHECK (a > 2);
+		{"rule ", `CREATE RULE new_rule AS ON UPDATE TO app.t WHERE old.id < 0 DO INSTEAD NOTHING; COMMENT ON RULE new_rule ON app.t IS 'new'`},
+		{"policy ", `CREATE POLICY new_policy ON app.t AS RESTRICTIVE FOR UPDATE TO {carol} USING (a > 1) WITH CHECK (a > 2);
 			COMMENT ON POLICY new_policy ON app.t IS 'new'`},
-		{"row_security", `ALTER TABLE app.t ENABLE ROW LEVEL SECURITY`},
-		{"constraints", `ALTER TABLE app.t ADD CONSTRAINT new_check CHECK (a < 1000) NOT VALID`},
+		{"row security", `ALTER TABLE app.t ENABLE ROW LEVEL SECURITY`},
+		{"constraint ", `ALTER TABLE app.t ADD CONSTRAINT new_check CHECK (a < 1000) NOT VALID`},
 		{"", `ALTER TABLE app.t ALTER a SET DEFAULT 7`},
 		{"", `ALTER TABLE app.t ADD CONSTRAINT new_out FOREIGN KEY (a) REFERENCES app.other NOT VALID`},
 		{"", `CREATE TABLE app.child2 (t int CONSTRAINT new_in REFERENCES app.t ON DELETE CASCADE)`},
@@ -67,14 +67,14 @@ var mayChange = map[string][]change{
 	},
 	"changed": {
 		{"owner", `ALTER TABLE app.t OWNER TO {alice}`},
-		{"grants", `REVOKE GRANT OPTION FOR SELECT ON app.t FROM {bob}; SET ROLE {bob}; GRANT INSERT ON app.t TO {carol}; RESET ROLE`},
+		{"grant ", `REVOKE GRANT OPTION FOR SELECT ON app.t FROM {bob}; SET ROLE {bob}; GRANT INSERT ON app.t TO {carol}; RESET ROLE`},
 		{"comment", `COMMENT ON TABLE app.t IS 'after'; COMMENT ON COLUMN app.t.b IS 'after'; COMMENT ON INDEX app.t_a IS 'after'`},
-		{"triggers", `ALTER TABLE app.t ENABLE ALWAYS TRIGGER old_trigger`},
-		{"rules", `ALTER TABLE app.t DISABLE RULE old_rule`},
-		{"policies", `ALTER POLICY old_policy ON app.t TO {carol} USING (a > 5)`},
-		{"force_row_security", `ALTER TABLE app.t FORCE ROW LEVEL SECURITY`},
-		{"sequences", `ALTER TABLE app.t ALTER id SET INCREMENT BY 3 SET MAXVALUE 1000000 SET CACHE 5; ALTER TABLE app.t ALTER id SET GENERATED ALWAYS`},
-		{"sequences", `ALTER SEQUENCE app.t_s_seq INCREMENT BY 2 CYCLE`},
+		{"trigger ", `ALTER TABLE app.t ENABLE ALWAYS TRIGGER old_trigger`},
+		{"rule ", `ALTER TABLE app.t DISABLE RULE old_rule`},
+		{"policy ", `ALTER POLICY old_policy ON app.t TO {carol} USING (a > 5)`},
+		{"force row security", `ALTER TABLE app.t FORCE ROW LEVEL SECURITY`},
+		{"sequence ", `ALTER TABLE app.t ALTER id SET INCREMENT BY 3 SET MAXVALUE 1000000 SET CACHE 5; ALTER TABLE app.t ALTER id SET GENERATED ALWAYS`},
+		{"sequence ", `ALTER SEQUENCE app.t_s_seq INCREMENT BY 2 CYCLE`},
 		{"", `ALTER TABLE app.t ALTER b SET DEFAULT 'changed'`},
 		{"", `ALTER TABLE app.t ALTER CONSTRAINT t_p_fkey DEFERRABLE INITIALLY DEFERRED`},
 		{"", `ALTER TABLE app.child ALTER CONSTRAINT child_fk DEFERRABLE`},
@@ -83,13 +83,13 @@ var mayChange = map[string][]change{
 		{"", `ALTER POLICY mentions ON app.elsewhere USING (NOT EXISTS (SELECT FROM app.t WHERE a = 3))`},
 	},
 	"dropped": {
-		{"grants", `REVOKE ALL ON app.t FROM {bob} CASCADE; REVOKE UPDATE (a) ON app.t FROM {carol}`},
+		{"grant ", `REVOKE ALL ON app.t FROM {bob} CASCADE; REVOKE UPDATE (a) ON app.t FROM {carol}`},
 		{"comment", `COMMENT ON TABLE app.t IS NULL; COMMENT ON COLUMN app.t.b IS NULL; COMMENT ON INDEX app.t_a IS NULL`},
-		{"triggers", `DROP TRIGGER old_trigger ON app.t`},
-		{"rules", `DROP RULE old_rule ON app.t`},
-		{"policies", `DROP POLICY old_policy ON app.t`},
-		{"constraints", `ALTER TABLE app.t DROP CONSTRAINT old_check`},
-		{"sequences", `ALTER TABLE app.t ALTER id DROP IDENTITY`},
+		{"trigger ", `DROP TRIGGER old_trigger ON app.t`},
+		{"rule ", `DROP RULE old_rule ON app.t`},
+		{"policy ", `DROP POLICY old_policy ON app.t`},
+		{"constraint ", `ALTER TABLE app.t DROP CONSTRAINT old_check`},
+		{"sequence ", `ALTER TABLE app.t ALTER id DROP IDENTITY`},
 		{"", `ALTER TABLE app.t ALTER b DROP DEFAULT`},
 		{"", `ALTER TABLE app.t DROP CONSTRAINT t_p_fkey`},
 		{"", `ALTER TABLE app.child DROP CONSTRAINT child_fk`},
