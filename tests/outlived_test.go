@@ -32,10 +32,12 @@ var outlivedCases = []struct {
 		CREATE FUNCTION app.is_known(text) RETURNS boolean IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN EXISTS (SELECT FROM app.known WHERE k = $1); END';
 		CREATE TABLE app.t (id int PRIMARY KEY, k text CONSTRAINT known CHECK (app.is_known(k)));
 		INSERT INTO app.t VALUES (1, 'a'), (2, 'b'); DELETE FROM app.known WHERE k = 'b'`, []string{`check "known"`, `id = "2"`}},
-	{"generated column of some rows", `CREATE FUNCTION app.f(int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT $1 + 1';
+	{
+		"generated column of some rows", `CREATE FUNCTION app.f(int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT $1 + 1';
 		CREATE TABLE app.t (a int PRIMARY KEY, b int GENERATED ALWAYS AS (app.f(a)) STORED); CREATE FUNCTION app.g(int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT $1 + 1';
 		INSERT INTO app.t SELECT generate_series(1, 1000); CREATE OR REPLACE FUNCTION app.f(int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT $1 + CASE $1 WHEN 500 THEN 2 ELSE 1 END'`,
-		[]string{`column "b"`, `a = "500"`, "generated"}},
+		[]string{`column "b"`, `a = "500"`, "generated"},
+	},
 	{"function that fails for a row", `CREATE FUNCTION app.f(int) RETURNS boolean LANGUAGE plpgsql AS 'BEGIN RETURN true; END';
 		CREATE TABLE app.t (id int PRIMARY KEY CHECK (app.f(id))); INSERT INTO app.t SELECT generate_series(1, 100);
 		CREATE OR REPLACE FUNCTION app.f(int) RETURNS boolean LANGUAGE plpgsql AS 'BEGIN IF $1 = 77 THEN RAISE ''no %'', $1; END IF; RETURN true; END'`, []string{"no 77", "app.f(integer)"}},

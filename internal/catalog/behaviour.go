@@ -98,17 +98,23 @@ type Part struct {
 func (t *Table) Behaviour() []Part {
 	var parts []Part
 	for _, x := range t.Triggers {
-		parts = append(parts, Part{"trigger " + Quote(x.Name),
-			append([]string{x.Definition}, comment("TRIGGER "+Quote(x.Name)+" ON "+t.Name.String(), x.Comment)...)})
+		parts = append(parts, Part{
+			"trigger " + Quote(x.Name),
+			append([]string{x.Definition}, comment("TRIGGER "+Quote(x.Name)+" ON "+t.Name.String(), x.Comment)...),
+		})
 	}
 	for _, r := range t.Rules {
-		parts = append(parts, Part{"rule " + Quote(r.Name),
-			append([]string{r.Definition}, comment("RULE "+Quote(r.Name)+" ON "+t.Name.String(), r.Comment)...)})
+		parts = append(parts, Part{
+			"rule " + Quote(r.Name),
+			append([]string{r.Definition}, comment("RULE "+Quote(r.Name)+" ON "+t.Name.String(), r.Comment)...),
+		})
 	}
 	parts = append(parts, Part{"the state of its triggers and rules", t.EnableSQL()})
 	for _, p := range t.Policies {
-		parts = append(parts, Part{"policy " + Quote(p.Name),
-			append([]string{p.createSQL(t.Name)}, comment("POLICY "+Quote(p.Name)+" ON "+t.Name.String(), p.Comment)...)})
+		parts = append(parts, Part{
+			"policy " + Quote(p.Name),
+			append([]string{p.createSQL(t.Name)}, comment("POLICY "+Quote(p.Name)+" ON "+t.Name.String(), p.Comment)...),
+		})
 	}
 	var flags []string
 	if t.RowSecurity {
