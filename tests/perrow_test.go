@@ -104,6 +104,9 @@ func TestTempFileLimit(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+				if name == "role" { // is for all databases, those of other tests among them
+					db = pgtest.NewOn(t, pgtest.NewServer(t, nil))
+				}
 				role := db.Role(t)
 				twins(t, db, `CREATE TABLE @acct (id bigint PRIMARY KEY, a text, b int);
 					INSERT INTO @acct SELECT g, repeat(md5(g::text), 3), 0 FROM generate_series(1, 40000) g`)
