@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -31,16 +30,24 @@ func DefaultSettings() map[string]string {
 // initdb makes the data directory and appends the settings to its
 // postgresql.conf: there, and unlike on the command line, ALTER SYSTEM can
 // change them.
-//
-// The locale is C, the only one that is everywhere and sorts alike everywhere.
 func (s *Server) initdb(ctx context.Context) error {
-	cmd := exec.CommandContext(ctx, filepath.Join(s.opts.BinDir, "initdb"),
-		"--pgdata="+s.dataDir(), "--username="+Superuser, "--auth=trust",
-		"--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions")
-	cmd.Dir = s.dir
-	s.account.apply(cmd)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("initdb as user %s: %w\n%s", s.account.name, err, out)
+	if s.opts.Cache == "" {
+		if err := s.runInitdb(ctx); err != nil {
+			return err
+		}
+		return s.writeSettings()
+	}
+	copied, err := s.copyInitialised()
+	if err != nil {
+		return fmt.Errorf("copy a data directory: %w", err)
+	}
+	if !copied {
+		if err := s.runInitdb(ctx); err != nil {
+			return err
+		}
+		if err := s.keepInitialised(); err != nil {
+			return fmt.Errorf("keep a data directory: %w", err)
+		}
 	}
 	return s.writeSettings()
 }

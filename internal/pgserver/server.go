@@ -31,6 +31,9 @@ type Options struct {
 	// It has to be reachable by an unprivileged user when we run as root, and
 	// short: a socket's path ends at about 100 bytes.
 	ParentDir string
+	// Cache is a directory that keeps what initdb makes, so that the next server of
+	// the same programs is a copy of it. Default: none, each has an initdb of its own.
+	Cache string
 	// Log receives the server's log as well; LogFile always has it.
 	Log io.Writer
 }

@@ -171,3 +171,26 @@ func wantEmpty(t *testing.T, dir string) {
 		t.Errorf("left behind: %v", left)
 	}
 }
+
+// TestCopiesOfOneInitdb has the second server be a copy of what initdb has made of
+// the first one, and no more: not its settings, nor its rows.
+func TestCopiesOfOneInitdb(t *testing.T) {
+	t.Parallel()
+	cache := t.TempDir()
+	first := start(t, pgserver.Options{Cache: cache, Settings: map[string]string{"max_connections": "33"}})
+	mustExec(t, first, `CREATE TABLE kept AS SELECT 1 AS n`)
+	second := start(t, pgserver.Options{Cache: cache})
+	const systemSQL = `SELECT system_identifier::text FROM pg_control_system()`
+	if a, b := ask(t, first, systemSQL), ask(t, second, systemSQL); a != b {
+		t.Errorf("initdb has made system %s and system %s", a, b)
+	}
+	if got := ask(t, second, `SHOW max_connections`); got != "200" {
+		t.Errorf("max_connections = %s, want the default, 200", got)
+	}
+	if got := ask(t, second, `SELECT count(*)::text FROM pg_class WHERE relname = 'kept'`); got != "0" {
+		t.Error("the copy has a table of the first server")
+	}
+	if other := start(t, pgserver.Options{}); ask(t, other, systemSQL) == ask(t, first, systemSQL) {
+		t.Error("without a cache, initdb has made the same system")
+	}
+}
