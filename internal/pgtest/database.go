@@ -44,8 +44,8 @@ type Database struct {
 }
 
 // New creates a database on the shared server, empty but for what every new
-// database has. It is dropped, with the sessions that still use it, at the end
-// of the test.
+// database has. Sessions that still use it are ended at the end of the test, and
+// it is dropped some time after that.
 func New(t testing.TB) *Database {
 	t.Helper()
 	return NewOn(t, sharedServer(t))
@@ -54,15 +54,20 @@ func New(t testing.TB) *Database {
 // NewOn does what New does on a server of the test's own (see NewServer).
 func NewOn(t testing.TB, server *pgserver.Server) *Database {
 	t.Helper()
+	return newFrom(t, server, pristine)
+}
+
+func newFrom(t testing.TB, server *pgserver.Server, template string) *Database {
+	t.Helper()
 	name := fmt.Sprintf("test_%d", serial.Add(1))
 	db := &Database{Name: name, DSN: server.ConnString(name), server: server}
-	if err := db.create(t.Context()); err != nil {
+	if err := createDatabase(t.Context(), server, name, template); err != nil {
 		t.Fatalf("pgtest: %v", err)
 	}
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), cleanupTimeout)
 		defer cancel()
-		if err := db.drop(ctx); err != nil {
+		if err := db.retire(ctx); err != nil {
 			t.Errorf("pgtest: %v", err)
 		}
 	})

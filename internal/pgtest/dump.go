@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -51,13 +52,26 @@ type dumper struct {
 // dumperFor chooses the oldest pg_dump that can dump a server of version major:
 // one that is older than the server refuses, and the same major comes first.
 func dumperFor(bindir string, major int) (best dumper, ok bool) {
-	for _, d := range append(probe(bindir), installedDumpers()...) {
+	dumpers.Lock()
+	defer dumpers.Unlock()
+	beside, known := dumpers.in[bindir]
+	if !known {
+		beside = probe(bindir)
+		dumpers.in[bindir] = beside
+	}
+	for _, d := range slices.Concat(beside, installedDumpers()) {
 		if d.major >= major && (!ok || d.major < best.major) {
 			best, ok = d, true
 		}
 	}
 	return best, ok
 }
+
+// dumpers remembers what is next to the servers: to ask costs two processes.
+var dumpers = struct {
+	sync.Mutex
+	in map[string][]dumper // by directory
+}{in: map[string][]dumper{}}
 
 // installedDumpers are those of this machine, apart from any next to the server.
 var installedDumpers = sync.OnceValue(func() []dumper {

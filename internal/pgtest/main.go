@@ -68,7 +68,7 @@ func sharedServer(t testing.TB) *pgserver.Server {
 	if shared.server == nil && shared.err == nil {
 		ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 		defer cancel()
-		shared.server, shared.err = pgserver.Start(ctx, pgserver.Options{})
+		shared.server, shared.err = pgserver.Start(ctx, serverOptions(nil))
 	}
 	if shared.err != nil {
 		t.Fatalf("pgtest: %v", shared.err)
@@ -82,7 +82,7 @@ func NewServer(t testing.TB, settings map[string]string) *pgserver.Server {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
 	defer cancel()
-	server, err := pgserver.Start(ctx, pgserver.Options{Settings: settings})
+	server, err := pgserver.Start(ctx, serverOptions(settings))
 	if err != nil {
 		t.Fatalf("pgtest: %v", err)
 	}

@@ -1,10 +1,14 @@
 package pgtest_test
 
 import (
+	"context"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/repack-go/repack/internal/pgserver"
 	"github.com/repack-go/repack/internal/pgtest"
@@ -15,37 +19,59 @@ func TestMain(m *testing.M) { pgtest.Main(m) }
 func TestNewDatabasesAreApartAndGoneAfterwards(t *testing.T) {
 	t.Parallel()
 	outer := pgtest.New(t)
-	var name, role string
+	var names, roles []string
+	for range pgtest.RetiredAtOnce {
+		t.Run("inner", func(t *testing.T) {
+			db := pgtest.New(t)
+			if slices.Contains(append(names, outer.Name), db.Name) {
+				t.Errorf("two tests share database %s", db.Name)
+			}
+			role := db.Role(t)
+			names, roles = append(names, db.Name), append(roles, role)
+			// What would keep the database or the role from being dropped.
+			db.Exec(t, `GRANT CREATE ON DATABASE `+db.Name+` TO `+role)
+			db.Exec(t, `CREATE TABLE owned (id int); ALTER TABLE owned OWNER TO `+role)
+			conn := db.ConnectAs(t, role)
+			if _, err := conn.Exec(t.Context(), `BEGIN; TABLE owned; PREPARE TRANSACTION 'left behind by `+role+`'`); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+	// Another test may be the one that drops them.
+	pgtest.WaitFor(t, func() bool {
+		return pgtest.Query[bool](t, outer.Pool, `SELECT NOT EXISTS (SELECT FROM pg_database WHERE datname = $1)
+			AND NOT EXISTS (SELECT FROM pg_roles WHERE rolname = $2)`, names[0], roles[0])
+	}, "the first database and its role to be dropped")
+}
+
+// TestNothingIsLeftOfATest has one leave what could hold up others, which must be
+// gone before its database is.
+func TestNothingIsLeftOfATest(t *testing.T) {
+	t.Parallel()
+	outer := pgtest.New(t)
+	var name string
 	t.Run("inner", func(t *testing.T) {
 		db := pgtest.New(t)
-		name, role = db.Name, db.Role(t)
-		if name == outer.Name {
-			t.Errorf("two tests share database %s", name)
+		name = db.Name
+		db.Exec(t, `SELECT pg_create_logical_replication_slot('left_behind', 'pgoutput')`)
+		conn := db.Connect(t)
+		if _, err := conn.Exec(t.Context(), `BEGIN; CREATE TABLE t (); PREPARE TRANSACTION 'left behind'`); err != nil {
+			t.Fatal(err)
 		}
-		// What would keep the database or the role from being dropped.
-		db.Exec(t, `GRANT CREATE ON DATABASE `+name+` TO `+role)
-		db.Exec(t, `CREATE TABLE owned (id int); ALTER TABLE owned OWNER TO `+role)
-		conn := db.ConnectAs(t, role)
-		if _, err := conn.Exec(t.Context(), `BEGIN; TABLE owned; PREPARE TRANSACTION 'left behind'`); err != nil {
+		stays, err := pgx.ConnectConfig(context.WithoutCancel(t.Context()), db.Config(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := stays.Exec(t.Context(), `BEGIN; SELECT pg_current_xact_id()`); err != nil {
 			t.Fatal(err)
 		}
 	})
-	if n := pgtest.Query[int](t, outer.Pool, `SELECT count(*) FROM pg_database WHERE datname = $1`, name); n != 0 {
-		t.Errorf("database %s is still there", name)
-	}
-	if n := pgtest.Query[int](t, outer.Pool, `SELECT count(*) FROM pg_roles WHERE rolname = $1`, role); n != 0 {
-		t.Errorf("role %s is still there", role)
-	}
-}
-
-func TestReplicationSlotIsDropped(t *testing.T) {
-	t.Parallel()
-	outer := pgtest.New(t)
-	t.Run("inner", func(t *testing.T) {
-		pgtest.New(t).Exec(t, `SELECT pg_create_logical_replication_slot('left_behind', 'pgoutput')`)
-	})
-	if n := pgtest.Query[int](t, outer.Pool, `SELECT count(*) FROM pg_replication_slots`); n != 0 {
-		t.Error("the slot is still there")
+	left := pgtest.Column[string](t, outer.Pool, `
+		SELECT 'session ' || pid FROM pg_stat_activity WHERE datname = $1
+		UNION ALL SELECT 'transaction ' || gid FROM pg_prepared_xacts WHERE database = $1
+		UNION ALL SELECT 'slot ' || slot_name FROM pg_replication_slots WHERE database = $1`, name)
+	if len(left) > 0 {
+		t.Errorf("still there: %q", left)
 	}
 }
 
@@ -177,3 +203,24 @@ type recorder struct {
 }
 
 func (r *recorder) Errorf(format string, _ ...any) { r.errors = append(r.errors, format) }
+
+var shelf = pgtest.NewTemplate(func(ctx context.Context, config *pgx.ConnConfig) error {
+	conn, err := pgx.ConnectConfig(ctx, config)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(ctx)
+	_, err = conn.Exec(ctx, `CREATE TABLE book AS SELECT 1 AS id`)
+	return err
+})
+
+func TestTemplate(t *testing.T) {
+	t.Parallel()
+	first, second := shelf.New(t), shelf.New(t)
+	first.Exec(t, `INSERT INTO book VALUES (2)`)
+	for db, want := range map[*pgtest.Database]string{first: "2", second: "1"} {
+		if got := db.QueryString(t, `SELECT count(*) FROM book`); got != want {
+			t.Errorf("a copy has %s books, want %s", got, want)
+		}
+	}
+}
