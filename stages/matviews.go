@@ -157,11 +157,8 @@ func (e *Env) createMatviews(ctx context.Context, matviews []catalog.Matview) ([
 	built, parked := e.places()
 	versions := make([]string, len(matviews))
 	err := e.transact(ctx, func(ctx context.Context, tx *lock.Tx) (err error) {
-		for i := range matviews {
-			m := &matviews[i]
-			if m.Relation, err = catalog.ReadMatview(ctx, tx, m.OID); err != nil {
-				return err
-			}
+		if err := catalog.ReadMatviews(ctx, tx, matviews); err != nil {
+			return err
 		}
 		hidden := names(matviews, func(m catalog.Matview) string { return when(m.Read, m.Relation.Name.String()) })
 		if err := roomFor(ctx, tx, hidden...); err != nil {
@@ -400,11 +397,11 @@ func (e *Env) matviewAsBuilt(ctx context.Context, tx *lock.Tx, m catalog.Matview
 // sameMatview gives the successor the grants, which are the last that it lacks,
 // and compares it with the one it replaces.
 func (e *Env) sameMatview(ctx context.Context, tx *lock.Tx, was *catalog.Table, successor uint32) error {
-	have, err := catalog.RelationGrants(ctx, tx, successor, "r")
+	have, err := catalog.ReadGrants(ctx, tx, successor)
 	if err != nil {
 		return err
 	}
-	if err := doAll(ctx, tx, catalog.GrantsSQL("TABLE "+was.Name.String(), was.Owner, have, was.Grants)); err != nil {
+	if err := doAll(ctx, tx, catalog.GrantsSQL("TABLE "+was.Name.String(), was.Owner, have.Grants, was.Grants)); err != nil {
 		return err
 	}
 	is, err := catalog.ReadMatview(ctx, tx, successor)

@@ -78,10 +78,8 @@ func (e *Env) leaveMatviews(ctx context.Context) (left bool, err error) {
 	}
 	built, _ := e.places()
 	return true, e.transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
-		for i := range matviews {
-			if matviews[i].Relation, err = catalog.ReadMatview(ctx, tx, matviews[i].OID); err != nil {
-				return err
-			}
+		if err := catalog.ReadMatviews(ctx, tx, matviews); err != nil {
+			return err
 		}
 		return execAll(ctx, tx, dropMatviewsSQL(matviews, built))
 	})

@@ -76,15 +76,6 @@ func role(name string) string {
 	return Quote(name)
 }
 
-// RelationGrants lists the privileges on a table (kind "r") or sequence ("s").
-func RelationGrants(ctx context.Context, q Querier, oid uint32, kind string) ([]Grant, error) {
-	g, err := collect[Grant](ctx, q, grantsSQL, oid, kind)
-	if err != nil {
-		return nil, fmt.Errorf("read grants of relation %d: %w", oid, err)
-	}
-	return g, nil
-}
-
 const closeSQL = `
 SELECT DISTINCT CASE WHEN e.grantee = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(e.grantee)) END
 FROM  (SELECT relowner AS owner, relacl AS acl FROM pg_class WHERE $1 = 'TABLE' AND oid = to_regclass($2)

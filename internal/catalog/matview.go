@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"slices"
+
+	"github.com/jackc/pgx/v5"
 )
 
 // Matview describes a materialized view that reads the table, or reads another
@@ -43,29 +45,44 @@ JOIN     pg_class c     ON c.oid = f.oid
 JOIN     pg_namespace n ON n.oid = c.relnamespace
 ORDER BY f.depth, n.nspname, c.relname`
 
+func askMatviews(b *pgx.Batch, t *Table) { askFor(b, &t.Matviews, matviewsSQL, t.OID) }
+
 // Matviews describes the materialized views that read a table, or one another,
 // in an order in which they can be created.
 func Matviews(ctx context.Context, q Querier, oid uint32) ([]Matview, error) {
-	list, err := collect[Matview](ctx, q, matviewsSQL, oid)
+	t, err := describeOne(ctx, q, oid, []part{{"materialized views", askMatviews}})
 	if err != nil {
-		return nil, fmt.Errorf("look for materialized views on table %d: %w", oid, err)
+		return nil, err
 	}
-	for i := range list {
-		if list[i].Relation, err = ReadMatview(ctx, q, list[i].OID); err != nil {
-			return nil, err
-		}
+	return t.Matviews, ReadMatviews(ctx, q, t.Matviews)
+}
+
+// ReadMatviews describes the materialized views of the list, but for their
+// queries, in one round trip.
+func ReadMatviews(ctx context.Context, q Querier, list []Matview) error {
+	if len(list) == 0 {
+		return nil
 	}
-	return list, nil
+	oids := make([]uint32, len(list))
+	for i, m := range list {
+		oids[i] = m.OID
+	}
+	relations, err := describe(ctx, q, oids, everything)
+	if err != nil {
+		return err
+	}
+	for i, relation := range relations {
+		relation.Rules = nil // the one that is its query
+		list[i].Relation = relation
+	}
+	return nil
 }
 
 // ReadMatview describes a materialized view, but for its query.
 func ReadMatview(ctx context.Context, q Querier, oid uint32) (*Table, error) {
-	t, err := describe(ctx, q, oid, everything)
-	if err != nil {
-		return nil, err
-	}
-	t.Rules = nil // the one that is its query
-	return t, nil
+	one := []Matview{{OID: oid}}
+	err := ReadMatviews(ctx, q, one)
+	return one[0].Relation, err
 }
 
 // CreateSQL creates the materialized view, empty, under another name.

@@ -1,7 +1,6 @@
 package catalog
 
 import (
-	"context"
 	"errors"
 	"fmt"
 
@@ -47,13 +46,23 @@ type Attached struct {
 // is not attached: with it ATTACH PARTITION has no row to look at.
 const BoundName = "repack_bound"
 
+// A check on a whole row has column 0 among its columns.
 const partitionSQL = `
 SELECT    pn.nspname, p.relname,
           pg_get_expr(c.relpartbound, c.oid), pg_get_partition_constraintdef(c.oid),
           dn.nspname, d.relname, tn.nspname, r.relname,
           ARRAY(SELECT DISTINCT pg_get_userbyid(o.owner)::text
                 FROM   unnest(ARRAY[p.relowner, d.relowner, r.relowner]) o(owner)
-                WHERE  o.owner IS NOT NULL)
+                WHERE  o.owner IS NOT NULL),
+          ARRAY(SELECT   a.attname::text
+                FROM     pg_constraint n
+                JOIN     pg_attribute a ON a.attrelid = n.conrelid AND a.attnum = n.conkey[1]
+                WHERE    n.conrelid = c.oid AND n.contype = 'n' AND n.conislocal AND n.coninhcount > 0
+                ORDER BY a.attnum),
+          EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = c.oid AND k.contype = 'c' AND k.coninhcount > 0)
+          OR EXISTS (SELECT FROM pg_attribute a
+                     WHERE  a.attrelid = c.oid AND a.attgenerated <> '' AND a.attinhcount > 0 AND NOT a.attisdropped),
+          EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = c.oid AND k.contype = 'c' AND 0 = ANY (k.conkey))
 FROM      pg_class c
 JOIN      pg_inherits i            ON i.inhrelid = c.oid
 JOIN      pg_class p               ON p.oid = i.inhparent
@@ -72,7 +81,7 @@ LEFT JOIN pg_namespace tn          ON tn.oid = r.relnamespace
 WHERE     c.oid = $1 AND c.relispartition`
 
 const attachedSQL = `
-SELECT   ic.relname::text, pn.nspname::text, pc.relname::text
+SELECT   ic.relname::text AS name, pn.nspname::text AS parent_schema, pc.relname::text AS parent_name
 FROM     pg_index i
 JOIN     pg_class ic     ON ic.oid = i.indexrelid
 JOIN     pg_inherits h   ON h.inhrelid = i.indexrelid
@@ -81,58 +90,41 @@ JOIN     pg_namespace pn ON pn.oid = pc.relnamespace
 WHERE    i.indrelid = $1
 ORDER BY ic.relname`
 
-const ownNotNullSQL = `
-SELECT   a.attname::text
-FROM     pg_constraint c
-JOIN     pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = c.conkey[1]
-WHERE    c.conrelid = $1 AND c.contype = 'n' AND c.conislocal AND c.coninhcount > 0
-ORDER BY a.attnum`
-
-func readPartition(ctx context.Context, q Querier, t *Table) error {
-	p := &Partition{}
-	var check, defaultSchema, defaultName, treeSchema, treeName *string
-	err := q.QueryRow(ctx, partitionSQL, t.OID).Scan(&p.Parent.Schema, &p.Parent.Name,
-		&p.Bound, &check, &defaultSchema, &defaultName, &treeSchema, &treeName, &p.Owners)
-	if errors.Is(err, pgx.ErrNoRows) {
+func askPartition(b *pgx.Batch, t *Table) {
+	b.Queue(partitionSQL, t.OID).QueryRow(func(row pgx.Row) error {
+		p := &Partition{}
+		var check, defaultSchema, defaultName, treeSchema, treeName *string
+		err := row.Scan(&p.Parent.Schema, &p.Parent.Name, &p.Bound, &check,
+			&defaultSchema, &defaultName, &treeSchema, &treeName, &p.Owners, &p.NotNull, &p.Compared, &p.Whole)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if check != nil { // a default partition without others takes every row
+			p.Check = *check
+		}
+		if defaultName != nil {
+			p.Default = &Name{*defaultSchema, *defaultName}
+		}
+		if treeName != nil {
+			p.Tree = &Name{*treeSchema, *treeName}
+		}
+		t.Partition = p
 		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if check != nil { // a default partition without others takes every row
-		p.Check = *check
-	}
-	if defaultName != nil {
-		p.Default = &Name{*defaultSchema, *defaultName}
-	}
-	if treeName != nil {
-		p.Tree = &Name{*treeSchema, *treeName}
-	}
-	rows, err := q.Query(ctx, attachedSQL, t.OID)
-	if err != nil {
-		return err
-	}
-	p.Indexes, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (a Attached, err error) {
-		return a, row.Scan(&a.Name, &a.Parent.Schema, &a.Parent.Name)
 	})
-	if err != nil {
-		return err
-	}
-	if rows, err = q.Query(ctx, ownNotNullSQL, t.OID); err != nil {
-		return err
-	}
-	if p.NotNull, err = pgx.CollectRows(rows, pgx.RowTo[string]); err != nil {
-		return err
-	}
-	if err := q.QueryRow(ctx, comparedSQL, t.OID).Scan(&p.Compared, &p.Whole); err != nil {
-		return err
-	}
-	if p.Triggers, err = collect[Trigger](ctx, q, triggersSQL, t.OID, true); err != nil {
-		return err
-	}
-	p.ForeignKeys, err = foreignKeysFromAbove(ctx, q, t.OID)
-	t.Partition = p
-	return err
+	type row struct{ Name, ParentSchema, ParentName string }
+	ask(b, func(rows []row) error {
+		if t.Partition == nil {
+			return nil
+		}
+		t.Partition.Indexes = make([]Attached, len(rows))
+		for i, r := range rows {
+			t.Partition.Indexes[i] = Attached{Name: r.Name, Parent: Name{r.ParentSchema, r.ParentName}}
+		}
+		return nil
+	}, attachedSQL, t.OID)
 }
 
 // Above are the relations that are locked with a partition, and before it, as

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -17,58 +18,108 @@ type Querier interface {
 	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+	SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults
 }
 
-// Read describes the table with that OID. The session's search_path must be
-// pg_catalog, so that every name in a definition comes out qualified. It takes
-// ACCESS SHARE on the table for an instant (pg_get_expr and its kin need it)
-// and returns ErrNotFound when there is no such table.
+// Read describes the table with that OID, in one round trip, and in one more the
+// materialized views on it, if any. The session's search_path must be pg_catalog,
+// so that every name in a definition comes out qualified. It takes ACCESS SHARE
+// on the table for an instant (pg_get_expr and its kin need it) and returns
+// ErrNotFound when there is no such table.
 //
 // Columns that only newer servers have are read through to_jsonb(row), which
 // is null where the column does not exist.
 func Read(ctx context.Context, q Querier, oid uint32) (*Table, error) {
-	t, err := describe(ctx, q, oid, everything)
+	t, err := describeOne(ctx, q, oid, append(slices.Clone(everything), part{"materialized views", askMatviews}))
 	if err != nil {
 		return nil, err
 	}
-	t.Matviews, err = Matviews(ctx, q, oid)
-	return t, err
+	return t, ReadMatviews(ctx, q, t.Matviews)
 }
 
-// part is one of the things that a table is described by.
+// part is one of the things that a table is described by. ask queues the queries
+// for it, of which the answers are put into the table. They come in the order of
+// the queries, so that one can rely on those before it.
 type part struct {
 	what string
-	read func(context.Context, Querier, *Table) error
+	ask  func(*pgx.Batch, *Table)
 }
 
 // everything is all but the materialized views.
 var everything = []part{
-	{"relation", readRelation},
-	{"columns", readColumns},
-	{"constraints", readConstraints},
-	{"indexes", readIndexes},
-	{"partition", readPartition},
-	{"foreign keys", readForeignKeys},
-	{"sequences", readSequences},
-	{"grants", readGrants},
-	{"behaviour", readBehaviour},
+	{"relation", askRelation},
+	{"columns", askColumns},
+	{"constraints", askConstraints},
+	{"indexes", askIndexes},
+	{"partition", askPartition},
+	{"foreign keys", askForeignKeys},
+	{"sequences and grants", askSequencesAndGrants},
+	{"triggers", askTriggers},
+	{"rules", askRules},
+	{"policies", askPolicies},
+	{"publications", askPublications},
+	{"security labels", askLabels},
+	{"extended statistics", askStatistics},
+	{"views", askViews},
+	{"dependents", askDependents},
 }
 
 // ReadGrants describes the table with that OID as far as who may do what with it
-// and its sequences. It takes no lock.
+// and its sequences, in one round trip. It takes no lock.
 func ReadGrants(ctx context.Context, q Querier, oid uint32) (*Table, error) {
-	return describe(ctx, q, oid, []part{{"sequences", readSequences}, {"grants", readGrants}})
+	return describeOne(ctx, q, oid, []part{{"sequences and grants", askSequencesAndGrants}})
 }
 
-// describe reads parts of the description of a table, in their order.
-func describe(ctx context.Context, q Querier, oid uint32, parts []part) (*Table, error) {
-	t := &Table{OID: oid}
-	for _, part := range parts {
-		if err := part.read(ctx, q, t); err != nil {
-			return nil, fmt.Errorf("describe %s of table %d: %w", part.what, oid, err)
+func describeOne(ctx context.Context, q Querier, oid uint32, parts []part) (*Table, error) {
+	tables, err := describe(ctx, q, []uint32{oid}, parts)
+	if err != nil {
+		return nil, err
+	}
+	return tables[0], nil
+}
+
+// describe reads parts of the descriptions of tables, in their order, in one round
+// trip (and on a connection that has not asked for them before, in two: the
+// driver has the queries prepared).
+func describe(ctx context.Context, q Querier, oids []uint32, parts []part) ([]*Table, error) {
+	b := &pgx.Batch{}
+	tables := make([]*Table, len(oids))
+	for i, oid := range oids {
+		tables[i] = &Table{OID: oid}
+		for _, part := range parts {
+			first := b.Len()
+			part.ask(b, tables[i])
+			for _, query := range b.QueuedQueries[first:] {
+				take := query.Fn
+				query.Fn = func(results pgx.BatchResults) error {
+					if err := take(results); err != nil {
+						return fmt.Errorf("%s of table %d: %w", part.what, oid, err)
+					}
+					return nil
+				}
+			}
 		}
 	}
-	return t, nil
+	if err := q.SendBatch(ctx, b).Close(); err != nil {
+		return nil, fmt.Errorf("describe: %w", err)
+	}
+	return tables, nil
+}
+
+// ask queues a query whose columns are named as T's fields, for take.
+func ask[T any](b *pgx.Batch, take func([]T) error, sql string, args ...any) {
+	b.Queue(sql, args...).Query(func(rows pgx.Rows) error {
+		list, err := pgx.CollectRows(rows, pgx.RowToStructByNameLax[T])
+		if err != nil {
+			return err
+		}
+		return take(list)
+	})
+}
+
+// askFor is ask for what is a list of the description as it is.
+func askFor[T any](b *pgx.Batch, list *[]T, sql string, args ...any) {
+	ask(b, func(found []T) error { *list = found; return nil }, sql, args...)
 }
 
 const relationSQL = `
@@ -95,15 +146,17 @@ LEFT JOIN pg_tablespace ts ON ts.oid = c.reltablespace
 LEFT JOIN pg_class toast   ON toast.oid = c.reltoastrelid
 WHERE     c.oid = $1`
 
-func readRelation(ctx context.Context, q Querier, t *Table) error {
-	err := q.QueryRow(ctx, relationSQL, t.OID).Scan(
-		&t.Name.Schema, &t.Name.Name, &t.Owner, &t.Persistence, &t.AccessMethod, &t.Tablespace,
-		&t.Options, &t.ToastOptions, &t.ReplicaIdentity.Kind, &t.ReplicaIdentity.Index, &t.Comment,
-		&t.RowSecurity, &t.ForceRowSecurity)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return ErrNotFound
-	}
-	return err
+func askRelation(b *pgx.Batch, t *Table) {
+	b.Queue(relationSQL, t.OID).QueryRow(func(row pgx.Row) error {
+		err := row.Scan(
+			&t.Name.Schema, &t.Name.Name, &t.Owner, &t.Persistence, &t.AccessMethod, &t.Tablespace,
+			&t.Options, &t.ToastOptions, &t.ReplicaIdentity.Kind, &t.ReplicaIdentity.Index, &t.Comment,
+			&t.RowSecurity, &t.ForceRowSecurity)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return ErrNotFound
+		}
+		return err
+	})
 }
 
 // Among a column's options servers since November 2026 (15.20, say) keep a
@@ -136,10 +189,7 @@ LEFT JOIN pg_attrdef d    ON d.adrelid = a.attrelid AND d.adnum = a.attnum
 WHERE     a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY  a.attnum`
 
-func readColumns(ctx context.Context, q Querier, t *Table) (err error) {
-	t.Columns, err = collect[Column](ctx, q, columnsSQL, t.OID)
-	return err
-}
+func askColumns(b *pgx.Batch, t *Table) { askFor(b, &t.Columns, columnsSQL, t.OID) }
 
 const constraintsSQL = `
 SELECT   c.conname::text                                                  AS name,
@@ -154,10 +204,7 @@ FROM     pg_constraint c
 WHERE    c.conrelid = $1 AND c.contype IN ('c', 'x', 'p', 'u', 'n')
 ORDER BY c.conname`
 
-func readConstraints(ctx context.Context, q Querier, t *Table) (err error) {
-	t.Constraints, err = collect[Constraint](ctx, q, constraintsSQL, t.OID)
-	return err
-}
+func askConstraints(b *pgx.Batch, t *Table) { askFor(b, &t.Constraints, constraintsSQL, t.OID) }
 
 // collect runs a query whose columns are named as T's fields.
 func collect[T any](ctx context.Context, q Querier, sql string, args ...any) ([]T, error) {

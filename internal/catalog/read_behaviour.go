@@ -1,25 +1,49 @@
 package catalog
 
 import (
-	"context"
 	"fmt"
 	"strings"
+
+	"github.com/jackc/pgx/v5"
 )
 
 // The capture triggers, by the beginning of their names and of their function's,
-// are no property of the table. $2 tells those that come from a partitioned table
-// from its own.
+// are no property of the table. Those that come from a partitioned table (above)
+// belong to the partition's place there.
 const triggersSQL = `
 SELECT   t.tgname::text                                        AS name,
          pg_get_triggerdef(t.oid)                              AS definition,
          t.tgenabled::text                                     AS enabled,
+         t.tgparentid <> 0                                     AS above,
          coalesce(obj_description(t.oid, 'pg_trigger'), '')    AS comment
 FROM     pg_trigger t
 JOIN     pg_proc p ON p.oid = t.tgfoid
 WHERE    t.tgrelid = $1 AND NOT (t.tgname LIKE '00\_repack\_%' AND p.proname LIKE 'repack\_capture\_%')
-AND      CASE WHEN $2 THEN t.tgparentid <> 0 AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.oid = t.tgconstraint AND k.contype = 'f')
-              ELSE t.tgparentid = 0 AND NOT t.tgisinternal END
+AND      CASE WHEN t.tgparentid = 0 THEN NOT t.tgisinternal
+              ELSE NOT EXISTS (SELECT FROM pg_constraint k WHERE k.oid = t.tgconstraint AND k.contype = 'f') END
 ORDER BY t.tgname`
+
+func askTriggers(b *pgx.Batch, t *Table) {
+	type row struct {
+		Trigger
+		Above bool
+	}
+	ask(b, func(rows []row) error {
+		own, above := []Trigger{}, []Trigger{}
+		for _, r := range rows {
+			if r.Above {
+				above = append(above, r.Trigger)
+			} else {
+				own = append(own, r.Trigger)
+			}
+		}
+		t.Triggers = own
+		if t.Partition != nil {
+			t.Partition.Triggers = above
+		}
+		return nil
+	}, triggersSQL, t.OID)
+}
 
 const rulesSQL = `
 SELECT   r.rulename::text                                      AS name,
@@ -29,6 +53,8 @@ SELECT   r.rulename::text                                      AS name,
 FROM     pg_rewrite r
 WHERE    r.ev_class = $1
 ORDER BY r.rulename`
+
+func askRules(b *pgx.Batch, t *Table) { askFor(b, &t.Rules, rulesSQL, t.OID) }
 
 const policiesSQL = `
 SELECT   p.polname::text                                       AS name,
@@ -45,19 +71,28 @@ FROM     pg_policy p
 WHERE    p.polrelid = $1
 ORDER BY p.polname`
 
-// Row filters and column lists exist from PostgreSQL 15 on.
+func askPolicies(b *pgx.Batch, t *Table) { askFor(b, &t.Policies, policiesSQL, t.OID) }
+
+// Row filters and column lists exist from PostgreSQL 15 on. A name is looked for
+// in the innermost query first: prqual is the row filter where there is such a
+// column, and otherwise the null of the query around it.
 const publicationsSQL = `
-SELECT   p.pubname::text                                            AS name,
-         ARRAY(SELECT a.attname::text
-               FROM   jsonb_array_elements_text(nullif(to_jsonb(r) -> 'prattrs', 'null')) k(attnum)
-               JOIN   pg_attribute a ON a.attrelid = r.prrelid AND a.attnum = k.attnum::int2
-               ORDER  BY a.attnum)                                  AS columns,
-         coalesce(%s, '')                                           AS where,
-         pg_get_userbyid(p.pubowner)::text                          AS owner
-FROM     pg_publication_rel r
-JOIN     pg_publication p ON p.oid = r.prpubid
-WHERE    r.prrelid = $1
-ORDER BY p.pubname`
+SELECT   x.*
+FROM    (SELECT NULL::pg_node_tree AS prqual) before15
+CROSS    JOIN LATERAL (
+         SELECT p.pubname::text                                            AS name,
+                ARRAY(SELECT a.attname::text
+                      FROM   jsonb_array_elements_text(nullif(to_jsonb(r) -> 'prattrs', 'null')) k(attnum)
+                      JOIN   pg_attribute a ON a.attrelid = r.prrelid AND a.attnum = k.attnum::int2
+                      ORDER  BY a.attnum)                                  AS columns,
+                coalesce(pg_get_expr(prqual, r.prrelid), '')               AS where,
+                pg_get_userbyid(p.pubowner)::text                          AS owner
+         FROM   pg_publication_rel r
+         JOIN   pg_publication p ON p.oid = r.prpubid
+         WHERE  r.prrelid = $1) x
+ORDER BY x.name COLLATE "C"`
+
+func askPublications(b *pgx.Batch, t *Table) { askFor(b, &t.Publications, publicationsSQL, t.OID) }
 
 const statisticsSQL = `
 SELECT   n.nspname::text                                       AS schema_name,
@@ -75,6 +110,21 @@ JOIN     pg_namespace n ON n.oid = s.stxnamespace
 WHERE    s.stxrelid = $1
 ORDER BY n.nspname, s.stxname`
 
+func askStatistics(b *pgx.Batch, t *Table) {
+	type row struct {
+		Statistics
+		SchemaName, StatisticsName string
+	}
+	ask(b, func(rows []row) error {
+		t.Statistics = make([]Statistics, len(rows))
+		for i, r := range rows {
+			t.Statistics[i] = r.Statistics
+			t.Statistics[i].Name = Name{r.SchemaName, r.StatisticsName}
+		}
+		return nil
+	}, statisticsSQL, t.OID)
+}
+
 const labelsSQL = `
 SELECT   l.provider                                            AS provider,
          coalesce(a.attname::text, '')                         AS column,
@@ -84,61 +134,7 @@ LEFT     JOIN pg_attribute a ON a.attrelid = l.objoid AND a.attnum = l.objsubid 
 WHERE    l.classoid = 'pg_class'::regclass AND l.objoid = $1
 ORDER BY l.provider, l.objsubid`
 
-func readBehaviour(ctx context.Context, q Querier, t *Table) (err error) {
-	if t.Triggers, err = collect[Trigger](ctx, q, triggersSQL, t.OID, false); err != nil {
-		return fmt.Errorf("triggers: %w", err)
-	}
-	if t.Rules, err = collect[Rule](ctx, q, rulesSQL, t.OID); err != nil {
-		return fmt.Errorf("rules: %w", err)
-	}
-	if t.Policies, err = collect[Policy](ctx, q, policiesSQL, t.OID); err != nil {
-		return fmt.Errorf("policies: %w", err)
-	}
-	if t.Publications, err = readPublications(ctx, q, t.OID); err != nil {
-		return fmt.Errorf("publications: %w", err)
-	}
-	if t.Labels, err = collect[Label](ctx, q, labelsSQL, t.OID); err != nil {
-		return fmt.Errorf("security labels: %w", err)
-	}
-	if t.Statistics, err = readStatistics(ctx, q, t.OID); err != nil {
-		return fmt.Errorf("extended statistics: %w", err)
-	}
-	if t.Dependents, err = readViews(ctx, q, t.OID); err != nil {
-		return fmt.Errorf("views: %w", err)
-	}
-	others, err := collect[Dependent](ctx, q, dependentsSQL, t.OID)
-	if err != nil {
-		return fmt.Errorf("dependents: %w", err)
-	}
-	t.Dependents = append(t.Dependents, others...)
-	return nil
-}
-
-func readPublications(ctx context.Context, q Querier, oid uint32) ([]Publication, error) {
-	var version int
-	if err := q.QueryRow(ctx, `SELECT current_setting('server_version_num')::int`).Scan(&version); err != nil {
-		return nil, err
-	}
-	filter := "NULL::text"
-	if version >= 150000 {
-		filter = "pg_get_expr(r.prqual, r.prrelid)"
-	}
-	return collect[Publication](ctx, q, fmt.Sprintf(publicationsSQL, filter), oid)
-}
-
-func readStatistics(ctx context.Context, q Querier, oid uint32) ([]Statistics, error) {
-	type row struct {
-		Statistics
-		SchemaName, StatisticsName string
-	}
-	rows, err := collect[row](ctx, q, statisticsSQL, oid)
-	list := make([]Statistics, len(rows))
-	for i, r := range rows {
-		list[i] = r.Statistics
-		list[i].Name = Name{r.SchemaName, r.StatisticsName}
-	}
-	return list, err
-}
+func askLabels(b *pgx.Batch, t *Table) { askFor(b, &t.Labels, labelsSQL, t.OID) }
 
 // viewsSQL finds the views whose own query mentions the table. pg_get_viewdef
 // names it, as it names all, qualified.
@@ -157,24 +153,24 @@ JOIN     pg_namespace n ON n.oid = v.relnamespace
 WHERE    d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1
 ORDER BY 2, 3`
 
-func readViews(ctx context.Context, q Querier, oid uint32) ([]Dependent, error) {
+func askViews(b *pgx.Batch, t *Table) {
 	type row struct {
 		OID                                     uint32
 		SchemaName, ViewName, Owner, Definition string
 		Options                                 []string
 	}
-	rows, err := collect[row](ctx, q, viewsSQL, oid)
-	var views []Dependent
-	for _, r := range rows {
-		name := Name{r.SchemaName, r.ViewName}.String()
-		views = append(views, Dependent{
-			OID: r.OID, Kind: "view", Name: name, Owner: r.Owner, options: r.Options, definition: r.Definition,
-			Replace: replaceViewSQL(name, r.Options, r.Definition),
-			// LOCK TABLE would lock all tables of the view as well.
-			Lock: fmt.Sprintf("ALTER VIEW %s OWNER TO %s", name, Quote(r.Owner)),
-		})
-	}
-	return views, err
+	ask(b, func(rows []row) error {
+		for _, r := range rows {
+			name := Name{r.SchemaName, r.ViewName}.String()
+			t.Dependents = append(t.Dependents, Dependent{
+				OID: r.OID, Kind: "view", Name: name, Owner: r.Owner, options: r.Options, definition: r.Definition,
+				Replace: replaceViewSQL(name, r.Options, r.Definition),
+				// LOCK TABLE would lock all tables of the view as well.
+				Lock: fmt.Sprintf("ALTER VIEW %s OWNER TO %s", name, Quote(r.Owner)),
+			})
+		}
+		return nil
+	}, viewsSQL, t.OID)
 }
 
 func replaceViewSQL(name string, options []string, definition string) string {
@@ -233,3 +229,12 @@ AND      EXISTS (SELECT FROM pg_depend d
                  WHERE  d.classid = 'pg_proc'::regclass AND d.objid = p.oid
                  AND    d.refclassid = 'pg_class'::regclass AND d.refobjid = $1)
 ORDER BY 1, 2`
+
+// askDependents comes behind askViews: views are replaced before what may read
+// them.
+func askDependents(b *pgx.Batch, t *Table) {
+	ask(b, func(others []Dependent) error {
+		t.Dependents = append(t.Dependents, others...)
+		return nil
+	}, dependentsSQL, t.OID)
+}

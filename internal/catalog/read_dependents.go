@@ -1,13 +1,16 @@
 package catalog
 
-import "context"
+import "github.com/jackc/pgx/v5"
 
-// foreignKeySQL describes keys. The conditions are those by which the server finds
-// the row that is referred to; see RI_Initial_Check in ri_triggers.c.
-const foreignKeySQL = `
+// foreignKeysSQL reads the keys that the table has declared (its) together with
+// those of other tables to it or to a partitioned table that it is in, and those
+// that it has from one that it is in (above). A key to itself is its. The
+// conditions are those by which the server finds the row that is referred to; see
+// RI_Initial_Check in ri_triggers.c.
+const foreignKeysSQL = `
 SELECT   c.oid                                                 AS oid,
          c.conrelid = $1                                       AS its,
-         'p' IN (ct.relkind, rt.relkind)                       AS partitioned,
+         c.conparentid <> 0                                    AS above,
          c.conname::text                                       AS name,
          cn.nspname::text                                      AS schema_name,
          ct.relname::text                                      AS table_name,
@@ -54,28 +57,16 @@ JOIN     pg_namespace cn ON cn.oid = ct.relnamespace
 JOIN     pg_class rt     ON rt.oid = c.confrelid
 JOIN     pg_namespace rn ON rn.oid = rt.relnamespace
 LEFT JOIN pg_constraint up ON up.oid = c.conparentid
-WHERE    c.contype = 'f'`
-
-const foreignKeyOrder = `
+WHERE    c.contype = 'f'
+AND      CASE WHEN c.conparentid = 0
+              THEN $1 IN (c.conrelid, c.confrelid)
+                   OR c.confrelid IN (SELECT relid FROM pg_partition_ancestors($1::oid::regclass))
+              ELSE c.conrelid = $1 AND up.conrelid <> $1 END
 ORDER BY cn.nspname, ct.relname, c.conname`
-
-// foreignKeysSQL reads the keys that the table has declared (its) together with
-// those of other tables to it or to a partitioned table that it is in. A key to
-// itself is its.
-const foreignKeysSQL = foreignKeySQL + `
-AND      c.conparentid = 0
-AND      ($1 IN (c.conrelid, c.confrelid)
-          OR c.confrelid IN (SELECT relid FROM pg_partition_ancestors($1::oid::regclass)))` + foreignKeyOrder
-
-// foreignKeysFromAboveSQL reads those that the table has from a partitioned table
-// that it is in.
-const foreignKeysFromAboveSQL = foreignKeySQL + `
-AND      c.conrelid = $1
-AND      up.conrelid <> $1` + foreignKeyOrder
 
 type foreignKeyRow struct {
 	ForeignKey
-	Its, Partitioned      bool
+	Its, Above            bool
 	SchemaName, TableName string
 	RefSchema, RefTable   string
 }
@@ -86,40 +77,27 @@ func (r foreignKeyRow) key() ForeignKey {
 	return key
 }
 
-// readForeignKeys comes after readPartition: only a key with a partitioned table
-// at either end has parts, and only a partition has keys from above.
-func readForeignKeys(ctx context.Context, q Querier, t *Table) error {
-	rows, err := collect[foreignKeyRow](ctx, q, foreignKeysSQL, t.OID)
-	if err != nil {
-		return err
-	}
-	parts := t.Partition != nil
-	t.ForeignKeys, t.Referencing = []ForeignKey{}, []ForeignKey{}
-	for _, r := range rows {
-		if r.Its {
-			t.ForeignKeys = append(t.ForeignKeys, r.key())
-		} else {
-			t.Referencing = append(t.Referencing, r.key())
+// askForeignKeys comes behind askPartition: only a partition has keys from above.
+func askForeignKeys(b *pgx.Batch, t *Table) {
+	ask(b, func(rows []foreignKeyRow) error {
+		t.ForeignKeys, t.Referencing = []ForeignKey{}, []ForeignKey{}
+		above := []ForeignKey{}
+		for _, r := range rows {
+			switch {
+			case r.Above:
+				above = append(above, r.key())
+			case r.Its:
+				t.ForeignKeys = append(t.ForeignKeys, r.key())
+			default:
+				t.Referencing = append(t.Referencing, r.key())
+			}
 		}
-		parts = parts || r.Partitioned
-	}
-	t.KeyParts = []KeyPart{}
-	if parts {
-		t.KeyParts, err = keyParts(ctx, q, t.OID)
-	}
-	return err
-}
-
-func foreignKeysFromAbove(ctx context.Context, q Querier, oid uint32) ([]ForeignKey, error) {
-	rows, err := collect[foreignKeyRow](ctx, q, foreignKeysFromAboveSQL, oid)
-	if err != nil {
-		return nil, err
-	}
-	keys := make([]ForeignKey, len(rows))
-	for i, r := range rows {
-		keys[i] = r.key()
-	}
-	return keys, nil
+		if t.Partition != nil {
+			t.Partition.ForeignKeys = above
+		}
+		return nil
+	}, foreignKeysSQL, t.OID)
+	askKeyParts(b, t)
 }
 
 // keyPartsSQL finds those of the keys that an exchange drops and adds, and of
@@ -159,21 +137,23 @@ JOIN     pg_namespace rn ON rn.oid = rt.relnamespace
 WHERE    p.its OR c.conrelid = $1
 ORDER BY kn.nspname, kt.relname, k.conname, cn.nspname, ct.relname, c.conname`
 
-func keyParts(ctx context.Context, q Querier, oid uint32) ([]KeyPart, error) {
+func askKeyParts(b *pgx.Batch, t *Table) {
 	type row struct {
 		KeyPart
 		KeySchema, KeyRelation string
 		SchemaName, TableName  string
 		RefSchema, RefTable    string
 	}
-	rows, err := collect[row](ctx, q, keyPartsSQL, oid)
-	parts := make([]KeyPart, len(rows))
-	for i, r := range rows {
-		parts[i] = r.KeyPart
-		parts[i].KeyTable, parts[i].Table = Name{r.KeySchema, r.KeyRelation}, Name{r.SchemaName, r.TableName}
-		parts[i].Referenced = Name{r.RefSchema, r.RefTable}
-	}
-	return parts, err
+	ask(b, func(rows []row) error {
+		t.KeyParts = make([]KeyPart, len(rows))
+		for i, r := range rows {
+			part := &t.KeyParts[i]
+			*part = r.KeyPart
+			part.KeyTable, part.Table = Name{r.KeySchema, r.KeyRelation}, Name{r.SchemaName, r.TableName}
+			part.Referenced = Name{r.RefSchema, r.RefTable}
+		}
+		return nil
+	}, keyPartsSQL, t.OID)
 }
 
 // A sequence belongs to a column by an internal (identity) or automatic
@@ -203,50 +183,72 @@ WHERE    d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclas
 AND      d.refobjid = $1 AND d.refobjsubid > 0 AND d.deptype IN ('a', 'i')
 ORDER BY n.nspname, s.relname`
 
-func readSequences(ctx context.Context, q Querier, t *Table) error {
-	type row struct {
-		Sequence
-		OID          uint32 `db:"oid"`
-		SchemaName   string
-		SequenceName string
-	}
-	rows, err := collect[row](ctx, q, sequencesSQL, t.OID)
-	if err != nil {
-		return err
-	}
-	for _, r := range rows {
-		sequence := r.Sequence
-		sequence.Name = Name{r.SchemaName, r.SequenceName}
-		if sequence.Grants, err = RelationGrants(ctx, q, r.OID, "s"); err != nil {
-			return err
-		}
-		t.Sequences = append(t.Sequences, sequence)
-	}
-	return nil
-}
-
-// grantsSQL explodes the access control lists of a relation and its columns.
-// A list that was never touched stands for the owner's defaults (acldefault).
-// The order is that of the list, in which pg_dump writes it.
+// grantsSQL explodes the access control lists of a table, of its sequences and of
+// their columns. A list that was never touched stands for the owner's defaults
+// (acldefault). The order is that of the list, in which pg_dump writes it.
 const grantsSQL = `
-SELECT   x.column_name                                        AS column,
+WITH relation AS (
+    SELECT c.oid,
+           coalesce(c.relacl, acldefault(CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END::"char", c.relowner)) AS acl
+    FROM   pg_class c
+    WHERE  c.oid = ANY (ARRAY(
+               SELECT $1::oid
+               UNION ALL
+               SELECT d.objid
+               FROM   pg_depend d
+               JOIN   pg_class s ON s.oid = d.objid AND s.relkind = 'S'
+               WHERE  d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass
+               AND    d.refobjid = $1 AND d.refobjsubid > 0 AND d.deptype IN ('a', 'i')))
+)
+SELECT   x.relation                                           AS relation,
+         x.column_name                                        AS column,
          pg_get_userbyid(x.grantor)::text                     AS grantor,
          CASE WHEN x.grantee = 0 THEN ''
               ELSE pg_get_userbyid(x.grantee)::text END       AS grantee,
          x.privilege_type                                     AS privilege,
          x.is_grantable                                       AS grantable
-FROM    (SELECT '' AS column_name, 0 AS attnum, e.*
-         FROM   pg_class c
-         CROSS  JOIN LATERAL aclexplode(coalesce(c.relacl, acldefault($2::"char", c.relowner))) WITH ORDINALITY e
-         WHERE  c.oid = $1
+FROM    (SELECT r.oid AS relation, '' AS column_name, 0 AS attnum, e.*
+         FROM   relation r
+         CROSS  JOIN LATERAL aclexplode(r.acl) WITH ORDINALITY e
          UNION  ALL
-         SELECT a.attname::text, a.attnum, e.*
-         FROM   pg_attribute a
-         CROSS  JOIN LATERAL aclexplode(a.attacl) WITH ORDINALITY e
-         WHERE  a.attrelid = $1 AND NOT a.attisdropped) x
-ORDER BY x.attnum, x.ordinality`
+         SELECT r.oid, a.attname::text, a.attnum, e.*
+         FROM   relation r
+         JOIN   pg_attribute a ON a.attrelid = r.oid AND NOT a.attisdropped
+         CROSS  JOIN LATERAL aclexplode(a.attacl) WITH ORDINALITY e) x
+ORDER BY x.relation, x.attnum, x.ordinality`
 
-func readGrants(ctx context.Context, q Querier, t *Table) (err error) {
-	t.Grants, err = RelationGrants(ctx, q, t.OID, "r")
-	return err
+func askSequencesAndGrants(b *pgx.Batch, t *Table) {
+	type sequence struct {
+		Sequence
+		OID          uint32 `db:"oid"`
+		SchemaName   string
+		SequenceName string
+	}
+	type grant struct {
+		Relation uint32
+		Grant
+	}
+	var sequences []sequence
+	askFor(b, &sequences, sequencesSQL, t.OID)
+	ask(b, func(rows []grant) error {
+		grants := map[uint32][]Grant{}
+		for _, r := range rows {
+			grants[r.Relation] = append(grants[r.Relation], r.Grant)
+		}
+		t.Grants = orEmpty(grants[t.OID])
+		for _, s := range sequences {
+			s.Name, s.Grants = Name{s.SchemaName, s.SequenceName}, orEmpty(grants[s.OID])
+			t.Sequences = append(t.Sequences, s.Sequence)
+		}
+		return nil
+	}, grantsSQL, t.OID)
+}
+
+// orEmpty is an empty list where there is none: null and [] are two things to those
+// that compare stored descriptions.
+func orEmpty[T any](list []T) []T {
+	if list == nil {
+		return []T{}
+	}
+	return list
 }

@@ -1,9 +1,10 @@
 package catalog
 
 import (
-	"context"
 	"fmt"
 	"strings"
+
+	"github.com/jackc/pgx/v5"
 )
 
 // indexesSQL lets the server state the head of each definition, so that what
@@ -24,6 +25,9 @@ SELECT    ic.relname::text                                     AS name,
           coalesce(ts.spcname::text, '')                       AS tablespace,
           pg_relation_size(i.indexrelid)                       AS size,
           coalesce(obj_description(i.indexrelid, 'pg_class'), '') AS comment,
+         (SELECT jsonb_agg(jsonb_build_object('column', a.attnum, 'target', a.attstattarget) ORDER BY a.attnum)
+          FROM   pg_attribute a
+          WHERE  a.attrelid = i.indexrelid AND a.attstattarget >= 0) AS statistics,
           i.indisunique AND i.indimmediate AND i.indisvalid
           AND i.indpred IS NULL AND i.indexprs IS NULL
           AND coalesce(NOT (to_jsonb(con) ->> 'conperiod')::bool, true)
@@ -61,35 +65,35 @@ type indexRow struct {
 	Tablespace     string
 	Size           int64
 	Comment        string
+	Statistics     []IndexStats
 	IsKey          bool
 	KeyColumns     []string
 }
 
-func readIndexes(ctx context.Context, q Querier, t *Table) error {
-	rows, err := collect[indexRow](ctx, q, indexesSQL, t.OID)
-	if err != nil {
-		return err
-	}
-	stats, err := readIndexStats(ctx, q, t.OID)
-	if err != nil {
-		return err
-	}
-	for _, r := range rows {
-		tail, err := cutHead(r)
-		if err != nil {
-			return err
+func askIndexes(b *pgx.Batch, t *Table) {
+	ask(b, func(rows []indexRow) error {
+		for _, r := range rows {
+			index, err := r.index()
+			if err != nil {
+				return err
+			}
+			t.Indexes = append(t.Indexes, index)
 		}
-		index := Index{
-			Name: r.Name, Tail: tail, Unique: r.IsUnique, Primary: r.IsPrimary, Constraint: r.ConstraintName,
-			Tablespace: r.Tablespace, Clustered: r.Clustered, Valid: r.Valid,
-			Statistics: stats[r.Name], Comment: r.Comment, Size: r.Size,
-		}
-		if r.IsKey {
-			index.KeyColumns = r.KeyColumns
-		}
-		t.Indexes = append(t.Indexes, index)
+		return nil
+	}, indexesSQL, t.OID)
+}
+
+func (r indexRow) index() (Index, error) {
+	tail, err := cutHead(r)
+	index := Index{
+		Name: r.Name, Tail: tail, Unique: r.IsUnique, Primary: r.IsPrimary, Constraint: r.ConstraintName,
+		Tablespace: r.Tablespace, Clustered: r.Clustered, Valid: r.Valid,
+		Statistics: r.Statistics, Comment: r.Comment, Size: r.Size,
 	}
-	return nil
+	if r.IsKey {
+		index.KeyColumns = r.KeyColumns
+	}
+	return index, err
 }
 
 // cutHead separates an index definition from the names in it, and refuses a
@@ -100,25 +104,4 @@ func cutHead(r indexRow) (string, error) {
 		return "", fmt.Errorf("index %q: definition %q does not start with %q", r.Name, r.Definition, r.Head)
 	}
 	return tail, nil
-}
-
-const indexStatsSQL = `
-SELECT   ic.relname::text AS index, a.attnum AS column, a.attstattarget::int AS target
-FROM     pg_index i
-JOIN     pg_class ic    ON ic.oid = i.indexrelid
-JOIN     pg_attribute a ON a.attrelid = i.indexrelid
-WHERE    i.indrelid = $1 AND a.attstattarget >= 0
-ORDER BY ic.relname, a.attnum`
-
-func readIndexStats(ctx context.Context, q Querier, oid uint32) (map[string][]IndexStats, error) {
-	type row struct {
-		Index string
-		IndexStats
-	}
-	rows, err := collect[row](ctx, q, indexStatsSQL, oid)
-	stats := map[string][]IndexStats{}
-	for _, r := range rows {
-		stats[r.Index] = append(stats[r.Index], r.IndexStats)
-	}
-	return stats, err
 }

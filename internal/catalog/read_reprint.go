@@ -181,15 +181,25 @@ func (t *Table) scratchPartsSQL(as Name, heads map[string]head) []string {
 	return append(statements, published.PublishSQL()...)
 }
 
+// scratchParts are those that the scratch table can have.
+var scratchParts = []part{
+	{"columns", askColumns},
+	{"constraints", askConstraints},
+	{"indexes", askIndexes},
+	{"triggers", askTriggers},
+	{"rules", askRules},
+	{"policies", askPolicies},
+	{"publications", askPublications},
+	{"extended statistics", askStatistics},
+}
+
 // readScratch describes the scratch table as far as it has definitions.
 func readScratch(ctx context.Context, q Querier, name Name) (*Table, error) {
 	var oid uint32
 	if err := q.QueryRow(ctx, `SELECT $1::text::regclass::oid`, name.String()).Scan(&oid); err != nil {
 		return nil, err
 	}
-	t, err := describe(ctx, q, oid, []part{
-		{"columns", readColumns}, {"constraints", readConstraints}, {"indexes", readIndexes}, {"behaviour", readBehaviour},
-	})
+	t, err := describeOne(ctx, q, oid, scratchParts)
 	if err != nil {
 		return nil, err
 	}

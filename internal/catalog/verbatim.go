@@ -16,13 +16,6 @@ import (
 // CREATE TABLE … LIKE takes over. It does not where a whole row is referred to;
 // nothing that comes from the partitioned table can do that.
 
-// comparedSQL tells whether a partition has anything to compare. A check on a
-// whole row has column 0 among its columns.
-const comparedSQL = `
-SELECT EXISTS (SELECT FROM pg_constraint WHERE conrelid = $1 AND contype = 'c' AND coninhcount > 0)
-       OR EXISTS (SELECT FROM pg_attribute WHERE attrelid = $1 AND attgenerated <> '' AND attinhcount > 0 AND NOT attisdropped),
-       EXISTS (SELECT FROM pg_constraint WHERE conrelid = $1 AND contype = 'c' AND 0 = ANY (conkey))`
-
 // Verbatim reports whether a copy of t is made by looking at t, and not at its
 // description alone.
 func (t *Table) Verbatim() bool {

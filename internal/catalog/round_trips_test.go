@@ -1,0 +1,140 @@
+package catalog
+
+import (
+	"context"
+	"net"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/repack-go/repack/internal/pgtest"
+	"github.com/repack-go/repack/internal/session"
+)
+
+// counted counts how often the client has sent something and then waited for an
+// answer.
+type counted struct {
+	net.Conn
+	trips   *atomic.Int64
+	waiting atomic.Bool
+}
+
+func (c *counted) Write(b []byte) (int, error) {
+	if !c.waiting.Swap(true) {
+		c.trips.Add(1)
+	}
+	return c.Conn.Write(b)
+}
+
+func (c *counted) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if n > 0 {
+		c.waiting.Store(false)
+	}
+	return n, err
+}
+
+// givenCounted is givenSession, of which the round trips are counted.
+func givenCounted(t *testing.T, db *pgtest.Database) (*pgx.Conn, *atomic.Int64) {
+	t.Helper()
+	config, trips := db.Config(t), &atomic.Int64{}
+	dial := config.DialFunc
+	config.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := dial(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		return &counted{Conn: conn, trips: trips}, nil
+	}
+	conn, err := session.Connect(t.Context(), session.NewTarget(config, session.NoPooler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close(context.Background()) })
+	return conn, trips
+}
+
+// muchSQL is a table that has several of everything that has a query of its own.
+const muchSQL = `
+CREATE SCHEMA much;
+CREATE TABLE much.parent (id int PRIMARY KEY);
+CREATE TABLE much.whole (id int PRIMARY KEY, a int DEFAULT 1, b int) PARTITION BY RANGE (id);
+CREATE TABLE much.child (id int REFERENCES much.whole);
+CREATE TABLE much.t PARTITION OF much.whole FOR VALUES FROM (0) TO (100);
+CREATE SEQUENCE much.s1 OWNED BY much.t.a;
+CREATE SEQUENCE much.s2 OWNED BY much.t.b;
+CREATE SEQUENCE much.s3 OWNED BY much.t.b;
+GRANT SELECT ON SEQUENCE much.s1, much.s2 TO PUBLIC;
+CREATE INDEX i1 ON much.t ((a + 1));
+CREATE INDEX i2 ON much.t (b) WHERE a > 0;
+ALTER INDEX much.i1 ALTER 1 SET STATISTICS 7;
+ALTER TABLE much.t ADD FOREIGN KEY (a) REFERENCES much.parent, ADD FOREIGN KEY (b) REFERENCES much.parent, ADD CHECK (a > b);
+CREATE VIEW much.v1 AS SELECT * FROM much.t;
+CREATE VIEW much.v2 AS SELECT * FROM much.t;
+CREATE POLICY p1 ON much.t USING (a > 0);
+CREATE PUBLICATION much FOR TABLE much.t;
+CREATE STATISTICS much.st ON a, b FROM much.t;`
+
+// TestRoundTrips reads descriptions, for the first time on a connection, when the
+// driver prepares the queries, and again.
+func TestRoundTrips(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	db.Exec(t, describedSQL+muchSQL+`
+		CREATE TABLE app.read (id int PRIMARY KEY);
+		CREATE MATERIALIZED VIEW app.m1 AS TABLE app.read;
+		CREATE MATERIALIZED VIEW app.m2 AS TABLE app.m1;
+		CREATE INDEX ON app.m2 (id)`)
+	for _, c := range []struct {
+		table        string
+		first, again int64
+	}{
+		{"app.p", 2, 1},
+		{"app.t", 2, 1},
+		{"much.t", 2, 1},
+		{"app.read", 3, 2}, // the materialized views have to be found before they are described
+	} {
+		oid := pgtest.Query[uint32](t, db.Pool, `SELECT $1::text::regclass::oid`, c.table)
+		conn, trips := givenCounted(t, db)
+		for _, want := range []int64{c.first, c.again, c.again} {
+			before := trips.Load()
+			if _, err := Read(t.Context(), conn, oid); err != nil {
+				t.Fatal(err)
+			}
+			if took := trips.Load() - before; took != want {
+				t.Errorf("reading %s took %d round trips, want %d", c.table, took, want)
+			}
+		}
+		before := trips.Load()
+		if _, err := ReadGrants(t.Context(), conn, oid); err != nil {
+			t.Fatal(err)
+		}
+		if took := trips.Load() - before; took != 1 {
+			t.Errorf("reading the grants of %s took %d round trips, want 1", c.table, took)
+		}
+	}
+}
+
+// TestReadFailsNamed reads in a transaction that has failed, and what is not there.
+func TestReadFailsNamed(t *testing.T) {
+	t.Parallel()
+	conn := givenSession(t, pgtest.New(t))
+	tx, err := conn.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Read(t.Context(), tx, 4711); err == nil || !strings.Contains(err.Error(), "describe: relation of table 4711: table does not exist") {
+		t.Errorf("Read of a table that is not there: %v", err)
+	}
+	if got := pgtest.Query[int](t, tx, `SELECT 1`); got != 1 {
+		t.Errorf("the transaction answers %d", got)
+	}
+	if _, err := tx.Exec(t.Context(), `SELECT 1 / 0`); err == nil {
+		t.Fatal("1 / 0 is something")
+	}
+	if _, err := Read(t.Context(), tx, 4711); err == nil || !strings.Contains(err.Error(), "describe") || !strings.Contains(err.Error(), "25P02") {
+		t.Errorf("Read in a failed transaction: %v", err)
+	}
+}
