@@ -27,30 +27,59 @@ func (r *Reprints) Learn(ctx context.Context, tx pgx.Tx, schema string, t *Table
 	return nil
 }
 
+// Everything is made behind one savepoint: what begins with again does away with
+// what was made before it, and goes with it to the server together.
+const (
+	scratchpointSQL = `SAVEPOINT repack_scratch`
+	again           = "ROLLBACK TO SAVEPOINT repack_scratch;\n"
+)
+
 func (r *Reprints) learn(ctx context.Context, tx pgx.Tx, schema string, t *Table, oid uint32) error {
-	for _, d := range t.Dependents {
+	tried, heads, err := r.readTried(ctx, tx, schema, t, oid)
+	if err != nil {
+		return err
+	}
+	for _, d := range tried {
 		if err := r.learnDependent(ctx, tx, schema, d); err != nil {
 			return err
 		}
 	}
-	heads, err := readHeads(ctx, tx, oid, t.Name, schema)
+	is := &Table{}
+	as := t.Name.In(schema)
+	made, err := t.makeScratch(ctx, tx, as, heads)
 	if err != nil {
 		return err
 	}
-	is := &Table{}
-	as := t.Name.In(schema)
-	if err := try(ctx, tx, []string{t.scratchSQL(as)}); err == nil {
-		if err := attempt(ctx, tx, t.scratchPartsSQL(as, heads)); err != nil {
-			return err
-		}
+	if made {
 		if is, err = readScratch(ctx, tx, as); err != nil {
 			return err
 		}
-	} else if fatal(ctx, err) {
-		return err
 	}
 	r.compare(t, is, heads)
 	return nil
+}
+
+// makeScratch makes a table with as many of t's definitions as can be made, and
+// none where its columns cannot: together, or where one fails, each by itself.
+func (t *Table) makeScratch(ctx context.Context, tx pgx.Tx, as Name, heads map[string]head) (made bool, err error) {
+	table, parts := t.scratchSQL(as), t.scratchPartsSQL(as, heads)
+	_, err = tx.Exec(ctx, again+strings.Join(append([]string{table}, parts...), ";\n"))
+	if err == nil || fatal(ctx, err) {
+		return err == nil, err
+	}
+	if _, err := tx.Exec(ctx, again+table); err != nil {
+		if fatal(ctx, err) {
+			return false, err
+		}
+		_, err = tx.Exec(ctx, again)
+		return false, err
+	}
+	for _, sql := range parts {
+		if err := try(ctx, tx, sql); err != nil && fatal(ctx, err) {
+			return false, err
+		}
+	}
+	return true, nil
 }
 
 // compare notes what has become of the definitions of t on the scratch table.
@@ -105,26 +134,12 @@ func apart(ctx context.Context, tx pgx.Tx, work func(pgx.Tx) error) error {
 	return err
 }
 
-// try runs statements in a savepoint.
-func try(ctx context.Context, tx pgx.Tx, statements []string) error {
+// try runs a statement in a savepoint.
+func try(ctx context.Context, tx pgx.Tx, sql string) error {
 	return pgx.BeginFunc(ctx, tx, func(tx pgx.Tx) error {
-		_, err := tx.Exec(ctx, strings.Join(statements, ";\n"))
+		_, err := tx.Exec(ctx, sql)
 		return err
 	})
-}
-
-// attempt runs statements together, or where one fails, each by itself.
-func attempt(ctx context.Context, tx pgx.Tx, statements []string) error {
-	err := try(ctx, tx, statements)
-	if err == nil || fatal(ctx, err) {
-		return err
-	}
-	for _, sql := range statements {
-		if err := try(ctx, tx, []string{sql}); err != nil && fatal(ctx, err) {
-			return err
-		}
-	}
-	return nil
 }
 
 // fatal reports whether err is about something else than the statement.
@@ -260,138 +275,41 @@ FROM    (SELECT 'trigger'                              AS kind,
          FROM   pg_rewrite r
          WHERE  r.ev_class = $1) h`
 
-func readHeads(ctx context.Context, q Querier, oid uint32, name Name, schema string) (map[string]head, error) {
-	list, err := collect[head](ctx, q, headsSQL, oid, name.Schema, name.Name, schema)
-	if err != nil {
-		return nil, err
-	}
+// readTried reads, in one round trip, what is to be known of t and of what depends
+// on it, and sets the savepoint.
+func (r *Reprints) readTried(ctx context.Context, tx pgx.Tx, schema string, t *Table, oid uint32) ([]triedDependent, map[string]head, error) {
+	b := &pgx.Batch{}
 	heads := map[string]head{}
-	for _, h := range list {
-		heads[h.Kind+" "+h.Name] = h
-	}
-	return heads, nil
-}
-
-// scratchDependent says how an object elsewhere is tried out: statements make one
-// like it in schema $2, and tail is what its own Replace ends with. found is the
-// OID of what the statements have made.
-type scratchDependent struct{ prepare, found string }
-
-var scratchDependents = map[string]scratchDependent{
-	"view":     {scratchViewSQL, `SELECT to_regclass(format('%I.repack_view', $2::text))::oid FROM pg_class WHERE oid = $1`},
-	"rule":     {scratchRuleSQL, foundRuleSQL},
-	"policy":   {scratchPolicySQL, foundPolicySQL},
-	"function": {scratchFunctionSQL, foundFunctionSQL},
-}
-
-const scratchViewSQL = `
-SELECT v.tail, ARRAY[format(E'CREATE VIEW %I.repack_view AS\n', $2::text) || v.tail]
-FROM  (SELECT rtrim(pg_get_viewdef($1::oid), ';') AS tail) v`
-
-const scratchRuleSQL = `
-SELECT substr(r.definition, length(r.head || r.own) + 1),
-       ARRAY[format('CREATE TABLE %I.%I (LIKE %s)', $2::text, r.relname, r.own),
-             r.head || format('%I.%I', $2::text, r.relname) || substr(r.definition, length(r.head || r.own) + 1)]
-FROM  (SELECT pg_get_ruledef(r.oid)                AS definition,
-              format(E'CREATE RULE %I AS\n    ON %s TO ', r.rulename,
-                     CASE r.ev_type WHEN '1' THEN 'SELECT' WHEN '2' THEN 'UPDATE' WHEN '3' THEN 'INSERT' ELSE 'DELETE' END)
-                                                   AS head,
-              format('%I.%I', n.nspname, c.relname) AS own,
-              c.relname
-       FROM   pg_rewrite r
-       JOIN   pg_class c     ON c.oid = r.ev_class
-       JOIN   pg_namespace n ON n.oid = c.relnamespace
-       WHERE  r.oid = $1) r
-WHERE  starts_with(r.definition, r.head || r.own)`
-
-const foundRuleSQL = `
-SELECT s.oid
-FROM   pg_rewrite r
-JOIN   pg_class c   ON c.oid = r.ev_class
-JOIN   pg_rewrite s ON s.rulename = r.rulename AND s.ev_class = to_regclass(format('%I.%I', $2::text, c.relname))
-WHERE  r.oid = $1`
-
-// A policy's expressions name its table by the bare name: the scratch table has
-// the same.
-const scratchPolicySQL = `
-SELECT p.tail,
-       ARRAY[format('CREATE TABLE %I.%I (LIKE %I.%I)', $2::text, p.relname, p.nspname, p.relname),
-             format('CREATE POLICY %I ON %I.%I FOR %s', p.polname, $2::text, p.relname, p.command) || p.tail]
-FROM  (SELECT p.polname, c.relname, n.nspname,
-              CASE p.polcmd WHEN 'r' THEN 'SELECT' WHEN 'a' THEN 'INSERT' WHEN 'w' THEN 'UPDATE'
-                            WHEN 'd' THEN 'DELETE' ELSE 'ALL' END AS command,
-              coalesce(' USING (' || pg_get_expr(p.polqual, p.polrelid) || ')', '')
-              || coalesce(' WITH CHECK (' || pg_get_expr(p.polwithcheck, p.polrelid) || ')', '') AS tail
-       FROM   pg_policy p
-       JOIN   pg_class c     ON c.oid = p.polrelid
-       JOIN   pg_namespace n ON n.oid = c.relnamespace
-       WHERE  p.oid = $1) p`
-
-const foundPolicySQL = `
-SELECT s.oid
-FROM   pg_policy p
-JOIN   pg_class c  ON c.oid = p.polrelid
-JOIN   pg_policy s ON s.polname = p.polname AND s.polrelid = to_regclass(format('%I.%I', $2::text, c.relname))
-WHERE  p.oid = $1`
-
-// A function's body may name its parameters by the function's bare name.
-const scratchFunctionSQL = `
-SELECT substr(f.definition, length(f.head || f.own) + 1),
-       ARRAY[f.head || format('%I.%I', $2::text, f.proname) || substr(f.definition, length(f.head || f.own) + 1)]
-FROM  (SELECT pg_get_functiondef(p.oid)              AS definition,
-              CASE p.prokind WHEN 'p' THEN 'CREATE OR REPLACE PROCEDURE ' ELSE 'CREATE OR REPLACE FUNCTION ' END AS head,
-              format('%I.%I', n.nspname, p.proname)  AS own,
-              p.proname
-       FROM   pg_proc p
-       JOIN   pg_namespace n ON n.oid = p.pronamespace
-       WHERE  p.oid = $1) f
-WHERE  starts_with(f.definition, f.head || f.own)`
-
-const foundFunctionSQL = `
-SELECT s.oid
-FROM   pg_proc p
-JOIN   pg_namespace n ON n.nspname = $2::text
-JOIN   pg_proc s      ON s.pronamespace = n.oid AND s.proname = p.proname AND s.proargtypes = p.proargtypes
-WHERE  p.oid = $1`
-
-// learnDependent makes an object like d, and looks at how its definition reads.
-func (r *Reprints) learnDependent(ctx context.Context, tx pgx.Tx, schema string, d Dependent) error {
-	key := definition{d.Kind, d.Replace}
-	if _, there := r.forms[key]; there || d.OID == 0 {
+	ask(b, func(list []head) error {
+		for _, h := range list {
+			heads[h.Kind+" "+h.Name] = h
+		}
 		return nil
+	}, headsSQL, oid, t.Name.Schema, t.Name.Name, schema)
+	var tried []triedDependent
+	for _, d := range t.Dependents {
+		key := definition{d.Kind, d.Replace}
+		if _, there := r.forms[key]; there || d.OID == 0 {
+			continue
+		}
+		r.note(key, d.Replace)
+		sql, known := scratchDependents[d.Kind]
+		if !known {
+			continue
+		}
+		b.Queue(sql, d.OID, schema, false).QueryRow(func(row pgx.Row) error {
+			of := triedDependent{Dependent: d}
+			err := row.Scan(&of.tail, &of.statements)
+			if errors.Is(err, pgx.ErrNoRows) {
+				return nil
+			}
+			tried = append(tried, of)
+			return err
+		})
 	}
-	r.note(key, d.Replace)
-	of, known := scratchDependents[d.Kind]
-	if !known {
-		return nil
-	}
-	err := apart(ctx, tx, func(tx pgx.Tx) error {
-		var tail, becomes string
-		var statements, ignored []string
-		if err := tx.QueryRow(ctx, of.prepare, d.OID, schema).Scan(&tail, &statements); err != nil {
-			return err
-		}
-		head, ok := strings.CutSuffix(d.Replace, tail)
-		if !ok {
-			return nil
-		}
-		if _, err := tx.Exec(ctx, strings.Join(statements, ";\n")); err != nil {
-			return err
-		}
-		var oid uint32
-		if err := tx.QueryRow(ctx, of.found, d.OID, schema).Scan(&oid); err != nil {
-			return err
-		}
-		if err := tx.QueryRow(ctx, of.prepare, oid, schema).Scan(&becomes, &ignored); err != nil {
-			return err
-		}
-		r.note(key, head+becomes)
-		return nil
-	})
-	if errors.Is(err, pgx.ErrNoRows) || err != nil && !fatal(ctx, err) {
-		return nil
-	}
-	return err
+	b.Queue(scratchpointSQL)
+	err := tx.SendBatch(ctx, b).Close()
+	return tried, heads, err
 }
 
 // ViewText is how a query reads that has been parsed as that of a view with those
