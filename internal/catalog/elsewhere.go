@@ -60,57 +60,47 @@ func (t *Table) CopyIn(ctx context.Context, q Querier, schema string) (c *Table,
 		}
 	}
 	c.Triggers, c.Rules = slices.Clone(t.Triggers), slices.Clone(t.Rules)
-	err = withPath(ctx, q, []string{t.Name.Schema}, func() error {
-		var visible bool
-		if err := q.QueryRow(ctx, visibleSQL, t.OID).Scan(&visible); err != nil || !visible {
-			c.Triggers, c.Rules, hidden = []Trigger{}, []Rule{}, !visible
-			return err
-		}
-		triggers, err := definitions(ctx, q, prettyTriggersSQL, t.OID)
-		if err != nil {
-			return err
-		}
-		rules, err := definitions(ctx, q, prettyRulesSQL, t.OID)
-		if err != nil {
-			return err
-		}
-		for i, x := range c.Triggers {
-			c.Triggers[i].Definition = triggers[x.Name]
-		}
-		for i, x := range c.Rules {
-			c.Rules[i].Definition = rules[x.Name]
-		}
-		return nil
+	var visible bool
+	triggers, rules := map[string]string{}, map[string]string{}
+	b := &pgx.Batch{}
+	underPath(b, t.Name.Schema, func() {
+		b.Queue(visibleSQL, t.OID).QueryRow(func(row pgx.Row) error { return row.Scan(&visible) })
+		askDefinitions(b, triggers, prettyTriggersSQL, t.OID)
+		askDefinitions(b, rules, prettyRulesSQL, t.OID)
 	})
-	if err != nil {
+	if err := q.SendBatch(ctx, b).Close(); err != nil {
 		return nil, false, fmt.Errorf("read what belongs to %s: %w", t.Name, err)
 	}
-	return c, hidden, nil
-}
-
-// definitions maps names to definitions.
-func definitions(ctx context.Context, q Querier, sql string, oid uint32) (map[string]string, error) {
-	rows, err := q.Query(ctx, sql, oid)
-	if err != nil {
-		return nil, err
+	if !visible {
+		c.Triggers, c.Rules = []Trigger{}, []Rule{}
 	}
-	found := map[string]string{}
-	var name, definition string
-	_, err = pgx.ForEachRow(rows, []any{&name, &definition}, func() error { found[name] = definition; return nil })
-	return found, err
+	for i, x := range c.Triggers {
+		c.Triggers[i].Definition = triggers[x.Name]
+	}
+	for i, x := range c.Rules {
+		c.Rules[i].Definition = rules[x.Name]
+	}
+	return c, !visible, nil
 }
 
-// withPath runs work while the transaction's search_path is that list of schemas,
-// and then sets it to pg_catalog, as it is in our sessions.
-func withPath(ctx context.Context, q Querier, schemas []string, work func() error) error {
-	if _, err := q.Exec(ctx, PathSQL(schemas...)); err != nil {
+// askDefinitions queues a query for names and definitions.
+func askDefinitions(b *pgx.Batch, found map[string]string, sql string, oid uint32) {
+	b.Queue(sql, oid).Query(func(rows pgx.Rows) error {
+		var name, definition string
+		_, err := pgx.ForEachRow(rows, []any{&name, &definition}, func() error { found[name] = definition; return nil })
 		return err
-	}
-	if err := work(); err != nil {
-		return err // the transaction is to be rolled back
-	}
-	_, err := q.Exec(ctx, PathSQL("pg_catalog"))
-	return err
+	})
+}
+
+const setPathSQL = `SELECT pg_catalog.set_config('search_path', $1, true)`
+
+// underPath has what queue queues run while the transaction's search_path is that
+// schema; then it is pg_catalog again, as it is in our sessions. Where a query
+// fails the transaction is to be rolled back.
+func underPath(b *pgx.Batch, schema string, queue func()) {
+	b.Queue(setPathSQL, Quote(schema))
+	queue()
+	b.Queue(setPathSQL, "pg_catalog")
 }
 
 // PathSQL sets the transaction's search_path.
@@ -175,11 +165,15 @@ func (t *Table) TriedIn(ctx context.Context, q Querier, schema string) ([]Tried,
 			tried = append(tried, Tried{Part: Part{d.Kind + " " + d.Name, []string{d.Replace}}})
 		}
 	}
-	policies, err := triedPolicies(ctx, q, t.OID, schema)
-	if err != nil {
-		return nil, fmt.Errorf("read policies that mention %s: %w", t.Name, err)
+	b := &pgx.Batch{}
+	var policies []Tried
+	var others []otherRule
+	askTriedPolicies(b, &policies, t.OID, schema)
+	askFor(b, &others, otherRulesSQL, t.OID)
+	if err := q.SendBatch(ctx, b).Close(); err != nil {
+		return nil, fmt.Errorf("read policies and rules that mention %s: %w", t.Name, err)
 	}
-	rules, err := triedRules(ctx, q, t.OID, schema)
+	rules, err := triedRules(ctx, q, others, schema)
 	if err != nil {
 		return nil, fmt.Errorf("read rules that mention %s: %w", t.Name, err)
 	}
@@ -187,8 +181,11 @@ func (t *Table) TriedIn(ctx context.Context, q Querier, schema string) ([]Tried,
 }
 
 const otherPoliciesSQL = `
-SELECT   p.polname::text, n.nspname::text, c.relname::text,
-         coalesce(pg_get_expr(p.polqual, p.polrelid), ''), coalesce(pg_get_expr(p.polwithcheck, p.polrelid), '')
+SELECT   p.polname::text                                       AS name,
+         n.nspname::text                                       AS schema_name,
+         c.relname::text                                       AS table_name,
+         coalesce(pg_get_expr(p.polqual, p.polrelid), '')      AS using,
+         coalesce(pg_get_expr(p.polwithcheck, p.polrelid), '') AS check
 FROM     pg_policy p
 JOIN     pg_class c     ON c.oid = p.polrelid
 JOIN     pg_namespace n ON n.oid = c.relnamespace
@@ -198,24 +195,20 @@ AND      EXISTS (SELECT FROM pg_depend d
                  AND    d.refclassid = 'pg_class'::regclass AND d.refobjid = $1)
 ORDER BY 2, 3, 1`
 
-func triedPolicies(ctx context.Context, q Querier, oid uint32, schema string) ([]Tried, error) {
-	rows, err := q.Query(ctx, otherPoliciesSQL, oid)
-	if err != nil {
-		return nil, err
-	}
-	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (Tried, error) {
-		var name, using, check string
-		var on Name
-		if err := row.Scan(&name, &on.Schema, &on.Name, &using, &check); err != nil {
-			return Tried{}, err
+func askTriedPolicies(b *pgx.Batch, tried *[]Tried, oid uint32, schema string) {
+	type row struct{ Name, SchemaName, TableName, Using, Check string }
+	ask(b, func(rows []row) error {
+		for _, r := range rows {
+			on := Name{r.SchemaName, r.TableName}
+			scratch := on.In(schema)
+			*tried = append(*tried, Tried{Part: Part{fmt.Sprintf("policy %s on %s", Quote(r.Name), on), []string{
+				fmt.Sprintf("CREATE TABLE %s (LIKE %s)", scratch, on),
+				fmt.Sprintf("CREATE POLICY %s ON %s", Quote(r.Name), scratch),
+				alterPolicySQL(r.Name, scratch, r.Using, r.Check),
+			}}})
 		}
-		scratch := on.In(schema)
-		return Tried{Part: Part{fmt.Sprintf("policy %s on %s", Quote(name), on), []string{
-			fmt.Sprintf("CREATE TABLE %s (LIKE %s)", scratch, on),
-			fmt.Sprintf("CREATE POLICY %s ON %s", Quote(name), scratch),
-			alterPolicySQL(name, scratch, using, check),
-		}}}, nil
-	})
+		return nil
+	}, otherPoliciesSQL, oid)
 }
 
 func alterPolicySQL(name string, table Name, using, check string) string {
@@ -230,7 +223,12 @@ func alterPolicySQL(name string, table Name, using, check string) string {
 }
 
 const otherRulesSQL = `
-SELECT   r.oid, r.rulename::text, n.nspname::text, c.relname::text, c.oid, c.relkind = 'v'
+SELECT   r.oid             AS oid,
+         r.rulename::text  AS name,
+         n.nspname::text   AS schema_name,
+         c.relname::text   AS table_name,
+         c.oid             AS relation,
+         c.relkind = 'v'   AS view
 FROM     pg_rewrite r
 JOIN     pg_class c     ON c.oid = r.ev_class
 JOIN     pg_namespace n ON n.oid = c.relnamespace
@@ -243,44 +241,39 @@ ORDER BY 3, 4, 2`
 const prettyRuleSQL = `
 SELECT pg_catalog.pg_get_ruledef($1::pg_catalog.oid, true), pg_catalog.pg_table_is_visible($2::pg_catalog.oid)`
 
-func triedRules(ctx context.Context, q Querier, oid uint32, schema string) ([]Tried, error) {
-	type otherRule struct {
-		id, relation uint32
-		name         string
-		on           Name
-		view         bool
-	}
-	rows, err := q.Query(ctx, otherRulesSQL, oid)
-	if err != nil {
-		return nil, err
-	}
-	rules, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (r otherRule, err error) {
-		return r, row.Scan(&r.id, &r.name, &r.on.Schema, &r.on.Name, &r.relation, &r.view)
-	})
-	if err != nil {
-		return nil, err
+type otherRule struct {
+	OID                         uint32 `db:"oid"`
+	Relation                    uint32
+	Name, SchemaName, TableName string
+	View                        bool
+}
+
+func triedRules(ctx context.Context, q Querier, rules []otherRule, schema string) ([]Tried, error) {
+	if len(rules) == 0 {
+		return nil, nil
 	}
 	var tried []Tried
+	b := &pgx.Batch{}
 	for _, r := range rules {
-		var definition string
-		var visible bool
-		err := withPath(ctx, q, []string{r.on.Schema}, func() error {
-			return q.QueryRow(ctx, prettyRuleSQL, r.id, r.relation).Scan(&definition, &visible)
-		})
-		if err != nil {
-			return nil, err
-		}
-		if !visible {
-			continue
-		}
-		scratch := fmt.Sprintf("CREATE TABLE %s (LIKE %s)", r.on.In(schema), r.on)
-		if r.view {
-			scratch = fmt.Sprintf("CREATE VIEW %s AS SELECT * FROM %s", r.on.In(schema), r.on)
-		}
-		tried = append(tried, Tried{
-			Part: Part{fmt.Sprintf("rule %s on %s", Quote(r.name), r.on), []string{scratch, definition}},
-			Path: []string{schema, r.on.Schema},
+		on := Name{r.SchemaName, r.TableName}
+		underPath(b, on.Schema, func() {
+			b.Queue(prettyRuleSQL, r.OID, r.Relation).QueryRow(func(row pgx.Row) error {
+				var definition string
+				var visible bool
+				if err := row.Scan(&definition, &visible); err != nil || !visible {
+					return err
+				}
+				scratch := fmt.Sprintf("CREATE TABLE %s (LIKE %s)", on.In(schema), on)
+				if r.View {
+					scratch = fmt.Sprintf("CREATE VIEW %s AS SELECT * FROM %s", on.In(schema), on)
+				}
+				tried = append(tried, Tried{
+					Part: Part{fmt.Sprintf("rule %s on %s", Quote(r.Name), on), []string{scratch, definition}},
+					Path: []string{schema, on.Schema},
+				})
+				return nil
+			})
 		})
 	}
-	return tried, nil
+	return tried, q.SendBatch(ctx, b).Close()
 }
