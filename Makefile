@@ -22,8 +22,7 @@ test: ## vet, check the format and run every test, installing PostgreSQL and gcc
 	.ci/install-postgres >/dev/null
 	$(GO) vet ./...
 	.ci/check-format
-	race=$$(.ci/race-flag) && CGO_ENABLED=$${race:+1} $(GO) test $$race -timeout=20m $$($(GO) list ./... | grep -v /tests$$)
-	$(GO) test -timeout=40m $(if $(TESTS),-run '$(TESTS)') ./tests
+	race=$$(.ci/race-flag) && CGO_ENABLED=$${race:+1} $(GO) test $$race -vet=off -timeout=40m $(if $(TESTS),-run '$(TESTS)') ./...
 
 .PHONY: test-thorough
 test-thorough: export REPACK_THOROUGH = 1

@@ -76,6 +76,12 @@ func sharedServer(t testing.TB) *pgserver.Server {
 	return shared.server
 }
 
+func isShared(server *pgserver.Server) bool {
+	shared.mu.Lock()
+	defer shared.mu.Unlock()
+	return server == shared.server
+}
+
 // NewServer starts a server of the test's own, for a test that crashes it or
 // needs other settings (nil: the defaults). It is closed at the end of the test.
 func NewServer(t testing.TB, settings map[string]string) *pgserver.Server {

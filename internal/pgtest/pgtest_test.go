@@ -184,6 +184,18 @@ func TestNewServerIsApart(t *testing.T) {
 	}
 }
 
+// TestDatabasesOfOwnServersAreDroppedAtOnce: such a server may have little room.
+func TestDatabasesOfOwnServersAreDroppedAtOnce(t *testing.T) {
+	t.Parallel()
+	server := pgtest.NewServer(t, nil)
+	var name string
+	t.Run("inner", func(t *testing.T) { name = pgtest.NewOn(t, server).Name })
+	db := pgtest.NewOn(t, server)
+	if n := pgtest.Query[int](t, db.Pool, `SELECT count(*) FROM pg_database WHERE datname = $1`, name); n != 0 {
+		t.Errorf("database %s is still there", name)
+	}
+}
+
 func TestVersion(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)

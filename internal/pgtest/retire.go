@@ -12,36 +12,40 @@ import (
 
 // retiredAtOnce is how many databases are dropped together: each DROP DATABASE
 // makes a checkpoint and has every session of the server answer, but after one
-// the next costs little. Those that a server has left go with its directory.
+// the next costs little. Those that are left go with the server's directory.
 const retiredAtOnce = 16
 
-// retired are the databases of tests that have ended, which are still there.
-var retired = struct {
+// retired are the databases of the shared server whose tests have ended, and which
+// are still there.
+var retired struct {
 	sync.Mutex
-	on map[*pgserver.Server][]*Database
-}{on: map[*pgserver.Server][]*Database{}}
+	databases []*Database
+}
 
 // retire ends all that the test has left on the server and could be in the way of
 // others: sessions, prepared transactions and replication slots. The database is
-// dropped later, with others.
+// dropped later, with others, but at once where the server is a test's own, which
+// may have no room for more.
 func (db *Database) retire(ctx context.Context) error {
 	if err := db.release(ctx); err != nil {
 		return fmt.Errorf("release database %s: %w", db.Name, err)
+	}
+	if !isShared(db.server) {
+		return dropAll(ctx, db.server, []*Database{db})
 	}
 	return dropAll(ctx, db.server, addRetired(db))
 }
 
 // addRetired returns the databases to be dropped now, if there are any.
-func addRetired(db *Database) []*Database {
+func addRetired(db *Database) (due []*Database) {
 	retired.Lock()
 	defer retired.Unlock()
-	all := append(retired.on[db.server], db)
-	if len(all) < retiredAtOnce {
-		retired.on[db.server] = all
+	retired.databases = append(retired.databases, db)
+	if len(retired.databases) < retiredAtOnce {
 		return nil
 	}
-	delete(retired.on, db.server)
-	return all
+	due, retired.databases = retired.databases, nil
+	return due
 }
 
 func dropAll(ctx context.Context, server *pgserver.Server, databases []*Database) error {
