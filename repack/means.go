@@ -2,9 +2,13 @@ package repack
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 
+	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/session"
@@ -14,54 +18,141 @@ import (
 // means are what a run needs of the server before it touches anything: functions
 // that an administrator may have taken from PUBLIC, and connections.
 
-// functions of pg_catalog that are called, by name; signals are those that only
-// Options.KillBlockers asks for.
+// functions of pg_catalog that are called, by name: also by its views, for which who
+// reads them needs the right, and by tern. Options.KillBlockers needs
+// pg_terminate_backend as well.
 var functions = []string{
-	"acldefault", "aclexplode", "array_agg", "col_description", "current_setting", "format", "format_type",
+	"abs", "acldefault", "aclexplode", "age", "array_agg", "array_position", "array_remove", "array_replace",
+	"array_to_string", "bool_and", "bool_or", "cardinality", "ceil", "clock_timestamp", "col_description", "count",
+	"current_database", "current_schema", "current_setting", "encode", "extract", "floor", "format", "format_type",
 	"generate_series", "has_any_column_privilege", "has_column_privilege", "has_database_privilege",
-	"has_function_privilege", "has_parameter_privilege", "has_schema_privilege", "has_table_privilege",
-	"has_tablespace_privilege", "has_type_privilege", "jsonb_agg", "jsonb_array_elements_text", "jsonb_build_object",
-	"jsonb_each_text", "nextval", "obj_description", "pg_advisory_unlock", "pg_backend_pid", "pg_blocking_pids", "pg_current_snapshot",
-	"pg_current_xact_id", "pg_describe_object", "pg_get_constraintdef", "pg_get_expr", "pg_get_functiondef",
-	"pg_get_indexdef", "pg_get_partition_constraintdef", "pg_get_ruledef", "pg_get_serial_sequence",
+	"has_function_privilege", "has_language_privilege", "has_parameter_privilege", "has_schema_privilege",
+	"has_table_privilege", "has_tablespace_privilege", "has_type_privilege", "hash_record_extended",
+	"inet_client_addr", "inet_server_addr", "jsonb_agg", "jsonb_array_elements_text", "jsonb_build_object",
+	"jsonb_each_text", "lead", "left", "length", "lower", "make_interval", "max", "min", "mod", "nextval", "now",
+	"obj_description", "parse_ident", "pg_advisory_lock", "pg_advisory_unlock", "pg_backend_pid", "pg_blocking_pids",
+	"pg_cancel_backend", "pg_current_snapshot", "pg_current_xact_id", "pg_describe_object", "pg_get_constraintdef",
+	"pg_get_expr", "pg_get_functiondef", "pg_get_indexdef", "pg_get_partition_constraintdef",
+	"pg_get_publication_tables", "pg_get_replication_slots", "pg_get_ruledef", "pg_get_serial_sequence",
 	"pg_get_statisticsobjdef_columns", "pg_get_triggerdef", "pg_get_userbyid", "pg_get_viewdef", "pg_has_role",
-	"pg_indexes_size", "pg_is_in_recovery", "pg_is_other_temp_schema", "pg_options_to_table",
-	"pg_partition_ancestors", "pg_partition_tree", "pg_relation_filenode", "pg_relation_size", "pg_sleep",
-	"pg_snapshot_xmax", "pg_table_is_visible", "pg_total_relation_size", "pg_try_advisory_lock",
-	"pg_visible_in_snapshot", "quote_ident", "set_config", "setval", "string_agg", "substring", "to_jsonb", "to_regclass",
-	"to_regnamespace", "to_regprocedure", "unnest",
+	"pg_indexes_size", "pg_is_in_recovery", "pg_is_other_temp_schema", "pg_lock_status", "pg_options_to_table",
+	"pg_partition_ancestors", "pg_partition_tree", "pg_prepared_xact", "pg_relation_filenode", "pg_relation_size",
+	"pg_show_all_settings", "pg_snapshot_xmax", "pg_stat_get_activity", "pg_stat_get_progress_info",
+	"pg_stat_get_wal_senders", "pg_table_is_visible", "pg_total_relation_size", "pg_try_advisory_lock",
+	"pg_visible_in_snapshot", "quote_ident", "regexp_replace", "replace", "row_security_active", "rtrim", "set_config",
+	"setval", "starts_with", "string_agg", "strpos", "substr", "substring", "sum", "to_jsonb", "to_regclass",
+	"to_regnamespace", "to_regprocedure", "unnest", "upper",
 }
 
-var signals = []string{"pg_cancel_backend", "pg_terminate_backend"}
+func (r *Repack) called() []string {
+	if r.options.KillBlockers <= 0 {
+		return functions
+	}
+	return append(slices.Clone(functions), "pg_terminate_backend")
+}
 
-const missingMeansSQL = `
-SELECT format('GRANT EXECUTE ON FUNCTION pg_catalog.%s TO %I;', p.oid::regprocedure, current_user)
-FROM   pg_proc p
-WHERE  p.pronamespace = 'pg_catalog'::regnamespace AND p.prokind IN ('f', 'w') AND p.proname = ANY ($1::text[])
-AND    NOT has_function_privilege(p.oid, 'EXECUTE')
-UNION ALL
-SELECT format('GRANT USAGE ON LANGUAGE plpgsql TO %I;', current_user)
-WHERE  NOT has_language_privilege('plpgsql', 'USAGE')
-ORDER  BY 1`
+// missingFunctionsSQL calls one function, and so can be told only of that one when
+// the role may not call it. GRANT … ON FUNCTION is for aggregates, too.
+const missingFunctionsSQL = `
+SELECT   p.oid::regprocedure::text
+FROM     pg_proc p
+WHERE    p.pronamespace = 'pg_catalog'::regnamespace AND p.prokind <> 'p' AND p.proname = ANY ($1::text[])
+AND      NOT has_function_privilege(p.oid, 'EXECUTE')
+ORDER BY 1`
+
+const askFunction = "has_function_privilege(oid,text)"
+
+const mayUsePlpgsqlSQL = `SELECT has_language_privilege('plpgsql', 'USAGE')`
+
+// missingMeans lists the grants that the role lacks. It leaves conn as it was found,
+// which may be a session of a pooler, and takes none of its settings for granted.
+func missingMeans(ctx context.Context, conn *pgx.Conn, called []string) (grants []string, err error) {
+	tx, err := conn.Begin(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("check privileges on functions: %w", err)
+	}
+	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }() // nothing was written
+	if _, err := tx.Exec(ctx, "SET LOCAL search_path = pg_catalog"); err != nil {
+		return nil, fmt.Errorf("check privileges on functions: %w", err)
+	}
+	var role string
+	if err := tx.QueryRow(ctx, "SELECT current_user", pgx.QueryExecModeExec).Scan(&role); err != nil {
+		return nil, fmt.Errorf("check privileges on functions: %w", err)
+	}
+	missing, err := missingFunctions(ctx, tx, called)
+	for _, function := range missing {
+		grants = append(grants, fmt.Sprintf("GRANT EXECUTE ON FUNCTION pg_catalog.%s TO %s;", function, catalog.Quote(role)))
+	}
+	if err != nil || len(grants) > 0 {
+		return grants, err
+	}
+	var may bool
+	if err := tx.QueryRow(ctx, mayUsePlpgsqlSQL, pgx.QueryExecModeExec).Scan(&may); err != nil {
+		return nil, fmt.Errorf("check privileges on languages: %w", err)
+	}
+	if !may {
+		grants = append(grants, fmt.Sprintf("GRANT USAGE ON LANGUAGE plpgsql TO %s;", catalog.Quote(role)))
+	}
+	return grants, nil
+}
+
+func missingFunctions(ctx context.Context, tx pgx.Tx, called []string) ([]string, error) {
+	rows, err := tx.Query(ctx, missingFunctionsSQL, pgx.QueryExecModeExec, called)
+	if err != nil {
+		return nil, fmt.Errorf("check privileges on functions: %w", err)
+	}
+	missing, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if forbidden(err) {
+		return []string{askFunction}, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("check privileges on functions: %w", err)
+	}
+	return missing, nil
+}
+
+func forbidden(err error) bool {
+	var pgErr *pgconn.PgError
+	return errors.As(err, &pgErr) && pgErr.Code == pgerrcode.InsufficientPrivilege
+}
 
 // mayCall returns *RefusedError with the grants that are missing.
 func (r *Repack) mayCall(ctx context.Context, conn *pgx.Conn, name catalog.Name) error {
-	called := functions
-	if r.options.KillBlockers > 0 {
-		called = append(called[:len(called):len(called)], signals...)
-	}
-	rows, err := conn.Query(ctx, missingMeansSQL, called)
+	grants, err := missingMeans(ctx, conn, r.called())
 	if err != nil {
-		return fmt.Errorf("check privileges on functions: %w", err)
-	}
-	grants, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
-		return fmt.Errorf("check privileges on functions: %w", err)
+		return err
 	}
 	if len(grants) > 0 {
 		return &stages.RefusedError{Table: name, Reasons: stages.MissingPrivileges(grants)}
 	}
 	return nil
+}
+
+// lacking are the grants for want of which, as err says, something was forbidden
+// before this process had a job: the look-ups that come before mayCall, and the
+// settings of a session, need functions, too.
+func (r *Repack) lacking(ctx context.Context, err error) []string {
+	if !forbidden(err) || len(r.tenure.jobs) > 0 {
+		return nil
+	}
+	conn, connectErr := session.Unset(ctx, r.config)
+	if connectErr != nil {
+		return nil // err is the one to tell
+	}
+	defer session.Close(ctx, conn)
+	grants, lookErr := missingMeans(ctx, conn, r.called())
+	if lookErr != nil {
+		r.options.Logger.Warn("privileges on functions not looked at", "error", lookErr)
+	}
+	return grants
+}
+
+// unable makes a refusal of err where functions that may not be called are behind it.
+func (r *Repack) unable(ctx context.Context, err error) error {
+	if grants := r.lacking(ctx, err); len(grants) > 0 {
+		return &stages.RefusedError{Table: catalog.Name{Name: r.options.Table}, Reasons: stages.MissingPrivileges(grants)}
+	}
+	return err
 }
 
 // freeSQL counts what the strictest limit leaves to this process, whose sessions

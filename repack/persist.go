@@ -41,7 +41,7 @@ func (r *Repack) persist(ctx context.Context, work func(ctx context.Context, r *
 	again := *r
 	again.tenure = newTenure()
 	for {
-		err := work(ctx, &again)
+		err := again.unable(ctx, work(ctx, &again))
 		if ctx.Err() != nil || r.options.RetryFor < 0 || !again.tenure.connected || !session.Lost(err) {
 			return err
 		}

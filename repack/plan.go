@@ -43,6 +43,11 @@ type (
 // It takes ACCESS SHARE on the table, in sessions that are read-only, and
 // neither creates nor changes anything. It waits for no other process.
 func (r *Repack) Plan(ctx context.Context) (*Plan, error) {
+	plan, err := r.plan(ctx)
+	return plan, r.unable(ctx, err)
+}
+
+func (r *Repack) plan(ctx context.Context) (*Plan, error) {
 	if r.options.Table == "" {
 		return nil, &UsageError{errors.New("no table given")}
 	}
@@ -121,6 +126,9 @@ func (r *Repack) look(ctx context.Context, oid uint32, name catalog.Name) (*regi
 		return nil, err
 	}
 	defer session.Close(ctx, conn)
+	if err := r.mayCall(ctx, conn, name); err != nil {
+		return nil, err
+	}
 	exists, err := r.registry.Exists(ctx, conn)
 	if err != nil || !exists {
 		return nil, err

@@ -51,14 +51,19 @@ func resolve(ctx context.Context, config *session.Target, table string) (oid uin
 const mayNotLookSQL = `
 SELECT p.parts[1], p.parts[pg_catalog.cardinality(p.parts)],
        pg_catalog.format('GRANT USAGE ON SCHEMA %I TO %I;', p.parts[1], current_user)
-FROM   (SELECT pg_catalog.parse_ident($1) AS parts) p`
+FROM   (SELECT pg_catalog.parse_ident($1) AS parts) p
+WHERE  NOT pg_catalog.has_schema_privilege(p.parts[1], 'USAGE')`
 
-// mayNotLook refuses a table in a schema that the role may not look into.
+// mayNotLook refuses a table in a schema that the role may not look into. Where that
+// is not why it was forbidden to look, cause is returned.
 func mayNotLook(ctx context.Context, conn *pgx.Conn, table string, cause error) error {
 	var name catalog.Name
 	var grant string
 	if err := conn.QueryRow(ctx, mayNotLookSQL, table).Scan(&name.Schema, &name.Name, &grant); err != nil {
-		return fmt.Errorf("look up table %s: %w", table, errors.Join(cause, err))
+		if !errors.Is(err, pgx.ErrNoRows) {
+			cause = errors.Join(cause, err)
+		}
+		return fmt.Errorf("look up table %s: %w", table, cause)
 	}
 	return &stages.RefusedError{Table: name, Reasons: stages.MissingPrivileges([]string{grant})}
 }

@@ -64,6 +64,14 @@ type Runner struct {
 // returns *NoJobError where Options.Table has no job or is no table, and
 // *PrivilegesError where the role may not read what is remembered.
 func (r *Repack) Status(ctx context.Context) ([]Status, error) {
+	list, err := r.list(ctx)
+	if grants := r.lacking(ctx, err); len(grants) > 0 {
+		return nil, &PrivilegesError{Grants: grants}
+	}
+	return list, err
+}
+
+func (r *Repack) list(ctx context.Context) ([]Status, error) {
 	conn, err := session.Connect(ctx, r.config)
 	if err != nil {
 		return nil, err

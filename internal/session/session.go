@@ -142,6 +142,17 @@ func open(ctx context.Context, target *Target, config *pgx.ConnConfig, configure
 	return conn, nil
 }
 
+// Unset opens a connection on which nothing is set, nor must be: what there is at the
+// other end is not known. It is for asking why no other connection can be opened, and
+// to be closed by Close.
+func Unset(ctx context.Context, target *Target) (*pgx.Conn, error) {
+	conn, err := patiently(ctx, target.bare())
+	if err != nil {
+		return nil, Failed(err)
+	}
+	return conn, nil
+}
+
 // Pool opens a pool of at most size configured connections.
 func Pool(ctx context.Context, target *Target, size int) (*pgxpool.Pool, error) {
 	poolConfig, err := pgxpool.ParseConfig("")
