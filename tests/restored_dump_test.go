@@ -120,6 +120,38 @@ func TestRestoredWithoutRegistry(t *testing.T) {
 	}
 }
 
+// TestRestoredSchemaOfTable restores a dump of the table's schema alone: our triggers,
+// whose function is not in it, cannot be created there, and nothing is to be reset.
+func TestRestoredSchemaOfTable(t *testing.T) {
+	t.Parallel()
+	for _, stage := range []repack.Stage{repack.Backfill, repack.Swap} {
+		t.Run(string(stage), func(t *testing.T) {
+			t.Parallel()
+			eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+				db.Exec(t, smallSQL)
+				before, rows := db.Dump(t), db.Checksum(t, "app.t")
+				o := options(t, "app.t", strategy)
+				runUntil(t, db, o, stage)
+				other, ok := db.Restored(t, "--schema=app")
+				if !ok {
+					t.Skip("no pg_dump for this server")
+				}
+				if err := newRepack(t, other, o).Reset(testContext(t)); !errors.Is(err, repack.ErrNoJob) {
+					t.Errorf("reset: %v, want ErrNoJob", err)
+				}
+				for range 2 {
+					sameDump(t, other, before)
+					noArtefacts(t, other)
+					if is := other.Checksum(t, "app.t"); is != rows {
+						t.Errorf("app.t is %s, was %s", is, rows)
+					}
+					run(t, other, o)
+				}
+			})
+		})
+	}
+}
+
 // TestRestoredTriggersGone resets where only the job's schemas have been restored, the
 // triggers having been dropped already.
 func TestRestoredTriggersGone(t *testing.T) {
