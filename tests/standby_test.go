@@ -1,6 +1,7 @@
 package tests
 
 import (
+	"context"
 	wire "encoding/binary"
 	"errors"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
 
+	"github.com/repack-go/repack/internal/pgserver"
 	"github.com/repack-go/repack/internal/pgtest"
 	"github.com/repack-go/repack/repack"
 )
@@ -98,6 +100,99 @@ func TestSnapshotOfStandbyHoldsUpTheSwap(t *testing.T) {
 	if err := runs(); err != nil {
 		t.Errorf("run: %v", err)
 	}
+}
+
+// TestQueryOnStandby has a query go on on a standby: it holds up the swap. One that
+// begins right before the exchange does not, and finds every row behind it.
+func TestQueryOnStandby(t *testing.T) {
+	t.Parallel()
+	server := pgtest.NewServer(t, nil)
+	standby := givenStandby(t, server, "reader")
+	for _, strategy := range strategies {
+		t.Run(strategy, func(t *testing.T) {
+			db := pgtest.NewOn(t, server)
+			db.Exec(t, smallSQL)
+			standbyHas(t, db, standby)
+			reader, err := pgx.Connect(t.Context(), standby.ConnString(db.Name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer reader.Close(context.Background())
+			finds := func(want, when string) {
+				t.Helper()
+				if got := pgtest.Query[string](t, reader, `SELECT string_agg(DISTINCT a, '') || ' ' || count(*) || ' ' || sum(id) FROM app.t`); got != want {
+					t.Errorf("%s the standby finds %q, want %q", when, got, want)
+				}
+			}
+			old := begin(t, reader, pgx.RepeatableRead)
+			mustExec(t, old, `SELECT 1`)
+			db.Exec(t, `UPDATE app.t SET a = 'b'`)
+
+			o := options(t, "app.t", strategy)
+			o.MaxSnapshotWait = 100 * time.Millisecond
+			var waited *repack.SnapshotError
+			if err := newRepack(t, db, o).Run(testContext(t)); !errors.As(err, &waited) || !strings.Contains(err.Error(), "standby of replication slot reader") {
+				t.Fatalf("run: %v, want a *SnapshotError that names the slot", err)
+			}
+			standbyHas(t, db, standby)
+			finds("a 1000 500500", "before the swap")
+
+			o.Until, o.MaxSnapshotWait = repack.Swap, time.Minute
+			waiting, drained := watch(&o, awaitingSnapshots), haltAtStep(t, &o, "swap: drained")
+			done := startRun(t, db, o)
+			awaitLog(t, waiting, done)
+			commit(t, old)
+			drained.await(t, done)
+			standbyHas(t, db, standby)
+			late := begin(t, reader, pgx.RepeatableRead)
+			mustExec(t, late, `SELECT 1`)
+			drained.release()
+			if err := await(t, done); err != nil {
+				t.Fatalf("run: %v", err)
+			}
+			standbyHas(t, db, standby)
+			finds("b 1000 500500", "with a snapshot from before the swap")
+			commit(t, late)
+			run(t, db, options(t, "app.t", strategy))
+			standbyHas(t, db, standby)
+			finds("b 1000 500500", "after clean_up")
+		})
+	}
+}
+
+// givenStandby is a standby that reports its snapshots, for which the server keeps WAL
+// by slot.
+func givenStandby(t *testing.T, server *pgserver.Server, slot string) *pgserver.Server {
+	t.Helper()
+	if !server.HasBackup() {
+		t.Skip("no pg_basebackup for this server")
+	}
+	standby, err := server.StartStandby(testContext(t), slot, map[string]string{
+		"hot_standby_feedback": "on", "wal_receiver_status_interval": "1s", "max_standby_streaming_delay": "-1",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := standby.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return standby
+}
+
+// standbyHas waits until the standby shows what the server has committed.
+func standbyHas(t *testing.T, db *pgtest.Database, standby *pgserver.Server) {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), standby.ConnString("postgres"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	now := db.QueryString(t, `SELECT pg_current_wal_insert_lsn()`)
+	pgtest.WaitFor(t, func() bool {
+		return pgtest.Query[bool](t, conn, `SELECT pg_last_wal_replay_lsn() >= $1::text::pg_lsn`, now)
+	}, "the standby")
 }
 
 func planWith(t *testing.T, config *pgx.ConnConfig, o repack.Options) *repack.Plan {
