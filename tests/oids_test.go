@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/repack-go/repack/internal/pgtest"
 	"github.com/repack-go/repack/repack"
 )
@@ -247,6 +249,42 @@ func TestOIDManyValues(t *testing.T) {
 	if took := time.Since(began); took > 10*time.Second {
 		t.Errorf("pre_validate took %s", took)
 	}
+}
+
+// TestOIDSearchEnds has arrays that it takes seconds to look through: the search ends
+// after two, and says so.
+func TestOIDSearchEnds(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	db.Exec(t, `CREATE SCHEMA app; CREATE UNLOGGED TABLE app.slow (rels oid[]); ALTER TABLE app.slow ALTER rels SET STORAGE EXTERNAL;
+		DO $$ BEGIN EXECUTE format('CREATE TABLE app.t (id int PRIMARY KEY, %s)', -- as many OIDs that change
+			(SELECT string_agg(format('CHECK (id <> %s)', n), ', ') FROM generate_series(1, 500) n)); END $$;
+		INSERT INTO app.slow SELECT (SELECT array_agg((x + g)::oid) FROM generate_series(100000000, 100020000) x) FROM generate_series(1, 300) g`)
+	cli(t, db, 0, "run", "--table", "app.t", "--until", "pre_validate").says(t, "app.slow.rels", "takes more than 2s")
+}
+
+// TestOIDWrittenMeanwhile has the table's name written as an OID in a transaction that
+// is still open at the exchange: that waits for it, and rewrites the value.
+func TestOIDWrittenMeanwhile(t *testing.T) {
+	t.Parallel()
+	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+		db.Exec(t, `CREATE SCHEMA app; CREATE TABLE app.t (id int PRIMARY KEY); CREATE TABLE app.kept (rel regclass)`)
+		o := options(t, "app.t", strategy)
+		o.UpdateOID = []string{"app.kept.rel"}
+		runUntil(t, db, o, repack.PostSyncUpdate)
+		writer := begin(t, db.Connect(t), pgx.ReadCommitted)
+		mustExec(t, writer, `INSERT INTO app.kept VALUES ('app.t')`)
+		o.LockTimeout = queuing
+		done := startRun(t, db, o)
+		pgtest.WaitBlockedBy(t, db.Pool, pid(writer))
+		commit(t, writer)
+		if err := await(t, done); err != nil {
+			t.Fatalf("run: %v", err)
+		}
+		if got := db.QueryString(t, `SELECT rel::text FROM app.kept`); got != "app.t" {
+			t.Errorf("the column has %s", got)
+		}
+	})
 }
 
 // TestOIDExtension has an extension keep the table by its OID: refused by the
