@@ -171,23 +171,23 @@ func (e *Env) pass(ctx context.Context) (total strategy.Replayed, err error) {
 		size = max(int64(e.BatchSize)/keysPerBlock, 1)
 	}
 	divide := e.divisible()
-	for first := int64(0); first < blocks; {
+	for next := int64(0); next < blocks; {
 		if err := ctx.Err(); err != nil {
 			return total, err
 		}
 		began := time.Now()
-		end := first + size
-		shares, err := e.shares(ctx, divide, min(end, blocks)-first)
+		taken := logRange{first: next, end: next + size}
+		shares, err := e.shares(ctx, divide, min(taken.end, blocks)-taken.first)
 		if err != nil {
 			return total, err
 		}
-		r, collided, err := e.replay(ctx, first, end, shares)
+		r, collided, err := e.replay(ctx, taken, shares)
 		if err != nil {
 			return total, err
 		}
 		total.Add(r)
 		divide = divide && !collided
-		first = end
+		next = taken.end
 		if e.BatchSize == 0 {
 			ideal := size * int64(target) / int64(max(time.Since(began), time.Millisecond))
 			size = min(max(ideal, size/2, 1), size*2)
@@ -196,28 +196,31 @@ func (e *Env) pass(ctx context.Context) (total strategy.Replayed, err error) {
 	return total, nil
 }
 
+// logRange is what a batch replays: blocks of the log, end exclusive.
+type logRange struct{ first, end int64 }
+
 // batch replays a range of the log. Unique values that have moved between a
 // row of the batch and one outside make it collide with what is stale in the
 // shadow: then all that is pending is removed first, and if a change made since
 // still collides, the whole log is replayed as one set, which cannot.
-func (e *Env) batch(ctx context.Context, first, end int64) (r strategy.Replayed, err error) {
-	replay := func(first, end int64) error {
+func (e *Env) batch(ctx context.Context, taken logRange) (r strategy.Replayed, err error) {
+	replay := func() error {
 		return e.transact(ctx, func(ctx context.Context, tx *lock.Tx) (err error) {
-			if r, err = e.Link.ReplayRange(ctx, tx, first, end, e.concurrent()); err != nil {
+			if r, err = e.Link.ReplayRange(ctx, tx, taken.first, taken.end, e.concurrent()); err != nil {
 				return err
 			}
 			return e.named(ctx, tx)
 		})
 	}
-	err = replay(first, end)
+	err = replay()
 	if !strategy.Collision(err) {
 		return r, err
 	}
-	e.Log.Debug("replay batch collided", "job", e.Job.ID, "first_block", first, "error", err)
+	e.Log.Debug("replay batch collided", "job", e.Job.ID, "first_block", taken.first, "error", err)
 	if err := e.removeLogged(ctx); err != nil {
 		return r, err
 	}
-	err = replay(first, end)
+	err = replay()
 	if !strategy.Collision(err) {
 		return r, err
 	}

@@ -35,14 +35,14 @@ func (e *Env) shares(ctx context.Context, divide bool, blocks int64) (int, error
 // replay replays a range of the log, in so many shares at the same time. When
 // they have been in each other's way, what is left of the range is a batch like
 // any other, and collided is set.
-func (e *Env) replay(ctx context.Context, first, end int64, shares int) (total strategy.Replayed, collided bool, err error) {
+func (e *Env) replay(ctx context.Context, taken logRange, shares int) (total strategy.Replayed, collided bool, err error) {
 	if shares > 1 {
-		total, collided, err = e.replayShares(ctx, first, end, shares)
+		total, collided, err = e.replayShares(ctx, taken, shares)
 		if err != nil || !collided {
 			return total, false, err
 		}
 	}
-	r, err := e.batch(ctx, first, end)
+	r, err := e.batch(ctx, taken)
 	total.Add(r)
 	return total, collided, err
 }
@@ -50,17 +50,17 @@ func (e *Env) replay(ctx context.Context, first, end int64, shares int) (total s
 // replayShares returns when all shares have ended: those that are committed are
 // counted. Each waits for a lock once, no longer than the policy allows: it may
 // be one of the others whom it waits for.
-func (e *Env) replayShares(ctx context.Context, first, end int64, shares int) (total strategy.Replayed, collided bool, err error) {
-	e.Log.Debug("replay batch divided", "job", e.Job.ID, "first_block", first, "shares", shares)
+func (e *Env) replayShares(ctx context.Context, taken logRange, shares int) (total strategy.Replayed, collided bool, err error) {
+	e.Log.Debug("replay batch divided", "job", e.Job.ID, "first_block", taken.first, "shares", shares)
 	var mu sync.Mutex
 	group, groupCtx := errgroup.WithContext(ctx)
 	for n := range shares {
 		group.Go(func() error {
-			r, err := e.replayShare(groupCtx, first, end, strategy.Share{N: n, Of: shares})
+			r, err := e.replayShare(groupCtx, taken, strategy.Share{N: n, Of: shares})
 			mu.Lock()
 			defer mu.Unlock()
 			if strategy.Collision(err) || lock.Denied(err) {
-				e.Log.Debug("replay share collided", "job", e.Job.ID, "first_block", first, "share", n, "error", err)
+				e.Log.Debug("replay share collided", "job", e.Job.ID, "first_block", taken.first, "share", n, "error", err)
 				collided = true
 				return nil
 			}
@@ -75,7 +75,7 @@ func (e *Env) replayShares(ctx context.Context, first, end int64, shares int) (t
 	return total, collided, err
 }
 
-func (e *Env) replayShare(ctx context.Context, first, end int64, share strategy.Share) (r strategy.Replayed, err error) {
+func (e *Env) replayShare(ctx context.Context, taken logRange, share strategy.Share) (r strategy.Replayed, err error) {
 	if err := e.Turns.Take(ctx); err != nil {
 		return r, err
 	}
@@ -83,7 +83,7 @@ func (e *Env) replayShare(ctx context.Context, first, end int64, share strategy.
 	once := e.Locks
 	once.Retries = 0
 	err = e.transactBy(ctx, once, func(ctx context.Context, tx *lock.Tx) (err error) {
-		if r, err = e.Link.ReplayShare(ctx, tx, first, end, share); err != nil {
+		if r, err = e.Link.ReplayShare(ctx, tx, taken.first, taken.end, share); err != nil {
 			return err
 		}
 		return e.named(ctx, tx)
