@@ -45,6 +45,7 @@ var scenarios = []struct {
 	run  func(context.Context, *bench) error
 }{
 	{"idle", idle},
+	{"memory", memory},
 	{"wide", wide},
 	{"load", underLoad},
 	{"capture", capture},

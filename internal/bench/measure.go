@@ -70,6 +70,26 @@ func (b *bench) median(ctx context.Context, c contender) (cost, error) {
 	return b.medianOf(func() (cost, error) { return b.measure(ctx, c) })
 }
 
+// medians is median of several contenders, who take turns: what else the machine does
+// from one minute to the next is shared among them.
+func (b *bench) medians(ctx context.Context, contenders []contender) ([]cost, error) {
+	all := make([][]cost, len(contenders))
+	for range b.runs {
+		for i, c := range contenders {
+			r, err := b.measure(ctx, c)
+			if err != nil {
+				return nil, err
+			}
+			all[i] = append(all[i], r)
+		}
+	}
+	var results []cost
+	for _, costs := range all {
+		results = append(results, middleOf(costs))
+	}
+	return results, nil
+}
+
 func (b *bench) medianOf(measure func() (cost, error)) (cost, error) {
 	var costs []cost
 	for range b.runs {
@@ -79,13 +99,17 @@ func (b *bench) medianOf(measure func() (cost, error)) (cost, error) {
 		}
 		costs = append(costs, r)
 	}
+	return middleOf(costs), nil
+}
+
+func middleOf(costs []cost) cost {
 	return cost{
 		time:      middle(costs, func(c cost) time.Duration { return c.time }),
 		wal:       middle(costs, func(c cost) int64 { return c.wal }),
 		serverCPU: middle(costs, func(c cost) time.Duration { return c.serverCPU }),
 		clientCPU: middle(costs, func(c cost) time.Duration { return c.clientCPU }),
 		clientMem: middle(costs, func(c cost) int64 { return c.clientMem }),
-	}, nil
+	}
 }
 
 func middle[R any, T cmp.Ordered](results []R, figure func(R) T) T {

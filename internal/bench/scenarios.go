@@ -39,19 +39,41 @@ func wide(ctx context.Context, b *bench) error {
 	return b.compare(ctx, fmt.Sprintf("Idle, wide rows (%d, a fifth of them deleted), gin, expression and partial index", rows))
 }
 
-// compare has all contenders work on an idle table.
-func (b *bench) compare(ctx context.Context, title string) error {
-	w := report(title, "", "time", "WAL", "server CPU", "time s", "WAL MB", "server CPU s", "client CPU s", "client MB")
-	var base cost
-	for i, c := range b.contenders() {
-		r, err := b.median(ctx, c)
-		if err != nil {
+// memories are settings of maintenance_work_mem.
+var memories = []string{"64MB", "256MB", "512MB"}
+
+// memory looks at what index builds are given.
+func memory(ctx context.Context, b *bench) error {
+	if err := b.prepareTable(ctx, keysSQL, b.rows); err != nil {
+		return err
+	}
+	for _, size := range memories {
+		if err := b.exec(ctx, "postgres", "ALTER ROLE CURRENT_USER SET maintenance_work_mem = '"+size+"'"); err != nil {
 			return err
 		}
-		if i == 0 {
-			base = r
+		title := fmt.Sprintf("Idle, maintenance_work_mem %s (%d rows, a fifth of them deleted), 3 indexes of integers", size, b.rows)
+		if err := b.compareThese(ctx, title, vacuumFull, b.repack("repack")); err != nil {
+			return err
 		}
-		fmt.Fprintf(w, "%s\t%.2f\t%.2f\t%.2f\t%.1f\t%d\t%.1f\t%.2f\t%d\t\n", c.name,
+	}
+	return b.exec(ctx, "postgres", "ALTER ROLE CURRENT_USER RESET maintenance_work_mem")
+}
+
+// compare has all contenders work on an idle table.
+func (b *bench) compare(ctx context.Context, title string) error {
+	return b.compareThese(ctx, title, b.contenders()...)
+}
+
+// compareThese compares contenders with the first of them.
+func (b *bench) compareThese(ctx context.Context, title string, contenders ...contender) error {
+	results, err := b.medians(ctx, contenders)
+	if err != nil {
+		return err
+	}
+	w := report(title, "", "time", "WAL", "server CPU", "time s", "WAL MB", "server CPU s", "client CPU s", "client MB")
+	base := results[0]
+	for i, r := range results {
+		fmt.Fprintf(w, "%s\t%.2f\t%.2f\t%.2f\t%.1f\t%d\t%.1f\t%.2f\t%d\t\n", contenders[i].name,
 			ratio(r.time, base.time), ratio(r.wal, base.wal), ratio(r.serverCPU, base.serverCPU),
 			r.time.Seconds(), r.wal>>20, r.serverCPU.Seconds(), r.clientCPU.Seconds(), r.clientMem>>20)
 	}

@@ -19,6 +19,18 @@ CREATE INDEX t_customer ON t (customer);
 CREATE INDEX t_created ON t (created);
 CREATE INDEX t_status ON t (status, created)`
 
+// keysSQL is a table with three indexes of integers, one of which is in the order of
+// the rows, or nearly.
+const keysSQL = `
+CREATE TABLE t (id int PRIMARY KEY, customer int NOT NULL, product int NOT NULL, amount numeric(12, 2) NOT NULL,
+    created timestamptz NOT NULL, note text);
+INSERT INTO t
+SELECT g, (random() * 1e6)::int, (random() * 1e5)::int, (random() * 1e4)::numeric(12, 2), now() - random() * interval '1000 days',
+       md5(g::text) || md5((-g)::text)
+FROM   generate_series(1, %[1]d) g;
+CREATE INDEX t_customer ON t (customer);
+CREATE INDEX t_product ON t (product)`
+
 // wideSQL has rows of 1.5 kB, some of them TOASTed, and indexes that are costly.
 const wideSQL = `
 CREATE TABLE t (id bigint PRIMARY KEY, email text NOT NULL, doc jsonb NOT NULL, body text NOT NULL, created timestamptz NOT NULL);
