@@ -203,7 +203,11 @@ const filenodeSQL = `SELECT pg_relation_filenode($1::oid)`
 // file is still the one that was measured is asked after the copy has locked the
 // source: nobody can replace it then.
 func (e *Env) copyChunk(ctx context.Context, conn *pgxpool.Conn, chunk *registry.Chunk, settings []string, sql string, args ...any) error {
-	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+	commits, err := e.Turns.commits(ctx)
+	if err != nil {
+		return err
+	}
+	return pgx.BeginTxFunc(ctx, conn, commits, func(tx pgx.Tx) error {
 		if err := e.Registry.Fence(ctx, tx, e.Job.ID, e.Runner.Claim); err != nil {
 			return err
 		}

@@ -69,11 +69,15 @@ func (e *Env) piped(ctx context.Context) (bool, error) {
 // open, and so keeps the source from being replaced, until the writing one has
 // committed the rows and their record.
 func (e *Env) pipeChunk(ctx context.Context, reader, writer *pgxpool.Conn, chunk *registry.Chunk) error {
+	commits, err := e.Turns.commits(ctx)
+	if err != nil {
+		return err
+	}
 	return pgx.BeginFunc(ctx, reader, func(read pgx.Tx) error {
 		if _, err := read.Exec(ctx, readRangesSQL); err != nil {
 			return fmt.Errorf("set planner options: %w", err)
 		}
-		return pgx.BeginFunc(ctx, writer, func(write pgx.Tx) error {
+		return pgx.BeginTxFunc(ctx, writer, commits, func(write pgx.Tx) error {
 			if err := e.Registry.Fence(ctx, write, e.Job.ID, e.Runner.Claim); err != nil {
 				return err
 			}

@@ -177,6 +177,9 @@ func (e *Env) pass(ctx context.Context) (total strategy.Replayed, err error) {
 		}
 		began := time.Now()
 		taken := logRange{first: next, end: next + size}
+		if taken.commits, err = e.batchCommits(ctx, taken.end < blocks); err != nil {
+			return total, err
+		}
 		shares, err := e.shares(ctx, divide, min(taken.end, blocks)-taken.first)
 		if err != nil {
 			return total, err
@@ -185,6 +188,8 @@ func (e *Env) pass(ctx context.Context) (total strategy.Replayed, err error) {
 		if err != nil {
 			return total, err
 		}
+		e.Log.Debug("batch replayed", "job", e.Job.ID, "first_block", taken.first, "end_block", taken.end,
+			"logged", r.Logged, "copied", r.Copied, "shares", shares, "took", time.Since(began))
 		total.Add(r)
 		divide = divide && !collided
 		next = taken.end
@@ -196,16 +201,31 @@ func (e *Env) pass(ctx context.Context) (total strategy.Replayed, err error) {
 	return total, nil
 }
 
+// batchCommits is how a batch commits that is followed by another or not. The last one
+// of a pass waits, so that the lock that is taken next is not held until the disk, or
+// a standby, has caught up. So does each while the application writes through.
+func (e *Env) batchCommits(ctx context.Context, followed bool) (pgx.TxOptions, error) {
+	if !followed || e.concurrent() {
+		return pgx.TxOptions{}, nil
+	}
+	return e.Turns.commits(ctx)
+}
+
 // logRange is what a batch replays: blocks of the log, end exclusive.
-type logRange struct{ first, end int64 }
+type logRange struct {
+	first, end int64
+	commits    pgx.TxOptions
+}
 
 // batch replays a range of the log. Unique values that have moved between a
 // row of the batch and one outside make it collide with what is stale in the
 // shadow: then all that is pending is removed first, and if a change made since
 // still collides, the whole log is replayed as one set, which cannot.
 func (e *Env) batch(ctx context.Context, taken logRange) (r strategy.Replayed, err error) {
+	policy := e.Locks
+	policy.Begin = taken.commits
 	replay := func() error {
-		return e.transact(ctx, func(ctx context.Context, tx *lock.Tx) (err error) {
+		return e.transactBy(ctx, policy, func(ctx context.Context, tx *lock.Tx) (err error) {
 			if r, err = e.Link.ReplayRange(ctx, tx, taken.first, taken.end, e.concurrent()); err != nil {
 				return err
 			}

@@ -81,7 +81,7 @@ func (e *Env) replayShare(ctx context.Context, taken logRange, share strategy.Sh
 	}
 	defer e.Turns.End()
 	once := e.Locks
-	once.Retries = 0
+	once.Retries, once.Begin = 0, taken.commits
 	err = e.transactBy(ctx, once, func(ctx context.Context, tx *lock.Tx) (err error) {
 		if r, err = e.Link.ReplayShare(ctx, tx, taken.first, taken.end, share); err != nil {
 			return err

@@ -24,11 +24,12 @@ type Turns struct {
 	yield bool
 	freed chan struct{} // holds a token when a turn has ended
 
-	mu     sync.Mutex
-	taken  int
-	rested time.Time     // the end of the last rest
-	seen   []activity    // the newest last
-	look   chan struct{} // holds a token while a goroutine asks the server
+	mu      sync.Mutex
+	taken   int
+	rested  time.Time     // the end of the last rest
+	flushed time.Time     // when the last commit was begun that waits: see commits
+	seen    []activity    // the newest last
+	look    chan struct{} // holds a token while a goroutine asks the server
 }
 
 // NewTurns hands out up to most turns at the same time; with yield, only one
@@ -151,12 +152,17 @@ WHERE  a.datid IS NOT NULL
 AND    coalesce(a.backend_type, 'client backend') = 'client backend'
 AND    a.application_name <> current_setting('application_name')`
 
-// Busy reports whether the application is at work. Without yield it never is. One
-// goroutine asks the server; others wait for its answer, and nobody else does.
+// Busy reports whether the application is at work. Without yield it never is.
 func (t *Turns) Busy(ctx context.Context) (bool, error) {
 	if !t.yield {
 		return false, nil
 	}
+	return t.atWork(ctx)
+}
+
+// atWork is Busy, yield or not. One goroutine asks the server; others wait for its
+// answer, and nobody else does.
+func (t *Turns) atWork(ctx context.Context) (bool, error) {
 	if seen := t.lately(); seen != nil {
 		return busy(seen), nil
 	}

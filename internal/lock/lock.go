@@ -30,6 +30,7 @@ import (
 type Policy struct {
 	Timeout time.Duration // of all lock waits of one attempt together
 	Retries int           // attempts after the first
+	Begin   pgx.TxOptions // of each attempt's transaction
 	// KillAfter is how long to try before blockers are cancelled, and with the
 	// next attempt terminated; zero: never.
 	KillAfter time.Duration
@@ -233,7 +234,7 @@ func (s *series) once(ctx context.Context, attempt int) ([]Blocker, error) {
 	var group sync.WaitGroup
 	group.Go(func() { seen.run(ctx, stop, watchInterval(s.bounds.strong)) })
 	held := &hold{pool: s.policy.Pool, pid: seen.pid, bound: s.bounds.whole}
-	err := pgx.BeginFunc(ctx, s.conn, func(tx pgx.Tx) error {
+	err := pgx.BeginTxFunc(ctx, s.conn, s.policy.Begin, func(tx pgx.Tx) error {
 		bounded := &Tx{Tx: tx, Attempt: attempt, queue: s.queue, bounds: s.bounds, hold: held}
 		// Every wait is bounded, also those for rows.
 		if err := bounded.exec(ctx, s.bounds.strong, ""); err != nil {
