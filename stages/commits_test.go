@@ -1,0 +1,37 @@
+package stages
+
+import (
+	"testing"
+	"time"
+)
+
+// TestCommits: nobody asks the server here, as there is an answer that is fresh.
+func TestCommits(t *testing.T) {
+	now := time.Now()
+	for _, c := range []struct {
+		name    string
+		flushed time.Time
+		active  int
+		waits   bool
+	}{
+		{"the first", time.Time{}, 0, true},
+		{"shortly after", now, 0, false},
+		{"the application is at work", now, 1, true},
+		{"it is time", now.Add(-flushEvery), 0, true},
+	} {
+		turns := NewTurns(nil, 2, false)
+		turns.flushed, turns.seen = c.flushed, []activity{{Active: c.active, at: time.Now()}}
+		got, err := turns.commits(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if waits := got != asynchronous; waits != c.waits {
+			t.Errorf("%s: waits %t, want %t", c.name, waits, c.waits)
+		}
+		if c.waits && c.active == 0 {
+			if next, _ := turns.commits(t.Context()); next != asynchronous {
+				t.Errorf("%s: the next one waits as well", c.name)
+			}
+		}
+	}
+}
