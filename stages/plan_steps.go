@@ -115,13 +115,16 @@ func planSyncSchema(ctx context.Context, p *planner) ([]Step, error) {
 		r.add(p.record(ctx, "drop the shadow's key, which is built anew", nil, sending(drops)))
 		shadow = p.withoutKey()
 	}
-	missing := missingIndexes(p.Source, shadow)
-	var builds []string
-	for _, index := range missing {
-		builds = slices.Concat(builds, p.buildSettings(index, p.helpers(len(missing), false)), indexSQL(index, p.Job.ShadowTable()))
+	builds, err := p.planBuilds(ctx, p.Pool, missingIndexes(p.Source, shadow))
+	if err != nil {
+		return nil, err
 	}
-	if len(missing) > 0 {
-		r.add(p.record(ctx, fmt.Sprintf("build indexes on the shadow, largest first, %d at a time", p.Jobs), nil, sending(builds)))
+	var build []string
+	for _, b := range builds {
+		build = slices.Concat(build, p.buildSettings(b), indexSQL(b.Index, p.Job.ShadowTable()))
+	}
+	if len(builds) > 0 {
+		r.add(p.record(ctx, fmt.Sprintf("build indexes on the shadow, largest first, %d at a time", p.Jobs), nil, sending(build)))
 	}
 	r.add(p.record(ctx, "give the shadow its constraints and statistics objects", nil, sending(slices.Concat(
 		p.constraintsSQL(shadow), p.Source.MarksSQL(p.Job.ShadowTable()), p.statisticsSQL(shadow)))))

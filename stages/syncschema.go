@@ -1,7 +1,6 @@
 package stages
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"math"
@@ -129,12 +128,15 @@ func (e *Env) buildIndexes(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	missing := missingIndexes(e.Source, shadow)
+	builds, err := e.planBuilds(ctx, e.Pool, missingIndexes(e.Source, shadow))
+	if err != nil {
+		return err
+	}
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.SetLimit(e.Jobs)
-	for _, index := range missing {
+	for _, b := range builds {
 		group.Go(func() error {
-			return e.withConn(groupCtx, func(conn *pgxpool.Conn) error { return e.buildIndex(groupCtx, conn, index, len(missing)) })
+			return e.withConn(groupCtx, func(conn *pgxpool.Conn) error { return e.buildIndex(groupCtx, conn, b) })
 		})
 	}
 	return group.Wait()
@@ -150,22 +152,11 @@ SELECT set_config('maintenance_work_mem', least(setting::bigint, %d)::text, true
 FROM   pg_settings
 WHERE  name = 'maintenance_work_mem' AND current_setting('temp_file_limit') = '-1'`
 
-// helpers is how many parallel workers each of so many builds may use. A processor
-// that has an index of its own to build does less than one that helps with
-// another's, so that there are some only where there are fewer builds than
-// connections.
-func (e *Env) helpers(builds int, busy bool) int {
-	if busy {
-		return 0
-	}
-	return e.Jobs/max(min(e.Jobs, builds), 1) - 1
-}
-
-// buildSettings are those of the build of index.
-func (e *Env) buildSettings(index catalog.Index, helpers int) []string {
-	settings := append(e.memorySQL(), fmt.Sprintf(workersSQL, helpers))
-	if e.MaintenanceWorkMem == "" && index.IsBtree() {
-		settings = append(settings, fmt.Sprintf(sortMemorySQL, sortMemory(index.Size, helpers)>>10))
+// buildSettings are those of a build.
+func (e *Env) buildSettings(b indexBuild) []string {
+	settings := append(e.memorySQL(), fmt.Sprintf(workersSQL, b.helpers))
+	if e.MaintenanceWorkMem == "" && b.IsBtree() && !b.ordered {
+		settings = append(settings, fmt.Sprintf(sortMemorySQL, sortMemory(b.Size, b.helpers)>>10))
 	}
 	return settings
 }
@@ -189,12 +180,15 @@ const (
 // sortMemory is how many bytes are best for building a btree index of that size:
 // as few as let all sorted runs be merged in one pass. There are size/memory
 // runs, and each takes a buffer of the memory when they are merged.
+//
+// With helpers each process sorts a share of the entries in a share of the memory.
 func sortMemory(size int64, helpers int) int64 {
-	onePass := int64(math.Sqrt(float64(size) * sortedPerStored * mergeBuffer))
+	processes := int64(helpers + 1)
+	each := max(int64(math.Sqrt(float64(size/processes)*sortedPerStored*mergeBuffer)), cacheSortMemory)
 	if helpers > 0 {
-		return max(onePass, cacheSortMemory, workerSortMemory*int64(helpers+1))
+		each = max(each, workerSortMemory)
 	}
-	return max(onePass, cacheSortMemory)
+	return each * processes
 }
 
 // memorySQL gives what is built in the same transaction the memory that was
@@ -206,20 +200,18 @@ func (e *Env) memorySQL() []string {
 	return []string{"SET LOCAL maintenance_work_mem = " + catalog.Literal(e.MaintenanceWorkMem)}
 }
 
-// missingIndexes are those of the source that are to be built, largest first.
-// Exclusion and temporal constraints make their own.
+// missingIndexes are those of the source that are to be built. Exclusion and
+// temporal constraints make their own.
 func missingIndexes(source, shadow *catalog.Table) []catalog.Index {
-	missing := slices.DeleteFunc(slices.Clone(source.Indexes), func(i catalog.Index) bool {
+	return slices.DeleteFunc(slices.Clone(source.Indexes), func(i catalog.Index) bool {
 		_, there := shadow.Index(i.Name)
 		c, constrained := source.Constraint(i.Constraint)
 		return there || constrained && !c.FromIndex()
 	})
-	slices.SortFunc(missing, func(a, b catalog.Index) int { return cmp.Compare(b.Size, a.Size) })
-	return missing
 }
 
 // buildIndex takes SHARE on the shadow, which several builds can share.
-func (e *Env) buildIndex(ctx context.Context, conn *pgxpool.Conn, index catalog.Index, builds int) error {
+func (e *Env) buildIndex(ctx context.Context, conn *pgxpool.Conn, b indexBuild) error {
 	if err := e.Turns.Take(ctx); err != nil {
 		return err
 	}
@@ -228,15 +220,17 @@ func (e *Env) buildIndex(ctx context.Context, conn *pgxpool.Conn, index catalog.
 	if err != nil {
 		return err
 	}
-	settings := e.buildSettings(index, e.helpers(builds, busy))
+	if busy {
+		b.helpers = 0
+	}
 	err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
 		if err := e.Registry.Fence(ctx, tx, e.Job.ID, e.Runner.Claim); err != nil {
 			return err
 		}
-		return execAll(ctx, tx, append(settings, indexSQL(index, e.Job.ShadowTable())...))
+		return execAll(ctx, tx, append(e.buildSettings(b), indexSQL(b.Index, e.Job.ShadowTable())...))
 	})
 	if err != nil {
-		return fmt.Errorf("build index %q: %w", index.Name, err)
+		return fmt.Errorf("build index %q: %w", b.Name, err)
 	}
 	return e.step(ctx, "sync_schema: index built")
 }

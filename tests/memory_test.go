@@ -84,3 +84,53 @@ func TestMaintenanceWorkMemInvalid(t *testing.T) {
 	cli(t, db, 2, "run", "--table", "app.t", "--maintenance-work-mem", "much")
 	cli(t, db, 0, "run", "--table", "app.t", "--maintenance-work-mem", "3MB")
 }
+
+// keysOfSizeSQL has indexes of some megabytes, one on a column that is in the order of the
+// rows, and notes with what they are built.
+const keysOfSizeSQL = `
+CREATE SCHEMA app;
+CREATE TABLE app.t (id int, r int NOT NULL);
+INSERT INTO app.t SELECT i, hashint4(i) FROM generate_series(1, 450000) i;
+ALTER TABLE app.t ADD PRIMARY KEY (id);
+CREATE INDEX t_r ON app.t (r, (id + 1));
+CREATE INDEX t_some ON app.t (r) WHERE id <= 400000;
+ANALYZE app.t;
+CREATE TABLE public.noticed (index text, workers text, memory text);
+CREATE FUNCTION public.notice() RETURNS event_trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF current_query() ~ '^CREATE .*INDEX.* ON "repack_job' THEN
+        INSERT INTO public.noticed VALUES (substring(current_query() from 'INDEX "(\w+)"'),
+            current_setting('max_parallel_maintenance_workers'), current_setting('maintenance_work_mem'));
+    END IF;
+END $$;
+CREATE EVENT TRIGGER notice ON ddl_command_start WHEN tag IN ('CREATE INDEX') EXECUTE FUNCTION public.notice()`
+
+// TestBuildsArePlannedTogether: of three builds on two connections the last has a
+// worker, and memory for two; values in the order in which rows are copied have all
+// that there is.
+func TestBuildsArePlannedTogether(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	db.Exec(t, keysOfSizeSQL)
+	for _, c := range []struct {
+		order string
+		want  []string
+	}{
+		{"", []string{"t_pkey 0 64MB", "t_r 0 8MB", "t_some 1 64MB"}},
+		{"r DESC", []string{"t_pkey 0 8MB", "t_r 0 64MB", "t_some 1 64MB"}},
+		{"t_r", []string{"t_pkey 0 8MB", "t_r 0 64MB", "t_some 1 64MB"}},
+		{"t_pkey", []string{"t_pkey 0 64MB", "t_r 0 8MB", "t_some 1 64MB"}},
+	} {
+		o := options(t, "app.t", repack.ChangeLog)
+		o.OrderBy = c.order
+		runUntil(t, db, o, repack.SyncSchema)
+		got := pgtest.Column[string](t, db.Pool, `SELECT concat_ws(' ', index, workers, memory) FROM public.noticed ORDER BY 1`)
+		if !slices.Equal(got, c.want) {
+			t.Errorf("order %q: built with %q, want %q", c.order, got, c.want)
+		}
+		db.Exec(t, `TRUNCATE public.noticed`)
+		if err := newRepack(t, db, o).Reset(testContext(t)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

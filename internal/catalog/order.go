@@ -15,6 +15,7 @@ import (
 type Order struct {
 	SQL     string // what follows ORDER BY, where the table's alias is f
 	Index   string // the index whose order it is; empty where columns are named
+	Column  string // the first of those columns
 	Partial bool   // the index leaves rows out
 }
 
@@ -82,7 +83,7 @@ func readOrder(ctx context.Context, q Querier, t *Table, text string) (Order, er
 		}
 		columns[i] = "f." + Quote(term.column) + term.direction
 	}
-	return Order{SQL: strings.Join(columns, ", ")}, nil
+	return Order{SQL: strings.Join(columns, ", "), Column: terms[0].column}, nil
 }
 
 func (t *Table) noOrder(text, why string) error {

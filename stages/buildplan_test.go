@@ -1,0 +1,58 @@
+package stages
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+)
+
+// TestShareProcessors: a processor that has an index of its own to build helps with
+// no other, and none is idle while one is built for long.
+func TestShareProcessors(t *testing.T) {
+	for _, c := range []struct {
+		processors int
+		sizes      []int64
+		want       []int
+	}{
+		{1, []int64{10, 10}, []int{1, 1}},
+		{2, nil, nil},
+		{2, []int64{10}, []int{2}},
+		{2, []int64{10, 10}, []int{1, 1}},
+		{2, []int64{10, 10, 10}, []int{1, 1, 2}},
+		{2, []int64{10, 10, 10, 10}, []int{1, 1, 1, 1}},
+		{2, []int64{10, 9, 8}, []int{1, 1, 2}},
+		{2, []int64{10, 5, 5}, []int{1, 1, 1}},
+		{2, []int64{10, 1}, []int{2, 1}},
+		{2, []int64{10, 9, 0}, []int{1, 1, 1}},
+		{4, []int64{10}, []int{4}},
+		{4, []int64{10, 10}, []int{2, 2}},
+		{4, []int64{10, 10, 10}, []int{1, 1, 1}},
+		{4, []int64{10, 10, 10, 10, 10}, []int{1, 1, 1, 1, 4}},
+		{4, []int64{10, 10, 10, 10, 10, 10}, []int{1, 1, 1, 1, 2, 2}},
+	} {
+		if got := shareProcessors(c.sizes, c.processors); !slices.Equal(got, c.want) {
+			t.Errorf("%d processors, sizes %v: %v, want %v", c.processors, c.sizes, got, c.want)
+		}
+	}
+}
+
+// TestSortMemory: each process has its share of the entries and of the memory.
+func TestSortMemory(t *testing.T) {
+	const mb = 1 << 20
+	for _, c := range []struct {
+		size    int64
+		helpers int
+		want    int64 // MB
+	}{
+		{0, 0, 8},
+		{60 * mb, 0, 8},
+		{0, 1, 64},
+		{90 * mb, 3, 128},
+		{1 << 40, 0, 1055},
+		{1 << 40, 1, 1492},
+	} {
+		if got := sortMemory(c.size, c.helpers) / mb; got != c.want {
+			t.Errorf("%s: %d MB, want %d", fmt.Sprintf("%d bytes, %d helpers", c.size, c.helpers), got, c.want)
+		}
+	}
+}
