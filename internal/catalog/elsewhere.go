@@ -190,9 +190,10 @@ FROM     pg_policy p
 JOIN     pg_class c     ON c.oid = p.polrelid
 JOIN     pg_namespace n ON n.oid = c.relnamespace
 WHERE    p.polrelid <> $1
-AND      EXISTS (SELECT FROM pg_depend d
-                 WHERE  d.classid = 'pg_policy'::regclass AND d.objid = p.oid
-                 AND    d.refclassid = 'pg_class'::regclass AND d.refobjid = $1)
+AND      p.oid = ANY (ARRAY(
+             SELECT d.objid
+             FROM   pg_depend d
+             WHERE  d.classid = 'pg_policy'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1))
 ORDER BY 2, 3, 1`
 
 func askTriedPolicies(b *pgx.Batch, tried *[]Tried, oid uint32, schema string) {
@@ -233,9 +234,10 @@ FROM     pg_rewrite r
 JOIN     pg_class c     ON c.oid = r.ev_class
 JOIN     pg_namespace n ON n.oid = c.relnamespace
 WHERE    r.rulename <> '_RETURN' AND r.ev_class <> $1
-AND      EXISTS (SELECT FROM pg_depend d
-                 WHERE  d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid
-                 AND    d.refclassid = 'pg_class'::regclass AND d.refobjid = $1)
+AND      r.oid = ANY (ARRAY(
+             SELECT d.objid
+             FROM   pg_depend d
+             WHERE  d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1))
 ORDER BY 3, 4, 2`
 
 const prettyRuleSQL = `

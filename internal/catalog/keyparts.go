@@ -46,7 +46,7 @@ BEGIN
                 UNION ALL
                 SELECT c.oid, f.key_table, f.key
                 FROM   family f
-                JOIN   pg_constraint c ON c.conparentid = f.id
+                JOIN   pg_constraint c ON c.conparentid = f.id AND c.conparentid > 0
             )
             SELECT   w.part_table AS relation, c.conname AS is_named,
                      CASE round WHEN 1 THEN 'repack_part_' || c.oid ELSE w.name END AS name

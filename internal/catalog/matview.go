@@ -23,23 +23,22 @@ type Matview struct {
 // The views between a table and a materialized view are replaced in place, so
 // what reads a view is none of them.
 const matviewsSQL = `
+WITH RECURSIVE found (oid, depth, reads) AS (
+    SELECT $1::oid, 0, 0::oid
+    UNION
+    SELECT r.ev_class, f.depth + 1, f.oid
+    FROM   found f
+    JOIN   pg_depend d  ON d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = f.oid
+    JOIN   pg_rewrite r ON r.oid = d.objid AND r.ev_class <> f.oid
+    WHERE  'm' = (SELECT c.relkind FROM pg_class c WHERE c.oid = r.ev_class)
+)
 SELECT   c.oid                             AS oid,
          rtrim(pg_get_viewdef(c.oid), ';') AS query,
          c.relispopulated                  AS populated,
          f.read                            AS read
-FROM    (WITH RECURSIVE reads (matview, relation) AS (
-             SELECT DISTINCT v.oid, d.refobjid
-             FROM   pg_class v
-             JOIN   pg_rewrite r ON r.ev_class = v.oid
-             JOIN   pg_depend d  ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid AND d.refclassid = 'pg_class'::regclass
-             WHERE  v.relkind = 'm' AND d.refobjid <> v.oid
-         ), found (oid, depth) AS (
-             SELECT matview, 1 FROM reads WHERE relation = $1
-             UNION
-             SELECT r.matview, f.depth + 1 FROM found f JOIN reads r ON r.relation = f.oid
-         )
-         SELECT   oid, max(depth) AS depth, EXISTS (SELECT FROM reads r WHERE r.relation = found.oid) AS read
+FROM    (SELECT   oid, max(depth) AS depth, oid IN (SELECT reads FROM found) AS read
          FROM     found
+         WHERE    depth > 0
          GROUP BY oid) f
 JOIN     pg_class c     ON c.oid = f.oid
 JOIN     pg_namespace n ON n.oid = c.relnamespace

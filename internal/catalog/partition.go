@@ -73,7 +73,10 @@ LEFT JOIN pg_namespace dn          ON dn.oid = d.relnamespace
 LEFT JOIN LATERAL (
           SELECT   a.relid
           FROM     pg_partition_ancestors(i.inhparent) WITH ORDINALITY a(relid, n)
-          WHERE    EXISTS (SELECT FROM pg_constraint f WHERE f.contype = 'f' AND f.conparentid = 0 AND f.confrelid = a.relid)
+          WHERE    EXISTS (SELECT FROM pg_depend k
+                           JOIN   pg_constraint f ON f.oid = k.objid
+                           WHERE  k.classid = 'pg_constraint'::regclass AND k.refclassid = 'pg_class'::regclass AND k.refobjid = a.relid
+                           AND    f.contype = 'f' AND f.conparentid = 0 AND f.confrelid = a.relid)
           ORDER BY a.n DESC
           LIMIT    1) up           ON true
 LEFT JOIN pg_class r               ON r.oid = up.relid

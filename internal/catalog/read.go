@@ -161,7 +161,8 @@ func askRelation(b *pgx.Batch, t *Table) {
 
 // Among a column's options servers since November 2026 (15.20, say) keep a
 // version of the column for themselves, pg_attver. Nobody can set it, pg_dump
-// leaves it out, and two tables never have the same.
+// leaves it out, and two tables never have the same. OFFSET 0 has the server look
+// each type up, and not walk along all types beside the columns.
 const columnsSQL = `
 SELECT    a.attname::text                                       AS name,
           format_type(a.atttypid, a.atttypmod)                  AS type,
@@ -182,7 +183,7 @@ SELECT    a.attname::text                                       AS name,
                 ORDER BY o.n)                                   AS options,
           coalesce(col_description(a.attrelid, a.attnum), '')   AS comment
 FROM      pg_attribute a
-JOIN      pg_type t       ON t.oid = a.atttypid
+CROSS     JOIN LATERAL (SELECT typcollation, typstorage FROM pg_type WHERE oid = a.atttypid OFFSET 0) t
 LEFT JOIN pg_collation co ON co.oid = a.attcollation
 LEFT JOIN pg_namespace cn ON cn.oid = co.collnamespace
 LEFT JOIN pg_attrdef d    ON d.adrelid = a.attrelid AND d.adnum = a.attnum

@@ -146,11 +146,14 @@ SELECT   DISTINCT
          pg_get_userbyid(v.relowner)::text  AS owner,
          coalesce(v.reloptions, '{}')       AS options,
          pg_get_viewdef(v.oid)              AS definition
-FROM     pg_depend d
-JOIN     pg_rewrite r   ON r.oid = d.objid AND r.rulename = '_RETURN'
+FROM     pg_rewrite r
 JOIN     pg_class v     ON v.oid = r.ev_class AND v.relkind = 'v' AND v.relpersistence = 'p'
 JOIN     pg_namespace n ON n.oid = v.relnamespace
-WHERE    d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1
+WHERE    r.oid = ANY (ARRAY(
+             SELECT d.objid
+             FROM   pg_depend d
+             WHERE  d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1))
+AND      r.rulename = '_RETURN'
 ORDER BY 2, 3`
 
 func askViews(b *pgx.Batch, t *Table) {
@@ -197,9 +200,10 @@ JOIN     pg_class c     ON c.oid = r.ev_class
 JOIN     pg_namespace n ON n.oid = c.relnamespace
 WHERE    r.rulename <> '_RETURN' AND r.ev_class <> $1
 AND      starts_with(pg_get_ruledef(r.oid), 'CREATE RULE ')
-AND      EXISTS (SELECT FROM pg_depend d
-                 WHERE  d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid
-                 AND    d.refclassid = 'pg_class'::regclass AND d.refobjid = $1)
+AND      r.oid = ANY (ARRAY(
+             SELECT d.objid
+             FROM   pg_depend d
+             WHERE  d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1))
 UNION ALL
 SELECT   'policy',
          format('%I ON %I.%I', p.polname, n.nspname, c.relname),
@@ -213,9 +217,10 @@ FROM     pg_policy p
 JOIN     pg_class c     ON c.oid = p.polrelid
 JOIN     pg_namespace n ON n.oid = c.relnamespace
 WHERE    p.polrelid <> $1
-AND      EXISTS (SELECT FROM pg_depend d
-                 WHERE  d.classid = 'pg_policy'::regclass AND d.objid = p.oid
-                 AND    d.refclassid = 'pg_class'::regclass AND d.refobjid = $1)
+AND      p.oid = ANY (ARRAY(
+             SELECT d.objid
+             FROM   pg_depend d
+             WHERE  d.classid = 'pg_policy'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1))
 UNION ALL
 SELECT   'function',
          p.oid::regprocedure::text,
@@ -225,9 +230,10 @@ SELECT   'function',
          p.oid
 FROM     pg_proc p
 WHERE    p.prokind IN ('f', 'p')
-AND      EXISTS (SELECT FROM pg_depend d
-                 WHERE  d.classid = 'pg_proc'::regclass AND d.objid = p.oid
-                 AND    d.refclassid = 'pg_class'::regclass AND d.refobjid = $1)
+AND      p.oid = ANY (ARRAY(
+             SELECT d.objid
+             FROM   pg_depend d
+             WHERE  d.classid = 'pg_proc'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1))
 ORDER BY 1, 2`
 
 // askDependents comes behind askViews: views are replaced before what may read

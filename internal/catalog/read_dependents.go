@@ -2,6 +2,21 @@ package catalog
 
 import "github.com/jackc/pgx/v5"
 
+// KeysSQL selects the OIDs of the foreign keys of table $1, and of those to it or to
+// a partitioned table that it is in; that of every other constraint on their
+// columns, too. pg_constraint has no index by what a key refers to, but a key
+// depends on the columns that it refers to, also where it is not enforced and so
+// has no trigger there.
+const KeysSQL = `
+SELECT k.oid
+FROM   pg_constraint k
+WHERE  k.conrelid = $1 AND k.contype = 'f'
+UNION
+SELECT d.objid
+FROM   pg_depend d
+WHERE  d.classid = 'pg_constraint'::regclass AND d.refclassid = 'pg_class'::regclass
+AND    d.refobjid = ANY (ARRAY(SELECT $1::oid UNION ALL SELECT relid FROM pg_partition_ancestors($1::oid::regclass)))`
+
 // foreignKeysSQL reads the keys that the table has declared (its) together with
 // those of other tables to it or to a partitioned table that it is in, and those
 // that it has from one that it is in (above). A key to itself is its. The
@@ -57,7 +72,7 @@ JOIN     pg_namespace cn ON cn.oid = ct.relnamespace
 JOIN     pg_class rt     ON rt.oid = c.confrelid
 JOIN     pg_namespace rn ON rn.oid = rt.relnamespace
 LEFT JOIN pg_constraint up ON up.oid = c.conparentid
-WHERE    c.contype = 'f'
+WHERE    c.oid = ANY (ARRAY(` + KeysSQL + `)) AND c.contype = 'f'
 AND      CASE WHEN c.conparentid = 0
               THEN $1 IN (c.conrelid, c.confrelid)
                    OR c.confrelid IN (SELECT relid FROM pg_partition_ancestors($1::oid::regclass))
@@ -101,20 +116,26 @@ func askForeignKeys(b *pgx.Batch, t *Table) {
 }
 
 // keyPartsSQL finds those of the keys that an exchange drops and adds, and of
-// the keys that the table has from above its own.
+// the keys that the table has from above its own. Of most constraints conparentid
+// is 0: that a part's is greater lets the server see that few rows are asked for.
 const keyPartsSQL = `
 WITH RECURSIVE part (key, id, its) AS (
-    SELECT k.oid, c.oid, k.conrelid = $1 OR k.confrelid = $1 OR k.confrelid IN (SELECT relid FROM pg_partition_ancestors($1::oid::regclass))
+    SELECT k.oid, c.oid, $1 IN (k.conrelid, k.confrelid) OR k.confrelid IN (SELECT relid FROM pg_partition_ancestors($1::oid::regclass))
     FROM   pg_constraint k
-    JOIN   pg_constraint c ON c.conparentid = k.oid
-    WHERE  k.contype = 'f' AND k.conparentid = 0
+    JOIN   pg_constraint c ON c.conparentid = k.oid AND c.conparentid > 0
+    WHERE  k.oid = ANY (ARRAY(` + KeysSQL + `
+           UNION
+           SELECT f.oid
+           FROM   pg_constraint f
+           WHERE  f.conrelid = ANY (ARRAY(SELECT relid FROM pg_partition_ancestors($1::oid::regclass))) AND f.contype = 'f'))
+    AND    k.contype = 'f' AND k.conparentid = 0
     AND   ($1 IN (k.conrelid, k.confrelid)
            OR k.confrelid IN (SELECT relid FROM pg_partition_ancestors($1::oid::regclass))
            OR k.conrelid IN (SELECT relid FROM pg_partition_ancestors($1::oid::regclass)))
     UNION ALL
     SELECT p.key, c.oid, p.its
     FROM   part p
-    JOIN   pg_constraint c ON c.conparentid = p.id
+    JOIN   pg_constraint c ON c.conparentid = p.id AND c.conparentid > 0
 )
 SELECT   kn.nspname::text                                      AS key_schema,
          kt.relname::text                                      AS key_relation,
