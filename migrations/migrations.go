@@ -137,10 +137,13 @@ func try(ctx context.Context, tx pgx.Tx, schema string) error {
 	return takeBack(ctx, tx, schema, nil)
 }
 
+// What is in a schema depends on it; pg_class has no index by the schema.
 const tablesSQL = `
 SELECT   format('%I.%I', n.nspname, c.relname)
-FROM     pg_catalog.pg_class c
-JOIN     pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+FROM     pg_catalog.pg_namespace n
+JOIN     pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_namespace'::pg_catalog.regclass AND d.refobjid = n.oid
+                               AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
+CROSS    JOIN LATERAL (SELECT relname, relkind FROM pg_catalog.pg_class WHERE oid = d.objid OFFSET 0) c
 WHERE    n.nspname = $1 AND c.relkind = 'r'
 ORDER BY 1`
 

@@ -112,8 +112,8 @@ FROM   pg_type r
 JOIN   pg_type a      ON a.oid = r.typarray
 JOIN   pg_class leave ON leave.oid = to_regclass($2)
 JOIN   pg_type x      ON x.typname = a.typname AND x.typnamespace = leave.relnamespace
-WHERE  r.typrelid = to_regclass($1)
-AND    x.oid <> (SELECT l.typarray FROM pg_type l WHERE l.typrelid = leave.oid)`
+WHERE  r.oid = (SELECT reltype FROM pg_class WHERE oid = to_regclass($1))
+AND    x.oid <> (SELECT l.typarray FROM pg_type l WHERE l.oid = leave.reltype)`
 
 // makeRoom has the array type of a table that is about to take the place of
 // leaving bear a name that is free there: the server gives one to the table t

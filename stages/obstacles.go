@@ -14,6 +14,12 @@ import (
 // the table's OID and returns a description of each.
 type obstacle struct{ sql, why, remedy string }
 
+// identitiesSQL selects the OIDs of the sequences of the identity columns of table $1.
+const identitiesSQL = `
+SELECT d.objid
+FROM   pg_depend d
+WHERE  d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1 AND d.deptype = 'i'`
+
 // otherKinds are what can be no table of the application's. Of such a relation
 // nothing else is asked: the other queries are made for tables.
 var otherKinds = []obstacle{
@@ -88,8 +94,8 @@ var obstacleChecks = []obstacle{
 		 JOIN   pg_class c ON c.oid = h.inhrelid AND c.relispartition
 		 JOIN   pg_index i ON i.indrelid = h.inhparent
 		 WHERE  h.inhrelid = $1
-		 AND    NOT EXISTS (SELECT FROM pg_inherits a JOIN pg_index x ON x.indexrelid = a.inhrelid
-		                    WHERE  a.inhparent = i.indexrelid AND x.indrelid = $1)
+		 AND    i.indexrelid <> ALL (ARRAY(SELECT a.inhparent FROM pg_index x JOIN pg_inherits a ON a.inhrelid = x.indexrelid
+		                                   WHERE  x.indrelid = $1))
 		 ORDER  BY 1`,
 		"is the partitioned table's and has no part on the partition (CREATE INDEX ON ONLY), so that PostgreSQL would build or attach one under lock",
 		"create it on the partition with CREATE INDEX CONCURRENTLY and attach it (ALTER INDEX … ATTACH PARTITION), or drop it",
@@ -130,10 +136,9 @@ var obstacleChecks = []obstacle{
 	},
 	{
 		`SELECT 'sequence ' || s.oid::regclass::text
-		 FROM   pg_depend d
-		 JOIN   pg_class s ON s.oid = d.objid AND s.relkind = 'S'
-		 JOIN   pg_class t ON t.oid = d.refobjid
-		 WHERE  d.classid = 'pg_class'::regclass AND d.refobjid = $1 AND d.deptype = 'i'
+		 FROM   pg_class s
+		 JOIN   pg_class t ON t.oid = $1
+		 WHERE  s.oid = ANY (ARRAY(` + identitiesSQL + `)) AND s.relkind = 'S'
 		 AND    s.relpersistence <> t.relpersistence AND current_setting('server_version_num')::int >= 150000`,
 		"is an identity's and not as permanent as its table", "ALTER SEQUENCE … SET LOGGED or SET UNLOGGED",
 	},
@@ -168,14 +173,14 @@ var obstacleChecks = []obstacle{
 		        UNION
 		        SELECT x.grantor FROM pg_attribute a, aclexplode(a.attacl) x WHERE a.attrelid = c.oid
 		        UNION
-		        SELECT x.grantor FROM pg_depend d, pg_class s, aclexplode(s.relacl) x
-		        WHERE  d.classid = 'pg_class'::regclass AND d.refobjid = c.oid AND d.deptype = 'i' AND s.oid = d.objid AND s.relkind = 'S') g
+		        SELECT x.grantor FROM pg_class s, aclexplode(s.relacl) x
+		        WHERE  s.oid = ANY (ARRAY(` + identitiesSQL + `)) AND s.relkind = 'S') g
 		 WHERE  c.oid = $1 AND g.grantor <> c.relowner AND NOT has_schema_privilege(g.grantor, c.relnamespace, 'USAGE')`,
 		"has granted privileges on the table, and could not grant them again without USAGE of its schema", "GRANT USAGE ON SCHEMA … to it",
 	},
 	{
 		`SELECT format('foreign key %I of %s', f.conname, f.conrelid::regclass) FROM pg_constraint f JOIN pg_class c ON c.oid = f.conrelid
-		 WHERE f.contype = 'f' AND f.conparentid = 0 AND c.relkind = 'p'
+		 WHERE f.oid = ANY (ARRAY(` + catalog.KeysSQL + `)) AND f.contype = 'f' AND f.conparentid = 0 AND c.relkind = 'p'
 		 AND  (f.confrelid = $1 OR f.confrelid IN (SELECT relid FROM pg_partition_ancestors($1::oid::regclass)))`,
 		"belongs to a partitioned table with a foreign key to it or to a table that it is a partition of, which cannot be moved without a scan under lock",
 		"drop the key for the time of the repack",
@@ -183,18 +188,21 @@ var obstacleChecks = []obstacle{
 	{
 		`WITH RECURSIVE key (id) AS (
 		     SELECT f.oid FROM pg_constraint f
-		     WHERE  f.contype = 'f' AND f.conparentid = 0
+		     WHERE  f.oid = ANY (ARRAY(` + catalog.KeysSQL + `)) AND f.contype = 'f' AND f.conparentid = 0
 		     AND   ($1 IN (f.conrelid, f.confrelid) OR f.confrelid IN (SELECT relid FROM pg_partition_ancestors($1::oid::regclass)))
 		     UNION ALL
-		     SELECT f.oid FROM key k JOIN pg_constraint f ON f.conparentid = k.id
+		     SELECT f.oid FROM key k JOIN pg_constraint f ON f.conparentid = k.id AND f.conparentid > 0
 		 )
 		 SELECT DISTINCT format('%s %I of %s, trigger %I on %s', CASE c.contype WHEN 'f' THEN 'foreign key' ELSE 'constraint' END,
 		                        c.conname, c.conrelid::regclass, t.tgname, t.tgrelid::regclass)
 		 FROM   pg_trigger t
 		 JOIN   pg_constraint c ON c.oid = t.tgconstraint
-		 WHERE  t.tgisinternal AND t.tgenabled <> 'O'
-		 AND   (t.tgrelid = $1 AND (t.tgparentid = 0 OR t.tgconstraint IN (SELECT oid FROM pg_constraint WHERE contype = 'f'))
-		        OR t.tgconstraint IN (SELECT id FROM key))`,
+		 WHERE  t.oid = ANY (ARRAY(
+		            SELECT oid FROM pg_trigger WHERE tgrelid = $1
+		            UNION
+		            SELECT oid FROM pg_trigger WHERE tgconstraint = ANY (ARRAY(SELECT id FROM key))))
+		 AND    t.tgisinternal AND t.tgenabled <> 'O'
+		 AND   (t.tgrelid = $1 AND (t.tgparentid = 0 OR c.contype = 'f') OR t.tgconstraint IN (SELECT id FROM key))`,
 		"has a trigger that has been disabled or altered", "ALTER TABLE … ENABLE TRIGGER",
 	},
 	{
@@ -211,7 +219,7 @@ var obstacleChecks = []obstacle{
 	},
 	{
 		`SELECT 'type ' || t.oid::regtype FROM pg_type t
-		 WHERE  t.typrelid = $1 AND (t.typacl IS NOT NULL OR obj_description(t.oid, 'pg_type') IS NOT NULL)`,
+		 WHERE  t.oid = (SELECT reltype FROM pg_class WHERE oid = $1) AND (t.typacl IS NOT NULL OR obj_description(t.oid, 'pg_type') IS NOT NULL)`,
 		"is the table's row type, and its privileges or comment are not carried over", "remove them for the time of the repack",
 	},
 	{
@@ -247,7 +255,7 @@ WITH own AS (
     UNION ALL
     SELECT 'pg_constraint'::regclass, oid, false FROM pg_constraint WHERE conrelid = $1
     UNION ALL
-    SELECT 'pg_type'::regclass, t.oid, true FROM pg_class c JOIN pg_type t ON t.typrelid = c.oid OR t.oid = c.reltype WHERE c.oid = $1
+    SELECT 'pg_type'::regclass, t.oid, true FROM pg_class c JOIN pg_type t ON t.oid = c.reltype WHERE c.oid = $1
     UNION ALL
     SELECT 'pg_type'::regclass, t.typarray, true FROM pg_class c JOIN pg_type t ON t.oid = c.reltype WHERE c.oid = $1
 )

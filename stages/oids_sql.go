@@ -1,5 +1,7 @@
 package stages
 
+import "github.com/repack-go/repack/internal/catalog"
+
 // changingSQL lists what becomes another object, with another OID, when the
 // table with OID $1 is exchanged: its parts, and foreign keys that refer to it.
 // role is what the object is to the table: the same for the old and the new one.
@@ -8,29 +10,32 @@ package stages
 const changingSQL = `
 WITH own (class, id, role, place, rebuilt) AS (
     SELECT 'pg_class'::regclass, c.oid, 'table', 1, c.oid <> $1
-    FROM   pg_class c WHERE c.oid = $1 OR c.oid = ANY ($2::oid[])
+    FROM   pg_class c WHERE c.oid = ANY ($1::oid || $2::oid[])
     UNION ALL
     SELECT 'pg_class'::regclass, i.indexrelid, 'index ' || c.relname, 1, i.indrelid <> $1
-    FROM   pg_index i JOIN pg_class c ON c.oid = i.indexrelid WHERE i.indrelid = $1 OR i.indrelid = ANY ($2::oid[])
+    FROM   pg_index i JOIN pg_class c ON c.oid = i.indexrelid WHERE i.indrelid = ANY ($1::oid || $2::oid[])
     UNION ALL
     SELECT 'pg_class'::regclass, s.oid, 'sequence ' || s.relname, 1, false
     FROM   pg_depend d JOIN pg_class s ON s.oid = d.objid AND s.relkind = 'S'
     WHERE  d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1 AND d.deptype = 'i'
     UNION ALL
     SELECT 'pg_class'::regclass, c.reltoastrelid, 'TOAST table', 1, c.oid <> $1
-    FROM   pg_class c WHERE (c.oid = $1 OR c.oid = ANY ($2::oid[])) AND c.reltoastrelid <> 0
+    FROM   pg_class c WHERE c.oid = ANY ($1::oid || $2::oid[]) AND c.reltoastrelid <> 0
     UNION ALL
     SELECT 'pg_class'::regclass, i.indexrelid, 'TOAST index', 1, c.oid <> $1
-    FROM   pg_class c JOIN pg_index i ON i.indrelid = c.reltoastrelid WHERE c.oid = $1 OR c.oid = ANY ($2::oid[])
+    FROM   pg_class c CROSS JOIN LATERAL (SELECT indexrelid FROM pg_index WHERE indrelid = c.reltoastrelid OFFSET 0) i
+    WHERE  c.oid = ANY ($1::oid || $2::oid[])
     UNION ALL
     SELECT 'pg_type'::regclass, c.reltype, 'row type', 2, c.oid <> $1
-    FROM   pg_class c WHERE (c.oid = $1 OR c.oid = ANY ($2::oid[])) AND c.reltype <> 0
+    FROM   pg_class c WHERE c.oid = ANY ($1::oid || $2::oid[]) AND c.reltype <> 0
     UNION ALL
     SELECT 'pg_type'::regclass, t.typarray, 'array type', 2, c.oid <> $1
-    FROM   pg_class c JOIN pg_type t ON t.oid = c.reltype WHERE (c.oid = $1 OR c.oid = ANY ($2::oid[])) AND t.typarray <> 0
+    FROM   pg_class c JOIN pg_type t ON t.oid = c.reltype WHERE c.oid = ANY ($1::oid || $2::oid[]) AND t.typarray <> 0
     UNION ALL
     SELECT 'pg_constraint'::regclass, oid, format('constraint %I of %s', conname, nullif(conrelid, $1)), 3, false
-    FROM   pg_constraint WHERE conrelid = $1 OR contype = 'f' AND confrelid = $1 AND conparentid = 0
+    FROM   pg_constraint
+    WHERE  oid = ANY (ARRAY(SELECT oid FROM pg_constraint WHERE conrelid = $1 UNION (` + catalog.KeysSQL + `)))
+    AND   (conrelid = $1 OR contype = 'f' AND confrelid = $1 AND conparentid = 0)
     UNION ALL
     SELECT 'pg_trigger'::regclass, oid, 'trigger ' || tgname, 4, false
     FROM   pg_trigger WHERE tgrelid = $1 AND NOT tgisinternal AND tgname NOT LIKE '00\_repack\_%'
@@ -38,10 +43,10 @@ WITH own (class, id, role, place, rebuilt) AS (
     SELECT 'pg_policy'::regclass, oid, 'policy ' || polname, 5, false FROM pg_policy WHERE polrelid = $1
     UNION ALL
     SELECT 'pg_rewrite'::regclass, oid, 'rule ' || rulename, 6, ev_class <> $1
-    FROM   pg_rewrite WHERE ev_class = $1 OR ev_class = ANY ($2::oid[])
+    FROM   pg_rewrite WHERE ev_class = ANY ($1::oid || $2::oid[])
     UNION ALL
     SELECT 'pg_statistic_ext'::regclass, oid, 'statistics ' || stxname, 7, stxrelid <> $1
-    FROM   pg_statistic_ext WHERE stxrelid = $1 OR stxrelid = ANY ($2::oid[])
+    FROM   pg_statistic_ext WHERE stxrelid = ANY ($1::oid || $2::oid[])
     UNION ALL
     SELECT 'pg_attrdef'::regclass, d.oid, 'default ' || a.attname, 8, false
     FROM   pg_attrdef d JOIN pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum WHERE d.adrelid = $1

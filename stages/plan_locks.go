@@ -69,9 +69,9 @@ FROM    (SELECT r.ev_class AS relation, 1 AS step
          FROM   pg_constraint f
          CROSS  JOIN LATERAL pg_partition_tree(f.confrelid) t
          WHERE  f.contype = 'f' AND f.conrelid = $1 AND t.level > 0) x
-JOIN     pg_class c     ON c.oid = x.relation
+CROSS    JOIN LATERAL (SELECT r.relname, r.relnamespace FROM pg_class r WHERE r.oid = x.relation OFFSET 0) c
 JOIN     pg_namespace n ON n.oid = c.relnamespace
-WHERE    c.oid <> $1
+WHERE    x.relation <> $1
 ORDER BY x.step, n.nspname, c.relname`
 
 func (p *planner) neighbours(ctx context.Context) ([]neighbour, error) {

@@ -199,22 +199,24 @@ WITH me (role, version, inherits, super) AS (
            pg_has_role(r.name, 'USAGE')
            AND CASE WHEN me.version >= 160000 AND r.name = ANY ($5::text[]) THEN pg_has_role(r.name, 'SET') ELSE true END
     FROM   unnest($3::text[]) r(name), me
-), tables (oid) AS (
-    SELECT $1::oid UNION SELECT unnest($4::oid[])
 ), dependents (class, id) AS (
     SELECT d.classid, d.objid
     FROM   pg_depend d
-    WHERE  d.refclassid = 'pg_class'::regclass AND d.refobjid IN (SELECT oid FROM tables)
+    WHERE  d.refclassid = 'pg_class'::regclass AND d.refobjid = ANY ($1::oid || $4::oid[])
     AND    d.classid IN ('pg_rewrite'::regclass, 'pg_policy'::regclass, 'pg_proc'::regclass)
 ), parts (class, id) AS (
-    SELECT 'pg_attrdef'::regclass, oid FROM pg_attrdef WHERE adrelid IN (SELECT oid FROM tables)
-    UNION ALL SELECT 'pg_constraint'::regclass, oid FROM pg_constraint WHERE conrelid IN (SELECT oid FROM tables)
-    UNION ALL SELECT 'pg_class'::regclass, indexrelid FROM pg_index WHERE indrelid IN (SELECT oid FROM tables)
-    UNION ALL SELECT 'pg_trigger'::regclass, oid FROM pg_trigger WHERE tgrelid IN (SELECT oid FROM tables) AND NOT tgisinternal
-    UNION ALL SELECT 'pg_statistic_ext'::regclass, oid FROM pg_statistic_ext WHERE stxrelid IN (SELECT oid FROM tables)
-    UNION ALL SELECT 'pg_policy'::regclass, oid FROM pg_policy WHERE polrelid IN (SELECT oid FROM tables)
-    UNION ALL SELECT 'pg_rewrite'::regclass, oid FROM pg_rewrite WHERE ev_class IN (SELECT oid FROM tables)
+    SELECT 'pg_attrdef'::regclass, oid FROM pg_attrdef WHERE adrelid = ANY ($1::oid || $4::oid[])
+    UNION ALL SELECT 'pg_constraint'::regclass, oid FROM pg_constraint WHERE conrelid = ANY ($1::oid || $4::oid[])
+    UNION ALL SELECT 'pg_class'::regclass, indexrelid FROM pg_index WHERE indrelid = ANY ($1::oid || $4::oid[])
+    UNION ALL SELECT 'pg_trigger'::regclass, oid FROM pg_trigger WHERE tgrelid = ANY ($1::oid || $4::oid[]) AND NOT tgisinternal
+    UNION ALL SELECT 'pg_statistic_ext'::regclass, oid FROM pg_statistic_ext WHERE stxrelid = ANY ($1::oid || $4::oid[])
+    UNION ALL SELECT 'pg_policy'::regclass, oid FROM pg_policy WHERE polrelid = ANY ($1::oid || $4::oid[])
+    UNION ALL SELECT 'pg_rewrite'::regclass, oid FROM pg_rewrite WHERE ev_class = ANY ($1::oid || $4::oid[])
     UNION ALL SELECT class, id FROM dependents
+), needs (class, refclassid, refobjid) AS (
+    SELECT x.class, d.refclassid, d.refobjid
+    FROM   parts x
+    CROSS  JOIN LATERAL (SELECT refclassid, refobjid FROM pg_depend WHERE classid = x.class AND objid = x.id OFFSET 0) d
 )
 SELECT format(CASE WHEN me.version >= 160000 AND (a.member OR NOT me.inherits)
                    THEN 'GRANT %I TO %I WITH INHERIT TRUE, SET TRUE;' ELSE 'GRANT %I TO %I;' END, a.name, me.role)
@@ -231,8 +233,8 @@ UNION
 SELECT format('GRANT CREATE ON SCHEMA %I TO %I;', n.nspname, current_user)
 FROM   pg_namespace n
 WHERE  NOT has_schema_privilege(n.oid, 'CREATE')
-AND   (n.oid IN (SELECT relnamespace FROM pg_class WHERE oid IN (SELECT oid FROM tables))
-       OR n.oid IN (SELECT stxnamespace FROM pg_statistic_ext WHERE stxrelid IN (SELECT oid FROM tables))
+AND   (n.oid IN (SELECT relnamespace FROM pg_class WHERE oid = ANY ($1::oid || $4::oid[]))
+       OR n.oid IN (SELECT stxnamespace FROM pg_statistic_ext WHERE stxrelid = ANY ($1::oid || $4::oid[]))
        OR n.oid IN (SELECT c.relnamespace FROM dependents d
                     JOIN   pg_rewrite r ON r.oid = d.id AND d.class = 'pg_rewrite'::regclass
                     JOIN   pg_class c   ON c.oid = r.ev_class AND c.relkind = 'v')
@@ -241,7 +243,7 @@ UNION
 SELECT format('GRANT CREATE ON SCHEMA %I TO %I;', n.nspname, pg_get_userbyid(s.stxowner))
 FROM   me, pg_statistic_ext s
 JOIN   pg_namespace n ON n.oid = s.stxnamespace
-WHERE  s.stxrelid IN (SELECT oid FROM tables) AND NOT me.super
+WHERE  s.stxrelid = ANY ($1::oid || $4::oid[]) AND NOT me.super
 AND    pg_get_userbyid(s.stxowner) <> me.role AND NOT has_schema_privilege(s.stxowner, n.oid, 'CREATE')
 UNION
 SELECT CASE WHEN n.oid IS NULL
@@ -279,35 +281,35 @@ UNION
 SELECT format('GRANT USAGE ON SCHEMA %I TO %I;', n.nspname, current_user)
 FROM   pg_namespace n
 WHERE  NOT has_schema_privilege(n.oid, 'USAGE')
-AND   (n.oid IN (SELECT t.typnamespace FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
-                 WHERE  a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped)
-       OR n.oid IN (SELECT c.relnamespace FROM pg_constraint f JOIN pg_class c ON c.oid IN (f.confrelid, f.conrelid)
-                    WHERE  f.contype = 'f' AND $1 IN (f.conrelid, f.confrelid))
-       OR n.oid IN (SELECT coalesce(p.pronamespace, t.typnamespace, o.oprnamespace, l.collnamespace, oc.opcnamespace, c.relnamespace,
-                                    CASE WHEN d.refclassid = 'pg_namespace'::regclass THEN d.refobjid END)
-                    FROM   pg_depend d
-                    JOIN   parts x              ON x.class = d.classid AND x.id = d.objid
-                    LEFT   JOIN pg_proc p       ON d.refclassid = 'pg_proc'::regclass AND p.oid = d.refobjid
-                    LEFT   JOIN pg_type t       ON d.refclassid = 'pg_type'::regclass AND t.oid = d.refobjid
-                    LEFT   JOIN pg_operator o   ON d.refclassid = 'pg_operator'::regclass AND o.oid = d.refobjid
-                    LEFT   JOIN pg_collation l  ON d.refclassid = 'pg_collation'::regclass AND l.oid = d.refobjid
-                    LEFT   JOIN pg_opclass oc   ON d.refclassid = 'pg_opclass'::regclass AND oc.oid = d.refobjid
-                    LEFT   JOIN pg_class c      ON d.refclassid = 'pg_class'::regclass AND c.oid = d.refobjid)
+AND   (n.oid IN (SELECT t.typnamespace FROM pg_type t
+                 WHERE  t.oid = ANY (ARRAY(SELECT a.atttypid FROM pg_attribute a
+                                           WHERE  a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped)))
+       OR n.oid IN (SELECT c.relnamespace FROM pg_constraint f JOIN pg_class c ON c.oid = ANY (ARRAY[f.confrelid, f.conrelid])
+                    WHERE  f.oid = ANY (ARRAY(` + catalog.KeysSQL + `)) AND f.contype = 'f' AND $1 IN (f.conrelid, f.confrelid))
+       OR n.oid IN (SELECT CASE d.refclassid
+                           WHEN 'pg_proc'::regclass      THEN (SELECT pronamespace FROM pg_proc WHERE oid = d.refobjid)
+                           WHEN 'pg_type'::regclass      THEN (SELECT typnamespace FROM pg_type WHERE oid = d.refobjid)
+                           WHEN 'pg_operator'::regclass  THEN (SELECT oprnamespace FROM pg_operator WHERE oid = d.refobjid)
+                           WHEN 'pg_collation'::regclass THEN (SELECT collnamespace FROM pg_collation WHERE oid = d.refobjid)
+                           WHEN 'pg_opclass'::regclass   THEN (SELECT opcnamespace FROM pg_opclass WHERE oid = d.refobjid)
+                           WHEN 'pg_class'::regclass     THEN (SELECT relnamespace FROM pg_class WHERE oid = d.refobjid)
+                           WHEN 'pg_namespace'::regclass THEN d.refobjid END
+                    FROM   needs d)
        OR n.oid IN (SELECT c.relnamespace FROM pg_partition_ancestors($1::oid::regclass) a JOIN pg_class c ON c.oid = a.relid))
 UNION
 SELECT format('GRANT EXECUTE ON FUNCTION %s TO %I;', p.oid::regprocedure, current_user)
-FROM   pg_depend d
-JOIN   parts x   ON x.class = d.classid AND x.id = d.objid
-JOIN   pg_proc p ON p.oid = d.refobjid
-WHERE  d.refclassid = 'pg_proc'::regclass AND NOT has_function_privilege(p.oid, 'EXECUTE')
-AND    d.classid IN ('pg_attrdef'::regclass, 'pg_constraint'::regclass, 'pg_class'::regclass, 'pg_trigger'::regclass)
+FROM   pg_proc p
+WHERE  p.oid = ANY (ARRAY(
+           SELECT d.refobjid FROM needs d
+           WHERE  d.refclassid = 'pg_proc'::regclass
+           AND    d.class IN ('pg_attrdef'::regclass, 'pg_constraint'::regclass, 'pg_class'::regclass, 'pg_trigger'::regclass)))
+AND    NOT has_function_privilege(p.oid, 'EXECUTE')
 UNION
 SELECT format('GRANT CREATE ON TABLESPACE %I TO %I;', t.spcname, current_user)
 FROM   pg_tablespace t
 WHERE  NOT has_tablespace_privilege(t.oid, 'CREATE')
 AND    t.oid IN (SELECT reltablespace FROM pg_class
-                 WHERE  oid = $1 OR oid = ANY ($4::oid[])
-                 OR     oid IN (SELECT indexrelid FROM pg_index WHERE indrelid = $1 OR indrelid = ANY ($4::oid[])))
+                 WHERE  oid = ANY ($1::oid || $4::oid[] || ARRAY(SELECT indexrelid FROM pg_index WHERE indrelid = ANY ($1::oid || $4::oid[]))))
 ORDER  BY 1`
 
 const reportSQL = `

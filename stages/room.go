@@ -6,6 +6,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/lock"
 )
 
@@ -24,13 +25,16 @@ FROM    (WITH RECURSIVE views (relation) AS (
              JOIN   pg_depend d  ON d.refclassid = 'pg_class'::regclass AND d.refobjid = v.relation
                                 AND d.classid = 'pg_rewrite'::regclass
              JOIN   pg_rewrite r ON r.oid = d.objid
-             JOIN   pg_class c   ON c.oid = r.ev_class AND c.relkind = 'v'
+             WHERE  'v' = (SELECT c.relkind FROM pg_class c WHERE c.oid = r.ev_class)
          ), above (relation) AS (
              SELECT $1::oid UNION SELECT relid::oid FROM pg_partition_ancestors($1::oid::regclass)
+         ), keys (referring, referred) AS (
+             SELECT f.conrelid, f.confrelid
+             FROM   pg_constraint f
+             WHERE  f.oid = ANY (ARRAY(` + catalog.KeysSQL + `)) AND f.contype = 'f'
          ), whole (relation) AS (
-             SELECT conrelid FROM pg_constraint WHERE contype = 'f' AND confrelid IN (SELECT relation FROM above)
-             UNION SELECT confrelid FROM pg_constraint WHERE contype = 'f' AND confrelid IN (SELECT relation FROM above)
-             UNION SELECT confrelid FROM pg_constraint WHERE contype = 'f' AND conrelid = $1
+             SELECT referring FROM keys WHERE referred IN (SELECT relation FROM above)
+             UNION SELECT referred FROM keys WHERE referred IN (SELECT relation FROM above) OR referring = $1
              UNION SELECT partdefid FROM pg_partitioned_table WHERE partdefid <> 0 AND partrelid IN (SELECT relation FROM above)
          )
          SELECT $2::oid AS relation
@@ -44,9 +48,9 @@ FROM    (WITH RECURSIVE views (relation) AS (
                WHERE  d.classid = 'pg_policy'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1
          UNION SELECT d.objid
                FROM   pg_depend d
-               JOIN   pg_class s ON s.oid = d.objid AND s.relkind = 'S'
-               WHERE  d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1) x
-JOIN     pg_class c ON c.oid = x.relation
+               WHERE  d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1
+               AND    'S' = (SELECT s.relkind FROM pg_class s WHERE s.oid = d.objid)) x
+WHERE    EXISTS (SELECT FROM pg_class c WHERE c.oid = x.relation OFFSET 0)
 ORDER BY 1`
 
 // roomToExchange makes sure that what an exchange of the table with that OID locks is not held by somebody
