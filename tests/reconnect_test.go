@@ -12,6 +12,13 @@ import (
 // jobsOfSQL counts what was repacked.
 const jobsOfSQL = `SELECT string_agg(state, ',') FROM repack_registry.job`
 
+// locksOfJobSQL counts the sessions that hold a job.
+const locksOfJobSQL = `
+SELECT count(*)
+FROM   pg_locks l
+JOIN   pg_database d ON d.oid = l.database
+WHERE  l.locktype = 'advisory' AND l.granted AND d.datname = current_database()`
+
 func wantOneJob(t *testing.T, db *pgtest.Database) {
 	t.Helper()
 	if states := pgtest.Query[string](t, db.Pool, jobsOfSQL); states != "done" {
@@ -34,7 +41,20 @@ func TestLockConnectionLost(t *testing.T) {
 					p = place(t, name)
 				}
 				o.Hooks = p.hooks(once(func() { takeOver(t, db); s.write(t) }))
+				connected := 0
+				onLog(&o, func(message string) {
+					if message != "connected again" {
+						return
+					}
+					connected++
+					if n := pgtest.Query[int](t, db.Pool, locksOfJobSQL); n != 1 {
+						t.Errorf("%d sessions hold the job, want one", n)
+					}
+				})
 				run(t, db, o)
+				if connected == 0 && name != "after clean_up" { // when there is nothing left to be done
+					t.Error("the lock was not taken again")
+				}
 				wantOneJob(t, db)
 				s.restored(t)
 			})

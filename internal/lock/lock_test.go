@@ -235,6 +235,30 @@ func TestGivenBackIsNotCalledNotObtained(t *testing.T) {
 	}
 }
 
+// TestWorkUnderLocksIsCutShort: waits and work together take no longer than the
+// policy says, however long a statement would go on.
+func TestWorkUnderLocksIsCutShort(t *testing.T) {
+	t.Parallel()
+	_, conn, p, oid := given(t, 2)
+	began := time.Now()
+	err := lock.Transact(t.Context(), conn, p, "held", []uint32{oid}, func(ctx context.Context, tx *lock.Tx) error {
+		tx.Works(lock.Work{What: "the work", Steps: 2})
+		if err := tx.Lock(ctx, "public.held", "ACCESS EXCLUSIVE"); err != nil {
+			return err
+		}
+		tx.Done(1)
+		_, err := tx.Exec(ctx, `SELECT pg_sleep(30)`)
+		return err
+	})
+	var timeout *lock.TimeoutError
+	if !errors.As(err, &timeout) || !strings.Contains(err.Error(), "the work needs about") {
+		t.Errorf("%v, want a *TimeoutError that says what the work needs", err)
+	}
+	if took := time.Since(began); took > 15*time.Second {
+		t.Errorf("two attempts of 100ms took %s", took)
+	}
+}
+
 // signalled calls do with each message of package lock.
 type signalled struct {
 	slog.Handler
