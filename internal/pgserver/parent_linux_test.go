@@ -45,10 +45,13 @@ func TestCloseLeavesNothing(t *testing.T) {
 	awaitGone(t, pid)
 }
 
+// TestServerDiesWithItsParent kills the process of a server. What it leaves is
+// removed by a Sweep, and only then.
 func TestServerDiesWithItsParent(t *testing.T) {
 	t.Parallel()
+	parent := sharedDir(t)
 	cmd := exec.CommandContext(t.Context(), os.Args[0])
-	cmd.Env = append(os.Environ(), victimEnv+"="+sharedDir(t))
+	cmd.Env = append(os.Environ(), victimEnv+"="+parent)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -64,11 +67,21 @@ func TestServerDiesWithItsParent(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if err := pgserver.Sweep(parent); err != nil {
+		t.Error(err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(parent, "*")); len(left) != 1 {
+		t.Errorf("of a process that lives there is %v", left)
+	}
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
 	_ = cmd.Wait()
 	awaitGone(t, pid)
+	if err := pgserver.Sweep(parent); err != nil {
+		t.Error(err)
+	}
+	wantEmpty(t, parent)
 }
 
 // victim prints the server's process id and waits for its own end.

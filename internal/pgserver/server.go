@@ -16,6 +16,9 @@ import (
 // port only names the socket's file, and fixing it keeps PGPORT from choosing.
 const port = "5432"
 
+// dirPattern is how the names of servers' directories begin.
+const dirPattern = "repack-pg-"
+
 // Superuser is the one role of a fresh server. Every local connection is
 // trusted, so it has no password.
 const Superuser = "postgres"
@@ -46,6 +49,8 @@ type Server struct {
 	dir     string
 	version int
 
+	owner *os.File // locked while we live; nil where that cannot be
+
 	mu   sync.Mutex
 	proc *process // nil while stopped
 }
@@ -53,7 +58,8 @@ type Server struct {
 // Start makes a data directory, starts a server on it and returns when that
 // accepts connections. On an error nothing is left behind; the error carries the
 // end of the server's log. The caller has to Close the server; on Linux it also
-// ends when our process dies without doing so (its directory then stays).
+// ends when our process dies without doing so (its directory then stays until a
+// Sweep).
 //
 // The server and initdb refuse to run as root, so both run as the user
 // postgres, or else nobody, when we are root.
@@ -81,7 +87,7 @@ func create(ctx context.Context, opts Options) (_ *Server, err error) {
 	if err != nil {
 		return nil, err
 	}
-	dir, err := os.MkdirTemp(opts.ParentDir, "repack-pg-")
+	dir, err := os.MkdirTemp(opts.ParentDir, dirPattern)
 	if err != nil {
 		return nil, err
 	}
@@ -92,6 +98,9 @@ func create(ctx context.Context, opts Options) (_ *Server, err error) {
 		}
 	}()
 	if err := account.own(dir); err != nil {
+		return nil, err
+	}
+	if err := s.claim(); err != nil {
 		return nil, err
 	}
 	if err := s.initdb(ctx); err != nil {
@@ -153,6 +162,7 @@ func (s *Server) dataDir() string { return filepath.Join(s.dir, "data") }
 // again.
 func (s *Server) Close() error {
 	stopErr := s.Stop(Immediate)
+	defer s.owner.Close() // it may be nil, or closed
 	if err := os.RemoveAll(s.dir); err != nil {
 		return errors.Join(stopErr, fmt.Errorf("remove server's directory: %w", err))
 	}

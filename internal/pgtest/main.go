@@ -1,6 +1,7 @@
 package pgtest
 
 import (
+	"cmp"
 	"context"
 	"flag"
 	"fmt"
@@ -68,7 +69,11 @@ func sharedServer(t testing.TB) *pgserver.Server {
 	if shared.server == nil && shared.err == nil {
 		ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 		defer cancel()
-		shared.server, shared.err = pgserver.Start(ctx, serverOptions(nil))
+		o := serverOptions(nil)
+		shared.server, shared.err = pgserver.Start(ctx, o)
+		if err := pgserver.Sweep(cmp.Or(o.ParentDir, os.TempDir())); err != nil {
+			t.Logf("pgtest: remove what earlier tests have left: %v", err)
+		}
 	}
 	if shared.err != nil {
 		t.Fatalf("pgtest: %v", shared.err)
