@@ -27,6 +27,7 @@ INSERT INTO app.job SELECT g, g, g FROM generate_series(5, 9) g;`
 // TestReferentialActionsKeepTheirOrder: a delete that worked goes on working,
 // whichever of the tables is repacked.
 func TestReferentialActionsKeepTheirOrder(t *testing.T) {
+	t.Parallel()
 	for i, table := range []string{"app.person", "app.message", "app.job"} {
 		t.Run(table, func(t *testing.T) {
 			t.Parallel()

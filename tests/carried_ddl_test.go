@@ -67,6 +67,7 @@ func atMoment(o repack.Options, moment string, do func()) repack.Options {
 // TestAdditionsDuringJob makes each addition once at each moment, and compares
 // with a database where all were made and nothing was repacked.
 func TestAdditionsDuringJob(t *testing.T) {
+	t.Parallel()
 	for shift := range moments {
 		t.Run(moments[shift], func(t *testing.T) {
 			t.Parallel()
@@ -122,6 +123,7 @@ func TestAdditionsAfterSwap(t *testing.T) {
 // TestRevertAfterAdditions: what was added since the swap is either on the
 // table that comes back or named in the error.
 func TestRevertAfterAdditions(t *testing.T) {
+	t.Parallel()
 	for _, sql := range additions {
 		t.Run(sql[:min(len(sql), 60)], func(t *testing.T) {
 			t.Parallel()
@@ -176,6 +178,7 @@ var stoppingCases = []struct{ sql, names string }{
 // TestStructureChangedDuringJob stops before the swap with an error that names
 // the change, loses nothing, and works after a reset.
 func TestStructureChangedDuringJob(t *testing.T) {
+	t.Parallel()
 	for i, c := range stoppingCases {
 		t.Run(c.sql, func(t *testing.T) {
 			t.Parallel()
@@ -224,6 +227,7 @@ var refusableCases = []struct{ name, sql, shows string }{
 // TestRefusableDuringJob makes during a job what would have had it refused: it
 // is carried over, or the run stops before the swap and names it.
 func TestRefusableDuringJob(t *testing.T) {
+	t.Parallel()
 	for i, c := range refusableCases {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

@@ -211,6 +211,7 @@ UPDATE app.t SET a = a + 1 WHERE id = 3;
 DELETE FROM app.t WHERE id = (SELECT max(id) FROM app.t WHERE b <> 'written')`
 
 func runCarried(t *testing.T, cases []carriedCase) {
+	t.Parallel()
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

@@ -27,6 +27,7 @@ func (p *process) saysNot(t *testing.T, words ...string) {
 // TestInterruptedSaysHowToGoOn stops a run in the middle, by each signal that a
 // terminal, a service manager or an ended session sends.
 func TestInterruptedSaysHowToGoOn(t *testing.T) {
+	t.Parallel()
 	for _, signal := range []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP} {
 		t.Run(fmt.Sprint(signal), func(t *testing.T) {
 			t.Parallel()
@@ -65,6 +66,7 @@ func TestInterruptedSaysHowToGoOn(t *testing.T) {
 // TestInterruptedWhileWaiting stops commands that wait for a lock: revert and
 // clean_up after the swap, the run before there is a job.
 func TestInterruptedWhileWaiting(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name, until string
 		args        []string
@@ -200,6 +202,7 @@ func TestNoTableOrNoJob(t *testing.T) {
 
 // TestWhatWasDone reads what the commands say at their end.
 func TestWhatWasDone(t *testing.T) {
+	t.Parallel()
 	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
 		db.Exec(t, smallSQL)
 		run := func(verb string, args ...string) *process {

@@ -15,6 +15,7 @@ import (
 
 // TestTerminal runs the program on a terminal, of 40 columns.
 func TestTerminal(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name, env string
 		bar       bool
@@ -65,6 +66,7 @@ var lastLine = regexp.MustCompile(`(?m)^app\.t: \d+ \w+ → \d+ \w+ \(-?\d+ \w+,
 // TestLastLine says what has been gained, also of a job that was gone on with, of
 // each partition, and in JSON.
 func TestLastLine(t *testing.T) {
+	t.Parallel()
 	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
 		db.Exec(t, smallSQL+`; INSERT INTO app.t SELECT g, repeat('x', 500) FROM generate_series(1001, 20000) g; DELETE FROM app.t WHERE id % 10 > 0;
 			CREATE TABLE app.parted (id int PRIMARY KEY) PARTITION BY RANGE (id);

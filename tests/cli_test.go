@@ -156,6 +156,7 @@ func TestBusyUntilDone(t *testing.T) {
 
 // TestLockHeld ends with 4, names who is in the way, and goes on afterwards.
 func TestLockHeld(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct{ name, until, lock string }{
 		{"setup meets a writer", "pre_validate", "ROW EXCLUSIVE"},
 		{"setup meets DDL", "pre_validate", "SHARE UPDATE EXCLUSIVE"},
@@ -249,6 +250,7 @@ func stopMidBackfill(t *testing.T, db *pgtest.Database, strategy string) (p *pro
 // TestKilled kills the program in the middle of a chunk. The same command goes
 // on at once, while the server may not have noticed.
 func TestKilled(t *testing.T) {
+	t.Parallel()
 	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
 		s := givenGate(t, db)
 		p, release := stopMidBackfill(t, db, strategy)
@@ -268,6 +270,7 @@ func TestKilled(t *testing.T) {
 // TestInterrupted does the same with SIGINT and SIGTERM, which the program
 // answers with 130 and gives the job back.
 func TestInterrupted(t *testing.T) {
+	t.Parallel()
 	for _, signal := range []os.Signal{os.Interrupt, syscall.SIGTERM} {
 		t.Run(fmt.Sprint(signal), func(t *testing.T) {
 			eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {

@@ -47,6 +47,7 @@ var undoneCases = []struct{ name, do string }{
 }
 
 func TestEventTriggersUndone(t *testing.T) {
+	t.Parallel()
 	for i, c := range undoneCases {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -109,6 +110,7 @@ var forbidden = []string{
 }
 
 func TestEventTriggersRefused(t *testing.T) {
+	t.Parallel()
 	cases := keptCases
 	for _, tag := range forbidden {
 		cases = append(cases, struct {
@@ -148,6 +150,7 @@ func TestEventTriggerGivesAway(t *testing.T) {
 
 // TestEventTriggersOnMatviews forbids what only the rebuild of materialized views does.
 func TestEventTriggersOnMatviews(t *testing.T) {
+	t.Parallel()
 	for _, tag := range []string{"CREATE MATERIALIZED VIEW", "ALTER MATERIALIZED VIEW", "DROP MATERIALIZED VIEW"} {
 		t.Run(tag, func(t *testing.T) {
 			t.Parallel()

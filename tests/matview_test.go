@@ -116,6 +116,7 @@ func TestMatviews(t *testing.T) {
 
 // TestMatviewsKilledAnywhere ends a run and a revert at every step, and goes on.
 func TestMatviewsKilledAnywhere(t *testing.T) {
+	t.Parallel()
 	steps := []string{"swap: exchanged", "matviews: created", "matviews: built", "matviews: exchanged"}
 	for _, step := range steps {
 		for skip := range 3 {
@@ -246,6 +247,7 @@ func TestMatviewBehindALongReader(t *testing.T) {
 // TestMatviewRefused: what is joined to a matview and cannot be carried over is
 // named before anything is touched.
 func TestMatviewRefused(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name, sql string
 		says      []string

@@ -61,6 +61,7 @@ var keptColumns = []string{
 // each by name, and with --update-oid all follow the table, through the swap, back
 // by revert, and through clean_up.
 func TestOIDKept(t *testing.T) {
+	t.Parallel()
 	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
 		db.Exec(t, keptSQL)
 		refused(t, db, "app.orders", append([]string{"1 row", "table app.orders", "index app.orders_a", "constraint orders_a_check", "--ignore-oid"}, keptColumns...)...)
@@ -167,6 +168,7 @@ func TestOIDIgnored(t *testing.T) {
 
 // TestOIDUnwritable names columns in which nothing can be rewritten, or should.
 func TestOIDUnwritable(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct{ name, sql, column, says string }{
 		{"referred to", `CREATE TABLE app.k (rel oid PRIMARY KEY); CREATE TABLE app.c (rel oid REFERENCES app.k)`, "app.k.rel", "foreign key"},
 		{"generated", `CREATE TABLE app.k (id regclass, rel oid GENERATED ALWAYS AS (id::oid) STORED)`, "app.k.rel", "generated"},

@@ -49,6 +49,7 @@ var outlivedCases = []struct {
 }
 
 func TestOutlivedChecks(t *testing.T) {
+	t.Parallel()
 	for _, c := range outlivedCases {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -63,6 +64,7 @@ func TestOutlivedChecks(t *testing.T) {
 // TestMutableChecksThatHold has checks of the same kinds that every row passes, NULL
 // among them, and one that is not valid.
 func TestMutableChecksThatHold(t *testing.T) {
+	t.Parallel()
 	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
 		db.Exec(t, `CREATE SCHEMA app; CREATE TABLE app.t (id int PRIMARY KEY, at timestamptz CHECK (at > clock_timestamp()), k text);
 			INSERT INTO app.t VALUES (1, 'infinity', 'a'), (2, NULL, 'b');
@@ -77,6 +79,7 @@ func TestMutableChecksThatHold(t *testing.T) {
 // TestCheckExpiresDuringJob has a row pass its check for the last time when setup
 // has ended. Mended, the same command goes on.
 func TestCheckExpiresDuringJob(t *testing.T) {
+	t.Parallel()
 	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
 		db.Exec(t, `CREATE SCHEMA app; CREATE TABLE app.known (k text); INSERT INTO app.known VALUES ('a'), ('b');
 			CREATE FUNCTION app.is_known(text) RETURNS boolean STABLE LANGUAGE sql AS 'SELECT EXISTS (SELECT FROM app.known WHERE k = $1)';
@@ -108,6 +111,7 @@ func TestCheckExpiresDuringJob(t *testing.T) {
 // any more, which is no matter for a copy: values keep their type. So it is where the
 // type's check is not valid.
 func TestOutlivedDomain(t *testing.T) {
+	t.Parallel()
 	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
 		db.Exec(t, `CREATE SCHEMA app; CREATE TABLE app.known (k text); INSERT INTO app.known VALUES ('a'), ('b');
 			CREATE FUNCTION app.is_known(text) RETURNS boolean STABLE LANGUAGE sql AS 'SELECT EXISTS (SELECT FROM app.known WHERE k = $1)';

@@ -89,6 +89,7 @@ func TestPartitionForeignKeys(t *testing.T) {
 // TestPlanOfPartitionForeignKeys: the locks are those that are held, and the
 // statements those that are sent.
 func TestPlanOfPartitionForeignKeys(t *testing.T) {
+	t.Parallel()
 	for _, c := range partitionKeyCases {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -112,6 +113,7 @@ func TestPlanOfPartitionForeignKeys(t *testing.T) {
 // TestOtherPartitionsAreFree: who holds a lock on another partition is not waited
 // for, where no foreign key refers to the partitioned table.
 func TestOtherPartitionsAreFree(t *testing.T) {
+	t.Parallel()
 	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
 		db.Exec(t, `CREATE SCHEMA app;`+partitionCases[0].sql)
 		reader := begin(t, db.Connect(t), pgx.ReadCommitted)
@@ -178,6 +180,7 @@ var slowKeys = []struct {
 
 // TestSlowForeignKeys are refused with figures, before anything is touched.
 func TestSlowForeignKeys(t *testing.T) {
+	t.Parallel()
 	for _, c := range slowKeys {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -467,6 +470,7 @@ func writeKeyed(ctx context.Context, conn *pgx.Conn, w int) error {
 // TestVacuumOfNeighbours, of a referencing table or another partition, is waited
 // for without a lock that the application would have to queue behind.
 func TestVacuumOfNeighbours(t *testing.T) {
+	t.Parallel()
 	for _, table := range []string{"app.c", "app.u", "app.rest"} {
 		t.Run(table, func(t *testing.T) {
 			t.Parallel()

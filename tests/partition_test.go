@@ -109,6 +109,7 @@ var refusedPartitions = []struct {
 }
 
 func TestRefusedPartitions(t *testing.T) {
+	t.Parallel()
 	for _, c := range refusedPartitions {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -122,6 +123,7 @@ func TestRefusedPartitions(t *testing.T) {
 // TestAttachScansNothing carries the planned exchange out by hand and reads what
 // the server says of it at DEBUG1.
 func TestAttachScansNothing(t *testing.T) {
+	t.Parallel()
 	for _, c := range partitionCases {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

@@ -79,6 +79,7 @@ const triggerOther = `CREATE FUNCTION other.touch() RETURNS trigger LANGUAGE plp
 // TestMissingPrivileges takes one privilege away; the refusal has the statement
 // that gives it back, and with that the run goes on.
 func TestMissingPrivileges(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct{ name, revoke, schema string }{
 		{"CREATE on the database", `REVOKE CREATE ON DATABASE {d} FROM {r}`, ""},
 		{"CREATE on the table's schema", `REVOKE CREATE ON SCHEMA app FROM {r}`, ""},

@@ -73,6 +73,7 @@ var refusedCases = []struct {
 }
 
 func TestRefused(t *testing.T) {
+	t.Parallel()
 	for _, c := range refusedCases {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -109,6 +110,7 @@ func TestRefusedTemporary(t *testing.T) {
 
 // TestRefusedGrantor has a privilege that nobody can grant again as it was.
 func TestRefusedGrantor(t *testing.T) {
+	t.Parallel()
 	for _, on := range []string{"app.t", "app.t_id_seq"} {
 		t.Run(on, func(t *testing.T) {
 			t.Parallel()

@@ -46,6 +46,7 @@ var trialCases = []struct {
 }
 
 func TestTrialRefuses(t *testing.T) {
+	t.Parallel()
 	for _, c := range trialCases {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -63,6 +64,7 @@ func TestTrialRefuses(t *testing.T) {
 // TestTrialLocksNothing runs pre_validate while others read and write all that it
 // tries, and alter it in ways that let others do so. It must not wait for them.
 func TestTrialLocksNothing(t *testing.T) {
+	t.Parallel()
 	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
 		db.Exec(t, `CREATE SCHEMA app; CREATE TABLE app.up (id int PRIMARY KEY); CREATE TABLE app.log (id int, a text);
 			CREATE TABLE app.t (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, a text, n serial, up int REFERENCES app.up, me int REFERENCES app.t);
@@ -97,6 +99,7 @@ func TestTrialLocksNothing(t *testing.T) {
 // TestTrialOfHiddenName has a table that is called like one of the server's, so that
 // its name alone never means it.
 func TestTrialOfHiddenName(t *testing.T) {
+	t.Parallel()
 	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
 		db.Exec(t, `CREATE SCHEMA app; CREATE TABLE app.pg_class (id int PRIMARY KEY, a text); CREATE TABLE app.log (id int);
 			CREATE FUNCTION app.touch() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';

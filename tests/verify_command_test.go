@@ -18,6 +18,7 @@ import (
 // TestVerifyWhileWritten compares again and again while writers do everything
 // at once, before the swap, inside runs and after it, and is never alarmed.
 func TestVerifyWhileWritten(t *testing.T) {
+	t.Parallel()
 	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
 		givenWorkload(t, db, workloadRows)
 		w := startWorkload(t, db, randomSeed(t))
@@ -110,6 +111,7 @@ func TestVerifyComesAfterTruncate(t *testing.T) {
 
 // TestVerifySample compares the first range, every sixteenth and the last.
 func TestVerifySample(t *testing.T) {
+	t.Parallel()
 	cases := []struct {
 		name, sql string
 		found     bool
@@ -236,6 +238,7 @@ func TestVerifyWaitsForNoRun(t *testing.T) {
 
 // TestVerifyKeys finds rows, and names them, by keys of all sorts.
 func TestVerifyKeys(t *testing.T) {
+	t.Parallel()
 	cases := []struct{ name, columns, key, row, want string }{
 		{"uuid", `k uuid PRIMARY KEY`, "k", `md5(i::text)::uuid`, "c4ca4238-a0b9-2382-0dcc-509a6f75849b"},
 		{"text", `k text COLLATE "C" PRIMARY KEY`, "k", `'it''s "' || i || '", \ {}'`, `it's "1", \ {}`},
@@ -268,6 +271,7 @@ func TestVerifyKeys(t *testing.T) {
 // TestVerifyKeysThatAreAlmostEqual: the key says that two rows are the same
 // one, and their bytes that they are not.
 func TestVerifyKeysThatAreAlmostEqual(t *testing.T) {
+	t.Parallel()
 	cases := []struct{ name, prepare, column string }{
 		{"citext", `CREATE EXTENSION citext SCHEMA public`, `public.citext`},
 		{"collation", `CREATE COLLATION app.nocase (provider = icu, locale = 'und-u-ks-level2', deterministic = false)`, `text COLLATE app.nocase`},

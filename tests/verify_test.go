@@ -101,6 +101,7 @@ var corruptions = []struct {
 // TestVerifyStopsTheSwap: whatever is wrong with the shadow is found and named,
 // the source stays as it is, and running again does not help.
 func TestVerifyStopsTheSwap(t *testing.T) {
+	t.Parallel()
 	for n, c := range corruptions {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -220,6 +221,7 @@ func wantEqual(t *testing.T, v repack.Verification, rows int64) {
 // TestVerifyExplainsPendingChanges: what has changed since the last replay, or
 // is about to, is no mismatch; what is wrong besides is.
 func TestVerifyExplainsPendingChanges(t *testing.T) {
+	t.Parallel()
 	changes := []struct{ name, sql string }{
 		{"update", `UPDATE app.docs SET note = 'changed' WHERE id % 2 = 0`},
 		{"insert", `INSERT INTO app.docs SELECT i, 'new' FROM generate_series(2001, 2200) AS i`},
