@@ -200,7 +200,7 @@ func TestFunctionTaken(t *testing.T) {
 // executed by default.
 func TestExecuteByDefault(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	eachStrategyIn(t, pgtest.New, func(t *testing.T, db *pgtest.Database, strategy string) {
 		role, o := givenOwner(t, db)
 		o.Strategy = strategy
 		writer := db.Role(t)

@@ -14,6 +14,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/repack-go/repack/internal/pgtest"
+	"github.com/repack-go/repack/internal/session"
+	"github.com/repack-go/repack/migrations"
 	"github.com/repack-go/repack/repack"
 )
 
@@ -21,13 +23,32 @@ func TestMain(m *testing.M) { pgtest.Main(m) }
 
 var strategies = []string{repack.ChangeLog, repack.DirectTrigger}
 
-// eachStrategy runs a test once a strategy, in parallel, on databases of their own.
+// withRegistry is a database in which the tool was before: what every job of a new
+// one begins with takes as long as a small table does. Tests of how the registry
+// comes about, or by whom, take pgtest.New.
+var withRegistry = pgtest.NewTemplate(func(ctx context.Context, config *pgx.ConnConfig) error {
+	conn, err := session.Connect(ctx, session.NewTarget(config, session.NoPooler))
+	if err != nil {
+		return err
+	}
+	defer conn.Close(ctx)
+	return migrations.Apply(ctx, conn, repack.DefaultRegistrySchema)
+})
+
+// eachStrategy runs a test once a strategy, in parallel, on databases of their own
+// in which the tool was before.
 func eachStrategy(t *testing.T, test func(t *testing.T, db *pgtest.Database, strategy string)) {
+	t.Helper()
+	eachStrategyIn(t, withRegistry.New, test)
+}
+
+// eachStrategyIn is eachStrategy with databases of another kind.
+func eachStrategyIn(t *testing.T, newDatabase func(testing.TB) *pgtest.Database, test func(t *testing.T, db *pgtest.Database, strategy string)) {
 	t.Helper()
 	for _, strategy := range strategies {
 		t.Run(strategy, func(t *testing.T) {
 			t.Parallel()
-			test(t, pgtest.New(t), strategy)
+			test(t, newDatabase(t), strategy)
 		})
 	}
 }
@@ -50,7 +71,7 @@ func eachHalf(t *testing.T, n int, test func(t *testing.T, db *pgtest.Database, 
 	for _, p := range pairs {
 		t.Run(p[0]+", "+p[1], func(t *testing.T) {
 			t.Parallel()
-			test(t, pgtest.New(t), p[0], p[1])
+			test(t, withRegistry.New(t), p[0], p[1])
 		})
 	}
 }

@@ -116,7 +116,7 @@ func TestShortSnapshotsDoNotHoldUpTheSwap(t *testing.T) {
 // The owner sees little of other roles' sessions, but that they have a snapshot.
 func TestOlderSnapshotOfAnotherRole(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	eachStrategyIn(t, pgtest.New, func(t *testing.T, db *pgtest.Database, strategy string) {
 		owner, o := givenOwner(t, db)
 		reader := db.Role(t)
 		db.Exec(t, `GRANT USAGE ON SCHEMA app TO `+reader+`; GRANT SELECT ON app.t TO `+reader)

@@ -451,7 +451,7 @@ func TestPartitionedTableRefused(t *testing.T) {
 // TestPartitionAndMatviewAsOwner: plain SQL rights do, those of the owners.
 func TestPartitionAndMatviewAsOwner(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	eachStrategyIn(t, pgtest.New, func(t *testing.T, db *pgtest.Database, strategy string) {
 		owner, other := db.Role(t), db.Role(t)
 		db.Exec(t, fmt.Sprintf(`CREATE SCHEMA app AUTHORIZATION %[1]s; GRANT CREATE ON DATABASE %[3]s TO %[1]s; GRANT USAGE ON SCHEMA app TO %[2]s; SET ROLE %[1]s;
 			CREATE TABLE app.p (id int PRIMARY KEY, a text) PARTITION BY RANGE (id); CREATE TABLE app.t PARTITION OF app.p FOR VALUES FROM (1) TO (1000);

@@ -103,7 +103,7 @@ func TestTempFileLimit(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+			eachStrategyIn(t, pgtest.New, func(t *testing.T, db *pgtest.Database, strategy string) {
 				if name == "role" { // is for all databases, those of other tests among them
 					db = pgtest.NewOn(t, pgtest.NewServer(t, nil))
 				}

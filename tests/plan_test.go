@@ -318,7 +318,7 @@ func traced(t *testing.T, db *pgtest.Database, o repack.Options) *statements {
 // its steps takes the locks it names.
 func TestPlanByHandIsARepack(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	eachStrategyIn(t, pgtest.New, func(t *testing.T, db *pgtest.Database, strategy string) {
 		givenPlanned(t, db)
 		before, rows := db.Dump(t), db.Checksum(t, "app.orders")
 		oid := pgtest.Query[uint32](t, db.Pool, `SELECT 'app.orders'::regclass::oid`)

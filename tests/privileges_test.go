@@ -48,7 +48,7 @@ func givenOwner(t *testing.T, db *pgtest.Database) (role string, o repack.Option
 // needed before.
 func TestOwnerWithCreateOnDatabase(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	eachStrategyIn(t, pgtest.New, func(t *testing.T, db *pgtest.Database, strategy string) {
 		role, o := givenOwner(t, db)
 		writer := db.Role(t)
 		db.Exec(t, `GRANT USAGE ON SCHEMA app, other TO `+writer+`; GRANT SELECT, INSERT, DELETE ON app.t TO `+writer+`; GRANT USAGE ON app.t_n_seq TO `+writer)
@@ -149,7 +149,7 @@ func TestMissingPrivileges(t *testing.T) {
 // schemas of the administrator, empty, for the next run.
 func TestPreparedSchemas(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	eachStrategyIn(t, pgtest.New, func(t *testing.T, db *pgtest.Database, strategy string) {
 		role, o := givenOwner(t, db)
 		db.Exec(t, fmt.Sprintf(`REVOKE CREATE ON DATABASE %[1]s FROM %[2]s; CREATE SCHEMA "Prepared"; CREATE SCHEMA "Prepared_old"; CREATE SCHEMA repack_registry;
 			GRANT USAGE, CREATE ON SCHEMA "Prepared", "Prepared_old", repack_registry TO %[2]s`, db.Name, role))
@@ -188,7 +188,7 @@ func TestOwnerThroughMembership(t *testing.T) {
 	t.Parallel()
 	for _, schema := range []string{"", "prepared"} {
 		t.Run("schema "+schema, func(t *testing.T) {
-			eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+			eachStrategyIn(t, pgtest.New, func(t *testing.T, db *pgtest.Database, strategy string) {
 				owner, o := givenOwner(t, db)
 				neighbour, runner := db.Role(t), db.Role(t)
 				db.Exec(t, strings.NewReplacer("{o}", owner, "{n}", neighbour, "{r}", runner, "{d}", db.Name).Replace(`

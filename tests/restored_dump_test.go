@@ -98,7 +98,7 @@ func TestRestoredWithoutRegistry(t *testing.T) {
 	for _, stage := range []repack.Stage{repack.Backfill, repack.Swap} {
 		t.Run(string(stage), func(t *testing.T) {
 			t.Parallel()
-			eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+			eachStrategyIn(t, pgtest.New, func(t *testing.T, db *pgtest.Database, strategy string) {
 				s := newScenario(t, db)
 				o := options(t, "app.t", strategy)
 				runUntil(t, db, o, stage)
@@ -156,7 +156,7 @@ func TestRestoredSchemaOfTable(t *testing.T) {
 // triggers having been dropped already.
 func TestRestoredTriggersGone(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	eachStrategyIn(t, pgtest.New, func(t *testing.T, db *pgtest.Database, strategy string) {
 		s := newScenario(t, db)
 		o := options(t, "app.t", strategy)
 		runUntil(t, db, o, repack.Backfill)
@@ -173,7 +173,7 @@ func TestRestoredTriggersGone(t *testing.T) {
 // only is called like a table's.
 func TestOrphansOfOthersStay(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	eachStrategyIn(t, pgtest.New, func(t *testing.T, db *pgtest.Database, strategy string) {
 		s := newScenario(t, db)
 		o := options(t, "app.t", strategy)
 		runUntil(t, db, o, repack.Backfill)
@@ -199,7 +199,7 @@ func TestOrphansOfOthersStay(t *testing.T) {
 // that name are there: they stay.
 func TestRestoredNextToOthers(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	eachStrategyIn(t, pgtest.New, func(t *testing.T, db *pgtest.Database, strategy string) {
 		s := newScenario(t, db)
 		o := options(t, "app.t", strategy)
 		runUntil(t, db, o, repack.Backfill)
@@ -227,7 +227,7 @@ func TestRestoredPartitions(t *testing.T) {
 	for _, dumped := range []bool{true, false} {
 		t.Run(map[bool]string{true: "registry", false: "no registry"}[dumped], func(t *testing.T) {
 			t.Parallel()
-			eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+			eachStrategyIn(t, pgtest.New, func(t *testing.T, db *pgtest.Database, strategy string) {
 				db.Exec(t, `CREATE SCHEMA app;
 					CREATE TABLE app.p (id int PRIMARY KEY, note text) PARTITION BY RANGE (id);
 					CREATE TABLE app.p1 PARTITION OF app.p FOR VALUES FROM (0) TO (100);

@@ -85,7 +85,7 @@ func TestHostileNames(t *testing.T) {
 // TestHostileRole has such a name own the table, run the tool, and lack a right.
 func TestHostileRole(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	eachStrategyIn(t, pgtest.New, func(t *testing.T, db *pgtest.Database, strategy string) {
 		role, o := givenOwner(t, db)
 		odd := fmt.Sprintf(`r"; DROP TABLE victim; --'%%s $$ %s`, db.Name)
 		quoted := pgx.Identifier{odd}.Sanitize()
@@ -143,7 +143,7 @@ WHERE  n.nspname LIKE 'repack\_%' AND NOT coalesce('search_path=pg_catalog, pg_t
 // may use, with default privileges that open whatever is made.
 func TestNothingIsOpenToOthers(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	eachStrategyIn(t, pgtest.New, func(t *testing.T, db *pgtest.Database, strategy string) {
 		twins(t, db, racedSQL)
 		role, stranger := db.Role(t), db.Role(t)
 		db.Exec(t, fmt.Sprintf(`GRANT CREATE ON DATABASE %[1]s TO %[2]s; GRANT ALL ON SCHEMA app TO %[2]s;

@@ -138,7 +138,6 @@ func setHostile(t *testing.T, conn *pgx.Conn, whom string) {
 // TestHostileSettings has every setting that could make a run fail, or copy
 // something else, set against it: for the role, then for the database.
 func TestHostileSettings(t *testing.T) {
-	t.Parallel()
 	for whom, strategy := range map[string]string{"role": repack.ChangeLog, "database": repack.DirectTrigger} {
 		t.Run(whom, func(t *testing.T) {
 			t.Parallel()
