@@ -261,8 +261,17 @@ func refused(t *testing.T, db *pgtest.Database, table string, words ...string) {
 
 func givenExtension(t *testing.T, db *pgtest.Database, name string) {
 	t.Helper()
-	if pgtest.Query[int](t, db.Pool, `SELECT count(*) FROM pg_available_extensions WHERE name = $1`, name) == 0 {
+	if !hasExtension(t, db, name) {
 		t.Skipf("extension %s is not installed", name)
 	}
-	db.Exec(t, `CREATE SCHEMA ext; CREATE EXTENSION `+name+` SCHEMA ext`)
+}
+
+// hasExtension creates an extension in schema ext where the server has it.
+func hasExtension(t *testing.T, db *pgtest.Database, name string) bool {
+	t.Helper()
+	if pgtest.Query[int](t, db.Pool, `SELECT count(*) FROM pg_available_extensions WHERE name = $1`, name) == 0 {
+		return false
+	}
+	db.Exec(t, `CREATE SCHEMA IF NOT EXISTS ext; CREATE EXTENSION IF NOT EXISTS `+name+` SCHEMA ext`)
+	return true
 }
