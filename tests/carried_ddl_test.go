@@ -76,6 +76,7 @@ func TestAdditionsDuringJob(t *testing.T) {
 			db.Exec(t, r.in(ddlSQL))
 			model.Exec(t, r.in(ddlSQL))
 			o := options(t, "app.t", strategies[shift%2])
+			o.LockTimeout = queuing
 			byMoment := map[string][]string{}
 			for i, sql := range additions {
 				moment := moments[(i+shift)%len(moments)]
@@ -110,6 +111,7 @@ func TestAdditionsAfterSwap(t *testing.T) {
 		d.Exec(t, r.in(ddlSQL))
 	}
 	o := options(t, "app.t", repack.DirectTrigger)
+	o.LockTimeout = queuing
 	runUntil(t, db, o, repack.Swap)
 	for _, sql := range append(additions, `ALTER TABLE app.t ADD fresh int`, `CREATE INDEX t_fresh ON app.t (a, b)`) {
 		db.Exec(t, r.in(sql))
@@ -131,6 +133,7 @@ func TestRevertAfterAdditions(t *testing.T) {
 			r := givenRoles(t, db)
 			db.Exec(t, r.in(ddlSQL))
 			o := options(t, "app.t", repack.ChangeLog)
+			o.LockTimeout = queuing
 			runUntil(t, db, o, repack.Swap)
 			db.Exec(t, r.in(sql))
 			err := newRepack(t, db, o).Revert(testContext(t))
@@ -186,6 +189,7 @@ func TestStructureChangedDuringJob(t *testing.T) {
 			r := givenRoles(t, db)
 			db.Exec(t, r.in(ddlSQL))
 			o := options(t, "app.t", strategies[i%2])
+			o.LockTimeout = queuing
 			o.LockRetries = -1
 			var sums map[string]string
 			err := newRepack(t, db, atMoment(o, moments[i%len(moments)], func() {
@@ -235,6 +239,7 @@ func TestRefusableDuringJob(t *testing.T) {
 			r := givenRoles(t, db)
 			db.Exec(t, r.in(ddlSQL))
 			o := options(t, "app.t", strategies[i%2])
+			o.LockTimeout = queuing
 			var before schemaText
 			err := newRepack(t, db, atStage(o, repack.Backfill, func() { db.Exec(t, c.sql) })).Run(testContext(t))
 			t.Logf("run: %v", err)

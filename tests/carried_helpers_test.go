@@ -210,12 +210,44 @@ INSERT INTO app.t (a, b) VALUES (1, 'written');
 UPDATE app.t SET a = a + 1 WHERE id = 3;
 DELETE FROM app.t WHERE id = (SELECT max(id) FROM app.t WHERE b <> 'written')`
 
+// runCarried tries each case.
 func runCarried(t *testing.T, cases []carriedCase) {
 	t.Parallel()
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			c.run(t, pgtest.New(t))
+			c.run(t, withRegistry.New(t))
+		})
+	}
+}
+
+// runTogether tries cases that leave each other alone on one table, with
+// REPACK_THOROUGH on one each, which tells which of them fails.
+func runTogether(t *testing.T, groups ...[]carriedCase) {
+	if thorough() {
+		runCarried(t, slices.Concat(groups...))
+		return
+	}
+	t.Parallel()
+	for _, group := range groups {
+		t.Run(group[0].name, func(t *testing.T) {
+			t.Parallel()
+			db := withRegistry.New(t)
+			together := carriedCase{}
+			for _, c := range group {
+				if db.Version() < c.since {
+					continue
+				}
+				together.setup += c.setup + ";\n"
+				together.probes = append(together.probes, c.probes...)
+				if c.write != "" {
+					together.write += c.write + ";\n"
+				}
+			}
+			if together.setup == "" {
+				t.Skip("needs a newer PostgreSQL")
+			}
+			together.run(t, db)
 		})
 	}
 }
@@ -242,6 +274,7 @@ func (c carriedCase) run(t *testing.T, db *pgtest.Database) {
 		sums = checksums(t, db)
 	}
 	o := options(t, "app.t", repack.ChangeLog)
+	o.LockTimeout = queuing // the exchange with much that is joined to the table takes its time
 	writing := atStep(atStage(o, repack.Backfill, write), "swap: writing through", write)
 	runUntil(t, db, writing, repack.Swap)
 	sameChecksums(t, db, "after swap", sums)
