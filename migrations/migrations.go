@@ -9,7 +9,9 @@ import (
 	"io/fs"
 	"slices"
 
+	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/tern/v2/migrate"
 
 	"github.com/repack-go/repack/internal/catalog"
@@ -34,7 +36,7 @@ func Apply(ctx context.Context, conn *pgx.Conn, schema string) error {
 		return err
 	}
 	if exists {
-		current, err := upToDate(ctx, conn, schema)
+		current, err := Current(ctx, conn, schema)
 		if err != nil || current {
 			return err
 		}
@@ -170,7 +172,7 @@ func takeBack(ctx context.Context, q catalog.Querier, schema string, before []st
 		if slices.Contains(before, table) {
 			continue
 		}
-		if err := catalog.TakeBack(ctx, q, "TABLE", table, true); err != nil {
+		if err := catalog.TakeBack(ctx, q, catalog.Made{Kind: "TABLE", Name: table}); err != nil {
 			return err
 		}
 	}
@@ -192,22 +194,17 @@ func versionTable(schema string) string { return pgx.Identifier{schema, "schema_
 
 const versionSQL = `SELECT version FROM %s`
 
-// Check returns ErrNewerRegistry where Apply would, and changes nothing. The
-// registry must exist.
-func Check(ctx context.Context, conn *pgx.Conn, schema string) error {
-	_, err := upToDate(ctx, conn, schema)
-	return err
-}
-
-// upToDate reports whether the registry is of this version. It needs no more
-// than the right to read it, which is all that most of its users have.
-func upToDate(ctx context.Context, conn *pgx.Conn, schema string) (bool, error) {
-	var there bool
-	if err := conn.QueryRow(ctx, `SELECT to_regclass($1) IS NOT NULL`, versionTable(schema)).Scan(&there); err != nil || !there {
-		return false, err
-	}
+// Current reports whether the registry, which must exist, is of this version. It
+// needs no more than the right to read it, which is all that most of its users have,
+// and changes nothing. It returns ErrNewerRegistry.
+func Current(ctx context.Context, conn *pgx.Conn, schema string) (bool, error) {
 	var version int
-	if err := conn.QueryRow(ctx, fmt.Sprintf(versionSQL, versionTable(schema))).Scan(&version); err != nil {
+	err := conn.QueryRow(ctx, fmt.Sprintf(versionSQL, versionTable(schema))).Scan(&version)
+	var pgErr *pgconn.PgError
+	if errors.As(err, &pgErr) && pgErr.Code == pgerrcode.UndefinedTable {
+		return false, nil
+	}
+	if err != nil {
 		return false, fmt.Errorf("read registry version: %w", err)
 	}
 	names, err := fs.Glob(files, "*.sql")

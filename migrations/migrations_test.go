@@ -40,7 +40,7 @@ func TestApplyAgain(t *testing.T) {
 		if versions[0] != versions[1] || versions[0] == "0" {
 			t.Errorf("versions %q", versions)
 		}
-		if err := migrations.Check(t.Context(), connect(t, db.Config(t)), schema); err != nil {
+		if current, err := migrations.Current(t.Context(), connect(t, db.Config(t)), schema); err != nil || !current {
 			t.Errorf("check %q: %v", schema, err)
 		}
 	}
@@ -77,7 +77,7 @@ func TestNewer(t *testing.T) {
 	if err := migrations.Apply(t.Context(), conn, "r"); !errors.Is(err, migrations.ErrNewerRegistry) {
 		t.Errorf("Apply: %v, want ErrNewerRegistry", err)
 	}
-	if err := migrations.Check(t.Context(), conn, "r"); !errors.Is(err, migrations.ErrNewerRegistry) {
+	if _, err := migrations.Current(t.Context(), conn, "r"); !errors.Is(err, migrations.ErrNewerRegistry) {
 		t.Errorf("Check: %v, want ErrNewerRegistry", err)
 	}
 	if db.CatalogDump(t) != before {

@@ -23,11 +23,14 @@ VALUES ($1, $2, $3, $4, $5)`
 
 // AddChunk records a chunk in the transaction that has copied it.
 func (r *Registry) AddChunk(ctx context.Context, tx pgx.Tx, id int64, c Chunk) error {
-	_, err := tx.Exec(ctx, fmt.Sprintf(addChunkSQL, r.chunk), id, c.First, c.End, c.Rows, c.Took.Seconds())
-	if err != nil {
-		return fmt.Errorf("record chunk at block %d of job %d: %w", c.First, id, err)
-	}
-	return nil
+	b := &pgx.Batch{}
+	r.QueueChunk(b, id, c)
+	return tx.SendBatch(ctx, b).Close()
+}
+
+// QueueChunk is AddChunk as a part of b.
+func (r *Registry) QueueChunk(b *pgx.Batch, id int64, c Chunk) {
+	b.Queue(fmt.Sprintf(addChunkSQL, r.chunk), id, c.First, c.End, c.Rows, c.Took.Seconds())
 }
 
 // The gaps between the copied ranges, which do not overlap.

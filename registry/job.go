@@ -180,6 +180,18 @@ AND    NOT (has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 
             AND has_table_privilege(c.oid, 'INSERT') AND has_table_privilege(c.oid, 'UPDATE'))
 ORDER  BY 1`
 
+// Ready reports whether the registry has been created in this database, and lists
+// what MissingPrivileges does.
+func (r *Registry) Ready(ctx context.Context, q catalog.Querier, prepared bool) (exists bool, missing []string, err error) {
+	err = q.QueryRow(ctx, readySQL, r.schema, prepared).Scan(&exists, &missing)
+	if err != nil {
+		return false, nil, fmt.Errorf("look for registry in schema %q: %w", r.schema, err)
+	}
+	return exists, missing, nil
+}
+
+const readySQL = "SELECT (" + existsSQL + "), ARRAY(" + missingPrivilegesSQL + ")"
+
 // MissingPrivileges lists the statements that an administrator has to run
 // before the current role can use the registry. Where the schemas of jobs are
 // prepared too, it asks for the registry's; else for the right to create them.

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/repack-go/repack/internal/catalog"
 )
@@ -21,6 +22,7 @@ func (r *Registry) NextID(ctx context.Context, tx pgx.Tx) (id int64, err error) 
 }
 
 const insertSQL = `
+WITH begun AS (
 INSERT INTO %[1]s (
     id, table_schema, table_name, source, shadow, strategy, options, stage, stage_done,
     shadow_schema, old_schema, own_schemas, change_log, capture, key_index, description, partitioned,
@@ -29,15 +31,15 @@ OVERRIDING SYSTEM VALUE
 VALUES (
     @id, @table_schema, @table_name, @source, @shadow, @strategy, @options, @stage, true,
     @shadow_schema, @old_schema, @own_schemas, @change_log, @capture, @key_index, @description, @partitioned,
-    @claim, @host, @pid, now())`
-
-const insertHistorySQL = `
-INSERT INTO %[1]s (job_id, stage, ended)
-VALUES ($1, $2, clock_timestamp())`
+    @claim, @host, @pid, now())
+RETURNING id, stage
+)
+INSERT INTO %[2]s (job_id, stage, ended)
+SELECT id, stage, clock_timestamp() FROM begun`
 
 // Insert records a job whose setup tx is just completing, held by runner.
 func (r *Registry) Insert(ctx context.Context, tx pgx.Tx, j *Job, runner Runner) error {
-	_, err := tx.Exec(ctx, fmt.Sprintf(insertSQL, r.job), pgx.StrictNamedArgs{
+	_, err := tx.Exec(ctx, fmt.Sprintf(insertSQL, r.job, r.history), pgx.StrictNamedArgs{
 		"id": j.ID, "table_schema": j.TableSchema, "table_name": j.TableName, "source": j.Source,
 		"shadow": j.Shadow, "strategy": j.Strategy, "options": j.Options, "stage": j.Stage,
 		"shadow_schema": j.ShadowSchema, "old_schema": j.OldSchema, "own_schemas": j.OwnSchemas,
@@ -46,9 +48,6 @@ func (r *Registry) Insert(ctx context.Context, tx pgx.Tx, j *Job, runner Runner)
 	})
 	if err != nil {
 		return fmt.Errorf("record job %d: %w", j.ID, err)
-	}
-	if _, err := tx.Exec(ctx, fmt.Sprintf(insertHistorySQL, r.history), j.ID, j.Stage); err != nil {
-		return fmt.Errorf("record %s of job %d: %w", j.Stage, j.ID, err)
 	}
 	return nil
 }
@@ -64,8 +63,8 @@ INSERT INTO %[2]s (job_id, stage)
 SELECT id, $3 FROM moved`
 
 // BeginStage records that a job enters a stage, or enters it again.
-func (r *Registry) BeginStage(ctx context.Context, tx pgx.Tx, id int64, claim string, s Stage) error {
-	tag, err := tx.Exec(ctx, fmt.Sprintf(beginStageSQL, r.job, r.history), id, claim, s)
+func (r *Registry) BeginStage(ctx context.Context, q catalog.Querier, id int64, claim string, s Stage) error {
+	tag, err := q.Exec(ctx, fmt.Sprintf(beginStageSQL, r.job, r.history), id, claim, s)
 	return moved(tag.RowsAffected(), err, fmt.Sprintf("begin %s of job %d", s, id))
 }
 
@@ -84,11 +83,11 @@ WITH moved AS (
 )
 SELECT count(*) FROM moved`
 
-// EndStage records inside tx that a stage is complete, so that its last write
-// and the record commit or fail together.
-func (r *Registry) EndStage(ctx context.Context, tx pgx.Tx, id int64, claim string, s Stage) error {
+// EndStage records that a stage is complete: in the transaction of its last write, so
+// that both commit or fail together.
+func (r *Registry) EndStage(ctx context.Context, q catalog.Querier, id int64, claim string, s Stage) error {
 	var n int64
-	err := tx.QueryRow(ctx, fmt.Sprintf(endStageSQL, r.job, r.history), id, claim, s).Scan(&n)
+	err := q.QueryRow(ctx, fmt.Sprintf(endStageSQL, r.job, r.history), id, claim, s).Scan(&n)
 	return moved(n, err, fmt.Sprintf("end %s of job %d", s, id))
 }
 
@@ -208,10 +207,18 @@ WHERE  id = $1 AND claim = $2`
 // Update writes what changes of a job between its stages: measurements, the
 // transaction that completed the shadow, the swap, the state, the options, the
 // description, what it is a part of and its longest lock.
-func (r *Registry) Update(ctx context.Context, tx pgx.Tx, j *Job, claim string) error {
-	tag, err := tx.Exec(ctx, fmt.Sprintf(updateSQL, r.job), j.ID, claim,
-		j.Filenode, j.Blocks, j.RowEstimate, j.CompletedBy, j.SwappedAt, j.State, j.Options, j.Description, j.Partitioned, j.LongestLockMS)
-	return moved(tag.RowsAffected(), err, fmt.Sprintf("update job %d", j.ID))
+func (r *Registry) Update(ctx context.Context, q catalog.Querier, j *Job, claim string) error {
+	b := &pgx.Batch{}
+	r.QueueUpdate(b, j, claim)
+	return q.SendBatch(ctx, b).Close()
+}
+
+// QueueUpdate is Update as a part of b.
+func (r *Registry) QueueUpdate(b *pgx.Batch, j *Job, claim string) {
+	b.Queue(fmt.Sprintf(updateSQL, r.job), j.ID, claim, j.Filenode, j.Blocks, j.RowEstimate, j.CompletedBy, j.SwappedAt,
+		j.State, j.Options, j.Description, j.Partitioned, j.LongestLockMS).Exec(func(tag pgconn.CommandTag) error {
+		return moved(tag.RowsAffected(), nil, fmt.Sprintf("update job %d", j.ID))
+	})
 }
 
 const setStateSQL = `

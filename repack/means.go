@@ -39,8 +39,8 @@ var functions = []string{
 	"pg_partition_ancestors", "pg_partition_tree", "pg_prepared_xact", "pg_relation_filenode", "pg_relation_size",
 	"pg_show_all_settings", "pg_snapshot_xmax", "pg_stat_get_activity", "pg_stat_get_progress_info",
 	"pg_stat_get_wal_senders", "pg_table_is_visible", "pg_total_relation_size", "pg_try_advisory_lock",
-	"pg_visible_in_snapshot", "quote_ident", "regexp_replace", "replace", "row_security_active", "rtrim", "set_config",
-	"setval", "starts_with", "string_agg", "strpos", "substr", "substring", "sum", "to_jsonb", "to_regclass",
+	"pg_visible_in_snapshot", "quote_ident", "regexp_replace", "replace", "row_number", "row_security_active", "rtrim", "set_config",
+	"setval", "starts_with", "string_agg", "strpos", "substr", "substring", "sum", "to_json", "to_jsonb", "to_regclass",
 	"to_regnamespace", "to_regprocedure", "unnest", "upper",
 }
 
@@ -116,8 +116,18 @@ func forbidden(err error) bool {
 	return errors.As(err, &pgErr) && pgErr.Code == pgerrcode.InsufficientPrivilege
 }
 
+const anyMissingSQL = "SELECT NOT has_language_privilege('plpgsql', 'USAGE') OR EXISTS (" + missingFunctionsSQL + ")"
+
 // mayCall returns *RefusedError with the grants that are missing.
 func (r *Repack) mayCall(ctx context.Context, conn *pgx.Conn, name catalog.Name) error {
+	var missing bool
+	err := conn.QueryRow(ctx, anyMissingSQL, r.called()).Scan(&missing)
+	if err == nil && !missing {
+		return nil
+	}
+	if err != nil && !forbidden(err) {
+		return fmt.Errorf("check privileges on functions: %w", err)
+	}
 	grants, err := missingMeans(ctx, conn, r.called())
 	if err != nil {
 		return err

@@ -8,7 +8,6 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/repack-go/repack/internal/catalog"
-	"github.com/repack-go/repack/internal/session"
 	"github.com/repack-go/repack/registry"
 	"github.com/repack-go/repack/stages"
 )
@@ -32,8 +31,6 @@ JOIN     pg_namespace n ON n.oid = c.relnamespace
 WHERE    t.isleaf
 ORDER BY n.nspname, c.relname`
 
-const partitionedSQL = `SELECT EXISTS (SELECT FROM pg_class WHERE oid = $1 AND relkind = 'p')`
-
 // partitioned is a partitioned table, and the connection that works for it.
 type partitioned struct {
 	*Repack
@@ -43,39 +40,20 @@ type partitioned struct {
 	partitions []partition
 }
 
-// overPartitions runs whole where the table is partitioned. is tells whether it
-// is.
-func (r *Repack) overPartitions(ctx context.Context, whole func(context.Context, *partitioned) error) (is bool, err error) {
-	if r.options.Table == "" {
-		return false, nil // a usage error, or all tables
-	}
-	oid, name, err := resolve(ctx, r.config, r.options.Table)
+// overPartitions lists the partitions of the table that v has found.
+func (r *Repack) overPartitions(ctx context.Context, v *visit) (*partitioned, error) {
+	p := &partitioned{Repack: r, conn: v.conn, oid: v.oid, name: v.name}
+	rows, err := v.conn.Query(ctx, partitionsSQL, v.oid)
 	if err != nil {
-		return false, err
-	}
-	conn, err := session.Connect(ctx, r.config)
-	if err != nil {
-		return false, err
-	}
-	defer session.Close(ctx, conn)
-	if err := conn.QueryRow(ctx, partitionedSQL, oid).Scan(&is); err != nil {
-		return false, fmt.Errorf("look up %s: %w", name, err)
-	}
-	if !is {
-		return false, nil
-	}
-	p := &partitioned{Repack: r, conn: conn, oid: oid, name: name}
-	rows, err := conn.Query(ctx, partitionsSQL, oid)
-	if err != nil {
-		return true, fmt.Errorf("list partitions of %s: %w", name, err)
+		return nil, fmt.Errorf("list partitions of %s: %w", v.name, err)
 	}
 	p.partitions, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (l partition, err error) {
 		return l, row.Scan(&l.OID, &l.Name.Schema, &l.Name.Name)
 	})
 	if err != nil {
-		return true, fmt.Errorf("list partitions of %s: %w", name, err)
+		return nil, fmt.Errorf("list partitions of %s: %w", v.name, err)
 	}
-	return true, whole(ctx, p)
+	return p, nil
 }
 
 // each is the Repack of one partition.
@@ -198,7 +176,7 @@ func (p *partitioned) undo(ctx context.Context, inverse func(context.Context, *s
 }
 
 // plan says that only a partition has a plan.
-func (p *partitioned) plan(context.Context) error {
+func (p *partitioned) plan() error {
 	names := ""
 	for _, l := range p.partitions {
 		names += " " + l.Name.String()

@@ -28,6 +28,7 @@ type tenure struct {
 	claims    map[string]bool  // ours
 	jobs      map[string]int64 // by table, those that were held
 	lost      int              // how often the connection was
+	registry  bool             // is there, up to date, and may be used
 }
 
 func newTenure() *tenure { return &tenure{claims: map[string]bool{}, jobs: map[string]int64{}} }

@@ -8,8 +8,6 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"github.com/repack-go/repack/internal/catalog"
-	"github.com/repack-go/repack/internal/session"
 	"github.com/repack-go/repack/migrations"
 	"github.com/repack-go/repack/registry"
 	"github.com/repack-go/repack/stages"
@@ -48,22 +46,25 @@ func (r *Repack) Plan(ctx context.Context) (*Plan, error) {
 }
 
 func (r *Repack) plan(ctx context.Context) (*Plan, error) {
-	if r.options.Table == "" {
-		return nil, &UsageError{errors.New("no table given")}
-	}
-	if is, err := r.overPartitions(ctx, func(ctx context.Context, p *partitioned) error { return p.plan(ctx) }); is || err != nil {
-		return nil, err
-	}
-	oid, name, err := resolve(ctx, r.config, r.options.Table)
+	v, err := r.visit(ctx)
 	if err != nil {
 		return nil, err
 	}
+	defer v.close(ctx)
+	if v.partitioned {
+		p, err := r.overPartitions(ctx, v)
+		if err != nil {
+			return nil, err
+		}
+		return nil, p.plan()
+	}
+	oid, name := v.oid, v.name
 	e, closePool, err := r.readOnlyEnv(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer closePool()
-	job, err := r.look(ctx, oid, name)
+	job, err := r.look(ctx, v)
 	if err != nil {
 		return nil, err
 	}
@@ -120,23 +121,18 @@ func (r *Repack) readOnlyEnv(ctx context.Context) (*stages.Env, func(), error) {
 }
 
 // look is find without an upgrade of the registry.
-func (r *Repack) look(ctx context.Context, oid uint32, name catalog.Name) (*registry.Job, error) {
-	conn, err := session.Connect(ctx, r.config)
-	if err != nil {
+func (r *Repack) look(ctx context.Context, v *visit) (*registry.Job, error) {
+	if err := r.mayCall(ctx, v.conn, v.name); err != nil {
 		return nil, err
 	}
-	defer session.Close(ctx, conn)
-	if err := r.mayCall(ctx, conn, name); err != nil {
-		return nil, err
-	}
-	exists, err := r.registry.Exists(ctx, conn)
+	exists, err := r.registry.Exists(ctx, v.conn)
 	if err != nil || !exists {
 		return nil, err
 	}
-	if err := migrations.Check(ctx, conn, r.options.RegistrySchema); err != nil {
+	if _, err := migrations.Current(ctx, v.conn, r.options.RegistrySchema); err != nil {
 		return nil, err
 	}
-	job, err := r.registry.Find(ctx, conn, oid, name)
+	job, err := r.registry.Find(ctx, v.conn, v.oid, v.name)
 	if errors.Is(err, registry.ErrNotFound) {
 		return nil, nil
 	}

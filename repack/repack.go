@@ -54,15 +54,37 @@ func New(config *pgx.ConnConfig, options Options) (*Repack, error) {
 // until all are.
 func (r *Repack) Run(ctx context.Context) error {
 	return r.persist(ctx, func(ctx context.Context, r *Repack) error {
-		if is, err := r.overPartitions(ctx, func(ctx context.Context, p *partitioned) error { return p.run(ctx) }); is || err != nil {
-			return err
-		}
-		return r.runTable(ctx)
+		return r.visiting(ctx, r.runVisited, func(p *partitioned) error { return p.run(ctx) })
 	})
 }
 
+// visiting runs one of the two: for a table, or for the partitions of one.
+func (r *Repack) visiting(ctx context.Context, table func(context.Context, *visit) error, over func(*partitioned) error) error {
+	v, err := r.visit(ctx)
+	if err != nil {
+		return err
+	}
+	defer v.close(ctx)
+	if !v.partitioned {
+		return table(ctx, v)
+	}
+	p, err := r.overPartitions(ctx, v)
+	if err != nil {
+		return err
+	}
+	return over(p)
+}
+
 func (r *Repack) runTable(ctx context.Context) error {
-	err := r.hold(ctx, r.describe, r.noting(func(ctx context.Context, e *stages.Env) error {
+	v, err := r.visit(ctx)
+	if err != nil {
+		return err
+	}
+	return r.runVisited(ctx, v)
+}
+
+func (r *Repack) runVisited(ctx context.Context, v *visit) error {
+	err := r.hold(ctx, v, r.describe, r.noting(func(ctx context.Context, e *stages.Env) error {
 		if e.Job != nil && (e.Job.State == registry.Reverting || e.Job.State == registry.Resetting) {
 			return fmt.Errorf("the job of %s is %s: go on with repack revert or repack reset", e.Source.Name, e.Job.State)
 		}
@@ -74,8 +96,11 @@ func (r *Repack) runTable(ctx context.Context) error {
 				return err
 			}
 			// Not before: a refusal leaves no trace.
-			if err := r.migrate(ctx); err != nil {
-				return err
+			if !r.tenure.registry {
+				if err := r.migrateOn(ctx, e.Pool); err != nil {
+					return err
+				}
+				r.tenure.registry = true
 			}
 		}
 		return stages.Run(ctx, e, r.options.Until)
@@ -103,51 +128,52 @@ func (r *Repack) Reset(ctx context.Context) error {
 // undo ends the job, or the jobs of all partitions.
 func (r *Repack) undo(ctx context.Context, inverse func(context.Context, *stages.Env) error) error {
 	return r.persist(ctx, func(ctx context.Context, r *Repack) error {
-		is, err := r.overPartitions(ctx, func(ctx context.Context, p *partitioned) error { return p.undo(ctx, inverse) })
-		if is || err != nil {
-			return err
-		}
-		return r.undoTable(ctx, inverse)
+		table := func(ctx context.Context, v *visit) error { return r.undoVisited(ctx, v, inverse) }
+		return r.visiting(ctx, table, func(p *partitioned) error { return p.undo(ctx, inverse) })
 	})
 }
 
 func (r *Repack) undoTable(ctx context.Context, inverse func(context.Context, *stages.Env) error) error {
+	v, err := r.visit(ctx)
+	if err != nil {
+		return err
+	}
+	return r.undoVisited(ctx, v, inverse)
+}
+
+func (r *Repack) undoVisited(ctx context.Context, v *visit, inverse func(context.Context, *stages.Env) error) error {
 	without := r.noJobHere
 	if r.resets {
 		without, inverse = r.removeOrphans, resetAny(inverse)
 	}
-	return unbegun(ctx, r.hold(ctx, without, r.noting(inverse)))
+	return unbegun(ctx, r.hold(ctx, v, without, r.noting(inverse)))
 }
 
 // releasing is how long giving the job back may take after a cancelled run.
 const releasing = 5 * time.Second
 
 // hold makes this process the only one to work on the table, and runs work.
-// Where the table has no job it runs without first, which may refuse that.
-func (r *Repack) hold(ctx context.Context, without func(context.Context, *stages.Env, uint32, catalog.Name) error,
+// Where the table has no job it runs without first, which may refuse that. It ends
+// the connection of v.
+func (r *Repack) hold(ctx context.Context, v *visit, without func(context.Context, *stages.Env, uint32, catalog.Name) error,
 	work func(context.Context, *stages.Env) error,
 ) error {
-	if r.options.Table == "" {
-		return &UsageError{errors.New("no table given")}
-	}
-	conn, err := session.Connect(ctx, r.config)
-	if err != nil {
-		return err
-	}
-	r.tenure.connected = true
+	conn := v.conn
 	h := &holding{Repack: r, conn: conn, env: &stages.Env{}, unwatch: func() {}, turn: make(chan struct{}, 1)}
 	defer func() { h.close(ctx) }()
 	if err := r.mayCall(ctx, conn, catalog.Name{Name: r.options.Table}); err != nil {
 		return err
 	}
 	sized := *r
+	var err error
 	if sized.options.Jobs, err = r.fit(ctx, conn, catalog.Name{Name: r.options.Table}); err != nil {
 		return err
 	}
-	oid, name, job, err := r.find(ctx, conn)
+	job, err := r.find(ctx, v)
 	if err != nil {
 		return err
 	}
+	oid, name := v.oid, v.name
 	if over, err := r.resume(ctx, conn, job); over || err != nil {
 		return err
 	}
@@ -181,22 +207,20 @@ func (r *Repack) hold(ctx context.Context, without func(context.Context, *stages
 	return e.Named(ctx, oid, name, err)
 }
 
-// find looks up the table and takes its lock. Where a job of another process
-// has ended while that was waited for, the name means another table by now.
-func (r *Repack) find(ctx context.Context, conn *pgx.Conn) (oid uint32, name catalog.Name, job *registry.Job, err error) {
+// find takes the lock of the table. Where a job of another process has ended while
+// that was waited for, the name means another table by now.
+func (r *Repack) find(ctx context.Context, v *visit) (job *registry.Job, err error) {
 	for {
-		if oid, name, err = resolve(ctx, r.config, r.options.Table); err != nil {
-			return 0, name, nil, err
+		if job, err = r.lock(ctx, v.conn, v.oid, v.name); err != nil || job != nil {
+			return job, err
 		}
-		if job, err = r.lock(ctx, conn, oid, name); err != nil || job != nil {
-			return oid, name, job, err
+		was := v.oid
+		another, err := v.again(ctx)
+		if err != nil || !another {
+			return nil, err
 		}
-		now, _, err := resolve(ctx, r.config, r.options.Table)
-		if err != nil || now == oid {
-			return oid, name, nil, err
-		}
-		if err := registry.Unlock(ctx, conn, oid); err != nil {
-			return 0, name, nil, err
+		if err := registry.Unlock(ctx, v.conn, was); err != nil {
+			return nil, err
 		}
 	}
 }
@@ -233,18 +257,7 @@ func (r *Repack) lock(ctx context.Context, conn *pgx.Conn, oid uint32, name cata
 // job returns the unfinished job, or nil. It creates no registry, but upgrades
 // one that is there.
 func (r *Repack) job(ctx context.Context, conn *pgx.Conn, oid uint32, name catalog.Name) (*registry.Job, error) {
-	exists, err := r.registry.Exists(ctx, conn)
-	if err != nil || !exists {
-		return nil, err
-	}
-	missing, err := r.registry.MissingPrivileges(ctx, conn, r.options.ShadowSchema != "")
-	if err != nil {
-		return nil, err
-	}
-	if len(missing) > 0 {
-		return nil, &stages.RefusedError{Table: name, Reasons: stages.MissingPrivileges(missing)}
-	}
-	if err := r.migrate(ctx); err != nil {
+	if ready, err := r.registryReady(ctx, conn, name); err != nil || !ready {
 		return nil, err
 	}
 	job, err := r.registry.Find(ctx, conn, oid, name)
@@ -254,15 +267,55 @@ func (r *Repack) job(ctx context.Context, conn *pgx.Conn, oid uint32, name catal
 	return job, err
 }
 
-// migrate brings the registry up to date on a connection of its own. Where there
-// is none yet it is tried first whether it can be made, so that a refusal leaves
-// nothing of it.
+// registryReady makes sure, once, that the registry is of this version and that the
+// role may use it. ready is false where there is none.
+func (r *Repack) registryReady(ctx context.Context, conn *pgx.Conn, name catalog.Name) (ready bool, err error) {
+	if r.tenure.registry {
+		return true, nil
+	}
+	exists, missing, err := r.registry.Ready(ctx, conn, r.options.ShadowSchema != "")
+	if err != nil || !exists {
+		return false, err
+	}
+	if len(missing) > 0 {
+		return false, &stages.RefusedError{Table: name, Reasons: stages.MissingPrivileges(missing)}
+	}
+	current, err := migrations.Current(ctx, conn, r.options.RegistrySchema)
+	if err == nil && !current {
+		err = r.migrate(ctx)
+	}
+	r.tenure.registry = err == nil
+	return err == nil, err
+}
+
+// migrate brings the registry up to date on a connection of its own.
 func (r *Repack) migrate(ctx context.Context) error {
 	conn, err := session.Connect(ctx, r.config)
 	if err != nil {
 		return err
 	}
 	defer session.Close(ctx, conn)
+	return r.upgrade(ctx, conn)
+}
+
+// migrateOn is migrate on a connection of the pool.
+func (r *Repack) migrateOn(ctx context.Context, pool *pgxpool.Pool) error {
+	conn, err := pool.Acquire(ctx)
+	if err != nil {
+		return session.Failed(err)
+	}
+	defer conn.Release()
+	err = r.upgrade(ctx, conn.Conn())
+	if err != nil {
+		session.Close(ctx, conn.Conn()) // it may hold a lock: see migrations.Try
+	}
+	return err
+}
+
+// upgrade brings the registry up to date. Where there is none yet it is tried
+// first whether it can be made, so that a refusal leaves nothing of it. After an
+// error conn has to be closed.
+func (r *Repack) upgrade(ctx context.Context, conn *pgx.Conn) error {
 	exists, err := r.registry.Exists(ctx, conn)
 	if err != nil {
 		return err
@@ -279,21 +332,17 @@ func (r *Repack) migrate(ctx context.Context) error {
 // noRegistry is why there can be no registry, or nil where another process has made
 // one meanwhile.
 func (r *Repack) noRegistry(ctx context.Context, failed error) error {
-	conn, err := session.Connect(ctx, r.config)
+	v, err := r.visit(ctx)
 	if err != nil {
 		return errors.Join(failed, err)
 	}
-	defer session.Close(ctx, conn)
-	if exists, err := r.registry.Exists(ctx, conn); err != nil {
+	defer v.close(ctx)
+	if exists, err := r.registry.Exists(ctx, v.conn); err != nil {
 		return err
 	} else if exists {
-		return migrations.Apply(ctx, conn, r.options.RegistrySchema)
+		return migrations.Apply(ctx, v.conn, r.options.RegistrySchema)
 	}
-	_, name, err := resolve(ctx, r.config, r.options.Table)
-	if err != nil {
-		return err
-	}
-	return stages.RefusalOf(ctx, conn, name, "the registry", failed)
+	return stages.RefusalOf(ctx, v.conn, v.name, "the registry", failed)
 }
 
 // spareConns are for what is done beside the workers, who have two each.

@@ -20,32 +20,69 @@ const resolveSQL = `
 SELECT    coalesce(c.oid, 0),
           coalesce(n.nspname, CASE WHEN pg_catalog.cardinality(i.parts) OPERATOR(pg_catalog.>) 1
                                    THEN i.parts[1] ELSE pg_catalog.current_schema() END, ''),
-          coalesce(c.relname, i.parts[pg_catalog.cardinality(i.parts)])
+          coalesce(c.relname, i.parts[pg_catalog.cardinality(i.parts)]),
+          coalesce(c.relkind OPERATOR(pg_catalog.=) 'p', false)
 FROM      (SELECT pg_catalog.parse_ident($1) AS parts) i
 LEFT JOIN pg_catalog.pg_class c     ON c.oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass($1)
 LEFT JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace`
 
-// resolve finds the table that name means to the role; oid is zero where there
-// is none.
-func resolve(ctx context.Context, config *session.Target, table string) (oid uint32, name catalog.Name, err error) {
-	conn, err := session.ConnectAsIs(ctx, config)
-	if err != nil {
-		return 0, name, err
+// visit is a connection on which Options.Table has been looked up.
+type visit struct {
+	conn        *pgx.Conn
+	oid         uint32 // 0 where there is no such table
+	name        catalog.Name
+	partitioned bool
+}
+
+// visit connects, and finds the table that its name means to the role.
+func (r *Repack) visit(ctx context.Context) (*visit, error) {
+	if r.options.Table == "" {
+		return nil, &UsageError{errors.New("no table given")}
 	}
-	defer session.Close(ctx, conn)
-	err = conn.QueryRow(ctx, resolveSQL, table).Scan(&oid, &name.Schema, &name.Name)
+	conn, err := session.ConnectAsIs(ctx, r.config)
+	if err != nil {
+		return nil, err
+	}
+	r.tenure.connected = true
+	v := &visit{conn: conn}
+	if err = v.resolve(ctx, r.options.Table); err == nil {
+		err = session.Configure(ctx, conn)
+	}
+	if err != nil {
+		v.close(ctx)
+		return nil, err
+	}
+	return v, nil
+}
+
+func (v *visit) close(ctx context.Context) { session.Close(ctx, v.conn) }
+
+func (v *visit) resolve(ctx context.Context, table string) error {
+	err := v.conn.QueryRow(ctx, resolveSQL, table).Scan(&v.oid, &v.name.Schema, &v.name.Name, &v.partitioned)
 	var pgErr *pgconn.PgError
 	if errors.As(err, &pgErr) && (pgErr.Code == pgerrcode.InvalidParameterValue || pgErr.Code == pgerrcode.InvalidName ||
 		pgErr.Code == pgerrcode.SyntaxError) {
-		return 0, name, &UsageError{fmt.Errorf("table name %q is not written as SQL writes it: %w", table, err)}
+		return &UsageError{fmt.Errorf("table name %q is not written as SQL writes it: %w", table, err)}
 	}
 	if errors.As(err, &pgErr) && pgErr.Code == pgerrcode.InsufficientPrivilege {
-		return 0, name, mayNotLook(ctx, conn, table, err)
+		return mayNotLook(ctx, v.conn, table, err)
 	}
 	if err != nil {
-		return 0, name, fmt.Errorf("look up table %s: %w", table, err)
+		return fmt.Errorf("look up table %s: %w", table, err)
 	}
-	return oid, name, nil
+	return nil
+}
+
+const bearerSQL = `SELECT coalesce(to_regclass($1)::oid, 0)`
+
+// again looks up which table bears the name by now, and reports whether it is
+// another.
+func (v *visit) again(ctx context.Context) (another bool, err error) {
+	was := v.oid
+	if err := v.conn.QueryRow(ctx, bearerSQL, v.name.String()).Scan(&v.oid); err != nil {
+		return false, fmt.Errorf("look up table %s: %w", v.name, err)
+	}
+	return v.oid != was, nil
 }
 
 const mayNotLookSQL = `

@@ -72,27 +72,24 @@ func (r *Repack) Status(ctx context.Context) ([]Status, error) {
 }
 
 func (r *Repack) list(ctx context.Context) ([]Status, error) {
-	conn, err := session.Connect(ctx, r.config)
+	v, err := r.visitAny(ctx)
 	if err != nil {
 		return nil, err
 	}
-	defer session.Close(ctx, conn)
+	defer v.close(ctx)
+	conn := v.conn
 	list := []Status{}
 	exists, err := r.registry.Exists(ctx, conn)
 	if err != nil || !exists && r.options.Table == "" {
 		return list, err
 	}
 	if !exists {
-		oid, name, err := resolve(ctx, r.config, r.options.Table)
-		if err != nil {
-			return nil, err
-		}
-		return nil, r.noJob(ctx, conn, oid, name)
+		return nil, r.noJob(ctx, conn, v.oid, v.name)
 	}
 	if err := r.mayRead(ctx, conn, nil); err != nil {
 		return nil, err
 	}
-	if err := migrations.Check(ctx, conn, r.options.RegistrySchema); err != nil {
+	if _, err := migrations.Current(ctx, conn, r.options.RegistrySchema); err != nil {
 		return nil, err
 	}
 	jobs, err := r.registry.List(ctx, conn)
@@ -102,22 +99,18 @@ func (r *Repack) list(ctx context.Context) ([]Status, error) {
 	wanted := func(*registry.Job) bool { return true }
 	none := func() error { return nil }
 	if r.options.Table != "" {
-		oid, name, err := resolve(ctx, r.config, r.options.Table)
-		if err != nil {
-			return nil, err
-		}
-		names := map[catalog.Name]bool{name: true}
-		_, err = r.overPartitions(ctx, func(_ context.Context, p *partitioned) error {
+		names := map[catalog.Name]bool{v.name: true}
+		if v.partitioned {
+			p, err := r.overPartitions(ctx, v)
+			if err != nil {
+				return nil, err
+			}
 			for _, l := range p.partitions {
 				names[l.Name] = true
 			}
-			return nil
-		})
-		if err != nil {
-			return nil, err
 		}
 		wanted = func(j *registry.Job) bool { return names[j.Table()] }
-		none = func() error { return r.noJob(ctx, conn, oid, name) }
+		none = func() error { return r.noJob(ctx, conn, v.oid, v.name) }
 	}
 	jobs = slices.DeleteFunc(jobs, func(j *registry.Job) bool { return !wanted(j) })
 	if len(jobs) == 0 {
@@ -134,6 +127,15 @@ func (r *Repack) list(ctx context.Context) ([]Status, error) {
 		list = append(list, s)
 	}
 	return list, nil
+}
+
+// visitAny is visit; without a table it looks up none.
+func (r *Repack) visitAny(ctx context.Context) (*visit, error) {
+	if r.options.Table != "" {
+		return r.visit(ctx)
+	}
+	conn, err := session.Connect(ctx, r.config)
+	return &visit{conn: conn}, err
 }
 
 func (r *Repack) status(ctx context.Context, conn *pgx.Conn, job *registry.Job) (Status, error) {

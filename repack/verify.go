@@ -56,7 +56,11 @@ func (r *Repack) Verify(ctx context.Context) (v Verification, err error) {
 		return v, &UsageError{errors.New("verify: want sample or full")}
 	}
 	err = r.persist(ctx, func(ctx context.Context, r *Repack) error {
-		return r.hold(ctx, r.noJobHere, func(ctx context.Context, e *stages.Env) error {
+		at, err := r.visit(ctx)
+		if err != nil {
+			return err
+		}
+		return r.hold(ctx, at, r.noJobHere, func(ctx context.Context, e *stages.Env) error {
 			began := time.Now()
 			result, err := stages.Verify(ctx, e, r.options.Verify)
 			if result != nil {

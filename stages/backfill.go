@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/repack-go/repack/internal/lock"
+	"github.com/repack-go/repack/internal/session"
 	"github.com/repack-go/repack/registry"
 	"github.com/repack-go/repack/strategy"
 )
@@ -38,7 +40,10 @@ func backfill(ctx context.Context, e *Env) error {
 		if err != nil {
 			return err
 		}
-		return e.write(ctx, func(tx pgx.Tx) error { return e.endStage(ctx, tx, registry.Backfill) })
+		if err := e.held(ctx); err != nil {
+			return err
+		}
+		return e.endStage(ctx, e.Pool, registry.Backfill)
 	}
 }
 
@@ -60,18 +65,16 @@ func (e *Env) measure(ctx context.Context) error {
 	if e.Job.Blocks != nil {
 		return nil
 	}
-	var job *registry.Job
-	err := e.write(ctx, func(tx pgx.Tx) error {
-		var filenode uint32
-		var blocks, rows int64
-		if err := tx.QueryRow(ctx, measureSQL, e.Job.Source).Scan(&filenode, &blocks, &rows); err != nil {
-			return fmt.Errorf("measure %s: %w", e.Source.Name, err)
-		}
-		var err error
-		job, err = e.update(ctx, tx, func(j *registry.Job) {
-			j.Filenode, j.Blocks, j.RowEstimate = &filenode, &blocks, &rows
-		})
+	if err := e.held(ctx); err != nil {
 		return err
+	}
+	var filenode uint32
+	var blocks, rows int64
+	if err := e.Pool.QueryRow(ctx, measureSQL, e.Job.Source).Scan(&filenode, &blocks, &rows); err != nil {
+		return fmt.Errorf("measure %s: %w", e.Source.Name, err)
+	}
+	job, err := e.update(ctx, e.Pool, func(j *registry.Job) {
+		j.Filenode, j.Blocks, j.RowEstimate = &filenode, &blocks, &rows
 	})
 	if err == nil {
 		e.Job = job
@@ -207,11 +210,9 @@ func (e *Env) copyChunk(ctx context.Context, conn *pgxpool.Conn, chunk *registry
 	if err != nil {
 		return err
 	}
-	return pgx.BeginTxFunc(ctx, conn, commits, func(tx pgx.Tx) error {
+	begin := session.Begin(slices.Concat(commits, settings, []string{session.CustomPlansSQL})...)
+	return pgx.BeginTxFunc(ctx, conn, begin, func(tx pgx.Tx) error {
 		if err := e.Registry.Fence(ctx, tx, e.Job.ID, e.Runner.Claim); err != nil {
-			return err
-		}
-		if err := execAll(ctx, tx, settings); err != nil {
 			return err
 		}
 		began := time.Now()
@@ -228,16 +229,19 @@ func (e *Env) copyChunk(ctx context.Context, conn *pgxpool.Conn, chunk *registry
 // it in the same transaction.
 func (e *Env) endChunk(ctx context.Context, tx pgx.Tx, chunk registry.Chunk) error {
 	var filenode *uint32
-	if err := tx.QueryRow(ctx, filenodeSQL, e.Job.Source).Scan(&filenode); err != nil {
-		return fmt.Errorf("look up file of %s: %w", e.Source.Name, err)
-	}
-	if filenode == nil || *filenode != *e.Job.Filenode {
-		return errRewritten
-	}
-	if err := e.named(ctx, tx); err != nil {
-		return err
-	}
-	return e.Registry.AddChunk(ctx, tx, e.Job.ID, chunk)
+	b := &pgx.Batch{}
+	b.Queue(filenodeSQL, e.Job.Source).QueryRow(func(row pgx.Row) error {
+		if err := row.Scan(&filenode); err != nil {
+			return fmt.Errorf("look up file of %s: %w", e.Source.Name, err)
+		}
+		if filenode == nil || *filenode != *e.Job.Filenode {
+			return errRewritten
+		}
+		return nil
+	})
+	e.queueNamed(b)
+	e.Registry.QueueChunk(b, e.Job.ID, chunk)
+	return tx.SendBatch(ctx, b).Close()
 }
 
 // A chunk holds a snapshot, and with direct-trigger row locks, for about this

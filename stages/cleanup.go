@@ -30,36 +30,28 @@ func cleanUp(ctx context.Context, e *Env) error {
 		if err := roomFor(ctx, tx, e.Job.OldTable().String(), e.Link.Log.String()); err != nil {
 			return err
 		}
-		if err := e.disposeOld(ctx, tx); err != nil {
-			return err
-		}
-		if err := e.dropArtefacts(ctx, tx, keep); err != nil {
+		if err := e.dropArtefacts(ctx, tx, keep, e.disposeSQL()...); err != nil {
 			return err
 		}
 		if err := e.endStage(ctx, tx, registry.CleanUp); err != nil {
 			return err
 		}
-		_, err := e.update(ctx, tx, func(j *registry.Job) { j.State = registry.Done })
-		return err
+		return e.Registry.SetState(ctx, tx, e.Job.ID, e.Runner.Claim, registry.Done)
 	})
 }
 
-// disposeOld drops the old table or, when it is to be kept, its user triggers,
+// disposeSQL drops the old table or, when it is to be kept, its user triggers,
 // which are off: what is left of it depends on nothing of the application's.
-func (e *Env) disposeOld(ctx context.Context, tx *lock.Tx) error {
+func (e *Env) disposeSQL() []string {
 	old := e.Job.OldTable().String()
 	if !e.Job.Options.KeepOld {
-		return drop(ctx, tx, "TABLE", old)
+		return []string{dropSQL("TABLE", old)}
 	}
-	if err := execAll(ctx, tx, e.Source.DropBoundSQL(e.Job.OldTable())); err != nil {
-		return err
-	}
+	statements := e.Source.DropBoundSQL(e.Job.OldTable())
 	for _, t := range e.Source.Triggers {
-		if err := drop(ctx, tx, "TRIGGER", catalog.Quote(t.Name)+" ON "+old); err != nil {
-			return err
-		}
+		statements = append(statements, dropSQL("TRIGGER", catalog.Quote(t.Name)+" ON "+old))
 	}
-	return nil
+	return statements
 }
 
 // releaseNew detaches the capture from the new table. An old table that is to
@@ -120,33 +112,34 @@ func (e *Env) detachNew(ctx context.Context) error {
 	return err
 }
 
+func dropSQL(kind, object string) string { return fmt.Sprintf("DROP %s IF EXISTS %s", kind, object) }
+
 func drop(ctx context.Context, q catalog.Querier, kind, object string) error {
-	if _, err := q.Exec(ctx, fmt.Sprintf("DROP %s IF EXISTS %s", kind, object)); err != nil {
+	if _, err := q.Exec(ctx, dropSQL(kind, object)); err != nil {
 		return fmt.Errorf("drop %s %s: %w", kind, object, err)
 	}
 	return nil
 }
 
-// dropArtefacts drops the capture function, the change log and the job's own
-// schemas but for keep. A schema in which somebody has made something of his
+// dropArtefacts runs statements, and drops the capture function, the change log and
+// the job's own schemas except keep. A schema in which somebody has made something of his
 // own is not dropped: the error names what is in it.
-func (e *Env) dropArtefacts(ctx context.Context, q catalog.Querier, keep string) error {
-	if err := drop(ctx, q, "FUNCTION", e.Link.Capture.String()+"()"); err != nil {
-		return err
-	}
-	if err := drop(ctx, q, "TABLE", e.Link.Log.String()+", "+e.Link.Retired().String()); err != nil {
-		return err
-	}
-	if !e.Job.OwnSchemas {
-		return nil
-	}
-	for _, schema := range []string{e.Job.ShadowSchema, e.Job.OldSchema} {
-		if schema == keep {
-			continue
-		}
-		if err := drop(ctx, q, "SCHEMA", catalog.Quote(schema)); err != nil {
-			return err
-		}
+func (e *Env) dropArtefacts(ctx context.Context, q catalog.Querier, keep string, statements ...string) error {
+	if err := execAll(ctx, q, append(statements, e.dropArtefactsSQL(keep)...)); err != nil {
+		return fmt.Errorf("drop what belongs to the job: %w", err)
 	}
 	return nil
+}
+
+func (e *Env) dropArtefactsSQL(keep string) []string {
+	statements := []string{
+		dropSQL("FUNCTION", e.Link.Capture.String()+"()"),
+		dropSQL("TABLE", e.Link.Log.String()+", "+e.Link.Retired().String()),
+	}
+	for _, schema := range []string{e.Job.ShadowSchema, e.Job.OldSchema} {
+		if e.Job.OwnSchemas && schema != keep {
+			statements = append(statements, dropSQL("SCHEMA", catalog.Quote(schema)))
+		}
+	}
+	return statements
 }

@@ -3,34 +3,33 @@ package stages
 import (
 	"context"
 	"time"
-
-	"github.com/jackc/pgx/v5"
 )
 
-// asynchronous begins a transaction whose COMMIT waits neither for the disk nor for
+// asynchronousSQL is a setting of a transaction whose COMMIT waits neither for the disk nor for
 // a standby. It is for chunks and replay batches: what one has done commits together
 // with the record of it, so that a crash loses both or neither. Every other commit of
 // ours, such as the one that ends a stage, waits for its own WAL and so for all that
 // was written before it.
 //
 // https://www.postgresql.org/docs/current/wal-async-commit.html
-var asynchronous = pgx.TxOptions{BeginQuery: "BEGIN; SET LOCAL synchronous_commit = off"}
+const asynchronousSQL = `SET LOCAL synchronous_commit = off`
 
 // flushEvery is for how long commits are asynchronous before one waits again. An
 // application that comes back from a pause waits for all WAL that was written before
 // its own, on the disk and on the standbys that it waits for.
 const flushEvery = 2 * time.Second
 
-// commits is how the next transaction of a chunk or a batch begins.
-func (t *Turns) commits(ctx context.Context) (pgx.TxOptions, error) {
+// commits are the settings with which the next transaction of a chunk or a batch
+// begins.
+func (t *Turns) commits(ctx context.Context) (settings []string, err error) {
 	if t.flushDue() {
-		return pgx.TxOptions{}, nil
+		return nil, nil
 	}
 	atWork, err := t.atWork(ctx)
 	if err != nil || atWork {
-		return pgx.TxOptions{}, err
+		return nil, err
 	}
-	return asynchronous, nil
+	return []string{asynchronousSQL}, nil
 }
 
 // flushDue reports, and notes, that it is time for a commit that waits. The first

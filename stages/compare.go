@@ -206,7 +206,7 @@ func (c *comparing) chunk(ctx context.Context, conn *pgxpool.Conn, chunk *regist
 func (c *comparing) inSnapshot(ctx context.Context, conn *pgxpool.Conn,
 	find func(context.Context, pgx.Tx) (strategy.Compared, error),
 ) (found strategy.Compared, err error) {
-	err = lock.Transact(ctx, conn, c.Locks, c.result.Table.String(), c.lockable(), func(ctx context.Context, tx *lock.Tx) error {
+	err = lock.Transact(ctx, conn, c.ofRows(), c.result.Table.String(), c.lockable(), func(ctx context.Context, tx *lock.Tx) error {
 		if err := tx.Do(ctx, c.tables.BeginSQL()); err != nil {
 			return err
 		}

@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"log/slog"
 	"reflect"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -63,8 +65,11 @@ type Env struct {
 	// the job; nil: nothing does.
 	Held func(ctx context.Context) error
 
-	validated bool       // preValidate has passed in this run
-	oids      *oidSearch // of foresee
+	validated bool                   // preValidate has passed in this run
+	key       []catalog.KeyColumn    // of the source, by the trial
+	verified  *registry.Verification // the last one of this run
+	longest   time.Duration          // of the locks of this run that were noted
+	oids      *oidSearch             // of foresee
 	reprints  catalog.Reprints
 }
 
@@ -194,6 +199,13 @@ func (e *Env) lockable() []uint32 {
 	return oids
 }
 
+// ofRows is the policy of transactions that read and write many rows.
+func (e *Env) ofRows(settings ...string) lock.Policy {
+	policy := e.Locks
+	policy.Settings = slices.Concat(policy.Settings, settings, []string{session.CustomPlansSQL})
+	return policy
+}
+
 // write runs work in a fenced transaction that takes no lock the application
 // could want.
 func (e *Env) write(ctx context.Context, work func(tx pgx.Tx) error) error {
@@ -224,25 +236,72 @@ func (e *Env) withConn(ctx context.Context, work func(conn *pgxpool.Conn) error)
 	return work(conn)
 }
 
-// update writes changed fields of the job inside tx. They are set on a copy,
+// update writes changed fields of the job. They are set on a copy,
 // and kept only when the transaction commits.
-func (e *Env) update(ctx context.Context, tx pgx.Tx, change func(j *registry.Job)) (*registry.Job, error) {
+func (e *Env) update(ctx context.Context, q catalog.Querier, change func(j *registry.Job)) (*registry.Job, error) {
 	job := *e.Job
 	change(&job)
-	return &job, e.Registry.Update(ctx, tx, &job, e.Runner.Claim)
+	return &job, e.Registry.Update(ctx, q, &job, e.Runner.Claim)
 }
 
-func (e *Env) endStage(ctx context.Context, tx pgx.Tx, stage registry.Stage) error {
-	return e.Registry.EndStage(ctx, tx, e.Job.ID, e.Runner.Claim, stage)
+// queueUpdate is update as a part of b. The job is to be kept when b has been answered
+// and the transaction has committed.
+func (e *Env) queueUpdate(b *pgx.Batch, change func(j *registry.Job)) *registry.Job {
+	job := *e.Job
+	change(&job)
+	e.Registry.QueueUpdate(b, &job, e.Runner.Claim)
+	return &job
 }
 
+func (e *Env) endStage(ctx context.Context, q catalog.Querier, stage registry.Stage) error {
+	return e.Registry.EndStage(ctx, q, e.Job.ID, e.Runner.Claim, stage)
+}
+
+// execAll sends statements together, in one round trip. A plan notes them one by
+// one. Which of them has failed the server's error tells; see also oneByOne.
 func execAll(ctx context.Context, q catalog.Querier, statements []string) error {
-	for _, sql := range statements {
-		if _, err := q.Exec(ctx, sql); err != nil {
-			return fmt.Errorf("%s: %w", sql, err)
+	if len(statements) == 0 {
+		return nil
+	}
+	if noted, is := q.(*transcript); is {
+		noted.noteAll(statements)
+		return nil
+	}
+	if _, err := q.Exec(ctx, strings.Join(statements, ";\n")); err != nil {
+		first, _, more := strings.Cut(statements[0], "\n")
+		if more || len(statements) > 1 {
+			first += " …"
 		}
+		return fmt.Errorf("%s: %w", first, err)
 	}
 	return nil
+}
+
+// savepoint is what oneByOne goes back to.
+const savepoint = "tried"
+
+// oneByOne is execAll in a subtransaction. When that fails it is run again, statement
+// by statement, so that the error names the one that does not work.
+func oneByOne(ctx context.Context, tx pgx.Tx, statements []string) error {
+	if len(statements) == 0 {
+		return nil
+	}
+	all := slices.Concat([]string{"SAVEPOINT " + savepoint}, statements, []string{"RELEASE SAVEPOINT " + savepoint})
+	_, err := tx.Exec(ctx, strings.Join(all, ";\n"))
+	if err == nil {
+		return nil
+	}
+	if _, undoErr := tx.Exec(ctx, "ROLLBACK TO SAVEPOINT "+savepoint); undoErr != nil {
+		return errors.Join(err, undoErr)
+	}
+	for _, sql := range statements {
+		if _, err := tx.Exec(ctx, sql); err != nil {
+			_, undoErr := tx.Exec(ctx, "ROLLBACK TO SAVEPOINT "+savepoint+"; RELEASE SAVEPOINT "+savepoint)
+			return errors.Join(fmt.Errorf("%s: %w", sql, err), undoErr)
+		}
+	}
+	_, err = tx.Exec(ctx, "RELEASE SAVEPOINT "+savepoint)
+	return err
 }
 
 // Named makes of a plain refusal of a lock one that names who holds the table:

@@ -19,12 +19,14 @@ import (
 // exchange is the swap itself, in one transaction. What it gives to the new
 // table is read under the lock, so that nothing changed during the job is lost.
 func (e *Env) exchange(ctx context.Context) error {
+	return e.learning(ctx, e.Job.Source, e.exchangeKnown)
+}
+
+// exchangeKnown is exchange where it is known how the definitions will read.
+func (e *Env) exchangeKnown(ctx context.Context) error {
 	var job *registry.Job
 	var source *catalog.Table
 	var reread []string
-	if err := e.learn(ctx, e.Job.Source); err != nil {
-		return err
-	}
 	err := e.transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
 		oids, err := e.beginRewrite(ctx, tx, e.Job.Source)
 		if err != nil {
@@ -37,9 +39,11 @@ func (e *Env) exchange(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if source, err = e.lockForExchange(ctx, tx, e.Job.Source); err != nil {
+		x, err := e.lockForExchange(ctx, tx, e.Job.Source)
+		if err != nil {
 			return err
 		}
+		source = x.table
 		if err := oids.lock(ctx, tx); err != nil {
 			return err
 		}
@@ -54,34 +58,21 @@ func (e *Env) exchange(ctx context.Context) error {
 				return err
 			}
 		}
-		if err := doAll(ctx, tx, source.DetachSQL()); err != nil {
-			return err
-		}
-		if err := doAll(ctx, tx, slices.Concat(retireSQL(source, e.Job.OldTable()),
+		if err := doAll(ctx, tx, slices.Concat(dropKeysSQL(source), source.DetachSQL(), retireSQL(source, e.Job.OldTable()),
 			source.BoundSQL(e.Job.OldTable(), true), e.dressSQL(source))); err != nil {
 			return err
 		}
-		if err := e.grant(ctx, tx, source); err != nil {
-			return err
-		}
-		reverse, xid, err := follow(ctx, tx, source, e.Link.Reverse(e.Job.Table(), e.Job.OldTable()))
+		tx.Done(exchangeSteps/4 + len(source.AllForeignKeys()))
+		grants, err := e.grantsSQLOf(ctx, tx, source)
 		if err != nil {
 			return err
 		}
-		if err := e.install(ctx, tx, source, e.Job.OldTable()); err != nil {
+		reverse, xid := x.followedBy(e.Link.Reverse(e.Job.Table(), e.Job.OldTable()))
+		if err := doAll(ctx, tx, slices.Concat(grants, source.AttachSQL(), installSQL(source, e.Job.OldTable()), followSQL(reverse, xid), x.recompile)); err != nil {
 			return err
 		}
-		recompile, err := source.RecompileSQL(ctx, tx, e.Job.ShadowSchema)
-		if err != nil {
-			return err
-		}
-		if err := doAll(ctx, tx, append(followSQL(reverse, xid), recompile...)); err != nil {
-			return err
-		}
+		tx.Done(exchangeSteps/4 + 3*len(source.AllForeignKeys()))
 		if err := e.rewriteOIDs(ctx, tx, oids, *e.Job.Shadow); err != nil {
-			return err
-		}
-		if reread, err = e.parity(ctx, tx, source, *e.Job.Shadow); err != nil {
 			return err
 		}
 		now := time.Now()
@@ -89,12 +80,11 @@ func (e *Env) exchange(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if err := noneDraws(ctx, tx, source, e.Job.OldTable()); err != nil {
-			return err
-		}
-		job, err = e.update(ctx, tx, func(j *registry.Job) {
+		b := &pgx.Batch{}
+		job = e.queueUpdate(b, func(j *registry.Job) {
 			j.SwappedAt, j.CompletedBy, j.Description = &now, completedBy(xid), description
 		})
+		reread, err = e.parity(ctx, tx, b, source, *e.Job.Shadow, e.Job.OldTable())
 		return err
 	})
 	if err != nil {
@@ -140,59 +130,38 @@ func (e *Env) makeRoom(ctx context.Context, tx *lock.Tx, table, leaving catalog.
 	return execAll(ctx, tx, created)
 }
 
-// Planning the queries of the catalogs takes several times as long as running
-// them, and under the lock they are run up to four times.
-const keepPlansSQL = `SET LOCAL plan_cache_mode = force_generic_plan`
-
 // lockForExchange takes ACCESS EXCLUSIVE on what the exchange changes, makes
-// sure that the copy is equal to the table in every snapshot, and drops the
-// foreign keys from and to it. It returns the table's description from before.
+// sure that the copy is equal to the table in every snapshot, and returns what the
+// table is.
 //
-// What takes long to plan of what is asked under the lock has been asked before it
-// once.
-func (e *Env) lockForExchange(ctx context.Context, tx *lock.Tx, oid uint32) (*catalog.Table, error) {
-	if err := execAll(ctx, tx, []string{keepPlansSQL}); err != nil {
-		return nil, err
-	}
-	before, err := catalog.Read(ctx, tx, oid)
+// What is asked under the lock has been asked before it once, so that it is planned.
+func (e *Env) lockForExchange(ctx context.Context, tx *lock.Tx, oid uint32) (*exchanged, error) {
+	before, err := e.lookAt(ctx, tx, oid)
 	if err != nil {
-		return nil, e.goneOr(err)
-	}
-	if err := e.noObstacles(ctx, tx, oid); err != nil {
 		return nil, err
 	}
-	if _, err := before.RecompileSQL(ctx, tx, e.Job.ShadowSchema); err != nil {
-		return nil, err
+	if !e.reprints.Knows(before.table) {
+		return nil, errUnlearned
 	}
 	if err := tx.Settle(ctx, e.Link.From.String()); err != nil {
 		return nil, err
 	}
-	if err := settleNeighbours(ctx, tx, before); err != nil {
+	if err := settleNeighbours(ctx, tx, before.table); err != nil {
 		return nil, err
 	}
 	if err := e.roomToExchange(ctx, tx, oid); err != nil {
 		return nil, err
 	}
-	works(tx, before)
-	if err := lockAll(ctx, tx, before); err != nil {
+	works(tx, before.table)
+	if err := lockAll(ctx, tx, before.table); err != nil {
 		return nil, err
 	}
-	if before, err = catalog.Read(ctx, tx, oid); err != nil {
+	x, err := e.lookAt(ctx, tx, oid)
+	if err != nil {
 		return nil, err
 	}
 	tx.Done(exchangeSteps / 4)
-	// Before foreign keys are dropped, of which some are in the way.
-	if err := e.noObstacles(ctx, tx, oid); err != nil {
-		return nil, err
-	}
-	if err := doAll(ctx, tx, dropKeysSQL(before)); err != nil {
-		return nil, err
-	}
-	tx.Done(len(before.AllForeignKeys()))
-	if err := e.Link.Capturing(ctx, tx, oid); err != nil {
-		return nil, err
-	}
-	return before, e.quiet(ctx, tx)
+	return x, x.pending
 }
 
 const drawingSQL = `
@@ -202,10 +171,11 @@ WHERE  locktype = 'relation' AND NOT granted
 AND    database = (SELECT oid FROM pg_database WHERE datname = current_database())
 AND    relation = ANY ($1::text[]::regclass[])`
 
-// noneDraws makes sure that nobody waits for a number of an identity's sequence,
-// which has just been retired: he would be given those of the retired one, and
-// find none with currval. It is asked last, so that hardly anybody comes after.
-func noneDraws(ctx context.Context, tx pgx.Tx, t *catalog.Table, retired catalog.Name) error {
+// queueNoneDraws makes sure, as a part of b, that nobody waits for a number of an
+// identity's sequence, which has just been retired: he would be given those of the
+// retired one, and find none with currval. It is asked last, so that hardly anybody
+// comes after.
+func queueNoneDraws(b *pgx.Batch, t *catalog.Table, retired catalog.Name) {
 	sequences := []string{}
 	for _, s := range t.Sequences {
 		if s.Identity {
@@ -213,16 +183,18 @@ func noneDraws(ctx context.Context, tx pgx.Tx, t *catalog.Table, retired catalog
 		}
 	}
 	if len(sequences) == 0 {
+		return
+	}
+	b.Queue(drawingSQL, sequences).QueryRow(func(row pgx.Row) error {
+		var waiting int64
+		if err := row.Scan(&waiting); err != nil {
+			return fmt.Errorf("look for who waits for a sequence: %w", err)
+		}
+		if waiting > 0 {
+			return fmt.Errorf("%d sessions wait for a number of the identity: %w", waiting, ErrPutOff)
+		}
 		return nil
-	}
-	var waiting int64
-	if err := tx.QueryRow(ctx, drawingSQL, sequences).Scan(&waiting); err != nil {
-		return fmt.Errorf("look for who waits for a sequence: %w", err)
-	}
-	if waiting > 0 {
-		return fmt.Errorf("%d sessions wait for a number of the identity: %w", waiting, ErrPutOff)
-	}
-	return nil
+	})
 }
 
 // settleNeighbours settles what is locked with t, t itself being settled.
@@ -240,9 +212,6 @@ func settleNeighbours(ctx context.Context, tx *lock.Tx, t *catalog.Table) error 
 // sequences that go over to another table are among it: an INSERT comes to a
 // sequence after its table, but a transaction may draw the number before.
 func lockAll(ctx context.Context, tx *lock.Tx, t *catalog.Table) error {
-	if err := lockDependents(ctx, tx, t); err != nil {
-		return err
-	}
 	var statements []string
 	for _, name := range lockedWith(t) {
 		statements = append(statements, lock.SQL(name, "ACCESS EXCLUSIVE"))
@@ -250,7 +219,7 @@ func lockAll(ctx context.Context, tx *lock.Tx, t *catalog.Table) error {
 	for _, s := range t.Sequences {
 		statements = append(statements, s.LockSQL())
 	}
-	if err := tx.LockAll(ctx, lock.Vary(tx, statements)); err != nil {
+	if err := tx.LockAll(ctx, slices.Concat(lockDependentsSQL(t), lock.Vary(tx, statements))); err != nil {
 		return err
 	}
 	tx.Done(len(t.AllForeignKeys()))
@@ -290,29 +259,15 @@ func dropKeysSQL(t *catalog.Table) []string {
 	return statements
 }
 
-// lockDependents locks the objects that are replaced.
-func lockDependents(ctx context.Context, tx *lock.Tx, t *catalog.Table) error {
+// lockDependentsSQL locks the objects that are replaced.
+func lockDependentsSQL(t *catalog.Table) []string {
+	var statements []string
 	for _, d := range t.Dependents {
-		if d.Lock == "" {
-			continue
-		}
-		if err := tx.Do(ctx, d.Lock); err != nil {
-			return fmt.Errorf("lock %s %s: %w", d.Kind, d.Name, err)
+		if d.Lock != "" {
+			statements = append(statements, d.Lock)
 		}
 	}
-	return nil
-}
-
-// quiet makes sure that nothing is pending. It replays nothing itself: what it
-// wrote, a snapshot that is taken before the exchange commits would not see.
-func (e *Env) quiet(ctx context.Context, tx *lock.Tx) error {
-	return e.underLock(ctx, tx, func() error {
-		empty, err := e.Link.Empty(ctx, tx)
-		if err != nil || empty {
-			return err
-		}
-		return fmt.Errorf("changes are pending that were not written through: %w", ErrPutOff)
-	})
+	return statements
 }
 
 // retireSQL moves table t out of the way, to parked, and takes from it what joins
@@ -381,16 +336,6 @@ func ownerOf(ctx context.Context, tx pgx.Tx, oid uint32) (owner string, err erro
 	return owner, nil
 }
 
-// grant gives the new table and its identity sequences the source's exact
-// grants.
-func (e *Env) grant(ctx context.Context, tx *lock.Tx, source *catalog.Table) error {
-	statements, err := e.grantsSQLOf(ctx, tx, source)
-	if err != nil {
-		return err
-	}
-	return doAll(ctx, tx, statements)
-}
-
 // grantsSQLOf turns the privileges that the shadow has into the source's.
 func (e *Env) grantsSQLOf(ctx context.Context, q catalog.Querier, source *catalog.Table) ([]string, error) {
 	have, err := catalog.ReadGrants(ctx, q, *e.Job.Shadow)
@@ -411,21 +356,10 @@ func (e *Env) grantsSQLOf(ctx context.Context, q catalog.Querier, source *catalo
 	return statements, nil
 }
 
-// install gives the table that now bears t's name the place of the partition that
-// t was, and then foreign keys, in the order in which they were made.
-func (e *Env) install(ctx context.Context, tx *lock.Tx, t *catalog.Table, retired catalog.Name) error {
-	if err := doAll(ctx, tx, t.AttachSQL()); err != nil {
-		return err
-	}
-	if err := doAll(ctx, tx, installSQL(t, retired)); err != nil {
-		return err
-	}
-	tx.Done(exchangeSteps/2 + 3*len(t.AllForeignKeys()))
-	return nil
-}
-
-// installSQL gives it what retireSQL has taken from the retired one, the values of
-// identity sequences, and the objects that depended on it.
+// installSQL gives the table that now bears t's name, and has the place of the
+// partition that t was, what retireSQL has taken from the retired one, the values of
+// identity sequences, foreign keys in the order in which they were made, and the
+// objects that depended on it.
 func installSQL(t *catalog.Table, retired catalog.Name) []string {
 	statements := t.DefaultsSQL(t.Name, false)
 	for _, s := range t.Sequences {
@@ -478,12 +412,18 @@ func (e *ParityError) Error() string {
 	return msg + "\nit has not been exchanged; please report this"
 }
 
-// parity compares the table in place with what the other was, but for foreign
-// keys that have still to be validated. reread names the definitions that the
-// server prints otherwise than before, though they are what they were.
-func (e *Env) parity(ctx context.Context, tx *lock.Tx, was *catalog.Table, oid uint32) (reread []string, err error) {
-	is, err := catalog.Read(ctx, tx, oid)
-	if err != nil {
+// parity compares the table in place with what the other, which is parked as retired,
+// was, but for foreign keys that have still to be validated. reread names the
+// definitions that the server prints otherwise than before, though they are what they
+// were. It makes sure that nobody draws from a sequence that has been retired. What is
+// in b is sent with its questions.
+func (e *Env) parity(ctx context.Context, tx *lock.Tx, b *pgx.Batch, was *catalog.Table, oid uint32, retired catalog.Name) (reread []string, err error) {
+	is := catalog.Queue(b, oid)
+	queueNoneDraws(b, was, retired)
+	if err := tx.SendBatch(ctx, b).Close(); err != nil {
+		return nil, err
+	}
+	if err := catalog.ReadMatviews(ctx, tx, is.Matviews); err != nil {
 		return nil, err
 	}
 	differences, err := e.reprints.Diff(was.Unvalidated(), is.Unvalidated())

@@ -219,7 +219,7 @@ func (e *Env) createMatviewAs(ctx context.Context, tx pgx.Tx, m catalog.Matview,
 	if err := execAll(ctx, tx, m.CreateSQL(as)); err != nil {
 		return err
 	}
-	if err := catalog.Close(ctx, tx, "TABLE", as.String()); err != nil {
+	if err := catalog.Close(ctx, tx, catalog.Made{Kind: "TABLE", Name: as.String()}); err != nil {
 		return err
 	}
 	return e.giveToOwner(ctx, tx, as, m.Relation.Owner)
@@ -357,15 +357,11 @@ func lockMatviews(ctx context.Context, tx *lock.Tx, matviews []catalog.Matview) 
 	if err := roomFor(ctx, tx, names(matviews, func(m catalog.Matview) string { return m.Relation.Name.String() })...); err != nil {
 		return err
 	}
+	var statements []string
 	for _, m := range lock.Vary(tx, matviews) {
-		if err := lockDependents(ctx, tx, m.Relation); err != nil {
-			return err
-		}
-		if err := tx.Do(ctx, catalog.LockMatviewSQL(m.Relation)); err != nil {
-			return fmt.Errorf("lock %s: %w", m.Relation.Name, err)
-		}
+		statements = append(append(statements, lockDependentsSQL(m.Relation)...), catalog.LockMatviewSQL(m.Relation))
 	}
-	return nil
+	return tx.LockAll(ctx, statements)
 }
 
 // matviewAsBuilt describes m under its lock, or returns errRefreshed where its

@@ -4,10 +4,12 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/repack-go/repack/internal/catalog"
+	"github.com/repack-go/repack/strategy"
 )
 
 // obstacle is a query for things that the swap does not carry over. It takes
@@ -291,20 +293,43 @@ AND      NOT (d.classid = 'pg_publication_rel'::regclass AND EXISTS (
              SELECT FROM pg_publication_rel p WHERE p.oid = d.objid AND p.prrelid = $1))
 ORDER BY 1`
 
+// tableChecks are all that are made of a table, by its OID and whether materialized
+// views are to be rebuilt.
+var tableChecks = append(append([]obstacle{{
+	subscriptionSQL, "feeds the table; its worker does not fire statement triggers", "drop the table from the subscription",
+}}, obstacleChecks...), dependent)
+
 // obstacles lists what is in the way of repacking the table. Materialized views
 // are none where they are to be rebuilt, but what is joined to them may be.
-func obstacles(ctx context.Context, q catalog.Querier, oid uint32, rebuilds bool) ([]Reason, error) {
-	checks := append([]obstacle{{
-		subscriptionSQL, "feeds the table; its worker does not fire statement triggers", "drop the table from the subscription",
-	}}, obstacleChecks...)
-	var reasons []Reason
-	for _, check := range checks {
-		if err := check.look(ctx, q, &reasons, oid); err != nil {
-			return nil, err
-		}
+func obstacles(ctx context.Context, q catalog.Querier, oid uint32, rebuilds bool, more ...obstacle) (reasons []Reason, err error) {
+	b := &pgx.Batch{}
+	queueLook(b, &reasons, slices.Concat(tableChecks, more), oid, rebuilds)
+	if err := q.SendBatch(ctx, b).Close(); err != nil {
+		return nil, err
 	}
-	dependents, err := dependentsOf(ctx, q, oid, rebuilds)
-	reasons = append(reasons, dependents...)
+	return moreObstacles(ctx, q, oid, rebuilds, reasons)
+}
+
+// queueObstacles asks for them as a part of b, except those that moreObstacles adds,
+// and whether changes are being captured, for which it returns
+// strategy.ErrNotCapturing.
+func (e *Env) queueObstacles(b *pgx.Batch, reasons *[]Reason, oid uint32) {
+	sql, args := e.Link.NotCapturing(3)
+	gone := obstacle{sql: sql, why: "does not capture changes"}
+	queueLook(b, reasons, append(tableChecks[:len(tableChecks):len(tableChecks)], gone), append([]any{oid, e.rebuilds()}, args...)...)
+	found := b.QueuedQueries[b.Len()-1]
+	take := found.Fn
+	found.Fn = func(results pgx.BatchResults) error {
+		err := take(results)
+		if err == nil && slices.ContainsFunc(*reasons, func(r Reason) bool { return r.Why == gone.why }) {
+			return strategy.ErrNotCapturing
+		}
+		return err
+	}
+}
+
+func moreObstacles(ctx context.Context, q catalog.Querier, oid uint32, rebuilds bool, reasons []Reason) ([]Reason, error) {
+	reasons, err := rebuildable(ctx, q, oid, rebuilds, reasons)
 	if err != nil || !rebuilds {
 		return reasons, err
 	}
@@ -313,58 +338,65 @@ func obstacles(ctx context.Context, q catalog.Querier, oid uint32, rebuilds bool
 		return nil, err
 	}
 	for _, m := range matviews {
-		onMatview := obstacle{dependentsSQL, fmt.Sprintf("depends on materialized view %s, which is rebuilt", m.Relation.Name), "drop it for the time of the repack"}
-		if err := onMatview.look(ctx, q, &reasons, m.OID, true); err != nil {
+		onMatview := obstacle{dependentsSQL, fmt.Sprintf("depends on materialized view %s, which is rebuilt", m.Relation.Name), dropIt}
+		found, err := look(ctx, q, append([]obstacle{onMatview}, matviewChecks...), m.OID, true)
+		if err != nil {
 			return nil, err
 		}
-		for _, check := range matviewChecks {
-			if err := check.look(ctx, q, &reasons, m.OID); err != nil {
-				return nil, err
-			}
-		}
+		reasons = append(reasons, found...)
 	}
 	return reasons, nil
 }
 
-// dependentsOf lists what depends on the table. Of materialized views it says
-// that they can be rebuilt, where that helps: of one that uses no more than the
-// table's row type it does not.
-func dependentsOf(ctx context.Context, q catalog.Querier, oid uint32, rebuilds bool) ([]Reason, error) {
-	const drop = "drop it for the time of the repack"
-	look := func(rebuilds bool) (found []Reason, err error) {
-		err = obstacle{dependentsSQL, "depends on the table and would keep to the old one", drop}.look(ctx, q, &found, oid, rebuilds)
-		return found, err
+const dropIt = "drop it for the time of the repack"
+
+// dependent is what would keep to the old table.
+var dependent = obstacle{dependentsSQL, "depends on the table and would keep to the old one", dropIt}
+
+// rebuildable says of what depends on the table that it can be rebuilt, where that
+// helps: of a materialized view that uses no more than the table's row type it does
+// not.
+func rebuildable(ctx context.Context, q catalog.Querier, oid uint32, rebuilds bool, reasons []Reason) ([]Reason, error) {
+	if rebuilds || !slices.ContainsFunc(reasons, func(r Reason) bool { return r.Why == dependent.why }) {
+		return reasons, nil
 	}
-	found, err := look(rebuilds)
-	if err != nil || rebuilds || len(found) == 0 {
-		return found, err
-	}
-	left, err := look(true)
-	for i, reason := range found {
-		if !slices.Contains(left, reason) {
-			found[i].Remedy = drop + ", or have it rebuilt with --rebuild-matviews"
+	left, err := look(ctx, q, []obstacle{dependent}, oid, true)
+	for i, reason := range reasons {
+		if reason.Why == dependent.why && !slices.Contains(left, reason) {
+			reasons[i].Remedy = dropIt + ", or have it rebuilt with --rebuild-matviews"
 		}
 	}
-	return found, err
+	return reasons, err
 }
 
-// look appends a reason for each object that the query finds. One without a name
-// has been dropped since the snapshot of the query.
-func (o obstacle) look(ctx context.Context, q catalog.Querier, reasons *[]Reason, args ...any) error {
-	rows, err := q.Query(ctx, o.sql, args...)
-	if err != nil {
-		return fmt.Errorf("check that nothing %s: %w", o.why, err)
+// look makes all checks in one query, and returns a reason for each object that
+// they find. One without a name has been dropped since the snapshot of the query.
+func look(ctx context.Context, q catalog.Querier, checks []obstacle, args ...any) (reasons []Reason, err error) {
+	b := &pgx.Batch{}
+	queueLook(b, &reasons, checks, args...)
+	return reasons, q.SendBatch(ctx, b).Close()
+}
+
+// queueLook is look as a part of b.
+func queueLook(b *pgx.Batch, reasons *[]Reason, checks []obstacle, args ...any) {
+	queries := make([]string, len(checks))
+	for i, check := range checks {
+		queries[i] = fmt.Sprintf("SELECT %d, x.object::text FROM (%s) x (object)", i, check.sql)
 	}
-	objects, err := pgx.CollectRows(rows, pgx.RowTo[*string])
-	if err != nil {
-		return fmt.Errorf("check that nothing %s: %w", o.why, err)
-	}
-	for _, object := range objects {
-		if object != nil {
-			*reasons = append(*reasons, Reason{Object: *object, Why: o.why, Remedy: o.remedy})
+	b.Queue(strings.Join(queries, "\nUNION ALL\n"), args...).Query(func(rows pgx.Rows) error {
+		var number int
+		var object *string
+		_, err := pgx.ForEachRow(rows, []any{&number, &object}, func() error {
+			if object != nil {
+				*reasons = append(*reasons, Reason{Object: *object, Why: checks[number].why, Remedy: checks[number].remedy})
+			}
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("look for what is in the way: %w", err)
 		}
-	}
-	return nil
+		return nil
+	})
 }
 
 // matviewChecks are what cannot be carried over of a materialized view.

@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/repack-go/repack/internal/catalog"
+	"github.com/repack-go/repack/internal/session"
 	"github.com/repack-go/repack/registry"
 )
 
@@ -291,8 +292,12 @@ func (e *Env) searchColumn(ctx context.Context, c oidColumn, oids []uint32, with
 	found := held{column: c}
 	err := pgx.BeginTxFunc(ctx, e.Pool, pgx.TxOptions{AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
 		ms := max(within.Milliseconds(), 1)
-		bound := fmt.Sprintf("SET LOCAL statement_timeout = %d; SET LOCAL lock_timeout = %d", ms, max(min(ms, e.Locks.Timeout.Milliseconds()), 1))
-		if err := execAll(ctx, tx, []string{bound}); err != nil {
+		bounds := []string{
+			session.CustomPlansSQL,
+			fmt.Sprintf("SET LOCAL statement_timeout = %d", ms),
+			fmt.Sprintf("SET LOCAL lock_timeout = %d", max(min(ms, e.Locks.Timeout.Milliseconds()), 1)),
+		}
+		if err := execAll(ctx, tx, bounds); err != nil {
 			return err
 		}
 		rows, err := tx.Query(ctx, sql, oids)

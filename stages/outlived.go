@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/repack-go/repack/internal/catalog"
+	"github.com/repack-go/repack/internal/session"
 	"github.com/repack-go/repack/strategy"
 )
 
@@ -197,7 +198,7 @@ type numberedRow struct {
 func (e *Env) outlivedIn(ctx context.Context, sql string, first int64, limit time.Duration) (*numberedRow, error) {
 	var row numberedRow
 	err := pgx.BeginTxFunc(ctx, e.Pool, pgx.TxOptions{AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
-		settings := []string{readRangesSQL, fmt.Sprintf("SET LOCAL statement_timeout = %d", max(limit.Milliseconds(), 1))}
+		settings := []string{session.CustomPlansSQL, readRangesSQL, fmt.Sprintf("SET LOCAL statement_timeout = %d", max(limit.Milliseconds(), 1))}
 		if err := execAll(ctx, tx, settings); err != nil {
 			return err
 		}

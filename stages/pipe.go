@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/repack-go/repack/internal/session"
 	"github.com/repack-go/repack/registry"
 )
 
@@ -77,7 +78,7 @@ func (e *Env) pipeChunk(ctx context.Context, reader, writer *pgxpool.Conn, chunk
 		if _, err := read.Exec(ctx, readRangesSQL); err != nil {
 			return fmt.Errorf("set planner options: %w", err)
 		}
-		return pgx.BeginTxFunc(ctx, writer, commits, func(write pgx.Tx) error {
+		return pgx.BeginTxFunc(ctx, writer, session.Begin(commits...), func(write pgx.Tx) error {
 			if err := e.Registry.Fence(ctx, write, e.Job.ID, e.Runner.Claim); err != nil {
 				return err
 			}

@@ -62,7 +62,7 @@ func (p *planner) planShadow(ctx context.Context, t *transcript) error {
 	if err := execAll(ctx, t, p.shadowSQL()); err != nil {
 		return err
 	}
-	if err := catalog.Close(ctx, t, "TABLE", shadow.String()); err != nil || p.mine {
+	if err := catalog.Close(ctx, t, catalog.Made{Kind: "TABLE", Name: shadow.String()}); err != nil || p.mine {
 		return err
 	}
 	return execAll(ctx, t, giveSQL(shadow, p.Source.Owner))
@@ -106,15 +106,16 @@ func planSyncSchema(ctx context.Context, p *planner) ([]Step, error) {
 			return execAll(ctx, t, p.Link.LogCapture().SQL())
 		}))
 	}
-	r.add(p.record(ctx, "take rows that have changed out of the shadow", p.reading(), func(ctx context.Context, t *transcript) error {
-		_, err := p.Link.RemoveLogged(ctx, t)
-		return err
-	}))
-	shadow := p.shadow
-	if drops := p.dropKeySQL(shadow); p.Strategy.KeyFirst() && len(drops) > 0 {
-		r.add(p.record(ctx, "drop the shadow's key, which is built anew", nil, sending(drops)))
-		shadow = p.withoutKey()
+	shadow, removes := p.shadow, "take rows that have changed out of the shadow"
+	if p.Strategy.KeyFirst() {
+		shadow, removes = p.withoutKey(), removes+", and drop its key, which is built anew"
 	}
+	r.add(p.record(ctx, removes, p.reading(), func(ctx context.Context, t *transcript) error {
+		if _, err := p.Link.RemoveLogged(ctx, t); err != nil {
+			return err
+		}
+		return execAll(ctx, t, p.dropKeySQL())
+	}))
 	builds, err := p.planBuilds(ctx, p.Pool, missingIndexes(p.Source, shadow))
 	if err != nil {
 		return nil, err
@@ -219,7 +220,7 @@ func (p *planner) planMatviews(ctx context.Context, r *steps) {
 			if err := execAll(ctx, t, m.CreateSQL(as)); err != nil {
 				return err
 			}
-			if err := catalog.Close(ctx, t, "TABLE", as.String()); err != nil {
+			if err := catalog.Close(ctx, t, catalog.Made{Kind: "TABLE", Name: as.String()}); err != nil {
 				return err
 			}
 			if m.Relation.Owner != p.user {
@@ -386,10 +387,7 @@ func planCleanUp(ctx context.Context, p *planner) ([]Step, error) {
 		r.add(p.record(ctx, "end the capture", []Lock{p.strong("ACCESS EXCLUSIVE", p.Source.Name)}, release))
 	}
 	r.add(p.record(ctx, does, nil, func(ctx context.Context, t *transcript) error {
-		if err := p.disposeOld(ctx, t.bounded()); err != nil {
-			return err
-		}
-		return p.dropArtefacts(ctx, t, keep)
+		return p.dropArtefacts(ctx, t, keep, p.disposeSQL()...)
 	}))
 	return r.list, r.err
 }

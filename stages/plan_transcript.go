@@ -40,10 +40,15 @@ func (t *transcript) QueryRow(_ context.Context, sql string, _ ...any) pgx.Row {
 }
 
 // Query answers the one question that is asked of objects that are not there
-// yet, by catalog.Close: to whom default privileges open them. The arguments
-// are those of closeSQL.
+// yet, by catalog.Close: to whom default privileges open them.
 func (t *transcript) Query(ctx context.Context, _ string, args ...any) (pgx.Rows, error) {
-	return t.reads.Query(ctx, defaultGranteesSQL, args[0], t.schema)
+	return t.reads.Query(ctx, defaultGranteesSQL, args[0], t.schema, args[1])
+}
+
+func (t *transcript) noteAll(statements []string) {
+	for _, sql := range statements {
+		t.note(sql)
+	}
 }
 
 // note leaves out the bound that package lock sets before each statement, which
@@ -87,11 +92,15 @@ CROSS JOIN LATERAL (
           SELECT * FROM aclexplode(s.defaclacl)) e`
 
 const defaultGranteesSQL = `
-SELECT    DISTINCT CASE WHEN e.grantee = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(e.grantee)) END
-FROM     (SELECT (CASE $1 WHEN 'TABLE' THEN 'r' WHEN 'FUNCTION' THEN 'f' ELSE 'n' END)::"char" AS kind, oid AS role
-          FROM   pg_roles WHERE rolname = current_user) k` + defaultACLs + `
+SELECT    DISTINCT 3                                                           AS step,
+          format('REVOKE ALL ON %s %s FROM %s', k.word, k.name,
+                 CASE WHEN e.grantee = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(e.grantee)) END) AS statement
+FROM     (SELECT o.word, o.name, r.oid AS role,
+                 (CASE o.word WHEN 'TABLE' THEN 'r' WHEN 'FUNCTION' THEN 'f' ELSE 'n' END)::"char" AS kind
+          FROM   unnest($1::text[], $3::text[]) o (word, name), pg_roles r
+          WHERE  r.rolname = current_user) k` + defaultACLs + `
 WHERE     e.grantee <> k.role
-ORDER BY  1`
+ORDER BY  2`
 
 const defaultGrantsSQL = `
 SELECT    ''                                               AS column,

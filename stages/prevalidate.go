@@ -71,11 +71,8 @@ func foresee(ctx context.Context, e *Env) error {
 	if err := e.ofAKind(ctx); err != nil {
 		return err
 	}
-	reasons, err := obstacles(ctx, e.Pool, e.Source.OID, e.rebuilds())
+	reasons, err := obstacles(ctx, e.Pool, e.Source.OID, e.rebuilds(), strangers)
 	if err != nil {
-		return err
-	}
-	if err := strangers.look(ctx, e.Pool, &reasons, e.Source.OID); err != nil {
 		return err
 	}
 	reasons = append(reasons, shape(e.Source)...)
@@ -110,11 +107,9 @@ func foresee(ctx context.Context, e *Env) error {
 
 // ofAKind refuses what is no table of the application's.
 func (e *Env) ofAKind(ctx context.Context) error {
-	var reasons []Reason
-	for _, kind := range otherKinds {
-		if err := kind.look(ctx, e.Pool, &reasons, e.Source.OID); err != nil {
-			return err
-		}
+	reasons, err := look(ctx, e.Pool, otherKinds, e.Source.OID)
+	if err != nil {
+		return err
 	}
 	if len(reasons) > 0 {
 		return &RefusedError{Table: e.Source.Name, Reasons: reasons}

@@ -24,6 +24,7 @@ type rehearsal struct {
 	*Env
 	tx      pgx.Tx
 	copied  *catalog.Table // the source, as its copy is to be
+	dressed *catalog.Table // what has come of it
 	reasons []Reason
 }
 
@@ -58,12 +59,11 @@ func (r *rehearsal) try(ctx context.Context, part catalog.Part, path ...string) 
 	if len(part.SQL) == 0 {
 		return true, nil
 	}
-	err = pgx.BeginFunc(ctx, r.tx, func(tx pgx.Tx) error {
-		if len(path) == 0 {
-			return execAll(ctx, tx, part.SQL)
-		}
-		return execAll(ctx, tx, slices.Concat([]string{catalog.PathSQL(path...)}, part.SQL, []string{catalog.PathSQL("pg_catalog")}))
-	})
+	statements := part.SQL
+	if len(path) > 0 {
+		statements = slices.Concat([]string{catalog.PathSQL(path...)}, part.SQL, []string{catalog.PathSQL("pg_catalog")})
+	}
+	err = oneByOne(ctx, r.tx, statements)
 	reason, refused := r.reason(ctx, part.Object, err)
 	var pgErr *pgconn.PgError
 	switch {
@@ -135,6 +135,9 @@ func (r *rehearsal) prepare(ctx context.Context) (ready bool, err error) {
 		return false, err
 	}
 	r.reasons = nil
+	if r.Job.OwnSchemas {
+		return r.try(ctx, catalog.Part{Object: "a sequence for the copy", SQL: sequences})
+	}
 	if err := r.tx.QueryRow(ctx, mayMakeSQL, roles, place).Scan(&ready); err != nil {
 		return false, fmt.Errorf("look at privileges on schema %q: %w", place, err)
 	}
@@ -152,8 +155,12 @@ func (r *rehearsal) behave(ctx context.Context) error {
 	if len(r.reasons) > 0 {
 		return nil
 	}
-	if err := r.all(ctx, r.copied.Behaviour(), r.copied.Name.Schema, r.Source.Name.Schema); err != nil || len(r.reasons) > 0 {
+	parts := r.copied.Behaviour()
+	if err := r.all(ctx, parts, r.copied.Name.Schema, r.Source.Name.Schema); err != nil || len(r.reasons) > 0 {
 		return err
+	}
+	if !slices.ContainsFunc(parts, func(p catalog.Part) bool { return len(p.SQL) > 0 }) {
+		return nil
 	}
 	is, err := catalog.Read(ctx, r.tx, *r.Job.Shadow)
 	if err != nil {
@@ -217,11 +224,11 @@ func (r *rehearsal) same(ctx context.Context) error {
 	if len(r.reasons) > 0 {
 		return nil
 	}
-	is, err := catalog.Read(ctx, r.tx, *r.Job.Shadow)
-	if err != nil {
+	var err error
+	if r.dressed, err = catalog.Read(ctx, r.tx, *r.Job.Shadow); err != nil {
 		return err
 	}
-	return r.differ(ctx, "the table", r.copied.Bare(), is.Bare())
+	return r.differ(ctx, "the table", r.copied.Bare(), r.dressed.Bare())
 }
 
 func (r *rehearsal) readNamed(ctx context.Context, tx pgx.Tx, name catalog.Name) (*catalog.Table, error) {
@@ -346,31 +353,18 @@ func (r *rehearsal) retire(ctx context.Context) error {
 	if len(r.reasons) > 0 {
 		return nil
 	}
-	is, err := catalog.Read(ctx, r.tx, *r.Job.Shadow)
-	if err != nil {
-		return err
-	}
 	parked := r.Job.ShadowTable()
-	statements := append(dropKeysSQL(r.copied), retireSQL(is, parked)...)
+	statements := append(dropKeysSQL(r.copied), retireSQL(r.dressed, parked)...)
 	for _, s := range r.copied.Sequences {
 		if !s.Identity {
 			statements = append(statements, "DROP SEQUENCE "+s.Name.String())
 		}
 	}
-	if _, err := r.try(ctx, catalog.Part{Object: "the table, put out of the way", SQL: statements}); err != nil || len(r.reasons) > 0 {
+	_, err := r.try(ctx, catalog.Part{Object: "the table, put out of the way", SQL: statements})
+	if err != nil || len(r.reasons) > 0 {
 		return err
 	}
-	err = pgx.BeginFunc(ctx, r.tx, func(tx pgx.Tx) error {
-		if err := drop(ctx, tx, "TABLE", parked.String()); err != nil {
-			return err
-		}
-		return r.dropArtefacts(ctx, tx, "")
-	})
-	reason, refused := r.reason(ctx, "what is dropped at the end", err)
-	if refused {
-		r.reasons = append(r.reasons, reason)
-		return nil
-	}
+	_, err = r.try(ctx, catalog.Part{Object: "what is dropped at the end", SQL: append([]string{dropSQL("TABLE", parked.String())}, r.dropArtefactsSQL("")...)})
 	return err
 }
 

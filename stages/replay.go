@@ -48,7 +48,14 @@ func (e *Env) vacuum(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	err = e.withConn(ctx, func(conn *pgxpool.Conn) error { return execAll(ctx, conn, e.vacuumSQL(busy)) })
+	err = e.withConn(ctx, func(conn *pgxpool.Conn) error {
+		for _, sql := range e.vacuumSQL(busy) { // together they would be one transaction
+			if _, err := conn.Exec(ctx, sql); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 	if err != nil {
 		return fmt.Errorf("vacuum and analyse the shadow: %w", err)
 	}
@@ -177,7 +184,7 @@ func (e *Env) pass(ctx context.Context) (total strategy.Replayed, err error) {
 		}
 		began := time.Now()
 		taken := logRange{first: next, end: next + size}
-		if taken.commits, err = e.batchCommits(ctx, taken.end < blocks); err != nil {
+		if taken.settings, err = e.batchCommits(ctx, taken.end < blocks); err != nil {
 			return total, err
 		}
 		shares, err := e.shares(ctx, divide, min(taken.end, blocks)-taken.first)
@@ -204,9 +211,9 @@ func (e *Env) pass(ctx context.Context) (total strategy.Replayed, err error) {
 // batchCommits is how a batch commits that is followed by another or not. The last one
 // of a pass waits, so that the lock that is taken next is not held until the disk, or
 // a standby, has caught up. So does each while the application writes through.
-func (e *Env) batchCommits(ctx context.Context, followed bool) (pgx.TxOptions, error) {
+func (e *Env) batchCommits(ctx context.Context, followed bool) (settings []string, err error) {
 	if !followed || e.concurrent() {
-		return pgx.TxOptions{}, nil
+		return nil, nil
 	}
 	return e.Turns.commits(ctx)
 }
@@ -214,7 +221,7 @@ func (e *Env) batchCommits(ctx context.Context, followed bool) (pgx.TxOptions, e
 // logRange is what a batch replays: blocks of the log, end exclusive.
 type logRange struct {
 	first, end int64
-	commits    pgx.TxOptions
+	settings   []string // of the transactions that replay it
 }
 
 // batch replays a range of the log. Unique values that have moved between a
@@ -222,8 +229,7 @@ type logRange struct {
 // shadow: then all that is pending is removed first, and if a change made since
 // still collides, the whole log is replayed as one set, which cannot.
 func (e *Env) batch(ctx context.Context, taken logRange) (r strategy.Replayed, err error) {
-	policy := e.Locks
-	policy.Begin = taken.commits
+	policy := e.ofRows(taken.settings...)
 	replay := func() error {
 		return e.transactBy(ctx, policy, func(ctx context.Context, tx *lock.Tx) (err error) {
 			if r, err = e.Link.ReplayRange(ctx, tx, taken.first, taken.end, e.concurrent()); err != nil {
@@ -244,7 +250,7 @@ func (e *Env) batch(ctx context.Context, taken logRange) (r strategy.Replayed, e
 	if !strategy.Collision(err) {
 		return r, err
 	}
-	err = e.transact(ctx, func(ctx context.Context, tx *lock.Tx) (err error) {
+	err = e.transactBy(ctx, e.ofRows(), func(ctx context.Context, tx *lock.Tx) (err error) {
 		if r, err = e.Link.ReplayAll(ctx, tx, e.concurrent()); err != nil {
 			return err
 		}

@@ -31,6 +31,26 @@ func (e *Env) learn(ctx context.Context, oid uint32) error {
 	return e.learnOf(ctx, t, oid)
 }
 
+// errUnlearned reports that there are definitions which have not been parsed once more.
+var errUnlearned = errors.New("it is not known how the definitions will read")
+
+// learning runs exchange of the table with that OID, and again once its definitions
+// have been parsed, where they had not been.
+func (e *Env) learning(ctx context.Context, oid uint32, exchange func(context.Context) error) error {
+	err := exchange(ctx)
+	if !errors.Is(err, errUnlearned) {
+		return err
+	}
+	if err := e.learn(ctx, oid); err != nil {
+		return err
+	}
+	err = exchange(ctx)
+	if errors.Is(err, errUnlearned) {
+		return fmt.Errorf("a definition of %s has just been changed: %w", e.Source.Name, ErrPutOff)
+	}
+	return err
+}
+
 // learnOld is learn for the table that was swapped out, as it was described then.
 func (e *Env) learnOld(ctx context.Context) error { return e.learnOf(ctx, e.Source, e.Job.Source) }
 

@@ -90,10 +90,7 @@ func (e *Env) dropShadow(ctx context.Context, tx *lock.Tx) error {
 	if err := roomFor(ctx, tx, e.Job.ShadowTable().String(), e.Link.Log.String()); err != nil {
 		return err
 	}
-	if err := drop(ctx, tx, "TABLE", e.Job.ShadowTable().String()); err != nil {
-		return err
-	}
-	return e.dropArtefacts(ctx, tx, "")
+	return e.dropArtefacts(ctx, tx, "", dropSQL("TABLE", e.Job.ShadowTable().String()))
 }
 
 const nameSQL = `

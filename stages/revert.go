@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/lock"
 	"github.com/repack-go/repack/registry"
@@ -66,15 +68,17 @@ func Revert(ctx context.Context, e *Env) error {
 // has kept what dress gives a shadow. What has been done to the new table by
 // DDL since the swap, it does not have: then nothing is exchanged.
 func (e *Env) exchangeBack(ctx context.Context) error {
-	var job *registry.Job
-	var now *catalog.Table
-	var reread []string
 	if err := e.learnOld(ctx); err != nil {
 		return err
 	}
-	if err := e.learn(ctx, *e.Job.Shadow); err != nil {
-		return err
-	}
+	return e.learning(ctx, *e.Job.Shadow, e.exchangeBackKnown)
+}
+
+// exchangeBackKnown is exchangeBack where it is known how the definitions will read.
+func (e *Env) exchangeBackKnown(ctx context.Context) error {
+	var job *registry.Job
+	var now *catalog.Table
+	var reread []string
 	err := e.transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
 		oids, err := e.beginRewrite(ctx, tx, *e.Job.Shadow)
 		if err != nil {
@@ -83,10 +87,11 @@ func (e *Env) exchangeBack(ctx context.Context) error {
 		if err := e.makeRoom(ctx, tx, e.Job.OldTable(), e.Job.Table()); err != nil {
 			return err
 		}
-		now, err = e.lockForExchange(ctx, tx, *e.Job.Shadow)
+		x, err := e.lockForExchange(ctx, tx, *e.Job.Shadow)
 		if err != nil {
 			return err
 		}
+		now = x.table
 		if err := oids.lock(ctx, tx); err != nil {
 			return err
 		}
@@ -96,47 +101,27 @@ func (e *Env) exchangeBack(ctx context.Context) error {
 		if err := e.driftSinceSwap(now); err != nil {
 			return err
 		}
-		if err := doAll(ctx, tx, now.DetachSQL()); err != nil {
+		statements := slices.Concat(dropKeysSQL(now), now.DetachSQL(), retireSQL(now, e.Job.ShadowTable()), e.reinstateSQL(),
+			now.AttachSQL(), installSQL(now, e.Job.ShadowTable()))
+		if forward, xid := x.followedBy(e.Link.Reverse(e.Job.Table(), e.Job.ShadowTable())); xid != "" || forward.MirrorSince != "" {
+			statements = append(statements, followSQL(forward, xid)...)
+		}
+		if err := doAll(ctx, tx, append(statements, x.recompile...)); err != nil {
 			return err
 		}
-		if err := doAll(ctx, tx, slices.Concat(retireSQL(now, e.Job.ShadowTable()), e.reinstateSQL())); err != nil {
-			return err
-		}
-		if err := e.install(ctx, tx, now, e.Job.ShadowTable()); err != nil {
-			return err
-		}
-		forward, xid, err := follow(ctx, tx, now, e.Link.Reverse(e.Job.Table(), e.Job.ShadowTable()))
-		if err != nil {
-			return err
-		}
-		if xid != "" || forward.MirrorSince != "" {
-			if err := doAll(ctx, tx, followSQL(forward, xid)); err != nil {
-				return err
-			}
-		}
-		recompile, err := now.RecompileSQL(ctx, tx, e.Job.ShadowSchema)
-		if err != nil {
-			return err
-		}
-		if err := doAll(ctx, tx, recompile); err != nil {
-			return err
-		}
+		tx.Done(exchangeSteps/2 + 4*len(now.AllForeignKeys()))
 		if err := e.rewriteOIDs(ctx, tx, oids, e.Job.Source); err != nil {
-			return err
-		}
-		if reread, err = e.parity(ctx, tx, now, e.Job.Source); err != nil {
 			return err
 		}
 		description, err := catalog.Encode(now.ValidAsIn(e.Source))
 		if err != nil {
 			return err
 		}
-		if err := noneDraws(ctx, tx, now, e.Job.ShadowTable()); err != nil {
-			return err
-		}
-		job, err = e.update(ctx, tx, func(j *registry.Job) {
+		b := &pgx.Batch{}
+		job = e.queueUpdate(b, func(j *registry.Job) {
 			j.SwappedAt, j.CompletedBy, j.State, j.Description = nil, nil, registry.Reverting, description
 		})
+		reread, err = e.parity(ctx, tx, b, now, e.Job.Source, e.Job.ShadowTable())
 		return err
 	})
 	if err != nil {

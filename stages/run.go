@@ -12,6 +12,7 @@ import (
 
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/registry"
+	"github.com/repack-go/repack/strategy"
 )
 
 type stage struct {
@@ -59,6 +60,9 @@ func (e *Env) runLast(ctx context.Context, s stage, began time.Time) error {
 	if err := e.runStage(ctx, s); err != nil {
 		return fmt.Errorf("%s: %w", s.name, err)
 	}
+	if e.Job, err = e.Registry.Get(ctx, e.Pool, e.Job.ID); err != nil {
+		return err
+	}
 	e.ended(ctx, began, before, after)
 	return nil
 }
@@ -85,11 +89,9 @@ func (e *Env) runStage(ctx context.Context, s stage) error {
 		return e.failed(ctx, err)
 	}
 	if e.Job != nil {
-		job, err := e.Registry.Get(ctx, e.Pool, e.Job.ID)
-		if err != nil {
-			return err
-		}
-		e.Job = job
+		job := *e.Job
+		job.Stage, job.StageDone = s.name, true
+		e.Job = &job
 	}
 	e.Log.Info("stage finished", "table", e.Source.Name.String(), "stage", s.name, "took", time.Since(began).Round(time.Millisecond))
 	return call(ctx, e.Hooks.AfterStage, s.name)
@@ -107,10 +109,7 @@ func (e *Env) begin(ctx context.Context, s registry.Stage) error {
 	if err := e.held(ctx); err != nil {
 		return err
 	}
-	err := pgx.BeginFunc(ctx, e.Pool, func(tx pgx.Tx) error {
-		return e.Registry.BeginStage(ctx, tx, e.Job.ID, e.Runner.Claim, s)
-	})
-	if err != nil {
+	if err := e.Registry.BeginStage(ctx, e.Pool, e.Job.ID, e.Runner.Claim, s); err != nil {
 		if e.givesWay(err) {
 			return e.failed(ctx, err)
 		}
@@ -129,17 +128,24 @@ func (e *Env) begin(ctx context.Context, s registry.Stage) error {
 // refresh takes note of what has changed on the source and needs no other
 // shadow; a trigger, say, changes how writes are carried over.
 func (e *Env) refresh(ctx context.Context) error {
-	now, err := catalog.Read(ctx, e.Pool, e.Job.Source)
-	if err != nil {
-		return e.goneOr(err)
+	b := &pgx.Batch{}
+	now := catalog.Queue(b, e.Job.Source)
+	var reasons []Reason
+	e.queueObstacles(b, &reasons, e.Job.Source)
+	failed := e.Pool.SendBatch(ctx, b).Close()
+	if failed != nil && !errors.Is(failed, strategy.ErrNotCapturing) {
+		return e.goneOr(failed)
+	}
+	if err := catalog.ReadMatviews(ctx, e.Pool, now.Matviews); err != nil {
+		return err
 	}
 	if err := e.drift(now); err != nil {
 		return err
 	}
-	if err := e.noObstacles(ctx, e.Pool, e.Job.Source); err != nil {
-		return err
+	if failed != nil {
+		return failed
 	}
-	if err := e.Link.Capturing(ctx, e.Pool, e.Job.Source); err != nil {
+	if err := e.noObstacles(ctx, e.Pool, e.Job.Source, reasons); err != nil {
 		return err
 	}
 	e.Source = now
@@ -254,9 +260,10 @@ func (e *Env) drift(now *catalog.Table) error {
 }
 
 // noObstacles looks for what preValidate would have refused and has come to be
-// since: at the latest, clean_up would fail for it.
-func (e *Env) noObstacles(ctx context.Context, q catalog.Querier, oid uint32) error {
-	found, err := obstacles(ctx, q, oid, e.rebuilds())
+// since: at the latest, clean_up would fail for it. reasons are those of
+// queueObstacles.
+func (e *Env) noObstacles(ctx context.Context, q catalog.Querier, oid uint32, reasons []Reason) error {
+	found, err := moreObstacles(ctx, q, oid, e.rebuilds(), reasons)
 	if err != nil {
 		return err
 	}
@@ -272,12 +279,24 @@ SELECT coalesce(to_regclass($1)::oid = $2, false) AND coalesce(to_regclass($3)::
 // named makes sure that the names a statement has just used are those of the
 // job's tables. It is asked after the statement, whose locks keep them so.
 func (e *Env) named(ctx context.Context, q catalog.Querier) error {
+	return e.isNamed(q.QueryRow(ctx, namedSQL, e.names()...))
+}
+
+// queueNamed is named as a part of b.
+func (e *Env) queueNamed(b *pgx.Batch) { b.Queue(namedSQL, e.names()...).QueryRow(e.isNamed) }
+
+// names are the arguments of namedSQL.
+func (e *Env) names() []any {
 	from, to := e.Job.Source, *e.Job.Shadow
 	if e.Job.Swapped() {
 		from, to = to, from
 	}
+	return []any{e.Link.From.String(), from, e.Link.To.String(), to}
+}
+
+func (e *Env) isNamed(row pgx.Row) error {
 	var ok bool
-	if err := q.QueryRow(ctx, namedSQL, e.Link.From.String(), from, e.Link.To.String(), to).Scan(&ok); err != nil {
+	if err := row.Scan(&ok); err != nil {
 		return fmt.Errorf("look up %s: %w", e.Link.From, err)
 	}
 	if !ok {

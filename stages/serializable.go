@@ -8,7 +8,6 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/repack-go/repack/internal/catalog"
-	"github.com/repack-go/repack/strategy"
 )
 
 // The server notes what SERIALIZABLE transactions have read, table by table, for
@@ -23,29 +22,19 @@ SELECT EXISTS (
     AND   (l.relation = $1 OR l.relation IN (SELECT indexrelid FROM pg_index WHERE indrelid = $1)))`
 
 func notedReads(ctx context.Context, q catalog.Querier, oid uint32) (noted bool, err error) {
-	if err := q.QueryRow(ctx, notedReadsSQL, oid).Scan(&noted); err != nil {
-		return false, fmt.Errorf("look for what serializable transactions have read: %w", err)
-	}
-	return noted, nil
+	b := &pgx.Batch{}
+	queueNotedReads(b, oid, &noted)
+	return noted, q.SendBatch(ctx, b).Close()
 }
 
-// follow is link as the exchange by tx leaves it, of which table t is parked, and
-// followed the id of tx where materialized views read t, else empty.
-func follow(ctx context.Context, tx pgx.Tx, t *catalog.Table, link *strategy.Link) (after *strategy.Link, followed string, err error) {
-	var xid string
-	if err := tx.QueryRow(ctx, currentXIDSQL).Scan(&xid); err != nil {
-		return nil, "", fmt.Errorf("read transaction id: %w", err)
-	}
-	if len(t.Matviews) > 0 {
-		followed = xid
-	}
-	noted, err := notedReads(ctx, tx, t.OID)
-	if err != nil || !noted {
-		return link, followed, err
-	}
-	mirrored := *link
-	mirrored.MirrorSince = xid
-	return &mirrored, followed, nil
+// queueNotedReads is notedReads as a part of b.
+func queueNotedReads(b *pgx.Batch, oid uint32, noted *bool) {
+	b.Queue(notedReadsSQL, oid).QueryRow(func(row pgx.Row) error {
+		if err := row.Scan(noted); err != nil {
+			return fmt.Errorf("look for what serializable transactions have read: %w", err)
+		}
+		return nil
+	})
 }
 
 // awaitSerializable waits until no transaction is left for which the parked table

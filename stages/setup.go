@@ -21,10 +21,6 @@ import (
 // read after the commit, no write is missed.
 func setup(ctx context.Context, e *Env) error {
 	index, _ := e.Source.Key() // preValidate has refused a table without one
-	key, err := catalog.ReadKey(ctx, e.Pool, e.Source.OID, index.Name)
-	if err != nil {
-		return err
-	}
 	description, err := catalog.Encode(e.Source)
 	if err != nil {
 		return err
@@ -39,7 +35,7 @@ func setup(ctx context.Context, e *Env) error {
 		}
 		job.KeyIndex, job.Description = index.Name, description
 		e.Job = job
-		e.link(key)
+		e.link(e.key)
 		return e.build(ctx, tx)
 	}
 	err = e.withConn(ctx, func(conn *pgxpool.Conn) error {
@@ -143,10 +139,7 @@ func (e *Env) createCapture(ctx context.Context, q catalog.Querier) error {
 	if err := execAll(ctx, q, []string{e.Link.CreateLogSQL(), e.Strategy.Capture(e.Link).Function}); err != nil {
 		return err
 	}
-	if err := catalog.Close(ctx, q, "TABLE", e.Link.Log.String()); err != nil {
-		return err
-	}
-	return catalog.Close(ctx, q, "FUNCTION", e.Link.Capture.String()+"()")
+	return catalog.Close(ctx, q, catalog.Made{Kind: "TABLE", Name: e.Link.Log.String()}, catalog.Made{Kind: "FUNCTION", Name: e.Link.Capture.String() + "()"})
 }
 
 // stop takes the lock under which the triggers are attached, and makes sure that the
@@ -163,8 +156,8 @@ func (e *Env) stop(ctx context.Context, tx *lock.Tx) error {
 	if err := e.checkDrift(ctx, tx); err != nil {
 		return err
 	}
-	var reasons []Reason
-	if err := strangers.look(ctx, tx, &reasons, e.Source.OID); err != nil {
+	reasons, err := look(ctx, tx, []obstacle{strangers}, e.Source.OID)
+	if err != nil {
 		return err
 	}
 	if len(reasons) > 0 {
@@ -179,40 +172,38 @@ func (e *Env) createSchemas(ctx context.Context, tx pgx.Tx) error {
 	if !e.Job.OwnSchemas {
 		return nil
 	}
-	for _, schema := range []string{e.Job.ShadowSchema, e.Job.OldSchema} {
-		quoted := catalog.Quote(schema)
-		if _, err := tx.Exec(ctx, "CREATE SCHEMA "+quoted); err != nil {
-			return fmt.Errorf("create schema %s: %w", quoted, err)
-		}
-		if err := catalog.Close(ctx, tx, "SCHEMA", quoted); err != nil {
-			return err
-		}
+	shadow, old := catalog.Quote(e.Job.ShadowSchema), catalog.Quote(e.Job.OldSchema)
+	if err := execAll(ctx, tx, []string{"CREATE SCHEMA " + shadow, "CREATE SCHEMA " + old}); err != nil {
+		return err
 	}
-	return nil
+	return catalog.Close(ctx, tx, catalog.Made{Kind: "SCHEMA", Name: shadow}, catalog.Made{Kind: "SCHEMA", Name: old})
 }
 
 const shadowOIDSQL = `SELECT $1::text::regclass::oid`
+
+const shadowMadeSQL = `
+SELECT oid, reltoastrelid <> 0, pg_get_userbyid(relowner) = $2, has_schema_privilege($2, relnamespace, 'CREATE')
+FROM   pg_class
+WHERE  oid = $1::text::regclass`
 
 func (e *Env) createShadow(ctx context.Context, tx pgx.Tx) error {
 	shadow := e.Job.ShadowTable()
 	if err := execAll(ctx, tx, e.shadowSQL()); err != nil {
 		return err
 	}
-	if err := catalog.Close(ctx, tx, "TABLE", shadow.String()); err != nil {
-		return err
-	}
-	if err := e.giveToOwner(ctx, tx, shadow, e.Source.Owner); err != nil {
-		return err
-	}
-	if err := e.sameToast(ctx, tx, shadow); err != nil {
+	if err := catalog.Close(ctx, tx, catalog.Made{Kind: "TABLE", Name: shadow.String()}); err != nil {
 		return err
 	}
 	var oid uint32
-	if err := tx.QueryRow(ctx, shadowOIDSQL, shadow.String()).Scan(&oid); err != nil {
+	var toast, his, may bool
+	if err := tx.QueryRow(ctx, shadowMadeSQL, shadow.String(), e.Source.Owner).Scan(&oid, &toast, &his, &may); err != nil {
 		return fmt.Errorf("look up shadow: %w", err)
 	}
+	if err := give(ctx, tx, shadow, e.Source.Owner, his, may); err != nil {
+		return err
+	}
 	e.Job.Shadow = &oid
-	return nil
+	return e.sameToast(toast)
 }
 
 // shadowSQL creates the shadow as the backfill fills it.
@@ -223,6 +214,18 @@ func (e *Env) shadowSQL() []string {
 		statements = append(statements, e.keySQL(e.Job.ShadowTable())...)
 	}
 	return statements
+}
+
+// made is what shadowSQL has created, as far as it has indexes and constraints of them.
+func (e *Env) made() *catalog.Table {
+	t := &catalog.Table{Name: e.Job.ShadowTable()}
+	if index, ok := e.Source.Index(e.Job.KeyIndex); ok && e.Strategy.KeyFirst() {
+		t.Indexes = []catalog.Index{index}
+		if c, ok := e.Source.Constraint(index.Constraint); ok {
+			t.Constraints = []catalog.Constraint{c}
+		}
+	}
+	return t
 }
 
 // keySQL builds the key's index, and its constraint where it has one, on an
@@ -252,6 +255,12 @@ func (e *Env) giveToOwner(ctx context.Context, tx pgx.Tx, table catalog.Name, ow
 	if err := tx.QueryRow(ctx, giveableSQL, owner, table.String()).Scan(&his, &may); err != nil {
 		return fmt.Errorf("compare owner of %s: %w", table, err)
 	}
+	return give(ctx, tx, table, owner, his, may)
+}
+
+// give makes owner the owner, unless the table is his; may tells whether he can
+// create tables in the schema.
+func give(ctx context.Context, tx pgx.Tx, table catalog.Name, owner string, his, may bool) error {
 	statements := giveSQL(table, owner)
 	switch {
 	case his:
@@ -265,12 +274,7 @@ func (e *Env) giveToOwner(ctx context.Context, tx pgx.Tx, table catalog.Name, ow
 
 // sameToast refuses a table with options on a TOAST table that a table of its
 // columns would not have: its only wide column has been dropped.
-func (e *Env) sameToast(ctx context.Context, tx pgx.Tx, shadow catalog.Name) error {
-	var there bool
-	err := tx.QueryRow(ctx, `SELECT reltoastrelid <> 0 FROM pg_class WHERE oid = $1::text::regclass`, shadow.String()).Scan(&there)
-	if err != nil {
-		return fmt.Errorf("look for TOAST table of the shadow: %w", err)
-	}
+func (e *Env) sameToast(there bool) error {
 	if there || len(e.Source.ToastOptions) == 0 {
 		return nil
 	}

@@ -80,8 +80,8 @@ func (e *Env) replayShare(ctx context.Context, taken logRange, share strategy.Sh
 		return r, err
 	}
 	defer e.Turns.End()
-	once := e.Locks
-	once.Retries, once.Begin = 0, taken.commits
+	once := e.ofRows(taken.settings...)
+	once.Retries = 0
 	err = e.transactBy(ctx, once, func(ctx context.Context, tx *lock.Tx) (err error) {
 		if r, err = e.Link.ReplayShare(ctx, tx, taken.first, taken.end, share); err != nil {
 			return err

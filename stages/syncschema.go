@@ -29,13 +29,8 @@ func syncSchema(ctx context.Context, e *Env) error {
 			return err
 		}
 	}
-	if err := e.removeLogged(ctx); err != nil {
+	if err := e.removeLogged(ctx, e.dropKeySQL()...); err != nil {
 		return err
-	}
-	if e.Strategy.KeyFirst() {
-		if err := e.dropKey(ctx); err != nil {
-			return err
-		}
 	}
 	if err := e.step(ctx, "sync_schema: logged keys removed"); err != nil {
 		return err
@@ -49,13 +44,13 @@ func syncSchema(ctx context.Context, e *Env) error {
 		if err := roomFor(ctx, tx, shadow.String()); err != nil {
 			return err
 		}
-		if err := e.addConstraints(ctx, tx); err != nil {
+		built, err := catalog.Read(ctx, tx, *e.Job.Shadow)
+		if err != nil {
 			return err
 		}
-		if err := execAll(ctx, tx, e.Source.MarksSQL(shadow)); err != nil {
-			return err
-		}
-		if err := e.addStatistics(ctx, tx); err != nil {
+		// Statistics objects come before the shadow is analysed.
+		statements := slices.Concat(e.constraintsSQL(built), e.Source.MarksSQL(shadow), e.statisticsSQL(built))
+		if err := execAll(ctx, tx, statements); err != nil {
 			return err
 		}
 		return e.endStage(ctx, tx, registry.SyncSchema)
@@ -83,42 +78,39 @@ func (e *Env) stopWriters(ctx context.Context, tx *lock.Tx) error {
 	return tx.Lock(ctx, table, "SHARE ROW EXCLUSIVE")
 }
 
-// dropKey drops the key that was filled row by row, half empty as such an index
-// comes to be, for one built in bulk like the others.
-func (e *Env) dropKey(ctx context.Context) error {
-	return e.transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
-		if err := roomFor(ctx, tx, e.Job.ShadowTable().String()); err != nil {
-			return err
-		}
-		shadow, err := catalog.Read(ctx, tx, *e.Job.Shadow)
-		if err != nil {
-			return err
-		}
-		return execAll(ctx, tx, e.dropKeySQL(shadow))
-	})
-}
-
-// dropKeySQL is nothing where shadow, as it is described, has no key.
-func (e *Env) dropKeySQL(shadow *catalog.Table) []string {
-	index, there := shadow.Index(e.Job.KeyIndex)
+// dropKeySQL drops the key that was filled row by row, half empty as such an index
+// comes to be, for one built in bulk like the others. It is nothing where the rows were
+// copied without a key.
+func (e *Env) dropKeySQL() []string {
+	index, _ := e.Source.Index(e.Job.KeyIndex)
 	switch {
-	case !there:
+	case !e.Strategy.KeyFirst():
 		return nil
 	case index.Constraint != "":
-		return []string{fmt.Sprintf("ALTER TABLE %s DROP CONSTRAINT %s", shadow.Name, catalog.Quote(index.Constraint))}
+		return []string{fmt.Sprintf("ALTER TABLE %s DROP CONSTRAINT IF EXISTS %s", e.Job.ShadowTable(), catalog.Quote(index.Constraint))}
 	default:
-		return []string{"DROP INDEX " + catalog.Name{Schema: shadow.Name.Schema, Name: index.Name}.String()}
+		return []string{dropSQL("INDEX", catalog.Name{Schema: e.Job.ShadowSchema, Name: index.Name}.String())}
 	}
 }
 
-func (e *Env) removeLogged(ctx context.Context) error {
-	return e.transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
+// removeLogged takes the rows of the keys in the log out of the copy, and runs
+// statements then.
+func (e *Env) removeLogged(ctx context.Context, then ...string) error {
+	return e.transactBy(ctx, e.ofRows(), func(ctx context.Context, tx *lock.Tx) error {
+		if len(then) > 0 {
+			if err := roomFor(ctx, tx, e.Link.To.String()); err != nil {
+				return err
+			}
+		}
 		n, err := e.Link.RemoveLogged(ctx, tx)
 		if err != nil {
 			return err
 		}
 		e.Log.Debug("logged keys removed from shadow", "job", e.Job.ID, "rows", n)
-		return e.named(ctx, tx)
+		if err := e.named(ctx, tx); err != nil {
+			return err
+		}
+		return execAll(ctx, tx, then)
 	})
 }
 
@@ -242,17 +234,8 @@ func indexSQL(index catalog.Index, shadow catalog.Name) []string {
 	}
 }
 
-// addConstraints adds the key, unique and exclusion constraints that the shadow
-// lacks, those with a finished index from it.
-func (e *Env) addConstraints(ctx context.Context, tx pgx.Tx) error {
-	shadow, err := catalog.Read(ctx, tx, *e.Job.Shadow)
-	if err != nil {
-		return err
-	}
-	return execAll(ctx, tx, e.constraintsSQL(shadow))
-}
-
-// constraintsSQL adds what shadow, as it is described, has not.
+// constraintsSQL adds the key, unique and exclusion constraints that shadow, as it is
+// described, has not, those with a finished index from it.
 func (e *Env) constraintsSQL(shadow *catalog.Table) []string {
 	var statements []string
 	for _, c := range e.Source.Constraints {
@@ -270,17 +253,8 @@ func (e *Env) constraintsSQL(shadow *catalog.Table) []string {
 	return append(statements, "SET LOCAL default_tablespace = ''")
 }
 
-// addStatistics creates the extended statistics objects that the shadow lacks,
-// before it is analysed.
-func (e *Env) addStatistics(ctx context.Context, tx pgx.Tx) error {
-	shadow, err := catalog.Read(ctx, tx, *e.Job.Shadow)
-	if err != nil {
-		return err
-	}
-	return execAll(ctx, tx, e.statisticsSQL(shadow))
-}
-
-// statisticsSQL creates those objects that shadow, as it is described, has not.
+// statisticsSQL creates the extended statistics objects that shadow, as it is
+// described, has not.
 func (e *Env) statisticsSQL(shadow *catalog.Table) []string {
 	var statements []string
 	for _, s := range e.Source.Statistics {

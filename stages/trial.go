@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/repack-go/repack/internal/catalog"
+	"github.com/repack-go/repack/internal/session"
 	"github.com/repack-go/repack/strategy"
 )
 
@@ -28,18 +29,17 @@ var errTrialOver = errors.New("the trial is over")
 // Then the copy is made to what the swap makes of the shadow: see rehearsal.
 func (e *Env) trial(ctx context.Context) (tried tried, err error) {
 	trial := *e
-	err = pgx.BeginFunc(ctx, e.Pool, func(tx pgx.Tx) error {
+	err = pgx.BeginFunc(ctx, e.Pool, func(tx pgx.Tx) (err error) {
 		trial.Job = e.jobNumbered(fmt.Sprintf("trial_%d", tx.Conn().PgConn().PID()))
 		index, _ := e.Source.Key()
-		key, err := catalog.ReadKey(ctx, tx, e.Source.OID, index.Name)
-		if err != nil {
+		if e.key, err = catalog.ReadKey(ctx, tx, e.Source.OID, index.Name); err != nil {
 			return err
 		}
 		if err := captureOptions(ctx, tx, &trial.Job.Options); err != nil {
 			return err
 		}
 		trial.Job.KeyIndex = index.Name
-		trial.link(key)
+		trial.link(e.key)
 		if err := trial.tryOut(ctx, tx, &tried); err != nil {
 			return err
 		}
@@ -113,24 +113,26 @@ func (e *Env) tryOut(ctx context.Context, tx pgx.Tx, t *tried) (err error) {
 	if err := e.copyRow(ctx, tx, t); err != nil {
 		return err
 	}
-	is, err := catalog.Read(ctx, tx, *e.Job.Shadow)
-	if err != nil {
-		return err
-	}
+	made := e.made()
 	var statements []string
-	for _, index := range missingIndexes(e.Source, is) {
+	for _, index := range missingIndexes(e.Source, made) {
 		statements = append(statements, indexSQL(index, shadow)...)
 	}
-	statements = slices.Concat(statements, e.constraintsSQL(is), e.Source.MarksSQL(shadow), e.statisticsSQL(is))
-	if err := execAll(ctx, tx, statements); err != nil {
+	statements = slices.Concat(statements, e.constraintsSQL(made), e.Source.MarksSQL(shadow), e.statisticsSQL(made))
+	if err := oneByOne(ctx, tx, statements); err != nil {
 		return err
 	}
-	err = undone(ctx, tx, func(tx pgx.Tx) (err error) { // the swap adds those that are not valid
-		if err = execAll(ctx, tx, notValidSQL(e.Source, shadow)); err == nil {
-			t.reasons, err = e.unlike(ctx, tx)
-		}
-		return err
-	})
+	look := func(tx pgx.Tx) (err error) { t.reasons, err = e.unlike(ctx, tx); return err }
+	if notValid := notValidSQL(e.Source, shadow); len(notValid) > 0 {
+		err = undone(ctx, tx, func(tx pgx.Tx) error { // the swap adds them
+			if err := oneByOne(ctx, tx, notValid); err != nil {
+				return err
+			}
+			return look(tx)
+		})
+	} else {
+		err = look(tx)
+	}
 	if err != nil || len(t.reasons) > 0 {
 		return err
 	}
@@ -191,7 +193,7 @@ const copyRowSQL = `INSERT INTO %[1]s (%[2]s) OVERRIDING SYSTEM VALUE SELECT %[2
 // out: the search for rows that have outlived one names it.
 func (e *Env) copyRow(ctx context.Context, tx pgx.Tx, t *tried) error {
 	row := fmt.Sprintf(copyRowSQL, e.Job.ShadowTable(), catalog.QuoteAll(e.Source.Stored()), e.Source.Name)
-	err := pgx.BeginFunc(ctx, tx, func(tx pgx.Tx) error { return execAll(ctx, tx, []string{row}) })
+	err := oneByOne(ctx, tx, []string{row})
 	var pgErr *pgconn.PgError
 	if errors.As(err, &pgErr) && pgErr.Code == pgerrcode.CheckViolation &&
 		slices.ContainsFunc(t.checks, func(c mutableCheck) bool { return c.Name == pgErr.ConstraintName }) {
@@ -205,6 +207,9 @@ func (e *Env) copyRow(ctx context.Context, tx pgx.Tx, t *tried) error {
 // row. A row that the application has changed meanwhile differs in other columns,
 // too, and is left alone.
 func (e *Env) computedOtherwise(ctx context.Context, tx pgx.Tx) ([]Reason, error) {
+	if !slices.ContainsFunc(e.Source.Columns, func(c catalog.Column) bool { return c.Generated != "" }) {
+		return nil, nil
+	}
 	computed := *e.Source
 	computed.Columns = slices.Clone(e.Source.Columns)
 	for i, c := range computed.Columns {
@@ -214,6 +219,9 @@ func (e *Env) computedOtherwise(ctx context.Context, tx pgx.Tx) ([]Reason, error
 	}
 	var found strategy.Compared
 	err := undone(ctx, tx, func(tx pgx.Tx) (err error) { // and the settings with it
+		if err := execAll(ctx, tx, []string{session.CustomPlansSQL, strategy.AloneSQL}); err != nil {
+			return err
+		}
 		found, err = strategy.NewComparison(e.Link, &computed).CopyRange(ctx, tx, 0, 1)
 		return err
 	})

@@ -164,22 +164,28 @@ func (e *Env) concludeComparison(ctx context.Context, result *VerifyResult, comp
 }
 
 func (e *Env) recordVerification(ctx context.Context, r *VerifyResult, complete func(tx pgx.Tx) error) error {
-	return e.write(ctx, func(tx pgx.Tx) error {
-		err := e.Registry.AddVerification(ctx, tx, e.Job.ID, registry.Verification{
-			Mode: r.Mode, Rows: r.CopyRows, Mismatches: int64(len(r.Mismatches)),
-		})
+	verified := registry.Verification{Mode: r.Mode, Rows: r.CopyRows, Mismatches: int64(len(r.Mismatches))}
+	err := e.write(ctx, func(tx pgx.Tx) error {
+		err := e.Registry.AddVerification(ctx, tx, e.Job.ID, verified)
 		if err != nil || complete == nil {
 			return err
 		}
 		return complete(tx)
 	})
+	if err == nil {
+		e.verified = &verified
+	}
+	return err
 }
 
 // verifyMode is what is still to be compared before the swap. Once there was a
 // mismatch, a full comparison has to pass, whatever the options say: the job
 // cannot be made to swap by running it again.
 func (e *Env) verifyMode(ctx context.Context) (registry.VerifyMode, error) {
-	last, err := e.Registry.LastVerification(ctx, e.Pool, e.Job.ID)
+	last, err := e.verified, error(nil)
+	if last == nil {
+		last, err = e.Registry.LastVerification(ctx, e.Pool, e.Job.ID)
+	}
 	switch {
 	case err != nil:
 		return "", err

@@ -57,7 +57,7 @@ func (e *Env) stranded(err error) error {
 // EXCLUSIVE on the old table, which nobody but us needs by then.
 func (e *Env) tryDisposal(ctx context.Context) error {
 	err := e.transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
-		if err := e.disposeOld(ctx, tx); err != nil {
+		if err := execAll(ctx, tx, e.disposeSQL()); err != nil {
 			return err
 		}
 		return errTrialOver

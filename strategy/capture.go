@@ -1,7 +1,6 @@
 package strategy
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -344,31 +343,27 @@ func (l *Link) triggers(updates string, counted bool) []string {
 	return statements
 }
 
-const capturingSQL = `
-SELECT count(*) = $2
-FROM   pg_trigger
-WHERE  tgrelid = $1 AND tgname = ANY ($3) AND tgenabled = 'A' AND tgfoid = to_regprocedure($4)`
+const notCapturingSQL = `
+SELECT 'triggers'
+FROM  (SELECT count(*) AS n
+       FROM   pg_trigger
+       WHERE  tgrelid = $1 AND tgname = ANY ($%[2]d) AND tgenabled = 'A' AND tgfoid = to_regprocedure($%[3]d)) t
+WHERE  t.n <> $%[1]d`
 
 // ErrNotCapturing reports that a capture trigger is gone or switched off: writes
 // may have been missed.
 var ErrNotCapturing = errors.New("the triggers that capture changes have been dropped, disabled or replaced, and changes may be missing from the shadow; " +
 	"start afresh with repack reset")
 
-// Capturing returns ErrNotCapturing unless all our triggers on the table with
-// that OID, which is From, are there, fire and call our function.
-func (l *Link) Capturing(ctx context.Context, q catalog.Querier, oid uint32) error {
+// NotCapturing is a query that returns a row unless all our triggers on the table
+// whose OID is $1, which is From, are there, fire and call our function: see
+// ErrNotCapturing. Its other arguments are those from number first on.
+func (l *Link) NotCapturing(first int) (sql string, args []any) {
 	want := len(allTriggers)
 	if !l.keyTrigger() {
 		want--
 	}
-	var ok bool
-	if err := q.QueryRow(ctx, capturingSQL, oid, want, allTriggers, l.Capture.String()+"()").Scan(&ok); err != nil {
-		return fmt.Errorf("look for capture triggers: %w", err)
-	}
-	if !ok {
-		return ErrNotCapturing
-	}
-	return nil
+	return fmt.Sprintf(notCapturingSQL, first, first+1, first+2), []any{want, allTriggers, l.Capture.String() + "()"}
 }
 
 // DropTriggersSQL detaches the capture function from a table. It takes ACCESS

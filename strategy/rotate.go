@@ -57,11 +57,15 @@ func (l *Link) TakeOver(ctx context.Context, tx pgx.Tx) error {
 
 const emptySQL = `SELECT to_regclass($1) IS NULL AND NOT EXISTS (SELECT FROM %s)`
 
-// Empty reports whether no change is pending. It reads the log, whose length its
-// caller bounds.
-func (l *Link) Empty(ctx context.Context, q catalog.Querier) (empty bool, err error) {
-	if err := q.QueryRow(ctx, fmt.Sprintf(emptySQL, l.Log), l.Retired().String()).Scan(&empty); err != nil {
-		return false, fmt.Errorf("look for pending changes: %w", err)
-	}
-	return empty, nil
+// QueueEmpty asks, as a part of b, whether no change is pending, and gives the answer
+// to take. It reads the log, whose length its caller bounds.
+func (l *Link) QueueEmpty(b *pgx.Batch, take func(empty bool, err error) error) {
+	b.Queue(fmt.Sprintf(emptySQL, l.Log), l.Retired().String()).QueryRow(func(row pgx.Row) error {
+		var empty bool
+		err := row.Scan(&empty)
+		if err != nil {
+			err = fmt.Errorf("look for pending changes: %w", err)
+		}
+		return take(empty, err)
+	})
 }

@@ -69,9 +69,11 @@ const beginSQL = `
 SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY;
 LOCK TABLE %[1]s, %[2]s, %[3]s IN ACCESS SHARE MODE`
 
-// BeginSQL are the first statements of a transaction that compares. They take
-// ACCESS SHARE on both relations and the log.
-func (c *Comparison) BeginSQL() string { return fmt.Sprintf(beginSQL, c.From, c.To, c.Log) }
+// BeginSQL are the first statements of a transaction that compares, and looks up rows
+// by their keys. They take ACCESS SHARE on both relations and the log.
+func (c *Comparison) BeginSQL() string {
+	return fmt.Sprintf(beginSQL, c.From, c.To, c.Log) + ";" + AloneSQL
+}
 
 // foundSQL reduces rows with a key and a verdict, which is null for rows that
 // are right, to their number and what is wrong. OFFSET 0 has the verdict
@@ -140,18 +142,16 @@ func (c *Comparison) Keys(ctx context.Context, tx pgx.Tx, keys [][]string) (Comp
 	return c.find(ctx, tx, rows, c.arguments(keys)...)
 }
 
-// In parallel the server would rather read the whole of an index, and filter it
+// AloneSQL are the settings of a transaction that looks up rows by their keys. In
+// parallel the server would rather read the whole of an index, and filter it
 // by TID, than a range of TIDs: there is no parallel scan of those.
-const alone = nestLoopsSQL + `;
+const AloneSQL = nestLoopsSQL + `;
 SET LOCAL max_parallel_workers_per_gather = 0`
 
-// find runs a query for rows with verdicts, and asks the log about those that
+// find, under AloneSQL, runs a query for rows with verdicts, and asks the log about those that
 // are wrong. Every row finds its partner by an index, however large the tables
 // and however wrong the estimates.
 func (c *Comparison) find(ctx context.Context, tx pgx.Tx, rows string, args ...any) (Compared, error) {
-	if _, err := tx.Exec(ctx, alone); err != nil {
-		return Compared{}, fmt.Errorf("set planner options: %w", err)
-	}
 	var found Compared
 	var kinds []string
 	var keys [][]string
@@ -227,7 +227,7 @@ JOIN   %[5]s AS t ON %[6]s`
 
 // differing names the columns of From in which the two rows of a key differ.
 func (c *Comparison) differing(ctx context.Context, tx pgx.Tx, key []string) (columns []string, err error) {
-	if _, err := tx.Exec(ctx, alone); err != nil {
+	if _, err := tx.Exec(ctx, AloneSQL); err != nil {
 		return nil, fmt.Errorf("set planner options: %w", err)
 	}
 	name := func(m Mapping, differs string) string {

@@ -69,7 +69,8 @@ var readingPattern = regexp.MustCompile(`(?i)^\s*(SELECT|WITH|INSERT|UPDATE|DELE
 func (a *asked) note(sql string, args []any) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if _, there := a.args[sql]; !there && readingPattern.MatchString(sql) {
+	together := len(args) == 0 && strings.Contains(sql, ";\n") // settings, and what is done under them
+	if _, there := a.args[sql]; !there && !together && readingPattern.MatchString(sql) {
 		a.args[sql] = slices.DeleteFunc(slices.Clone(args), func(arg any) bool { _, is := arg.(pgx.QueryExecMode); return is })
 	}
 }

@@ -183,7 +183,7 @@ func (s *statements) TraceQueryStart(ctx context.Context, conn *pgx.Conn, data p
 	_, inTransaction := s.open[conn]
 	switch {
 	case strings.HasPrefix(data.SQL, "begin"):
-		s.open[conn] = []string{}
+		s.open[conn] = strings.Split(data.SQL, ";\n")[1:] // the settings that it begins with
 	case data.SQL == "rollback":
 		delete(s.open, conn)
 	case data.SQL == "commit":
@@ -206,7 +206,7 @@ var (
 	// What changes nothing that outlives the session or transaction, only the
 	// registry, or nothing.
 	unplannedPattern = regexp.MustCompile(`(?is)^(savepoint sp_|release savepoint sp_|select|set (session|search_path|client_connection|transaction|default|statement_timeout)|` +
-		`set local (statement_timeout|enable_hashjoin|enable_mergejoin|max_parallel_workers_per_gather|plan_cache_mode)|reset all|with (held|me|waited|own|locks|recursive (part|key))|;?$)|repack_registry`)
+		`set local (lock_timeout|synchronous_commit|statement_timeout|enable_hashjoin|enable_mergejoin|max_parallel_workers_per_gather|plan_cache_mode)|reset all|with (held|me|waited|own|locks|recursive (part|key))|;?$)|repack_registry`)
 )
 
 // numbered gives a plan's statement the number of the first job.

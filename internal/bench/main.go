@@ -26,7 +26,8 @@ import (
 // checkpoint falls into one contender's time and not into another's, and no
 // autovacuum.
 var settings = map[string]string{
-	"shared_buffers": "2GB", "max_wal_size": "20GB", "min_wal_size": "2GB", "checkpoint_timeout": "1h",
+	"max_locks_per_transaction": "512", // for many foreign keys
+	"shared_buffers":            "2GB", "max_wal_size": "20GB", "min_wal_size": "2GB", "checkpoint_timeout": "1h",
 	"maintenance_work_mem": "256MB", "autovacuum": "off", "fsync": "on", "synchronous_commit": "on", "full_page_writes": "on",
 }
 
@@ -52,6 +53,7 @@ var scenarios = []struct {
 	{"replay", replay},
 	{"growth", growth},
 	{"changes", changes},
+	{"trips", trips},
 }
 
 func main() {
@@ -73,6 +75,7 @@ func run(ctx context.Context, args []string) (err error) {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.IntVar(&b.rows, "rows", 5_000_000, "rows of the table before a fifth is deleted")
 	flags.IntVar(&b.runs, "runs", 3, "runs of each contender; the median is shown")
+	flags.StringVar(&b.binary, "repack", "", "a repack to measure instead of this one, such as an older version")
 	flags.DurationVar(&b.seconds, "load", 10*time.Second, "length of a spell of load")
 	chosen := flags.String("scenarios", strings.Join(names, ","), "which to run")
 	if err := flags.Parse(args); err != nil {
@@ -83,9 +86,11 @@ func run(ctx context.Context, args []string) (err error) {
 		return fmt.Errorf("make a directory: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	b.binary = filepath.Join(dir, "repack")
-	if out, err := exec.CommandContext(ctx, "go", "build", "-o", b.binary, "github.com/repack-go/repack/cmd/repack").CombinedOutput(); err != nil {
-		return fmt.Errorf("build repack: %w\n%s", err, out)
+	if b.binary == "" {
+		b.binary = filepath.Join(dir, "repack")
+		if out, err := exec.CommandContext(ctx, "go", "build", "-o", b.binary, "github.com/repack-go/repack/cmd/repack").CombinedOutput(); err != nil {
+			return fmt.Errorf("build repack: %w\n%s", err, out)
+		}
 	}
 	if b.server, err = pgserver.Start(ctx, pgserver.Options{Settings: settings}); err != nil {
 		return err

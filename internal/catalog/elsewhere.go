@@ -60,6 +60,9 @@ func (t *Table) CopyIn(ctx context.Context, q Querier, schema string) (c *Table,
 		}
 	}
 	c.Triggers, c.Rules = slices.Clone(t.Triggers), slices.Clone(t.Rules)
+	if len(t.Triggers)+len(t.Rules) == 0 {
+		return c, false, nil
+	}
 	var visible bool
 	triggers, rules := map[string]string{}, map[string]string{}
 	b := &pgx.Batch{}

@@ -1,11 +1,8 @@
 package catalog
 
 import (
-	"context"
 	"fmt"
 	"slices"
-
-	"github.com/jackc/pgx/v5"
 )
 
 // GrantsSQL are the statements that turn the privileges have into want on an
@@ -74,40 +71,4 @@ func role(name string) string {
 		return "PUBLIC"
 	}
 	return Quote(name)
-}
-
-const closeSQL = `
-SELECT DISTINCT CASE WHEN e.grantee = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(e.grantee)) END
-FROM  (SELECT relowner AS owner, relacl AS acl FROM pg_class WHERE $1 = 'TABLE' AND oid = to_regclass($2)
-       UNION ALL
-       SELECT proowner, coalesce(proacl, acldefault('f', proowner))
-       FROM   pg_proc WHERE $1 = 'FUNCTION' AND oid = to_regprocedure($2)
-       UNION ALL
-       SELECT nspowner, nspacl FROM pg_namespace WHERE $1 = 'SCHEMA' AND oid = to_regnamespace($2)) o
-CROSS  JOIN LATERAL aclexplode(o.acl) e
-WHERE  e.grantee <> o.owner
-ORDER  BY 1`
-
-// Close takes every privilege on an object of ours, which has just been created,
-// from everybody but its owner: default privileges may have granted some. It
-// undoes what event triggers have done to it before. kind is TABLE, FUNCTION or
-// SCHEMA, object is quoted as GRANT writes it.
-func Close(ctx context.Context, q Querier, kind, object string) error {
-	if err := TakeBack(ctx, q, kind, object, false); err != nil {
-		return err
-	}
-	rows, err := q.Query(ctx, closeSQL, kind, object)
-	if err != nil {
-		return fmt.Errorf("read privileges on %s: %w", object, err)
-	}
-	grantees, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
-		return fmt.Errorf("read privileges on %s: %w", object, err)
-	}
-	for _, grantee := range grantees {
-		if _, err := q.Exec(ctx, fmt.Sprintf("REVOKE ALL ON %s %s FROM %s", kind, object, grantee)); err != nil {
-			return fmt.Errorf("revoke privileges on %s: %w", object, err)
-		}
-	}
-	return nil
 }

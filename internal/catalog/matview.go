@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-
-	"github.com/jackc/pgx/v5"
 )
 
 // Matview describes a materialized view that reads the table, or reads another
@@ -44,7 +42,7 @@ JOIN     pg_class c     ON c.oid = f.oid
 JOIN     pg_namespace n ON n.oid = c.relnamespace
 ORDER BY f.depth, n.nspname, c.relname`
 
-func askMatviews(b *pgx.Batch, t *Table) { askFor(b, &t.Matviews, matviewsSQL, t.OID) }
+func askMatviews(d *description) { wantAs(d, matviewsSQL, &d.Matviews) }
 
 // Matviews describes the materialized views that read a table, or one another,
 // in an order in which they can be created.

@@ -1,10 +1,7 @@
 package catalog
 
 import (
-	"errors"
 	"fmt"
-
-	"github.com/jackc/pgx/v5"
 )
 
 // Partition is a table's place in a partitioned table.
@@ -48,21 +45,26 @@ const BoundName = "repack_bound"
 
 // A check on a whole row has column 0 among its columns.
 const partitionSQL = `
-SELECT    pn.nspname, p.relname,
-          pg_get_expr(c.relpartbound, c.oid), pg_get_partition_constraintdef(c.oid),
-          dn.nspname, d.relname, tn.nspname, r.relname,
+SELECT    pn.nspname::text                               AS parent_schema,
+          p.relname::text                                AS parent_name,
+          pg_get_expr(c.relpartbound, c.oid)             AS bound,
+          pg_get_partition_constraintdef(c.oid)          AS check,
+          dn.nspname::text                               AS default_schema,
+          d.relname::text                                AS default_name,
+          tn.nspname::text                               AS tree_schema,
+          r.relname::text                                AS tree_name,
           ARRAY(SELECT DISTINCT pg_get_userbyid(o.owner)::text
                 FROM   unnest(ARRAY[p.relowner, d.relowner, r.relowner]) o(owner)
-                WHERE  o.owner IS NOT NULL),
+                WHERE  o.owner IS NOT NULL)              AS owners,
           ARRAY(SELECT   a.attname::text
                 FROM     pg_constraint n
                 JOIN     pg_attribute a ON a.attrelid = n.conrelid AND a.attnum = n.conkey[1]
                 WHERE    n.conrelid = c.oid AND n.contype = 'n' AND n.conislocal AND n.coninhcount > 0
-                ORDER BY a.attnum),
+                ORDER BY a.attnum)                       AS not_null,
           EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = c.oid AND k.contype = 'c' AND k.coninhcount > 0)
           OR EXISTS (SELECT FROM pg_attribute a
-                     WHERE  a.attrelid = c.oid AND a.attgenerated <> '' AND a.attinhcount > 0 AND NOT a.attisdropped),
-          EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = c.oid AND k.contype = 'c' AND 0 = ANY (k.conkey))
+                     WHERE  a.attrelid = c.oid AND a.attgenerated <> '' AND a.attinhcount > 0 AND NOT a.attisdropped) AS compared,
+          EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = c.oid AND k.contype = 'c' AND 0 = ANY (k.conkey))    AS whole
 FROM      pg_class c
 JOIN      pg_inherits i            ON i.inhrelid = c.oid
 JOIN      pg_class p               ON p.oid = i.inhparent
@@ -93,32 +95,35 @@ JOIN     pg_namespace pn ON pn.oid = pc.relnamespace
 WHERE    i.indrelid = $1
 ORDER BY ic.relname`
 
-func askPartition(b *pgx.Batch, t *Table) {
-	b.Queue(partitionSQL, t.OID).QueryRow(func(row pgx.Row) error {
-		p := &Partition{}
-		var check, defaultSchema, defaultName, treeSchema, treeName *string
-		err := row.Scan(&p.Parent.Schema, &p.Parent.Name, &p.Bound, &check,
-			&defaultSchema, &defaultName, &treeSchema, &treeName, &p.Owners, &p.NotNull, &p.Compared, &p.Whole)
-		if errors.Is(err, pgx.ErrNoRows) {
-			return nil
+func askPartition(d *description) {
+	t := d.Table
+	type place struct {
+		ParentSchema, ParentName, Bound                  string
+		Check                                            *string // a default partition without others takes every row
+		DefaultSchema, DefaultName, TreeSchema, TreeName *string
+		Owners, NotNull                                  []string
+		Compared, Whole                                  bool
+	}
+	want(d, partitionSQL, func(places []place) error {
+		for _, r := range places {
+			p := &Partition{
+				Parent: Name{r.ParentSchema, r.ParentName}, Bound: r.Bound, Owners: r.Owners, NotNull: r.NotNull, Compared: r.Compared, Whole: r.Whole,
+			}
+			if r.Check != nil {
+				p.Check = *r.Check
+			}
+			if r.DefaultName != nil {
+				p.Default = &Name{*r.DefaultSchema, *r.DefaultName}
+			}
+			if r.TreeName != nil {
+				p.Tree = &Name{*r.TreeSchema, *r.TreeName}
+			}
+			t.Partition = p
 		}
-		if err != nil {
-			return err
-		}
-		if check != nil { // a default partition without others takes every row
-			p.Check = *check
-		}
-		if defaultName != nil {
-			p.Default = &Name{*defaultSchema, *defaultName}
-		}
-		if treeName != nil {
-			p.Tree = &Name{*treeSchema, *treeName}
-		}
-		t.Partition = p
 		return nil
 	})
 	type row struct{ Name, ParentSchema, ParentName string }
-	ask(b, func(rows []row) error {
+	want(d, attachedSQL, func(rows []row) error {
 		if t.Partition == nil {
 			return nil
 		}
@@ -127,7 +132,7 @@ func askPartition(b *pgx.Batch, t *Table) {
 			t.Partition.Indexes[i] = Attached{Name: r.Name, Parent: Name{r.ParentSchema, r.ParentName}}
 		}
 		return nil
-	}, attachedSQL, t.OID)
+	})
 }
 
 // Above are the relations that are locked with a partition, and before it, as

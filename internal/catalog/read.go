@@ -3,7 +3,6 @@ package catalog
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 
 	"github.com/jackc/pgx/v5"
@@ -30,20 +29,17 @@ type Querier interface {
 // Columns that only newer servers have are read through to_jsonb(row), which
 // is null where the column does not exist.
 func Read(ctx context.Context, q Querier, oid uint32) (*Table, error) {
-	t, err := describeOne(ctx, q, oid, append(slices.Clone(everything), part{"materialized views", askMatviews}))
+	t, err := describeOne(ctx, q, oid, withMatviews)
 	if err != nil {
 		return nil, err
 	}
 	return t, ReadMatviews(ctx, q, t.Matviews)
 }
 
-// part is one of the things that a table is described by. ask queues the queries
-// for it, of which the answers are put into the table. They come in the order of
-// the queries, so that one can rely on those before it.
-type part struct {
-	what string
-	ask  func(*pgx.Batch, *Table)
-}
+// Queue is Read as a part of b: the table is described when the answers have been
+// taken, of which one may be ErrNotFound. Its materialized views are then known by
+// OID, and are described by ReadMatviews.
+func Queue(b *pgx.Batch, oid uint32) *Table { return queue(b, oid, withMatviews) }
 
 // everything is all but the materialized views.
 var everything = []part{
@@ -64,46 +60,12 @@ var everything = []part{
 	{"dependents", askDependents},
 }
 
+var withMatviews = append(slices.Clone(everything), part{"materialized views", askMatviews})
+
 // ReadGrants describes the table with that OID as far as who may do what with it
 // and its sequences, in one round trip. It takes no lock.
 func ReadGrants(ctx context.Context, q Querier, oid uint32) (*Table, error) {
 	return describeOne(ctx, q, oid, []part{{"sequences and grants", askSequencesAndGrants}})
-}
-
-func describeOne(ctx context.Context, q Querier, oid uint32, parts []part) (*Table, error) {
-	tables, err := describe(ctx, q, []uint32{oid}, parts)
-	if err != nil {
-		return nil, err
-	}
-	return tables[0], nil
-}
-
-// describe reads parts of the descriptions of tables, in their order, in one round
-// trip (and on a connection that has not asked for them before, in two: the
-// driver has the queries prepared).
-func describe(ctx context.Context, q Querier, oids []uint32, parts []part) ([]*Table, error) {
-	b := &pgx.Batch{}
-	tables := make([]*Table, len(oids))
-	for i, oid := range oids {
-		tables[i] = &Table{OID: oid}
-		for _, part := range parts {
-			first := b.Len()
-			part.ask(b, tables[i])
-			for _, query := range b.QueuedQueries[first:] {
-				take := query.Fn
-				query.Fn = func(results pgx.BatchResults) error {
-					if err := take(results); err != nil {
-						return fmt.Errorf("%s of table %d: %w", part.what, oid, err)
-					}
-					return nil
-				}
-			}
-		}
-	}
-	if err := q.SendBatch(ctx, b).Close(); err != nil {
-		return nil, fmt.Errorf("describe: %w", err)
-	}
-	return tables, nil
 }
 
 // ask queues a query whose columns are named as T's fields, for take.
@@ -123,22 +85,22 @@ func askFor[T any](b *pgx.Batch, list *[]T, sql string, args ...any) {
 }
 
 const relationSQL = `
-SELECT    n.nspname,
-          c.relname,
-          pg_get_userbyid(c.relowner),
-          c.relpersistence::text,
-          coalesce(am.amname, ''),
-          coalesce(ts.spcname, ''),
-          coalesce(c.reloptions, '{}'),
-          coalesce(toast.reloptions, '{}'),
-          c.relreplident::text,
-          coalesce((SELECT ic.relname
+SELECT    n.nspname::text                                    AS schema,
+          c.relname::text                                    AS name,
+          pg_get_userbyid(c.relowner)::text                  AS owner,
+          c.relpersistence::text                             AS persistence,
+          coalesce(am.amname::text, '')                      AS access_method,
+          coalesce(ts.spcname::text, '')                     AS tablespace,
+          coalesce(c.reloptions, '{}')                       AS options,
+          coalesce(toast.reloptions, '{}')                   AS toast_options,
+          c.relreplident::text                               AS identity_kind,
+          coalesce((SELECT ic.relname::text
                     FROM   pg_index i
                     JOIN   pg_class ic ON ic.oid = i.indexrelid
-                    WHERE  i.indrelid = c.oid AND i.indisreplident AND c.relreplident = 'i'), ''),
-          coalesce(obj_description(c.oid, 'pg_class'), ''),
-          c.relrowsecurity,
-          c.relforcerowsecurity
+                    WHERE  i.indrelid = c.oid AND i.indisreplident AND c.relreplident = 'i'), '') AS identity_index,
+          coalesce(obj_description(c.oid, 'pg_class'), '')   AS comment,
+          c.relrowsecurity                                   AS row_security,
+          c.relforcerowsecurity                              AS force_row_security
 FROM      pg_class c
 JOIN      pg_namespace n   ON n.oid = c.relnamespace
 LEFT JOIN pg_am am         ON am.oid = c.relam
@@ -146,16 +108,22 @@ LEFT JOIN pg_tablespace ts ON ts.oid = c.reltablespace
 LEFT JOIN pg_class toast   ON toast.oid = c.reltoastrelid
 WHERE     c.oid = $1`
 
-func askRelation(b *pgx.Batch, t *Table) {
-	b.Queue(relationSQL, t.OID).QueryRow(func(row pgx.Row) error {
-		err := row.Scan(
-			&t.Name.Schema, &t.Name.Name, &t.Owner, &t.Persistence, &t.AccessMethod, &t.Tablespace,
-			&t.Options, &t.ToastOptions, &t.ReplicaIdentity.Kind, &t.ReplicaIdentity.Index, &t.Comment,
-			&t.RowSecurity, &t.ForceRowSecurity)
-		if errors.Is(err, pgx.ErrNoRows) {
+func askRelation(d *description) {
+	type row struct {
+		Schema, Name, Owner, Persistence, AccessMethod, Tablespace string
+		Options, ToastOptions                                      []string
+		IdentityKind, IdentityIndex, Comment                       string
+		RowSecurity, ForceRowSecurity                              bool
+	}
+	want(d, relationSQL, func(rows []row) error {
+		if len(rows) == 0 {
 			return ErrNotFound
 		}
-		return err
+		r, t := rows[0], d.Table
+		t.Name, t.Owner, t.Persistence, t.AccessMethod, t.Tablespace = Name{r.Schema, r.Name}, r.Owner, r.Persistence, r.AccessMethod, r.Tablespace
+		t.Options, t.ToastOptions, t.ReplicaIdentity.Kind, t.ReplicaIdentity.Index = r.Options, r.ToastOptions, r.IdentityKind, r.IdentityIndex
+		t.Comment, t.RowSecurity, t.ForceRowSecurity = r.Comment, r.RowSecurity, r.ForceRowSecurity
+		return nil
 	})
 }
 
@@ -190,7 +158,7 @@ LEFT JOIN pg_attrdef d    ON d.adrelid = a.attrelid AND d.adnum = a.attnum
 WHERE     a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY  a.attnum`
 
-func askColumns(b *pgx.Batch, t *Table) { askFor(b, &t.Columns, columnsSQL, t.OID) }
+func askColumns(d *description) { wantAs(d, columnsSQL, &d.Columns) }
 
 const constraintsSQL = `
 SELECT   c.conname::text                                                  AS name,
@@ -205,7 +173,7 @@ FROM     pg_constraint c
 WHERE    c.conrelid = $1 AND c.contype IN ('c', 'x', 'p', 'u', 'n')
 ORDER BY c.conname`
 
-func askConstraints(b *pgx.Batch, t *Table) { askFor(b, &t.Constraints, constraintsSQL, t.OID) }
+func askConstraints(d *description) { wantAs(d, constraintsSQL, &d.Constraints) }
 
 // collect runs a query whose columns are named as T's fields.
 func collect[T any](ctx context.Context, q Querier, sql string, args ...any) ([]T, error) {

@@ -3,8 +3,6 @@ package catalog
 import (
 	"fmt"
 	"strings"
-
-	"github.com/jackc/pgx/v5"
 )
 
 // The capture triggers, by the beginning of their names and of their function's,
@@ -23,12 +21,13 @@ AND      CASE WHEN t.tgparentid = 0 THEN NOT t.tgisinternal
               ELSE NOT EXISTS (SELECT FROM pg_constraint k WHERE k.oid = t.tgconstraint AND k.contype = 'f') END
 ORDER BY t.tgname`
 
-func askTriggers(b *pgx.Batch, t *Table) {
+func askTriggers(d *description) {
+	t := d.Table
 	type row struct {
 		Trigger
 		Above bool
 	}
-	ask(b, func(rows []row) error {
+	want(d, triggersSQL, func(rows []row) error {
 		own, above := []Trigger{}, []Trigger{}
 		for _, r := range rows {
 			if r.Above {
@@ -42,7 +41,7 @@ func askTriggers(b *pgx.Batch, t *Table) {
 			t.Partition.Triggers = above
 		}
 		return nil
-	}, triggersSQL, t.OID)
+	})
 }
 
 const rulesSQL = `
@@ -54,7 +53,7 @@ FROM     pg_rewrite r
 WHERE    r.ev_class = $1
 ORDER BY r.rulename`
 
-func askRules(b *pgx.Batch, t *Table) { askFor(b, &t.Rules, rulesSQL, t.OID) }
+func askRules(d *description) { wantAs(d, rulesSQL, &d.Rules) }
 
 const policiesSQL = `
 SELECT   p.polname::text                                       AS name,
@@ -71,7 +70,7 @@ FROM     pg_policy p
 WHERE    p.polrelid = $1
 ORDER BY p.polname`
 
-func askPolicies(b *pgx.Batch, t *Table) { askFor(b, &t.Policies, policiesSQL, t.OID) }
+func askPolicies(d *description) { wantAs(d, policiesSQL, &d.Policies) }
 
 // Row filters and column lists exist from PostgreSQL 15 on. A name is looked for
 // in the innermost query first: prqual is the row filter where there is such a
@@ -92,7 +91,7 @@ CROSS    JOIN LATERAL (
          WHERE  r.prrelid = $1) x
 ORDER BY x.name COLLATE "C"`
 
-func askPublications(b *pgx.Batch, t *Table) { askFor(b, &t.Publications, publicationsSQL, t.OID) }
+func askPublications(d *description) { wantAs(d, publicationsSQL, &d.Publications) }
 
 const statisticsSQL = `
 SELECT   n.nspname::text                                       AS schema_name,
@@ -110,19 +109,20 @@ JOIN     pg_namespace n ON n.oid = s.stxnamespace
 WHERE    s.stxrelid = $1
 ORDER BY n.nspname, s.stxname`
 
-func askStatistics(b *pgx.Batch, t *Table) {
+func askStatistics(d *description) {
+	t := d.Table
 	type row struct {
 		Statistics
 		SchemaName, StatisticsName string
 	}
-	ask(b, func(rows []row) error {
+	want(d, statisticsSQL, func(rows []row) error {
 		t.Statistics = make([]Statistics, len(rows))
 		for i, r := range rows {
 			t.Statistics[i] = r.Statistics
 			t.Statistics[i].Name = Name{r.SchemaName, r.StatisticsName}
 		}
 		return nil
-	}, statisticsSQL, t.OID)
+	})
 }
 
 const labelsSQL = `
@@ -134,7 +134,7 @@ LEFT     JOIN pg_attribute a ON a.attrelid = l.objoid AND a.attnum = l.objsubid 
 WHERE    l.classoid = 'pg_class'::regclass AND l.objoid = $1
 ORDER BY l.provider, l.objsubid`
 
-func askLabels(b *pgx.Batch, t *Table) { askFor(b, &t.Labels, labelsSQL, t.OID) }
+func askLabels(d *description) { wantAs(d, labelsSQL, &d.Labels) }
 
 // viewsSQL finds the views whose own query mentions the table. pg_get_viewdef
 // names it, as it names all, qualified.
@@ -156,13 +156,14 @@ WHERE    r.oid = ANY (ARRAY(
 AND      r.rulename = '_RETURN'
 ORDER BY 2, 3`
 
-func askViews(b *pgx.Batch, t *Table) {
+func askViews(d *description) {
+	t := d.Table
 	type row struct {
 		OID                                     uint32
 		SchemaName, ViewName, Owner, Definition string
 		Options                                 []string
 	}
-	ask(b, func(rows []row) error {
+	want(d, viewsSQL, func(rows []row) error {
 		for _, r := range rows {
 			name := Name{r.SchemaName, r.ViewName}.String()
 			t.Dependents = append(t.Dependents, Dependent{
@@ -173,7 +174,7 @@ func askViews(b *pgx.Batch, t *Table) {
 			})
 		}
 		return nil
-	}, viewsSQL, t.OID)
+	})
 }
 
 func replaceViewSQL(name string, options []string, definition string) string {
@@ -238,9 +239,10 @@ ORDER BY 1, 2`
 
 // askDependents comes behind askViews: views are replaced before what may read
 // them.
-func askDependents(b *pgx.Batch, t *Table) {
-	ask(b, func(others []Dependent) error {
+func askDependents(d *description) {
+	t := d.Table
+	want(d, dependentsSQL, func(others []Dependent) error {
 		t.Dependents = append(t.Dependents, others...)
 		return nil
-	}, dependentsSQL, t.OID)
+	})
 }

@@ -1,7 +1,5 @@
 package catalog
 
-import "github.com/jackc/pgx/v5"
-
 // KeysSQL selects the OIDs of the foreign keys of table $1, and of those to it or to
 // a partitioned table that it is in; that of every other constraint on their
 // columns, too. pg_constraint has no index by what a key refers to, but a key
@@ -93,8 +91,9 @@ func (r foreignKeyRow) key() ForeignKey {
 }
 
 // askForeignKeys comes behind askPartition: only a partition has keys from above.
-func askForeignKeys(b *pgx.Batch, t *Table) {
-	ask(b, func(rows []foreignKeyRow) error {
+func askForeignKeys(d *description) {
+	t := d.Table
+	want(d, foreignKeysSQL, func(rows []foreignKeyRow) error {
 		t.ForeignKeys, t.Referencing = []ForeignKey{}, []ForeignKey{}
 		above := []ForeignKey{}
 		for _, r := range rows {
@@ -111,8 +110,8 @@ func askForeignKeys(b *pgx.Batch, t *Table) {
 			t.Partition.ForeignKeys = above
 		}
 		return nil
-	}, foreignKeysSQL, t.OID)
-	askKeyParts(b, t)
+	})
+	askKeyParts(d)
 }
 
 // keyPartsSQL finds those of the keys that an exchange drops and adds, and of
@@ -158,14 +157,15 @@ JOIN     pg_namespace rn ON rn.oid = rt.relnamespace
 WHERE    p.its OR c.conrelid = $1
 ORDER BY kn.nspname, kt.relname, k.conname, cn.nspname, ct.relname, c.conname`
 
-func askKeyParts(b *pgx.Batch, t *Table) {
+func askKeyParts(d *description) {
+	t := d.Table
 	type row struct {
 		KeyPart
 		KeySchema, KeyRelation string
 		SchemaName, TableName  string
 		RefSchema, RefTable    string
 	}
-	ask(b, func(rows []row) error {
+	want(d, keyPartsSQL, func(rows []row) error {
 		t.KeyParts = make([]KeyPart, len(rows))
 		for i, r := range rows {
 			part := &t.KeyParts[i]
@@ -174,7 +174,7 @@ func askKeyParts(b *pgx.Batch, t *Table) {
 			part.Referenced = Name{r.RefSchema, r.RefTable}
 		}
 		return nil
-	}, keyPartsSQL, t.OID)
+	})
 }
 
 // A sequence belongs to a column by an internal (identity) or automatic
@@ -238,10 +238,11 @@ FROM    (SELECT r.oid AS relation, '' AS column_name, 0 AS attnum, e.*
          CROSS  JOIN LATERAL aclexplode(a.attacl) WITH ORDINALITY e) x
 ORDER BY x.relation, x.attnum, x.ordinality`
 
-func askSequencesAndGrants(b *pgx.Batch, t *Table) {
+func askSequencesAndGrants(d *description) {
+	t := d.Table
 	type sequence struct {
 		Sequence
-		OID          uint32 `db:"oid"`
+		OID          uint32
 		SchemaName   string
 		SequenceName string
 	}
@@ -250,8 +251,8 @@ func askSequencesAndGrants(b *pgx.Batch, t *Table) {
 		Grant
 	}
 	var sequences []sequence
-	askFor(b, &sequences, sequencesSQL, t.OID)
-	ask(b, func(rows []grant) error {
+	wantAs(d, sequencesSQL, &sequences)
+	want(d, grantsSQL, func(rows []grant) error {
 		grants := map[uint32][]Grant{}
 		for _, r := range rows {
 			grants[r.Relation] = append(grants[r.Relation], r.Grant)
@@ -262,7 +263,7 @@ func askSequencesAndGrants(b *pgx.Batch, t *Table) {
 			t.Sequences = append(t.Sequences, s.Sequence)
 		}
 		return nil
-	}, grantsSQL, t.OID)
+	})
 }
 
 // orEmpty is an empty list where there is none: null and [] are two things to those

@@ -3,8 +3,6 @@ package catalog
 import (
 	"fmt"
 	"strings"
-
-	"github.com/jackc/pgx/v5"
 )
 
 // indexesSQL lets the server state the head of each definition, so that what
@@ -70,8 +68,9 @@ type indexRow struct {
 	KeyColumns     []string
 }
 
-func askIndexes(b *pgx.Batch, t *Table) {
-	ask(b, func(rows []indexRow) error {
+func askIndexes(d *description) {
+	t := d.Table
+	want(d, indexesSQL, func(rows []indexRow) error {
 		for _, r := range rows {
 			index, err := r.index()
 			if err != nil {
@@ -80,7 +79,7 @@ func askIndexes(b *pgx.Batch, t *Table) {
 			t.Indexes = append(t.Indexes, index)
 		}
 		return nil
-	}, indexesSQL, t.OID)
+	})
 }
 
 func (r indexRow) index() (Index, error) {

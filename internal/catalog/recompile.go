@@ -31,14 +31,18 @@ ORDER BY p.oid::regprocedure::text`
 // RecompileSQL are statements that change nothing, and after which every session
 // compiles anew what it has compiled of functions that mention the table. Those
 // in schema apart are left alone.
-func (t *Table) RecompileSQL(ctx context.Context, q Querier, apart string) ([]string, error) {
-	rows, err := q.Query(ctx, recompileSQL, t.Name.Name, apart)
-	if err != nil {
-		return nil, fmt.Errorf("look for functions that mention %s: %w", t.Name, err)
-	}
-	statements, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
-		return nil, fmt.Errorf("look for functions that mention %s: %w", t.Name, err)
-	}
-	return statements, nil
+func (t *Table) RecompileSQL(ctx context.Context, q Querier, apart string) (statements []string, err error) {
+	b := &pgx.Batch{}
+	QueueRecompile(b, t.Name, apart, &statements)
+	return statements, q.SendBatch(ctx, b).Close()
+}
+
+// QueueRecompile is RecompileSQL as a part of b.
+func QueueRecompile(b *pgx.Batch, table Name, apart string, statements *[]string) {
+	b.Queue(recompileSQL, table.Name, apart).Query(func(rows pgx.Rows) (err error) {
+		if *statements, err = pgx.CollectRows(rows, pgx.RowTo[string]); err != nil {
+			return fmt.Errorf("look for functions that mention %s: %w", table, err)
+		}
+		return nil
+	})
 }

@@ -94,7 +94,7 @@ func TestRoundTrips(t *testing.T) {
 		{"app.p", 2, 1},
 		{"app.t", 2, 1},
 		{"much.t", 2, 1},
-		{"app.read", 3, 2}, // the materialized views have to be found before they are described
+		{"app.read", 4, 2}, // the materialized views have to be found before they are described
 	} {
 		oid := pgtest.Query[uint32](t, db.Pool, `SELECT $1::text::regclass::oid`, c.table)
 		conn, trips := givenCounted(t, db)
@@ -107,12 +107,14 @@ func TestRoundTrips(t *testing.T) {
 				t.Errorf("reading %s took %d round trips, want %d", c.table, took, want)
 			}
 		}
-		before := trips.Load()
-		if _, err := ReadGrants(t.Context(), conn, oid); err != nil {
-			t.Fatal(err)
-		}
-		if took := trips.Load() - before; took != 1 {
-			t.Errorf("reading the grants of %s took %d round trips, want 1", c.table, took)
+		for _, want := range []int64{2, 1} {
+			before := trips.Load()
+			if _, err := ReadGrants(t.Context(), conn, oid); err != nil {
+				t.Fatal(err)
+			}
+			if took := trips.Load() - before; took != want {
+				t.Errorf("reading the grants of %s took %d round trips, want %d", c.table, took, want)
+			}
 		}
 	}
 }
@@ -125,7 +127,7 @@ func TestReadFailsNamed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Read(t.Context(), tx, 4711); err == nil || !strings.Contains(err.Error(), "describe: relation of table 4711: table does not exist") {
+	if _, err := Read(t.Context(), tx, 4711); err == nil || !strings.Contains(err.Error(), "describe relation of table 4711: table does not exist") {
 		t.Errorf("Read of a table that is not there: %v", err)
 	}
 	if got := pgtest.Query[int](t, tx, `SELECT 1`); got != 1 {

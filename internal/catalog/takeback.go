@@ -9,54 +9,67 @@ import (
 // An event trigger may change what has just been created: its owner, its flags,
 // the publications that it is in. What that does to an object of ours is undone.
 
-// takeBackSQL lists the statements that make a new table, materialized view,
-// function or schema again what CREATE makes it. The owner comes first: the
-// others are his to give.
+// takeBackSQL lists the statements that make new tables, materialized views,
+// functions and schemas ($1 and $2) again what CREATE makes them, and, where they are
+// to be closed ($4), take from everybody but the owner what default privileges have
+// granted. The owner comes first: the others are his to give.
 const takeBackSQL = `
-SELECT coalesce(array_agg(x.statement ORDER BY x.step, x.statement), '{}')
-FROM  (WITH me AS (
-           SELECT oid, rolname FROM pg_roles WHERE rolname = current_user
-       ), made AS (
-           SELECT c.*, CASE c.relkind WHEN 'm' THEN 'MATERIALIZED VIEW' ELSE 'TABLE' END AS word
-           FROM   pg_class c
-           WHERE  $1::text = 'TABLE' AND c.oid = to_regclass($2::text)
-       )
-       SELECT 1, format('ALTER %s %s OWNER TO %I', m.word, $2, me.rolname) FROM made m, me WHERE m.relowner <> me.oid
-       UNION ALL
-       SELECT 1, format('ALTER FUNCTION %s OWNER TO %I', $2, me.rolname)
-       FROM   pg_proc p, me WHERE $1 = 'FUNCTION' AND p.oid = to_regprocedure($2) AND p.proowner <> me.oid
-       UNION ALL
-       SELECT 1, format('ALTER SCHEMA %s OWNER TO %I', $2, me.rolname)
-       FROM   pg_namespace n, me WHERE $1 = 'SCHEMA' AND n.oid = to_regnamespace($2) AND n.nspowner <> me.oid
-       UNION ALL
-       SELECT 2, format('ALTER PUBLICATION %I DROP TABLE %s', p.pubname, $2)
-       FROM   made m JOIN pg_publication_rel r ON r.prrelid = m.oid JOIN pg_publication p ON p.oid = r.prpubid
-       UNION ALL
-       SELECT 2, format('DROP TRIGGER %I ON %s', t.tgname, $2) FROM made m JOIN pg_trigger t ON t.tgrelid = m.oid WHERE NOT t.tgisinternal
-       UNION ALL
-       SELECT 2, format('DROP POLICY %I ON %s', p.polname, $2) FROM made m JOIN pg_policy p ON p.polrelid = m.oid
-       UNION ALL
-       SELECT 2, format('DROP RULE %I ON %s', r.rulename, $2) FROM made m JOIN pg_rewrite r ON r.ev_class = m.oid WHERE r.rulename <> '_RETURN'
-       UNION ALL
-       SELECT 2, format('ALTER TABLE %s DISABLE ROW LEVEL SECURITY', $2) FROM made m WHERE m.relrowsecurity
-       UNION ALL
-       SELECT 2, format('ALTER TABLE %s NO FORCE ROW LEVEL SECURITY', $2) FROM made m WHERE m.relforcerowsecurity
-       UNION ALL
-       SELECT 2, format('ALTER TABLE %s REPLICA IDENTITY DEFAULT', $2) FROM made m WHERE m.relkind = 'r' AND m.relreplident <> 'd'
-       UNION ALL
-       SELECT 2, format('COMMENT ON %s %s IS NULL', m.word, $2) FROM made m
-       WHERE  NOT $3::boolean AND obj_description(m.oid, 'pg_class') IS NOT NULL
-       UNION ALL
-       SELECT 2, format('COMMENT ON COLUMN %s.%I IS NULL', $2, a.attname)
-       FROM   made m JOIN pg_attribute a ON a.attrelid = m.oid
-       WHERE  NOT $3 AND col_description(m.oid, a.attnum) IS NOT NULL
-       UNION ALL
-       SELECT 2, CASE l.objsubid WHEN 0 THEN format('SECURITY LABEL FOR %I ON %s %s IS NULL', l.provider, m.word, $2)
-                                 ELSE format('SECURITY LABEL FOR %I ON COLUMN %s.%I IS NULL', l.provider, $2, a.attname) END
-       FROM   made m
-       JOIN   pg_seclabel l       ON l.classoid = 'pg_class'::regclass AND l.objoid = m.oid
-       LEFT   JOIN pg_attribute a ON a.attrelid = m.oid AND a.attnum = l.objsubid
-      ) x(step, statement)`
+WITH me AS (
+    SELECT oid, rolname FROM pg_roles WHERE rolname = current_user
+), object AS (
+    SELECT * FROM unnest($1::text[], $2::text[]) o (kind, name)
+), made AS (
+    SELECT c.*, o.name, CASE c.relkind WHEN 'm' THEN 'MATERIALIZED VIEW' ELSE 'TABLE' END AS word
+    FROM   object o
+    JOIN   pg_class c ON c.oid = to_regclass(o.name)
+    WHERE  o.kind = 'TABLE'
+), access (kind, name, owner, acl) AS (
+    SELECT 'TABLE', name, relowner, relacl FROM made
+    UNION ALL
+    SELECT o.kind, o.name, p.proowner, coalesce(p.proacl, acldefault('f', p.proowner))
+    FROM   object o JOIN pg_proc p ON p.oid = to_regprocedure(o.name) WHERE o.kind = 'FUNCTION'
+    UNION ALL
+    SELECT o.kind, o.name, n.nspowner, n.nspacl
+    FROM   object o JOIN pg_namespace n ON n.oid = to_regnamespace(o.name) WHERE o.kind = 'SCHEMA'
+)
+SELECT   x.step, x.statement
+FROM    (SELECT 1, format('ALTER %s %s OWNER TO %I', coalesce(m.word, a.kind), a.name, me.rolname)
+         FROM   me, access a LEFT JOIN made m ON m.name = a.name AND a.kind = 'TABLE' WHERE a.owner <> me.oid
+         UNION ALL
+         SELECT 2, format('ALTER PUBLICATION %I DROP TABLE %s', p.pubname, m.name)
+         FROM   made m JOIN pg_publication_rel r ON r.prrelid = m.oid JOIN pg_publication p ON p.oid = r.prpubid
+         UNION ALL
+         SELECT 2, format('DROP TRIGGER %I ON %s', t.tgname, m.name) FROM made m JOIN pg_trigger t ON t.tgrelid = m.oid WHERE NOT t.tgisinternal
+         UNION ALL
+         SELECT 2, format('DROP POLICY %I ON %s', p.polname, m.name) FROM made m JOIN pg_policy p ON p.polrelid = m.oid
+         UNION ALL
+         SELECT 2, format('DROP RULE %I ON %s', r.rulename, m.name) FROM made m JOIN pg_rewrite r ON r.ev_class = m.oid WHERE r.rulename <> '_RETURN'
+         UNION ALL
+         SELECT 2, format('ALTER TABLE %s DISABLE ROW LEVEL SECURITY', m.name) FROM made m WHERE m.relrowsecurity
+         UNION ALL
+         SELECT 2, format('ALTER TABLE %s NO FORCE ROW LEVEL SECURITY', m.name) FROM made m WHERE m.relforcerowsecurity
+         UNION ALL
+         SELECT 2, format('ALTER TABLE %s REPLICA IDENTITY DEFAULT', m.name) FROM made m WHERE m.relkind = 'r' AND m.relreplident <> 'd'
+         UNION ALL
+         SELECT 2, format('COMMENT ON %s %s IS NULL', m.word, m.name) FROM made m
+         WHERE  NOT $3::boolean AND obj_description(m.oid, 'pg_class') IS NOT NULL
+         UNION ALL
+         SELECT 2, format('COMMENT ON COLUMN %s.%I IS NULL', m.name, a.attname)
+         FROM   made m JOIN pg_attribute a ON a.attrelid = m.oid
+         WHERE  NOT $3 AND col_description(m.oid, a.attnum) IS NOT NULL
+         UNION ALL
+         SELECT 2, CASE l.objsubid WHEN 0 THEN format('SECURITY LABEL FOR %I ON %s %s IS NULL', l.provider, m.word, m.name)
+                                   ELSE format('SECURITY LABEL FOR %I ON COLUMN %s.%I IS NULL', l.provider, m.name, a.attname) END
+         FROM   made m
+         JOIN   pg_seclabel l       ON l.classoid = 'pg_class'::regclass AND l.objoid = m.oid
+         LEFT   JOIN pg_attribute a ON a.attrelid = m.oid AND a.attnum = l.objsubid
+         UNION
+         SELECT 3, format('REVOKE ALL ON %s %s FROM %s', a.kind, a.name,
+                          CASE WHEN e.grantee = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(e.grantee)) END)
+         FROM   access a
+         CROSS  JOIN LATERAL aclexplode(a.acl) e
+         WHERE  $4::boolean AND e.grantee <> a.owner) x (step, statement)
+ORDER BY x.step, x.statement`
 
 // ChangedError reports an object of ours that is changed whenever we change it
 // back, by an event trigger most likely.
@@ -70,28 +83,65 @@ func (e *ChangedError) Error() string {
 		strings.ToLower(e.Kind), e.Object, strings.Join(e.Undo, "; "))
 }
 
-// takingBack is how often TakeBack undoes what others do.
+// takingBack is how often what others do is undone.
 const takingBack = 2
 
+// Made is an object of ours that has just been created.
+type Made struct {
+	Kind string // TABLE, FUNCTION or SCHEMA
+	Name string // quoted, as GRANT writes it
+}
+
 // TakeBack undoes what event triggers have done to an object that we have just
-// created; see Close for kind and object. A commented one has comments of ours,
-// which stay. It returns *ChangedError where it is in vain.
-func TakeBack(ctx context.Context, q Querier, kind, object string, commented bool) error {
+// created. It has comments of ours, which stay. It returns *ChangedError where it is
+// in vain.
+func TakeBack(ctx context.Context, q Querier, made Made) error {
+	return takeBack(ctx, q, []Made{made}, true, false)
+}
+
+// Close takes every privilege on objects of ours, which have just been created,
+// from everybody but the owner: default privileges may have granted some. It
+// undoes what event triggers have done to them before. It returns *ChangedError
+// where that is in vain.
+func Close(ctx context.Context, q Querier, made ...Made) error {
+	return takeBack(ctx, q, made, false, true)
+}
+
+func takeBack(ctx context.Context, q Querier, made []Made, commented, closed bool) error {
+	kinds, names := make([]string, len(made)), make([]string, len(made))
+	for i, m := range made {
+		kinds[i], names[i] = m.Kind, m.Name
+	}
+	type row struct {
+		Step      int
+		Statement string
+	}
+	const revoking = 3
 	for attempt := 0; ; attempt++ {
-		var statements []string
-		if err := q.QueryRow(ctx, takeBackSQL, kind, object, commented).Scan(&statements); err != nil {
-			return fmt.Errorf("look at what has been made of %s: %w", object, err)
+		rows, err := collect[row](ctx, q, takeBackSQL, kinds, names, commented, closed)
+		if err != nil {
+			return fmt.Errorf("look at what has been made of %s: %w", strings.Join(names, ", "), err)
+		}
+		var undo, statements []string
+		for _, r := range rows {
+			statements = append(statements, r.Statement)
+			if r.Step != revoking {
+				undo = append(undo, r.Statement)
+			}
 		}
 		if len(statements) == 0 {
 			return nil
 		}
-		if attempt == takingBack {
-			return &ChangedError{Kind: kind, Object: object, Undo: statements}
+		if len(undo) > 0 && attempt == takingBack {
+			return &ChangedError{Kind: kinds[0], Object: names[0], Undo: undo}
 		}
 		for _, sql := range statements {
 			if _, err := q.Exec(ctx, sql); err != nil {
-				return fmt.Errorf("%s, which an event trigger has made necessary: %w", sql, err)
+				return fmt.Errorf("%s, which default privileges or an event trigger have made necessary: %w", sql, err)
 			}
+		}
+		if len(undo) == 0 {
+			return nil
 		}
 	}
 }

@@ -24,13 +24,14 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/repack-go/repack/internal/session"
 )
 
 // Policy says how long and how often to try.
 type Policy struct {
 	Timeout time.Duration // of all lock waits of one attempt together
 	Retries int           // attempts after the first
-	Begin   pgx.TxOptions // of each attempt's transaction
 	// KillAfter is how long to try before blockers are cancelled, and with the
 	// next attempt terminated; zero: never.
 	KillAfter time.Duration
@@ -38,7 +39,9 @@ type Policy struct {
 	// the first was asked for; nil: nobody is.
 	Held func(ctx context.Context, took time.Duration)
 	Pool *pgxpool.Pool // to see from whom the waiting session waits
-	Log  *slog.Logger
+	// Settings are statements that each transaction begins with.
+	Settings []string
+	Log      *slog.Logger
 }
 
 // TimeoutError reports that locks on Relation were not granted in time. Nothing
@@ -234,12 +237,10 @@ func (s *series) once(ctx context.Context, attempt int) ([]Blocker, error) {
 	var group sync.WaitGroup
 	group.Go(func() { seen.run(ctx, stop, watchInterval(s.bounds.strong)) })
 	held := &hold{pool: s.policy.Pool, pid: seen.pid, bound: s.bounds.whole}
-	err := pgx.BeginTxFunc(ctx, s.conn, s.policy.Begin, func(tx pgx.Tx) error {
+	// Every wait is bounded, also those for rows.
+	begin := session.Begin(append([]string{boundSQL(s.bounds.strong)}, s.policy.Settings...)...)
+	err := pgx.BeginTxFunc(ctx, s.conn, begin, func(tx pgx.Tx) error {
 		bounded := &Tx{Tx: tx, Attempt: attempt, queue: s.queue, bounds: s.bounds, hold: held}
-		// Every wait is bounded, also those for rows.
-		if err := bounded.exec(ctx, s.bounds.strong, ""); err != nil {
-			return err
-		}
 		if err := s.work(ctx, bounded); err != nil {
 			return err
 		}
@@ -294,16 +295,32 @@ func Moved(err error) bool {
 	return errors.As(err, &pgErr) && pgErr.Code == pgerrcode.SerializationFailure
 }
 
+// deadlockTimeoutKey is where a connection keeps what it was told, which few
+// administrators change and none from one minute to the next.
+const deadlockTimeoutKey = "repack deadlock_timeout"
+
+// known is an answer that holds good for a while.
+type known struct {
+	timeout time.Duration
+	until   time.Time
+}
+
 // pg_settings would have all settings listed for the one, each time.
 const deadlockTimeoutSQL = `
 SELECT (1000 * extract(epoch FROM current_setting('deadlock_timeout')::interval))::bigint`
 
 func readDeadlockTimeout(ctx context.Context, conn *pgxpool.Conn) (time.Duration, error) {
+	kept := conn.Conn().PgConn().CustomData()
+	if k, ok := kept[deadlockTimeoutKey].(known); ok && time.Now().Before(k.until) {
+		return k.timeout, nil
+	}
 	var ms int64
 	if err := conn.QueryRow(ctx, deadlockTimeoutSQL).Scan(&ms); err != nil {
 		return 0, fmt.Errorf("read deadlock_timeout: %w", err)
 	}
-	return time.Duration(ms) * time.Millisecond, nil
+	timeout := time.Duration(ms) * time.Millisecond
+	kept[deadlockTimeoutKey] = known{timeout, time.Now().Add(time.Minute)}
+	return timeout, nil
 }
 
 const settleSQL = `
@@ -373,7 +390,11 @@ func (t *Tx) Left(least time.Duration) time.Duration {
 }
 
 func (t *Tx) exec(ctx context.Context, timeout time.Duration, sql string) error {
-	ms := max(timeout.Milliseconds(), 1) // zero would mean no bound at all
-	_, err := t.Tx.Exec(ctx, fmt.Sprintf("SET LOCAL lock_timeout = %d;\n%s", ms, sql))
+	_, err := t.Tx.Exec(ctx, boundSQL(timeout)+";\n"+sql)
 	return err
+}
+
+// boundSQL bounds each wait for a lock; zero would mean no bound at all.
+func boundSQL(timeout time.Duration) string {
+	return fmt.Sprintf("SET LOCAL lock_timeout = %d", max(timeout.Milliseconds(), 1))
 }

@@ -4,9 +4,12 @@ package session
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgerrcode"
@@ -15,46 +18,72 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// settings are forced on every session. Those a server does not know are
+// common are set on every session: what it is called, UTF-8, as our strings are (a
+// role may have another client_encoding), and no limit that a role, a database or
+// the connection string may have set.
+func common() map[string]string {
+	return map[string]string{
+		"application_name":                    ApplicationName(),
+		"client_encoding":                     "UTF8",
+		"statement_timeout":                   "0",
+		"transaction_timeout":                 "0",
+		"idle_in_transaction_session_timeout": "0",
+		"idle_session_timeout":                "0",
+	}
+}
+
+// settings are forced on every session of ours. Those a server does not know are
 // skipped; lock_timeout is a safety net under the explicit ones of package lock.
 var settings = map[string]string{
-	"row_security":                        "off", // an error, never a smaller copy
-	"lock_timeout":                        "10s",
-	"statement_timeout":                   "0",
-	"transaction_timeout":                 "0",
-	"idle_in_transaction_session_timeout": "0",
-	"idle_session_timeout":                "0",
-	"default_transaction_isolation":       "read committed",
-	"default_transaction_read_only":       "off",
-	"default_transaction_deferrable":      "off",
-	"default_tablespace":                  "",
-	"default_table_access_method":         "heap",
-	"check_function_bodies":               "on",
-	"quote_all_identifiers":               "off",
-	"standard_conforming_strings":         "on",
-	"transform_null_equals":               "off",
-	"client_min_messages":                 "warning",
-	"DateStyle":                           "ISO, YMD",
-	"IntervalStyle":                       "postgres",
-	"TimeZone":                            "UTC",
-	"bytea_output":                        "hex",
-	"extra_float_digits":                  "1",
-	"jit":                                 "off",
-	"plan_cache_mode":                     "force_custom_plan",
-	"tcp_keepalives_idle":                 "30",
-	"tcp_keepalives_interval":             "10",
-	"tcp_keepalives_count":                "3",
+	"search_path":                    "pg_catalog",
+	"wal_compression":                "lz4",
+	"row_security":                   "off", // an error, never a smaller copy
+	"session_replication_role":       "origin",
+	"lock_timeout":                   "10s",
+	"default_transaction_isolation":  "read committed",
+	"default_transaction_read_only":  "off",
+	"default_transaction_deferrable": "off",
+	"default_tablespace":             "",
+	"default_table_access_method":    "heap",
+	"check_function_bodies":          "on",
+	"quote_all_identifiers":          "off",
+	"standard_conforming_strings":    "on",
+	"transform_null_equals":          "off",
+	"client_min_messages":            "warning",
+	"DateStyle":                      "ISO, YMD",
+	"IntervalStyle":                  "postgres",
+	"TimeZone":                       "UTC",
+	"bytea_output":                   "hex",
+	"extra_float_digits":             "1",
+	"jit":                            "off",
+	// Planning a query of the catalogs takes several times as long as running it.
+	// What reads and writes rows asks for plans of its own: see CustomPlansSQL.
+	"plan_cache_mode":         "force_generic_plan",
+	"tcp_keepalives_idle":     "30",
+	"tcp_keepalives_interval": "10",
+	"tcp_keepalives_count":    "3",
+}
+
+// CustomPlansSQL has the statements of a transaction planned for their arguments,
+// such as a range of blocks.
+const CustomPlansSQL = `SET LOCAL plan_cache_mode = force_custom_plan`
+
+// Begin are the options of a transaction that begins with settings, sent together.
+func Begin(settings ...string) pgx.TxOptions {
+	return pgx.TxOptions{BeginQuery: strings.Join(append([]string{"begin"}, settings...), ";\n")}
 }
 
 // current_setting is null of a name that the server does not know: set_config
 // itself would create an unknown two-part name and fail on an unknown plain one.
 // (pg_settings would say so, too, but takes a millisecond to be read.)
+//
+// session_replication_role, which not every role may set, is left alone where it is
+// as it should be.
 const settingsSQL = `
 SELECT pg_catalog.set_config(v.key, v.value, false)
 FROM   pg_catalog.jsonb_each_text($1::pg_catalog.jsonb) v
-WHERE  pg_catalog.current_setting(v.key, true) IS NOT NULL`
-
-const searchPathSQL = `SET search_path = pg_catalog`
+WHERE  pg_catalog.current_setting(v.key, true) IS NOT NULL
+AND   (v.key OPERATOR(pg_catalog.<>) 'session_replication_role' OR pg_catalog.current_setting(v.key, true) OPERATOR(pg_catalog.<>) v.value)`
 
 // A backend that is running a statement notices only through this setting that
 // its client is gone; without it a killed run would hold its locks until the
@@ -66,17 +95,13 @@ const connectionCheckSQL = `SET client_connection_check_interval = '500ms'`
 // nothing that is cheap enough; a server's own choice is left alone. Where one of
 // the first two conditions is false pg_settings is not read.
 const walCompressionSQL = `
-SELECT set_config('wal_compression', 'lz4', false)
-FROM   pg_settings
-WHERE  current_setting('wal_compression') = 'off'
-AND    has_parameter_privilege('wal_compression', 'SET')
-AND    name = 'wal_compression' AND 'lz4' = ANY (enumvals)`
+AND   (v.key OPERATOR(pg_catalog.<>) 'wal_compression'
+       OR pg_catalog.current_setting(v.key) OPERATOR(pg_catalog.=) 'off'
+          AND pg_catalog.has_parameter_privilege(v.key, 'SET')
+          AND EXISTS (SELECT FROM pg_catalog.pg_settings s
+                      WHERE  s.name OPERATOR(pg_catalog.=) v.key AND 'lz4' OPERATOR(pg_catalog.=) ANY (s.enumvals)))`
 
 const firstVersionWithParameterPrivileges = "15"
-
-const replicationRoleSQL = `
-SELECT CASE WHEN current_setting('session_replication_role') <> 'origin'
-            THEN set_config('session_replication_role', 'origin', false) END`
 
 // ApplicationName is what pg_stat_activity shows of our sessions.
 func ApplicationName() string {
@@ -183,56 +208,93 @@ func Pool(ctx context.Context, target *Target, size int) (*pgxpool.Pool, error) 
 	return pool, nil
 }
 
-// What each session of ours is called, and UTF-8, as our strings are: a role may
-// have another client_encoding.
-const introduceSQL = `
-SELECT pg_catalog.set_config('application_name', $1, false), pg_catalog.set_config('client_encoding', 'UTF8', false)`
+// request is a statement that sets something up, and how to say that it failed.
+type request struct {
+	sql    string
+	values [][]byte
+	failed func(error) error
+}
 
-const noTimeoutsSQL = `
-SET statement_timeout = 0;
-SET idle_session_timeout = 0;
-SET idle_in_transaction_session_timeout = 0;`
+// set is a request for settings.
+func set(conn *pgx.Conn, values map[string]string) (request, error) {
+	sql := settingsSQL
+	if conn.PgConn().ParameterStatus("server_version") >= firstVersionWithParameterPrivileges {
+		sql += walCompressionSQL
+	} else {
+		delete(values, "wal_compression")
+	}
+	text, err := json.Marshal(values)
+	return request{sql, [][]byte{text}, unset}, err
+}
+
+// unset is why settings could not be set: of ours only one is not everybody's to set.
+func unset(err error) error {
+	var pgErr *pgconn.PgError
+	if errors.As(err, &pgErr) && pgErr.Code == pgerrcode.InsufficientPrivilege && strings.Contains(pgErr.Message, "session_replication_role") {
+		return fmt.Errorf("session_replication_role is not origin and cannot be reset (ALTER ROLE … RESET session_replication_role): %w", err)
+	}
+	return fmt.Errorf("set session defaults: %w", err)
+}
+
+// ask sends requests in one round trip. That one fails is not the end of those
+// behind it; the first failure is returned.
+func ask(ctx context.Context, conn *pgx.Conn, requests ...request) error {
+	pipeline := conn.PgConn().StartPipeline(ctx)
+	for _, r := range requests {
+		pipeline.SendQueryParams(r.sql, r.values, nil, nil, nil)
+		if err := pipeline.Sync(); err != nil {
+			return errors.Join(err, pipeline.Close())
+		}
+	}
+	var first error
+	for _, r := range requests {
+		if err := answer(pipeline); err != nil && first == nil {
+			first = r.failed(err)
+		}
+	}
+	return errors.Join(first, pipeline.Close())
+}
+
+// answer reads what has come of one request.
+func answer(pipeline *pgconn.Pipeline) (failed error) {
+	for {
+		results, err := pipeline.GetResults()
+		var pgErr *pgconn.PgError
+		if err != nil && !errors.As(err, &pgErr) {
+			return err // the connection's, after which there is nothing to read
+		}
+		switch r := results.(type) {
+		case *pgconn.ResultReader:
+			_, err = r.Close()
+		case *pgconn.PipelineSync:
+			return failed
+		}
+		if failed == nil {
+			failed = err
+		}
+	}
+}
 
 // NoTimeouts gives the session our name, and lifts the limits that a role, a
 // database or the connection string may have set, before anything is done that
 // takes time.
 func NoTimeouts(ctx context.Context, conn *pgx.Conn) error {
-	sql := noTimeoutsSQL
-	var major int
-	_, _ = fmt.Sscan(conn.PgConn().ParameterStatus("server_version"), &major) // 0 is none that has it
-	if major >= 17 {
-		sql += "\nSET transaction_timeout = 0"
-	}
-	if _, err := conn.Exec(ctx, sql); err != nil {
-		return fmt.Errorf("lift time-outs: %w", err)
-	}
-	if _, err := conn.Exec(ctx, introduceSQL, ApplicationName()); err != nil {
-		return fmt.Errorf("set application_name: %w", err)
-	}
-	return nil
-}
-
-// Configure forces the settings every session of ours has. It fails where the
-// role has session_replication_role set and may not reset it.
-func Configure(ctx context.Context, conn *pgx.Conn) error {
-	if err := NoTimeouts(ctx, conn); err != nil {
+	limits, err := set(conn, common())
+	if err != nil {
 		return err
 	}
-	if _, err := conn.Exec(ctx, searchPathSQL); err != nil {
-		return fmt.Errorf("set search_path: %w", err)
+	return ask(ctx, conn, limits)
+}
+
+// Configure forces the settings every session of ours has, in one round trip. It
+// fails where the role has session_replication_role set and may not reset it.
+func Configure(ctx context.Context, conn *pgx.Conn) error {
+	all := common()
+	maps.Copy(all, settings)
+	forced, err := set(conn, all)
+	if err != nil {
+		return err
 	}
-	if _, err := conn.Exec(ctx, settingsSQL, settings); err != nil {
-		return fmt.Errorf("set session defaults: %w", err)
-	}
-	_, _ = conn.Exec(ctx, connectionCheckSQL) // best effort: see above
-	if conn.PgConn().ParameterStatus("server_version") >= firstVersionWithParameterPrivileges {
-		if _, err := conn.Exec(ctx, walCompressionSQL); err != nil {
-			return fmt.Errorf("set wal_compression: %w", err)
-		}
-	}
-	if _, err := conn.Exec(ctx, replicationRoleSQL); err != nil {
-		return fmt.Errorf("session_replication_role is not origin and cannot be reset "+
-			"(ALTER ROLE … RESET session_replication_role): %w", err)
-	}
-	return nil
+	// The second is best effort: see there.
+	return ask(ctx, conn, forced, request{connectionCheckSQL, nil, func(error) error { return nil }})
 }

@@ -1,0 +1,70 @@
+package stages
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgerrcode"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/repack-go/repack/internal/catalog"
+	"github.com/repack-go/repack/internal/lock"
+	"github.com/repack-go/repack/strategy"
+)
+
+// exchanged is what an exchange has to know of the table that it replaces, asked in
+// one round trip: everybody who wants the table waits for it.
+type exchanged struct {
+	table     *catalog.Table
+	obstacles []Reason
+	recompile []string // see catalog.Table.RecompileSQL
+	pending   error    // ErrPutOff where the log is not empty
+	xid       string   // of the transaction
+	noted     bool     // see notedReads
+}
+
+// lookAt asks all of it, and returns what ends the exchange whether it is asked under
+// the lock or before: a table that is gone, a *DriftError, strategy.ErrNotCapturing.
+func (e *Env) lookAt(ctx context.Context, tx *lock.Tx, oid uint32) (*exchanged, error) {
+	x := &exchanged{}
+	b := &pgx.Batch{}
+	x.table = catalog.Queue(b, oid)
+	e.queueObstacles(b, &x.obstacles, oid)
+	catalog.QueueRecompile(b, e.Job.Table(), e.Job.ShadowSchema, &x.recompile)
+	b.Queue(currentXIDSQL).QueryRow(func(row pgx.Row) error { return row.Scan(&x.xid) })
+	queueNotedReads(b, oid, &x.noted)
+	e.Link.QueueEmpty(b, func(empty bool, err error) error {
+		var pgErr *pgconn.PgError
+		switch {
+		case errors.As(err, &pgErr) && pgErr.Code == pgerrcode.QueryCanceled && ctx.Err() == nil:
+			// Without the server's error: it is not for Transact to try the same again.
+			return fmt.Errorf("%w: the log could not be read in time under the lock (%s)", ErrPutOff, pgErr.Message)
+		case err == nil && !empty:
+			x.pending = fmt.Errorf("changes are pending that were not written through: %w", ErrPutOff)
+		}
+		return err
+	})
+	if err := tx.SendBatch(ctx, b).Close(); err != nil {
+		return nil, e.goneOr(err)
+	}
+	if err := catalog.ReadMatviews(ctx, tx, x.table.Matviews); err != nil {
+		return nil, err
+	}
+	return x, e.noObstacles(ctx, tx, oid, x.obstacles)
+}
+
+// followedBy is link as the exchange leaves it, and the id of its transaction where
+// materialized views read the table, else empty.
+func (x *exchanged) followedBy(link *strategy.Link) (after *strategy.Link, followed string) {
+	if len(x.table.Matviews) > 0 {
+		followed = x.xid
+	}
+	if !x.noted {
+		return link, followed
+	}
+	mirrored := *link
+	mirrored.MirrorSince = x.xid
+	return &mirrored, followed
+}
