@@ -52,7 +52,7 @@ func (e *Env) lookAt(ctx context.Context, tx *lock.Tx, oid uint32) (*exchanged, 
 	if err := catalog.ReadMatviews(ctx, tx, x.table.Matviews); err != nil {
 		return nil, err
 	}
-	return x, e.noObstacles(ctx, tx, oid, x.obstacles)
+	return x, e.noObstacles(ctx, tx, x.table, x.obstacles)
 }
 
 // followedBy is link as the exchange leaves it, and the id of its transaction where

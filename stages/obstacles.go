@@ -307,7 +307,13 @@ func obstacles(ctx context.Context, q catalog.Querier, oid uint32, rebuilds bool
 	if err := q.SendBatch(ctx, b).Close(); err != nil {
 		return nil, err
 	}
-	return moreObstacles(ctx, q, oid, rebuilds, reasons)
+	var matviews []catalog.Matview
+	if rebuilds {
+		if matviews, err = catalog.Matviews(ctx, q, oid); err != nil {
+			return nil, err
+		}
+	}
+	return moreObstacles(ctx, q, oid, rebuilds, reasons, matviews)
 }
 
 // queueObstacles asks for them as a part of b, except those that moreObstacles adds,
@@ -328,24 +334,19 @@ func (e *Env) queueObstacles(b *pgx.Batch, reasons *[]Reason, oid uint32) {
 	}
 }
 
-func moreObstacles(ctx context.Context, q catalog.Querier, oid uint32, rebuilds bool, reasons []Reason) ([]Reason, error) {
+// moreObstacles completes reasons: what can be rebuilt, and what is joined to the
+// materialized views on the table, which are looked at where they are to be rebuilt.
+func moreObstacles(ctx context.Context, q catalog.Querier, oid uint32, rebuilds bool, reasons []Reason, matviews []catalog.Matview) ([]Reason, error) {
 	reasons, err := rebuildable(ctx, q, oid, rebuilds, reasons)
-	if err != nil || !rebuilds {
+	if err != nil || !rebuilds || len(matviews) == 0 {
 		return reasons, err
 	}
-	matviews, err := catalog.Matviews(ctx, q, oid)
-	if err != nil {
-		return nil, err
-	}
+	b := &pgx.Batch{}
 	for _, m := range matviews {
 		onMatview := obstacle{dependentsSQL, fmt.Sprintf("depends on materialized view %s, which is rebuilt", m.Relation.Name), dropIt}
-		found, err := look(ctx, q, append([]obstacle{onMatview}, matviewChecks...), m.OID, true)
-		if err != nil {
-			return nil, err
-		}
-		reasons = append(reasons, found...)
+		queueLook(b, &reasons, append([]obstacle{onMatview}, matviewChecks...), m.OID, true)
 	}
-	return reasons, nil
+	return reasons, q.SendBatch(ctx, b).Close()
 }
 
 const dropIt = "drop it for the time of the repack"

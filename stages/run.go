@@ -145,7 +145,7 @@ func (e *Env) refresh(ctx context.Context) error {
 	if failed != nil {
 		return failed
 	}
-	if err := e.noObstacles(ctx, e.Pool, e.Job.Source, reasons); err != nil {
+	if err := e.noObstacles(ctx, e.Pool, now, reasons); err != nil {
 		return err
 	}
 	e.Source = now
@@ -260,10 +260,10 @@ func (e *Env) drift(now *catalog.Table) error {
 }
 
 // noObstacles looks for what preValidate would have refused and has come to be
-// since: at the latest, clean_up would fail for it. reasons are those of
-// queueObstacles.
-func (e *Env) noObstacles(ctx context.Context, q catalog.Querier, oid uint32, reasons []Reason) error {
-	found, err := moreObstacles(ctx, q, oid, e.rebuilds(), reasons)
+// since: at the latest, clean_up would fail for it. t is the table as it is now,
+// reasons are those of queueObstacles.
+func (e *Env) noObstacles(ctx context.Context, q catalog.Querier, t *catalog.Table, reasons []Reason) error {
+	found, err := moreObstacles(ctx, q, t.OID, e.rebuilds(), reasons, t.Matviews)
 	if err != nil {
 		return err
 	}
