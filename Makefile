@@ -18,7 +18,7 @@ build: ## build bin/repack
 	$(GO) build -o bin/repack ./cmd/repack
 
 .PHONY: test
-test: ## vet, check the format and run every test, installing PostgreSQL and gcc if missing
+test: ## vet, check the format and run every test, or TESTS=regexp, installing PostgreSQL and gcc if missing
 	.ci/install-postgres >/dev/null
 	$(GO) vet ./...
 	.ci/check-format
@@ -26,7 +26,7 @@ test: ## vet, check the format and run every test, installing PostgreSQL and gcc
 
 .PHONY: test-thorough
 test-thorough: export REPACK_THOROUGH = 1
-test-thorough: test ## like test, with both strategies wherever it takes turns, and more samples
+test-thorough: test ## like test, one by one what it takes together or in turns, and more samples
 
 .PHONY: test-majors
 test-majors: ## run the whole-run scenarios on other PostgreSQL versions: MAJORS="14 18"

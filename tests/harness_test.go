@@ -54,7 +54,8 @@ func eachStrategyIn(t *testing.T, newDatabase func(testing.TB) *pgtest.Database,
 }
 
 // thoroughEnv makes tests do for each strategy what they otherwise do for one of
-// the two in turn, and sample more. `make test-thorough` sets it.
+// the two in turn, and by itself what they otherwise do on one table with others,
+// and sample more. `make test-thorough` sets it.
 const thoroughEnv = "REPACK_THOROUGH"
 
 func thorough() bool { return os.Getenv(thoroughEnv) != "" }

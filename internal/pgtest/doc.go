@@ -4,7 +4,9 @@
 //
 // One server serves a test process: it starts at the first New and ends in
 // Main. Which one it is, pgserver.Find says; REPACK_PG_BINDIR chooses another
-// major version.
+// major version. Its files are in memory where Linux has 4 GB of that to spare: a
+// new database took 10 to 40 ms there, and 150 to 1000 ms on ext4, with two
+// processors that others used too.
 //
 //	func TestMain(m *testing.M) { pgtest.Main(m) }
 //
