@@ -125,7 +125,7 @@ func planSyncSchema(ctx context.Context, p *planner) ([]Step, error) {
 		build = slices.Concat(build, p.buildSettings(b), indexSQL(b.Index, p.Job.ShadowTable()))
 	}
 	if len(builds) > 0 {
-		r.add(p.record(ctx, fmt.Sprintf("build indexes on the shadow, largest first, %d at a time", p.Jobs), nil, sending(build)))
+		r.add(p.record(ctx, fmt.Sprintf("build indexes on the shadow, what takes longest first, %d at a time", p.Jobs), nil, sending(build)))
 	}
 	r.add(p.record(ctx, "give the shadow its constraints and statistics objects", nil, sending(slices.Concat(
 		p.constraintsSQL(shadow), p.Source.MarksSQL(p.Job.ShadowTable()), p.statisticsSQL(shadow)))))

@@ -114,7 +114,7 @@ func (e *Env) removeLogged(ctx context.Context, then ...string) error {
 	})
 }
 
-// buildIndexes builds what the shadow lacks, largest first, several at a time.
+// buildIndexes builds what the shadow lacks, several at a time: see planBuilds.
 func (e *Env) buildIndexes(ctx context.Context) error {
 	shadow, err := catalog.Read(ctx, e.Pool, *e.Job.Shadow)
 	if err != nil {

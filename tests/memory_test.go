@@ -105,9 +105,9 @@ BEGIN
 END $$;
 CREATE EVENT TRIGGER notice ON ddl_command_start WHEN tag IN ('CREATE INDEX') EXECUTE FUNCTION public.notice()`
 
-// TestBuildsArePlannedTogether: of three builds on two connections the last has a
-// worker, and memory for two; values in the order in which rows are copied have all
-// that there is.
+// TestBuildsArePlannedTogether: what takes longest is built first, and the last of
+// three builds on two connections has a worker where it would be alone; values in the
+// order in which rows are copied have all the memory that there is.
 func TestBuildsArePlannedTogether(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
@@ -116,10 +116,10 @@ func TestBuildsArePlannedTogether(t *testing.T) {
 		order string
 		want  []string
 	}{
-		{"", []string{"t_pkey 0 64MB", "t_r 0 8MB", "t_some 1 64MB"}},
-		{"r DESC", []string{"t_pkey 0 8MB", "t_r 0 64MB", "t_some 1 64MB"}},
-		{"t_r", []string{"t_pkey 0 8MB", "t_r 0 64MB", "t_some 1 64MB"}},
-		{"t_pkey", []string{"t_pkey 0 64MB", "t_r 0 8MB", "t_some 1 64MB"}},
+		{"", []string{"t_pkey 1 64MB", "t_r 0 8MB", "t_some 0 8MB"}},
+		{"r DESC", []string{"t_pkey 0 8MB", "t_r 0 64MB", "t_some 0 64MB"}},
+		{"t_r", []string{"t_pkey 0 8MB", "t_r 0 64MB", "t_some 0 64MB"}},
+		{"t_pkey", []string{"t_pkey 1 64MB", "t_r 0 8MB", "t_some 0 8MB"}},
 	} {
 		o := options(t, "app.t", repack.ChangeLog)
 		o.OrderBy = c.order
