@@ -125,7 +125,7 @@ func (e *Env) copyChunks(ctx context.Context) error {
 	e.Log.Debug("backfill", "job", e.Job.ID, "blocks", *e.Job.Blocks, "jobs", e.Jobs, "through_client", piped)
 	chunks := newDispenser(e, gaps, done)
 	group, groupCtx := errgroup.WithContext(ctx)
-	for range e.Jobs {
+	for range chunks.occupy(e.Jobs) {
 		group.Go(func() error {
 			return e.withConn(groupCtx, func(conn *pgxpool.Conn) error {
 				if !piped {
@@ -305,6 +305,18 @@ func (d *dispenser) next() (registry.Chunk, bool) {
 		d.gaps = d.gaps[1:]
 	}
 	return chunk, true
+}
+
+// occupy is how many of so many workers there is a chunk for: a connection is not
+// opened for nothing.
+func (d *dispenser) occupy(workers int) int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	chunks := int64(0)
+	for _, gap := range d.gaps {
+		chunks += (gap.End - gap.First + d.size - 1) / max(d.size, 1)
+	}
+	return int(min(int64(workers), chunks))
 }
 
 // blocks is the size of the next chunk: smaller towards the end, so that no worker

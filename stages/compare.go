@@ -138,7 +138,7 @@ func rangesOf(mode registry.VerifyMode, blocks int64) []registry.Chunk {
 func (c *comparing) round(ctx context.Context, ranges *dispenser, find finder, rows *int64) (more bool, err error) {
 	began := time.Now()
 	group, groupCtx := errgroup.WithContext(ctx)
-	for range c.Jobs {
+	for range ranges.occupy(c.Jobs) {
 		group.Go(func() error {
 			return c.withConn(groupCtx, func(conn *pgxpool.Conn) error {
 				for more := true; more && c.goOn(began); {
