@@ -12,6 +12,7 @@ import (
 
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/lock"
+	"github.com/repack-go/repack/internal/session"
 	"github.com/repack-go/repack/registry"
 )
 
@@ -50,7 +51,7 @@ func syncSchema(ctx context.Context, e *Env) error {
 		}
 		// Statistics objects come before the shadow is analysed.
 		statements := slices.Concat(e.constraintsSQL(built), e.Source.MarksSQL(shadow), e.statisticsSQL(built))
-		if err := execAll(ctx, tx, statements); err != nil {
+		if err := e.execBuilds(ctx, tx, statements); err != nil {
 			return err
 		}
 		return e.endStage(ctx, tx, registry.SyncSchema)
@@ -215,16 +216,43 @@ func (e *Env) buildIndex(ctx context.Context, conn *pgxpool.Conn, b indexBuild) 
 	if busy {
 		b.helpers = 0
 	}
-	err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+	statements := append(e.buildSettings(b), indexSQL(b.Index, e.Job.ShadowTable())...)
+	last := len(statements) - 1
+	err = pgx.BeginTxFunc(ctx, conn, session.Begin(statements[:last]...), func(tx pgx.Tx) error {
 		if err := e.Registry.Fence(ctx, tx, e.Job.ID, e.Runner.Claim); err != nil {
 			return err
 		}
-		return execAll(ctx, tx, append(e.buildSettings(b), indexSQL(b.Index, e.Job.ShadowTable())...))
+		return execAll(ctx, tx, statements[last:])
 	})
 	if err != nil {
 		return fmt.Errorf("build index %q: %w", b.Name, err)
 	}
 	return e.step(ctx, "sync_schema: index built")
+}
+
+// execBuilds is execAll, and sends what builds an index by itself: by the statement of
+// its session Builds tells which one it is.
+func (e *Env) execBuilds(ctx context.Context, tx pgx.Tx, statements []string) error {
+	builds := func(sql string) bool {
+		return slices.ContainsFunc(e.Source.Constraints, func(c catalog.Constraint) bool {
+			return !c.FromIndex() && c.AddSQL(e.Job.ShadowTable()) == sql
+		})
+	}
+	for len(statements) > 0 {
+		n := slices.IndexFunc(statements, builds)
+		if n < 0 {
+			n = len(statements)
+		}
+		next := min(n+1, len(statements))
+		if err := execAll(ctx, tx, statements[:n]); err != nil {
+			return err
+		}
+		if err := execAll(ctx, tx, statements[n:next]); err != nil {
+			return err
+		}
+		statements = statements[next:]
+	}
+	return nil
 }
 
 func indexSQL(index catalog.Index, shadow catalog.Name) []string {
