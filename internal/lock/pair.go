@@ -1,0 +1,213 @@
+package lock
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// Pair is work under the locks of two tables, to which the application may come in
+// either order. To hold one lock and wait for the other would be a deadlock with
+// every transaction that takes them the other way round, and all who come to the
+// first would stand behind us for nothing.
+//
+// So it is asked for the first lock for a few milliseconds and for the second not to
+// wait, and at a moment when every transaction that holds one of them holds both: those
+// come to neither any more, and are over when the first is granted. Whoever begins
+// meanwhile with the first waits for us and holds nothing; whoever begins with the
+// second makes the attempt fail, so that it is begun with the other one next time. An
+// attempt that fails holds up nobody for longer, and there can be many of them. Where
+// such a moment does not come others are tried.
+type Pair struct {
+	// A and B are the locks; either may be taken first. Where B's Relation is empty,
+	// A is the only one.
+	A, B Want
+	What string   // the work, for messages
+	SQL  []string // sent together with the locks, as every round trip is time under them
+	// Before is done in the same transaction before the locks are asked for.
+	Before func(context.Context, pgx.Tx) error
+}
+
+// Pairs are attempts at one Pair or several, which know how long who has been seen in
+// the way.
+type Pairs struct {
+	policy Policy
+	queue  *queue
+	bound  time.Duration // on any wait: below deadlock_timeout
+	failed int           // attempts
+}
+
+// NewPairs reads the server's deadlock_timeout.
+func NewPairs(ctx context.Context, conn *pgxpool.Conn, p Policy) (*Pairs, error) {
+	deadlockTimeout, err := readDeadlockTimeout(ctx, conn)
+	if err != nil {
+		return nil, err
+	}
+	return &Pairs{policy: p, queue: newQueue(p), bound: min(p.Timeout, deadlockTimeout*4/5)}, nil
+}
+
+// pairPause is about how long it is until the locks are looked at again.
+const pairPause = 4 * time.Millisecond
+
+// brief is a wait for the first lock that hardly anybody notices. Who waits for longer
+// waits for those as well who still have a way to go.
+const brief = 25 * time.Millisecond
+
+// besidePause is for when somebody is in the way who will not let go soon.
+const besidePause = 100 * time.Millisecond
+
+// Try tries until the locks have been obtained and the work is done, at most for so
+// long, waiting for the first lock no longer than wait in any attempt. It returns
+// *TimeoutError when that has passed; then nothing has changed.
+func (p *Pairs) Try(ctx context.Context, conn *pgxpool.Conn, pair Pair, wait, long time.Duration) error {
+	began := time.Now()
+	wait = min(wait, p.bound)
+	var blockers []Blocker
+	var last error = ErrHeld
+	for attempts := 0; ; {
+		found, err := p.look(ctx, conn, pair)
+		if err != nil {
+			return err
+		}
+		pause := pairPause/2 + rand.N(pairPause)
+		switch {
+		case len(found.old) > 0:
+			blockers, last, pause = found.old, ErrHeld, besidePause
+			for _, b := range found.old {
+				if signal := p.queue.kill.due(b, p.failed); signal != "" {
+					p.queue.kill.beside(ctx, conn, signal, b, pair.wants())
+				}
+			}
+		case found.promising(wait > brief):
+			attempts++
+			err := p.once(ctx, conn, pair, p.first(found), wait)
+			if err == nil || !Denied(err) {
+				return err
+			}
+			p.failed++
+			last = err
+			var noTime *noTimeError
+			if errors.As(err, &noTime) {
+				pause = besidePause
+			}
+		}
+		if waited := time.Since(began); waited >= long {
+			return &TimeoutError{Relation: pair.names(), Attempts: max(attempts, 1), Waited: wait, Blockers: blockers, Err: last}
+		}
+		if err := sleep(ctx, pause); err != nil {
+			return err
+		}
+	}
+}
+
+func (p Pair) wants() []Want {
+	if p.B.Relation == "" {
+		return []Want{p.A}
+	}
+	return []Want{p.A, p.B}
+}
+
+func (p Pair) names() string {
+	names := []string{strings.TrimPrefix(p.A.Relation, "ONLY ")}
+	if p.B.Relation != "" {
+		names = append(names, strings.TrimPrefix(p.B.Relation, "ONLY "))
+	}
+	return strings.Join(names, " and ")
+}
+
+// pairHoldersSQL lists the transactions that are in the way of either lock.
+const pairHoldersSQL = `
+SELECT bool_or(w.relation = ($1::text[])[1]), bool_or(w.relation <> ($1::text[])[1])` + conflictingSQL + `
+GROUP BY l.virtualtransaction`
+
+// moment is who holds the two locks.
+type moment struct {
+	old          []Blocker // who is not expected to let go
+	onlyA, onlyB int
+}
+
+// promising reports whether an attempt may succeed: patiently, also one that the next
+// to begin, or to go on, makes fail.
+func (m moment) promising(patiently bool) bool {
+	return m.onlyA == 0 && m.onlyB == 0 || patiently
+}
+
+// first is 0 where A is asked for first, and 1 where B is: the one that all who hold the
+// other one hold as well.
+func (p *Pairs) first(m moment) int {
+	switch {
+	case m.onlyA == 0 && m.onlyB > 0:
+		return 1
+	case m.onlyB == 0 && m.onlyA > 0:
+		return 0
+	default:
+		return p.failed % 2
+	}
+}
+
+func (p *Pairs) look(ctx context.Context, conn *pgxpool.Conn, pair Pair) (m moment, err error) {
+	if m.old, err = p.queue.old(ctx, conn, pair.wants()); err != nil || len(m.old) > 0 || pair.B.Relation == "" {
+		return m, err
+	}
+	relations, modes := arguments(pair.wants())
+	rows, err := conn.Query(ctx, pairHoldersSQL, relations, modes)
+	if err != nil {
+		return m, fmt.Errorf("look for who is in the way: %w", err)
+	}
+	var a, b bool
+	_, err = pgx.ForEachRow(rows, []any{&a, &b}, func() error {
+		switch {
+		case a && !b:
+			m.onlyA++
+		case b && !a:
+			m.onlyB++
+		}
+		return nil
+	})
+	if err != nil {
+		return m, fmt.Errorf("look for who is in the way: %w", err)
+	}
+	return m, nil
+}
+
+// once is one attempt: it begins with A, or if first is 1 with B.
+func (p *Pairs) once(ctx context.Context, conn *pgxpool.Conn, pair Pair, first int, wait time.Duration) error {
+	order := pair.wants()
+	if first == 1 && len(order) > 1 {
+		order[0], order[1] = order[1], order[0]
+	}
+	var statements []string
+	for i, w := range order {
+		lock := SQL(w.Relation, w.Mode)
+		if i > 0 {
+			lock += " NOWAIT"
+		}
+		statements = append(statements, lock)
+	}
+	held := &hold{pool: p.policy.Pool, pid: conn.Conn().PgConn().PID(), bound: p.policy.Timeout, whole: Work{What: pair.What, Steps: 1}}
+	err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+		if err := pair.Before(ctx, tx); err != nil {
+			return err
+		}
+		sql := fmt.Sprintf("SET LOCAL lock_timeout = %d;\n%s", max(wait.Milliseconds(), 1), strings.Join(append(statements, pair.SQL...), ";\n"))
+		held.begin(ctx)
+		if _, err := tx.Exec(ctx, sql); err != nil {
+			return fmt.Errorf("%s: %w", pair.What, err)
+		}
+		return held.inTime()
+	})
+	took := held.end()
+	switch {
+	case err != nil && ctx.Err() == nil:
+		return held.explain(err)
+	case err == nil && p.policy.Held != nil:
+		p.policy.Held(ctx, took)
+	}
+	return err
+}
