@@ -70,7 +70,19 @@ type Options struct {
 	RowTriggers bool `json:"row_triggers,omitempty"`
 	// CountRows has triggers for rows count them: every role may call what that takes.
 	CountRows bool `json:"count_rows,omitempty"`
+	// RowByRow is set while foreign keys are moved one by one.
+	RowByRow RowByRow `json:"row_by_row,omitempty"`
 }
+
+// RowByRow says when a change of a row is made to the copy as well.
+type RowByRow string
+
+// The moments of RowByRow: before the server's triggers for foreign keys, or after
+// them.
+const (
+	BeforeKeys RowByRow = "before_keys"
+	AfterKeys  RowByRow = "after_keys"
+)
 
 // OIDColumn is a column that keeps OIDs.
 type OIDColumn struct {

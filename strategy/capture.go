@@ -208,9 +208,7 @@ func (l *Link) immediate() string {
 	if len(l.Deferrable) == 0 {
 		return ""
 	}
-	return "\n            SET CONSTRAINTS " + list(l.Deferrable, ", ", func(_ int, name string) string {
-		return catalog.Name{Schema: l.To.Schema, Name: name}.String()
-	}) + " IMMEDIATE;"
+	return "\n            SET CONSTRAINTS " + l.deferrable() + " IMMEDIATE;"
 }
 
 // Whether a key is really gone is asked of the table, not of the event: one
@@ -318,12 +316,7 @@ func (l *Link) keyTrigger() bool {
 // (ENABLE ALWAYS).
 func (l *Link) triggers(updates string, counted bool) []string {
 	var statements []string
-	add := func(name, event, each string) {
-		statements = append(statements,
-			fmt.Sprintf("CREATE OR REPLACE TRIGGER %s AFTER %s ON %s %s EXECUTE FUNCTION %s()",
-				catalog.Quote(name), event, l.From, each, l.Capture),
-			fmt.Sprintf("ALTER TABLE %s ENABLE ALWAYS TRIGGER %s", l.From, catalog.Quote(name)))
-	}
+	add := func(name, event, each string) { statements = append(statements, l.trigger(name, event, each)...) }
 	each := func(tables string) string {
 		switch {
 		case l.PerRow && counted:
@@ -343,6 +336,13 @@ func (l *Link) triggers(updates string, counted bool) []string {
 	return statements
 }
 
+func (l *Link) trigger(name, event, each string) []string {
+	return []string{
+		fmt.Sprintf("CREATE OR REPLACE TRIGGER %s AFTER %s ON %s %s EXECUTE FUNCTION %s()", catalog.Quote(name), event, l.From, each, l.Capture),
+		fmt.Sprintf("ALTER TABLE %s ENABLE ALWAYS TRIGGER %s", l.From, catalog.Quote(name)),
+	}
+}
+
 const notCapturingSQL = `
 SELECT 'triggers'
 FROM  (SELECT count(*) AS n
@@ -359,11 +359,15 @@ var ErrNotCapturing = errors.New("the triggers that capture changes have been dr
 // whose OID is $1, which is From, are there, fire and call our function: see
 // ErrNotCapturing. Its other arguments are those from number first on.
 func (l *Link) NotCapturing(first int) (sql string, args []any) {
-	want := len(allTriggers)
-	if !l.keyTrigger() {
+	names, want := allTriggers, len(allTriggers)
+	switch {
+	case l.Rows != "":
+		names = l.rowByRowTriggers()
+		want = len(names)
+	case !l.keyTrigger():
 		want--
 	}
-	return fmt.Sprintf(notCapturingSQL, first, first+1, first+2), []any{want, allTriggers, l.Capture.String() + "()"}
+	return fmt.Sprintf(notCapturingSQL, first, first+1, first+2), []any{want, names, l.Capture.String() + "()"}
 }
 
 // DropTriggersSQL detaches the capture function from a table. It takes ACCESS

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/repack-go/repack/internal/catalog"
+	"github.com/repack-go/repack/registry"
 )
 
 // Link joins the relation the application writes to and the copy that is to
@@ -40,6 +41,8 @@ type Link struct {
 	// MirrorSince is the transaction that has exchanged the tables, while there
 	// may be SERIALIZABLE ones from before it: see mirrorSQL.
 	MirrorSince string
+	// Rows is set where changes are made to the copy row by row: see RowByRow.
+	Rows registry.RowByRow
 }
 
 // Mapping says which column of From fills which column of To.

@@ -16,7 +16,7 @@ SELECT   t.tgname::text                                        AS name,
          coalesce(obj_description(t.oid, 'pg_trigger'), '')    AS comment
 FROM     pg_trigger t
 JOIN     pg_proc p ON p.oid = t.tgfoid
-WHERE    t.tgrelid = $1 AND NOT (t.tgname LIKE '00\_repack\_%' AND p.proname LIKE 'repack\_capture\_%')
+WHERE    t.tgrelid = $1 AND NOT (t.tgname ~ '^(00|RI)_repack_' AND p.proname LIKE 'repack\_capture\_%')
 AND      CASE WHEN t.tgparentid = 0 THEN NOT t.tgisinternal
               ELSE NOT EXISTS (SELECT FROM pg_constraint k WHERE k.oid = t.tgconstraint AND k.contype = 'f') END
 ORDER BY t.tgname`
