@@ -65,6 +65,16 @@ const (
 	TransferClient = stages.TransferClient
 )
 
+// ForeignKeys says how the foreign keys between the table and others are moved.
+type ForeignKeys = stages.ForeignKeys
+
+// The ways of ForeignKeys.
+const (
+	ForeignKeysAuto     = stages.ForeignKeysAuto
+	ForeignKeysTogether = stages.ForeignKeysTogether
+	ForeignKeysOneByOne = stages.ForeignKeysOneByOne
+)
+
 // Hooks are called between the steps of a run.
 type Hooks = stages.Hooks
 
@@ -145,6 +155,13 @@ type Options struct {
 	// MaxSnapshotWait bounds the wait for transactions with older snapshots
 	// before the swap; default one minute.
 	MaxSnapshotWait time.Duration
+	// ForeignKeys is how the foreign keys between the table and others are moved: all
+	// together, while all of those tables are locked, or one by one, while the swap
+	// locks the table only. One by one is not exact in a few respects, and a partition
+	// cannot be repacked so: see docs/correctness.md. Default ForeignKeysAuto:
+	// together, unless there are so many that the locks would be held for longer than
+	// LockTimeout, or the locks are not obtained in a few attempts.
+	ForeignKeys ForeignKeys
 	// RetryFor is how long a server that was lost, in the midst of the work, is
 	// tried to be connected to again; default five minutes, negative: never.
 	RetryFor time.Duration
@@ -183,6 +200,7 @@ func (o Options) withDefaults() (Options, error) {
 	set(&o.RetryFor, DefaultRetryFor)
 	set(&o.Verify, VerifySample)
 	set(&o.Transfer, TransferAuto)
+	set(&o.ForeignKeys, ForeignKeysAuto)
 	set(&o.RegistrySchema, DefaultRegistrySchema)
 	set(&o.Logger, slog.New(slog.DiscardHandler))
 	if _, err := strategy.New(o.Strategy); err != nil {
@@ -203,6 +221,10 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if !slices.Contains([]Transfer{TransferAuto, TransferServer, TransferClient}, o.Transfer) {
 		return o, &UsageError{fmt.Errorf("unknown transfer %q: want %s, %s or %s", o.Transfer, TransferAuto, TransferServer, TransferClient)}
+	}
+	if !slices.Contains([]ForeignKeys{ForeignKeysAuto, ForeignKeysTogether, ForeignKeysOneByOne}, o.ForeignKeys) {
+		return o, &UsageError{fmt.Errorf("unknown way of foreign keys %q: want %s, %s or %s",
+			o.ForeignKeys, ForeignKeysAuto, ForeignKeysTogether, ForeignKeysOneByOne)}
 	}
 	if o.Jobs < 0 || o.BatchSize < 0 || o.LockTimeout < 0 || o.MaxSnapshotWait < 0 || o.KillBlockers < 0 {
 		return o, &UsageError{fmt.Errorf("jobs, batch size, lock timeout and snapshot wait cannot be negative")}

@@ -26,6 +26,8 @@ type (
 	PlannedWait = stages.Session
 	// PlannedStandby is a standby that replays the lock of the swap.
 	PlannedStandby = stages.PlannedStandby
+	// PlannedKeys says how foreign keys with other tables would be moved.
+	PlannedKeys = stages.PlannedKeys
 	// PlannedLock is a lock that a step takes.
 	PlannedLock = stages.Lock
 )

@@ -16,6 +16,9 @@ import (
 //
 // It takes ACCESS EXCLUSIVE on the new table to drop our triggers.
 func cleanUp(ctx context.Context, e *Env) error {
+	if err := e.endOneByOne(ctx); err != nil { // a revert has been given up
+		return err
+	}
 	if err := e.releaseNew(ctx); err != nil {
 		return err
 	}

@@ -47,6 +47,7 @@ type Env struct {
 	Transfer        Transfer             // the way of the backfill's rows
 	SnapshotWait    time.Duration        // bound on the wait for older snapshots
 	Verify          registry.VerifyMode
+	ForeignKeys     ForeignKeys // how they are moved
 	// MaintenanceWorkMem is what index builds, a sort and VACUUM may use each;
 	// empty: what the session has.
 	MaintenanceWorkMem string
@@ -163,6 +164,7 @@ func (e *Env) link(key []catalog.KeyColumn) {
 		catalog.Name{Schema: j.ShadowSchema, Name: j.ChangeLog}, catalog.Name{Schema: j.ShadowSchema, Name: j.Capture})
 	e.Link.PerRow = e.Link.PerRow || j.Options.RowTriggers
 	e.Link.Counted = j.Options.CountRows
+	e.Link.Rows = j.Options.RowByRow
 	if j.Swapped() {
 		e.Link = e.Link.Reverse(j.Table(), j.OldTable())
 	}

@@ -27,7 +27,7 @@ func (e *Env) exchangeKnown(ctx context.Context) error {
 	var job *registry.Job
 	var source *catalog.Table
 	var reread []string
-	err := e.transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
+	err := e.transactBy(ctx, e.exchangePolicy(), func(ctx context.Context, tx *lock.Tx) error {
 		oids, err := e.beginRewrite(ctx, tx, e.Job.Source)
 		if err != nil {
 			return err
@@ -57,21 +57,24 @@ func (e *Env) exchangeKnown(ctx context.Context) error {
 			if err := e.giveToOwner(ctx, tx, e.Job.ShadowTable(), source.Owner); err != nil {
 				return err
 			}
+			if err := e.letNewOwnerIn(ctx, tx, source.Owner); err != nil {
+				return err
+			}
 		}
-		if err := doAll(ctx, tx, slices.Concat(dropKeysSQL(source), source.DetachSQL(), retireSQL(source, e.Job.OldTable()),
+		if err := doAll(ctx, tx, slices.Concat(dropKeysSQL(e.moving(source)), source.DetachSQL(), e.retireRowByRowSQL(source), retireSQL(source, e.Job.OldTable()),
 			source.BoundSQL(e.Job.OldTable(), true), e.dressSQL(source))); err != nil {
 			return err
 		}
-		tx.Done(exchangeSteps/4 + len(source.AllForeignKeys()))
+		tx.Done(exchangeSteps/4 + len(e.moving(source).AllForeignKeys()))
 		grants, err := e.grantsSQLOf(ctx, tx, source)
 		if err != nil {
 			return err
 		}
-		reverse, xid := x.followedBy(e.Link.Reverse(e.Job.Table(), e.Job.OldTable()))
-		if err := doAll(ctx, tx, slices.Concat(grants, source.AttachSQL(), installSQL(source, e.Job.OldTable()), followSQL(reverse, xid), x.recompile)); err != nil {
+		reverse, xid := x.followedBy(e.beforeKeys(e.Link.Reverse(e.Job.Table(), e.Job.OldTable())))
+		if err := doAll(ctx, tx, slices.Concat(grants, source.AttachSQL(), installSQL(e.moving(source), e.Job.OldTable()), followSQL(reverse, xid), x.recompile)); err != nil {
 			return err
 		}
-		tx.Done(exchangeSteps/4 + 3*len(source.AllForeignKeys()))
+		tx.Done(exchangeSteps/4 + 3*len(e.moving(source).AllForeignKeys()))
 		if err := e.rewriteOIDs(ctx, tx, oids, *e.Job.Shadow); err != nil {
 			return err
 		}
@@ -82,7 +85,7 @@ func (e *Env) exchangeKnown(ctx context.Context) error {
 		}
 		b := &pgx.Batch{}
 		job = e.queueUpdate(b, func(j *registry.Job) {
-			j.SwappedAt, j.CompletedBy, j.Description = &now, completedBy(xid), description
+			j.SwappedAt, j.CompletedBy, j.Description, j.Options.RowByRow = &now, completedBy(xid), description, reverse.Rows
 		})
 		reread, err = e.parity(ctx, tx, b, source, *e.Job.Shadow, e.Job.OldTable())
 		return err
@@ -92,7 +95,7 @@ func (e *Env) exchangeKnown(ctx context.Context) error {
 	}
 	e.tellReread(source.Name, reread)
 	e.Job, e.Source = job, source
-	e.Link = e.Link.Reverse(e.Job.Table(), e.Job.OldTable())
+	e.Link = e.beforeKeys(e.Link.Reverse(e.Job.Table(), e.Job.OldTable()))
 	return nil
 }
 
@@ -146,18 +149,21 @@ func (e *Env) lockForExchange(ctx context.Context, tx *lock.Tx, oid uint32) (*ex
 	if err := tx.Settle(ctx, e.Link.From.String()); err != nil {
 		return nil, err
 	}
-	if err := settleNeighbours(ctx, tx, before.table); err != nil {
+	if err := settleNeighbours(ctx, tx, e.moving(before.table)); err != nil {
 		return nil, err
 	}
 	if err := e.roomToExchange(ctx, tx, oid); err != nil {
 		return nil, err
 	}
-	works(tx, before.table)
-	if err := lockAll(ctx, tx, before.table); err != nil {
+	works(tx, e.moving(before.table))
+	if err := lockAll(ctx, tx, e.moving(before.table)); err != nil {
 		return nil, err
 	}
 	x, err := e.lookAt(ctx, tx, oid)
 	if err != nil {
+		return nil, err
+	}
+	if err := e.allJoined(ctx, tx); err != nil {
 		return nil, err
 	}
 	tx.Done(exchangeSteps / 4)
@@ -426,7 +432,7 @@ func (e *Env) parity(ctx context.Context, tx *lock.Tx, b *pgx.Batch, was *catalo
 	if err := catalog.ReadMatviews(ctx, tx, is.Matviews); err != nil {
 		return nil, err
 	}
-	differences, err := e.reprints.Diff(was.Unvalidated(), is.Unvalidated())
+	differences, err := e.reprints.Diff(e.moving(was).Unvalidated(), e.moving(is).Unvalidated())
 	if err != nil {
 		return nil, err
 	}

@@ -56,9 +56,10 @@ func (e *Env) lookAt(ctx context.Context, tx *lock.Tx, oid uint32) (*exchanged, 
 }
 
 // followedBy is link as the exchange leaves it, and the id of its transaction where
-// materialized views read the table, else empty.
+// what is written reaches the parked table at once, which materialized views read or
+// foreign keys lead to, else empty.
 func (x *exchanged) followedBy(link *strategy.Link) (after *strategy.Link, followed string) {
-	if len(x.table.Matviews) > 0 {
+	if len(x.table.Matviews) > 0 || link.Rows != "" {
 		followed = x.xid
 	}
 	if !x.noted {

@@ -101,12 +101,16 @@ func (e *Env) endFollowing(ctx context.Context) error {
 		if err := execAll(ctx, tx, e.Link.LogCapture().SQL()); err != nil {
 			return fmt.Errorf("switch capture to log: %w", err)
 		}
+		if err := e.endRowByRow(ctx, tx); err != nil {
+			return err
+		}
 		var err error
-		job, err = e.update(ctx, tx, func(j *registry.Job) { j.CompletedBy = nil })
+		job, err = e.update(ctx, tx, func(j *registry.Job) { j.CompletedBy, j.Options.RowByRow = nil, "" })
 		return err
 	})
 	if err == nil {
 		e.Job = job
+		e.link(e.Link.Key)
 	}
 	return err
 }
@@ -421,8 +425,12 @@ func (e *Env) rebuilds() bool {
 // in the log, or while materialized views read the parked one, at once. xid is
 // the transaction that exchanges the tables, or empty where none read it.
 func followSQL(link *strategy.Link, xid string) []string {
-	if xid == "" {
+	switch {
+	case link.Rows != "":
+		return link.RowByRow().SQL()
+	case xid == "":
 		return link.LogCapture().SQL()
+	default:
+		return link.WriteThrough(xid).SQL()
 	}
-	return link.WriteThrough(xid).SQL()
 }

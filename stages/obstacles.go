@@ -211,8 +211,15 @@ var obstacleChecks = []obstacle{
 		`SELECT 'trigger ' || quote_ident(t.tgname)
 		 FROM   pg_trigger t
 		 JOIN   pg_proc p ON p.oid = t.tgfoid
-		 WHERE  t.tgrelid = $1 AND t.tgname LIKE '00\_repack\_%' AND p.proname NOT LIKE 'repack\_capture\_%'`,
+		 WHERE  t.tgrelid = $1 AND t.tgname ~ '^(00|RI)_repack_' AND p.proname !~ '^repack_(capture|refer)_'`,
 		"bears a name of those that capture changes", "rename it",
+	},
+	{
+		`SELECT 'trigger ' || quote_ident(t.tgname)
+		 FROM   pg_trigger t
+		 JOIN   pg_proc p ON p.oid = t.tgfoid
+		 WHERE  t.tgrelid = $1 AND t.tgname ~ '^00_repack_' AND p.proname LIKE 'repack\_refer\_%'`,
+		"belongs to a repack of a table that it refers to, whose foreign keys are being moved one by one", "wait until that is done",
 	},
 	{
 		`SELECT 'index' FROM pg_class
@@ -237,7 +244,7 @@ var strangers = obstacle{
 	`SELECT format('trigger %I, which calls %s', t.tgname, t.tgfoid::regproc)
 	 FROM   pg_trigger t
 	 JOIN   pg_proc p ON p.oid = t.tgfoid
-	 WHERE  t.tgrelid = $1 AND t.tgname LIKE '00\_repack\_%' AND p.proname LIKE 'repack\_capture\_%'`,
+	 WHERE  t.tgrelid = $1 AND t.tgname ~ '^(00|RI)_repack_' AND p.proname LIKE 'repack\_capture\_%'`,
 	"captures changes for a job that this registry does not know", "repack reset with the --registry-schema of that job; where that is gone, as in a restored dump, repack reset as it is",
 }
 

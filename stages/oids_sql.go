@@ -38,7 +38,7 @@ WITH own (class, id, role, place, rebuilt) AS (
     AND   (conrelid = $1 OR contype = 'f' AND confrelid = $1 AND conparentid = 0)
     UNION ALL
     SELECT 'pg_trigger'::regclass, oid, 'trigger ' || tgname, 4, false
-    FROM   pg_trigger WHERE tgrelid = $1 AND NOT tgisinternal AND tgname NOT LIKE '00\_repack\_%'
+    FROM   pg_trigger WHERE tgrelid = $1 AND NOT tgisinternal AND tgname !~ '^(00|RI)_repack_'
     UNION ALL
     SELECT 'pg_policy'::regclass, oid, 'policy ' || polname, 5, false FROM pg_policy WHERE polrelid = $1
     UNION ALL
@@ -121,7 +121,7 @@ SELECT   h.relation, h.schema_name, h.table_name, h.column_name, h.relkind::text
                    WHERE  d.classid = 'pg_class'::regclass AND d.objid = h.relation
                    AND    d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'), '') AS extension,
          EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = h.relation AND NOT t.tgisinternal
-                 AND t.tgenabled IN ('O', 'A') AND t.tgtype & 16 <> 0 AND t.tgname NOT LIKE '00\_repack\_%') AS triggered,
+                 AND t.tgenabled IN ('O', 'A') AND t.tgtype & 16 <> 0 AND t.tgname !~ '^(00|RI)_repack_') AS triggered,
          EXISTS (SELECT FROM pg_constraint f WHERE f.contype = 'f' AND f.conrelid = h.relation AND h.attnum = ANY (f.conkey)) AS refers,
          CASE WHEN h.shape = 'inside' THEN 'the OID is inside a composite or range type, or an array of arrays'
               WHEN h.relkind = 'm' THEN 'it belongs to a materialized view, which REFRESH fills anew'

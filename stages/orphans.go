@@ -31,7 +31,7 @@ SELECT n.nspname::text, p.proname::text
 FROM   pg_trigger t
 JOIN   pg_proc p      ON p.oid = t.tgfoid
 JOIN   pg_namespace n ON n.oid = p.pronamespace
-WHERE  t.tgrelid = $1 AND t.tgname LIKE '00\_repack\_%' AND p.proname ~ '^repack_capture_[0-9]+$'
+WHERE  t.tgrelid = $1 AND t.tgname ~ '^(00|RI)_repack_' AND p.proname ~ '^repack_capture_[0-9]+$'
 UNION
 SELECT n.nspname::text, 'repack_capture_' || s.number
 FROM   pg_namespace n

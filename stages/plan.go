@@ -32,6 +32,8 @@ type Plan struct {
 	// Standbys are those that stream now: the swap's exclusive lock is replayed there.
 	Standbys []PlannedStandby `json:"standbys"`
 	Carried  []Carried        `json:"carried_over"`
+	// ForeignKeys is how those between the table and others would be moved.
+	ForeignKeys PlannedKeys `json:"foreign_keys"`
 	// A lock that is not obtained in time is tried for again LockRetries times;
 	// those in the way for KillAfter seconds are ended, unless that is zero.
 	LockRetries int            `json:"lock_retries"`
@@ -118,6 +120,7 @@ func NewPlan(ctx context.Context, e *Env, until registry.Stage, running bool) (*
 		return nil, err
 	}
 	plan.Carried = carriedOver(p.Source)
+	plan.ForeignKeys = p.planKeys()
 	plan.Stages, err = p.stages(ctx, until, e.finished)
 	return plan, err
 }
@@ -151,6 +154,7 @@ type planner struct {
 	patience  time.Duration  // on a lock that nobody has to queue behind
 	neighbour []neighbour
 	oids      *rewriting
+	rowByRow  registry.RowByRow // set where keys are to be joined to the copy one by one
 }
 
 const plannerSQL = `

@@ -35,7 +35,8 @@ func (p *planner) settling(relation catalog.Name) Lock {
 // end of a foreign key.
 type neighbour struct {
 	SchemaName, RelationName string
-	Step                     int32 // when: before the tables, with the partitioned table, by a foreign key
+	Step                     int32  // when: before the tables, with the partitioned table, by a foreign key
+	OfSchema, OfName         string // the table that is referred to, of which it is a partition
 }
 
 // The steps of neighbours.
@@ -50,27 +51,30 @@ const (
 // partitions of what it refers to: the triggers of a key to a partitioned table are
 // on each of them.
 const neighboursSQL = `
-SELECT   n.nspname::text AS schema_name, c.relname::text AS relation_name, x.step
-FROM    (SELECT r.ev_class AS relation, 1 AS step
+SELECT   n.nspname::text AS schema_name, c.relname::text AS relation_name, x.step,
+         coalesce(fn.nspname::text, '') AS of_schema, coalesce(f.relname::text, '') AS of_name
+FROM    (SELECT r.ev_class AS relation, 1 AS step, 0::oid AS of
          FROM   pg_depend d
          JOIN   pg_rewrite r ON r.oid = d.objid
          WHERE  d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1
          UNION
-         SELECT p.polrelid, 1
+         SELECT p.polrelid, 1, 0
          FROM   pg_depend d
          JOIN   pg_policy p ON p.oid = d.objid
          WHERE  d.classid = 'pg_policy'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1
          UNION
-         SELECT t.relid::oid, 2
+         SELECT t.relid::oid, 2, 0
          FROM   unnest($2::text[]) a(name)
          CROSS  JOIN LATERAL pg_partition_tree(a.name::regclass) t
          UNION
-         SELECT t.relid::oid, 3
+         SELECT t.relid::oid, 3, f.confrelid
          FROM   pg_constraint f
          CROSS  JOIN LATERAL pg_partition_tree(f.confrelid) t
          WHERE  f.contype = 'f' AND f.conrelid = $1 AND t.level > 0) x
 CROSS    JOIN LATERAL (SELECT r.relname, r.relnamespace FROM pg_class r WHERE r.oid = x.relation OFFSET 0) c
 JOIN     pg_namespace n ON n.oid = c.relnamespace
+LEFT JOIN pg_class f      ON f.oid = x.of
+LEFT JOIN pg_namespace fn ON fn.oid = f.relnamespace
 WHERE    x.relation <> $1
 ORDER BY x.step, n.nspname, c.relname`
 
@@ -105,10 +109,11 @@ func (p *planner) exchangeLocks() []Lock {
 		}
 	}
 	neighbours(beforeTables)
-	for _, key := range p.Source.Referencing {
+	moving := p.moving(p.Source)
+	for _, key := range moving.Referencing {
 		add("ACCESS EXCLUSIVE", key.Table)
 	}
-	keys := p.Source.ForeignKeys
+	keys := moving.ForeignKeys
 	if part := p.Source.Partition; part != nil {
 		if part.Tree == nil {
 			add("ACCESS EXCLUSIVE", part.Parent)
@@ -120,7 +125,9 @@ func (p *planner) exchangeLocks() []Lock {
 	for _, key := range keys {
 		add("ACCESS EXCLUSIVE", key.Referenced)
 	}
-	neighbours(byForeignKey)
+	if p.Job.Options.RowByRow == "" {
+		neighbours(byForeignKey)
+	}
 	for _, s := range p.Source.Sequences {
 		add("ACCESS EXCLUSIVE", s.Name)
 	}

@@ -171,9 +171,13 @@ func planSwap(ctx context.Context, p *planner) ([]Step, error) {
 		}
 		r.add(p.replayStep(ctx, fmt.Sprintf("wait for transactions with older snapshots, at most %s, and replay what they have changed, "+
 			"locking its rows FOR SHARE and skipping locked ones", p.SnapshotWait), true))
+		p.planJoin(ctx, &r)
 		r.add(p.record(ctx, "exchange the tables, or go back to the replay where changes have been logged in between"+p.checked(), p.exchangeLocks(), p.exchange))
 	}
-	keys := p.Source.AllForeignKeys()
+	if err := p.planHandOver(ctx, &r); err != nil {
+		return nil, err
+	}
+	keys := p.moving(p.Source).AllForeignKeys()
 	if p.Source.Partition != nil {
 		keys = append(keys, p.Source.Partition.ForeignKeys...)
 	}
@@ -304,10 +308,10 @@ func (p *planner) exchange(ctx context.Context, t *transcript) error {
 			return err
 		}
 	}
-	if err := settleNeighbours(ctx, tx, source); err != nil {
+	if err := settleNeighbours(ctx, tx, p.moving(source)); err != nil {
 		return err
 	}
-	if err := lockAll(ctx, tx, source); err != nil {
+	if err := lockAll(ctx, tx, p.moving(source)); err != nil {
 		return err
 	}
 	if err := p.oids.lock(ctx, tx); err != nil {
@@ -321,9 +325,9 @@ func (p *planner) exchange(ctx context.Context, t *transcript) error {
 	if err != nil {
 		return err
 	}
-	return execAll(ctx, t, slices.Concat(dropKeysSQL(source),
-		source.DetachSQL(), retireSQL(source, p.Job.OldTable()), source.BoundSQL(p.Job.OldTable(), true), p.dressSQL(source), grants,
-		source.AttachSQL(), installSQL(source, p.Job.OldTable()), followSQL(p.reverse(), p.followed()), recompile,
+	return execAll(ctx, t, slices.Concat(dropKeysSQL(p.moving(source)),
+		source.DetachSQL(), p.retireRowByRowSQL(source), retireSQL(source, p.Job.OldTable()), source.BoundSQL(p.Job.OldTable(), true), p.dressSQL(source), grants,
+		source.AttachSQL(), installSQL(p.moving(source), p.Job.OldTable()), followSQL(p.reverse(), p.followed()), recompile,
 		p.oids.sql(func(changing) string { return unnumbered })))
 }
 
@@ -357,7 +361,9 @@ func (p *planner) reverse() *strategy.Link {
 	if p.Job.Swapped() {
 		return p.Link
 	}
-	return p.Link.Reverse(p.Job.Table(), p.Job.OldTable())
+	link := *p.Link
+	link.Rows = p.Job.Options.RowByRow
+	return p.beforeKeys(link.Reverse(p.Job.Table(), p.Job.OldTable()))
 }
 
 func planCleanUp(ctx context.Context, p *planner) ([]Step, error) {

@@ -94,6 +94,9 @@ func foresee(ctx context.Context, e *Env) error {
 		return err
 	}
 	reasons = append(reasons, e.oidReasons(e.oids)...)
+	if apart := e.apart(e.Source); apart != nil && e.ForeignKeys == ForeignKeysOneByOne {
+		reasons = append(reasons, Reason{"--foreign-keys " + string(ForeignKeysOneByOne), apart.Error(), "leave it out, or use " + string(ForeignKeysTogether)})
+	}
 	if reasons = append(reasons, missing...); len(reasons) == 0 {
 		if reasons, err = e.slowKeys(ctx); err != nil {
 			return err

@@ -47,6 +47,9 @@ var ending = map[registry.State]registry.State{
 // discard detaches the capture from the source and drops the shadow with all
 // that belongs to it. The source may be gone.
 func (e *Env) discard(ctx context.Context, end registry.State) error {
+	if err := e.handOver(ctx); err != nil {
+		return err
+	}
 	err := e.transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
 		if there, err := e.detachSource(ctx, tx); err != nil || !there {
 			return err
@@ -82,13 +85,22 @@ func (e *Env) detachSource(ctx context.Context, tx *lock.Tx) (there bool, err er
 	if err := tx.Lock(ctx, table, "ACCESS EXCLUSIVE"); err != nil {
 		return true, err
 	}
-	return true, execAll(ctx, tx, strategy.DropTriggersSQL(source))
+	statements := strategy.DropTriggersSQL(source)
+	if e.Job.Options.RowByRow != "" {
+		statements = append(statements, strategy.DropLateTriggersSQL(source)...)
+	}
+	return true, execAll(ctx, tx, statements)
 }
 
 // dropShadow drops the shadow with all that belongs to it.
 func (e *Env) dropShadow(ctx context.Context, tx *lock.Tx) error {
 	if err := roomFor(ctx, tx, e.Job.ShadowTable().String(), e.Link.Log.String()); err != nil {
 		return err
+	}
+	if e.Job.Options.RowByRow != "" {
+		if err := e.dropLockFunctions(ctx, tx); err != nil {
+			return err
+		}
 	}
 	return e.dropArtefacts(ctx, tx, "", dropSQL("TABLE", e.Job.ShadowTable().String()))
 }

@@ -96,7 +96,7 @@ func release(ctx context.Context, tx *lock.Tx, table, function catalog.Name) err
 	if err := tx.Lock(ctx, table.String(), "ACCESS EXCLUSIVE"); err != nil {
 		return err
 	}
-	return execAll(ctx, tx, strategy.DropTriggersSQL(table))
+	return execAll(ctx, tx, append(strategy.DropTriggersSQL(table), strategy.DropLateTriggersSQL(table)...))
 }
 
 const oidOfSQL = `SELECT coalesce(to_regclass($1)::oid, 0)`

@@ -52,6 +52,9 @@ func Revert(ctx context.Context, e *Env) error {
 			return err
 		}
 	}
+	if err := e.handOver(ctx); err != nil {
+		return e.failed(ctx, fmt.Errorf("revert: %w", err))
+	}
 	if err := e.validateForeignKeys(ctx); err != nil {
 		return e.failed(ctx, fmt.Errorf("revert: %w", err))
 	}
@@ -79,7 +82,7 @@ func (e *Env) exchangeBackKnown(ctx context.Context) error {
 	var job *registry.Job
 	var now *catalog.Table
 	var reread []string
-	err := e.transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
+	err := e.transactBy(ctx, e.exchangePolicy(), func(ctx context.Context, tx *lock.Tx) error {
 		oids, err := e.beginRewrite(ctx, tx, *e.Job.Shadow)
 		if err != nil {
 			return err
@@ -101,15 +104,16 @@ func (e *Env) exchangeBackKnown(ctx context.Context) error {
 		if err := e.driftSinceSwap(now); err != nil {
 			return err
 		}
-		statements := slices.Concat(dropKeysSQL(now), now.DetachSQL(), retireSQL(now, e.Job.ShadowTable()), e.reinstateSQL(),
-			now.AttachSQL(), installSQL(now, e.Job.ShadowTable()))
-		if forward, xid := x.followedBy(e.Link.Reverse(e.Job.Table(), e.Job.ShadowTable())); xid != "" || forward.MirrorSince != "" {
+		statements := slices.Concat(dropKeysSQL(e.moving(now)), now.DetachSQL(), e.retireRowByRowSQL(now), retireSQL(now, e.Job.ShadowTable()),
+			e.reinstateRowByRowSQL(), e.reinstateSQL(), now.AttachSQL(), installSQL(e.moving(now), e.Job.ShadowTable()))
+		forward, xid := x.followedBy(e.beforeKeys(e.Link.Reverse(e.Job.Table(), e.Job.ShadowTable())))
+		if xid != "" || forward.MirrorSince != "" {
 			statements = append(statements, followSQL(forward, xid)...)
 		}
 		if err := doAll(ctx, tx, append(statements, x.recompile...)); err != nil {
 			return err
 		}
-		tx.Done(exchangeSteps/2 + 4*len(now.AllForeignKeys()))
+		tx.Done(exchangeSteps/2 + 4*len(e.moving(now).AllForeignKeys()))
 		if err := e.rewriteOIDs(ctx, tx, oids, e.Job.Source); err != nil {
 			return err
 		}
@@ -119,7 +123,7 @@ func (e *Env) exchangeBackKnown(ctx context.Context) error {
 		}
 		b := &pgx.Batch{}
 		job = e.queueUpdate(b, func(j *registry.Job) {
-			j.SwappedAt, j.CompletedBy, j.State, j.Description = nil, nil, registry.Reverting, description
+			j.SwappedAt, j.CompletedBy, j.State, j.Description, j.Options.RowByRow = nil, nil, registry.Reverting, description, forward.Rows
 		})
 		reread, err = e.parity(ctx, tx, b, now, e.Job.Source, e.Job.ShadowTable())
 		return err

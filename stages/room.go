@@ -14,7 +14,7 @@ import (
 // on: both; the views, and tables with policies, that mention it; the tables at the
 // other end of its foreign keys, with their partitions; what it is a partition of, with
 // the default partition, and with all partitions where a foreign key refers to it; its
-// sequences.
+// sequences. Where foreign keys are moved one by one ($3), it is not what they lead to.
 const exchangedSQL = `
 SELECT   x.relation::regclass::text
 FROM    (WITH RECURSIVE views (relation) AS (
@@ -31,7 +31,7 @@ FROM    (WITH RECURSIVE views (relation) AS (
          ), keys (referring, referred) AS (
              SELECT f.conrelid, f.confrelid
              FROM   pg_constraint f
-             WHERE  f.oid = ANY (ARRAY(` + catalog.KeysSQL + `)) AND f.contype = 'f'
+             WHERE  f.oid = ANY (ARRAY(` + catalog.KeysSQL + `)) AND f.contype = 'f' AND NOT $3
          ), whole (relation) AS (
              SELECT referring FROM keys WHERE referred IN (SELECT relation FROM above)
              UNION SELECT referred FROM keys WHERE referred IN (SELECT relation FROM above) OR referring = $1
@@ -60,7 +60,7 @@ func (e *Env) roomToExchange(ctx context.Context, tx *lock.Tx, oid uint32) error
 	if oid == by {
 		by = e.Job.Source
 	}
-	rows, err := tx.Query(ctx, exchangedSQL, oid, by)
+	rows, err := tx.Query(ctx, exchangedSQL, oid, by, e.Job.Options.RowByRow != "")
 	if err != nil {
 		return fmt.Errorf("look for what the exchange locks: %w", err)
 	}

@@ -51,10 +51,16 @@ func swap(ctx context.Context, e *Env) error {
 		return err
 	}
 	if there {
+		if err := e.handOver(ctx); err != nil {
+			return err
+		}
 		if err := e.validateForeignKeys(ctx); err != nil {
 			return err
 		}
 		if err := e.rebuildMatviews(ctx); err != nil {
+			return err
+		}
+		if err := e.endOneByOne(ctx); err != nil {
 			return err
 		}
 	}
@@ -76,13 +82,33 @@ const quietPause = 500 * time.Millisecond
 // inStep brings the copy in step with the table in use for every snapshot, and
 // runs exchange, again when a change has come between. It gives up when it has
 // tried as often as for a lock, and for as long as it may wait for snapshots.
+//
+// Where the locks of all neighbours together are not to be had, their foreign keys are
+// moved one by one.
 func (e *Env) inStep(ctx context.Context, exchange func(context.Context) error) error {
-	return e.whilePutOff(ctx, "exchange", func(ctx context.Context) error {
-		if err := e.approach(ctx); err != nil {
+	oneByOne, denied := e.oneByOne(), false
+	exchangeBy := func(ctx context.Context) error {
+		return e.whilePutOff(ctx, "exchange", func(ctx context.Context) error {
+			if err := e.approach(ctx); err != nil {
+				return err
+			}
+			if oneByOne {
+				if err := e.joinNeighbours(ctx); err != nil {
+					return err
+				}
+			}
+			err := exchange(ctx)
+			denied = isTimeout(err)
 			return err
-		}
-		return exchange(ctx)
-	})
+		})
+	}
+	err := exchangeBy(ctx)
+	if oneByOne || !denied || !e.couldBeApart() {
+		return err
+	}
+	e.Log.Info("foreign keys are moved one by one", "job", e.Job.ID, "reason", err)
+	oneByOne = true
+	return exchangeBy(ctx)
 }
 
 // whilePutOff runs work again when it was put off: as often as for a lock, and for

@@ -212,7 +212,7 @@ var (
 // numbered gives a plan's statement the number of the first job.
 func numbered(sql string) string {
 	return strings.NewReplacer("repack_job_N", "repack_job_1", "repack_change_log_N", "repack_change_log_1",
-		"repack_capture_N", "repack_capture_1").Replace(sql)
+		"repack_capture_N", "repack_capture_1", "repack_N_", "repack_1_", "for job N", "for job 1").Replace(sql)
 }
 
 // planned lists the statements of a plan as the first job would send them.
@@ -277,6 +277,9 @@ func TestPlanIsWhatRunSends(t *testing.T) {
 				givenPlanned(t, db)
 				o := options(t, "app.orders", strategy)
 				o.KeepOld = keep
+				if keep {
+					o.ForeignKeys = repack.ForeignKeysOneByOne
+				}
 				plan := planned(planOf(t, db, o))
 				planEquals(t, plan, traced(t, db, o))
 			})
@@ -318,11 +321,26 @@ func traced(t *testing.T, db *pgtest.Database, o repack.Options) *statements {
 // its steps takes the locks it names.
 func TestPlanByHandIsARepack(t *testing.T) {
 	t.Parallel()
-	eachStrategyIn(t, pgtest.New, func(t *testing.T, db *pgtest.Database, strategy string) {
+	for i, ways := range []repack.ForeignKeys{repack.ForeignKeysTogether, repack.ForeignKeysOneByOne} {
+		t.Run(string(ways), func(t *testing.T) {
+			t.Parallel()
+			planByHand(t, strategies[i], ways)
+			if thorough() {
+				planByHand(t, strategies[1-i], ways)
+			}
+		})
+	}
+}
+
+func planByHand(t *testing.T, strategy string, keys repack.ForeignKeys) {
+	t.Helper()
+	t.Run(strategy, func(t *testing.T) {
+		db := pgtest.New(t)
 		givenPlanned(t, db)
 		before, rows := db.Dump(t), db.Checksum(t, "app.orders")
 		oid := pgtest.Query[uint32](t, db.Pool, `SELECT 'app.orders'::regclass::oid`)
 		o := options(t, "app.orders", strategy)
+		o.ForeignKeys = keys
 		o.Transfer = repack.TransferServer // COPY cannot be carried out by hand
 		plan := planOf(t, db, o)
 		conn := db.Connect(t)

@@ -46,6 +46,11 @@ func lockFlags() []cli.Flag {
 			Usage: "longest that one attempt may hold up the application: waits for locks, which are kept below deadlock_timeout, and the exchange under them together",
 		},
 		&cli.IntFlag{Name: "lock-retries", Value: repack.DefaultLockRetries, Usage: "how `OFTEN` to try again for locks, with growing pauses"},
+		&cli.StringFlag{
+			Name: "foreign-keys", Value: string(repack.ForeignKeysAuto),
+			Usage: "`WAY` to move foreign keys with other tables: together (all those tables are locked at once), one-by-one (the swap locks the table only), " +
+				"or auto (one by one where together would take longer than --lock-timeout, or is not had in a few attempts)",
+		},
 		&cli.DurationFlag{
 			Name:  "kill-blockers",
 			Usage: "cancel, and with the next attempt terminate, the sessions that have kept us from a lock for so `LONG` (default: never)",
@@ -114,6 +119,7 @@ func options(c *cli.Context) (*pgx.ConnConfig, repack.Options, error) {
 		Verify:             repack.VerifyMode(c.String("verify")),
 		ShadowSchema:       c.String("shadow-schema"),
 		RegistrySchema:     c.String("registry-schema"),
+		ForeignKeys:        repack.ForeignKeys(c.String("foreign-keys")),
 		RetryFor:           retryFor,
 		Pooler:             c.String("pooler"),
 		Logger:             logger,

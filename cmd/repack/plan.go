@@ -153,6 +153,10 @@ func (t planText) carried(b *strings.Builder, carried []repack.PlannedProperty) 
 }
 
 func (t planText) stages(b *strings.Builder, plan *repack.Plan) {
+	if keys := plan.ForeignKeys; keys.Keys > 0 {
+		way := map[repack.ForeignKeys]string{repack.ForeignKeysTogether: "together", repack.ForeignKeysOneByOne: "one by one"}[keys.Way]
+		fmt.Fprintf(b, "\nForeign keys with other tables are moved %s: %s.\n", way, keys.Why)
+	}
 	fmt.Fprintf(b, "\nLocks not obtained in time are tried for again, at most %d times.\n", plan.LockRetries)
 	if plan.KillAfter > 0 {
 		fmt.Fprintf(b, "Sessions in the way for %s are cancelled, and then terminated.\n", time.Duration(plan.KillAfter*float64(time.Second)))

@@ -1,0 +1,336 @@
+package stages
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/repack-go/repack/internal/catalog"
+	"github.com/repack-go/repack/internal/lock"
+	"github.com/repack-go/repack/registry"
+	"github.com/repack-go/repack/strategy"
+)
+
+// A neighbour is a table that a foreign key joins to the one that is repacked. The
+// exchange can move all such keys in its own transaction, under the locks of all
+// neighbours together. Where those cannot be had, or not for as long as that takes,
+// keys are moved one by one, and the exchange locks the table and its copy only:
+//
+//  1. Changes are made to the copy row by row, and to nothing else: see
+//     strategy.Link.RowByRow.
+//  2. Each neighbour, in a transaction of its own, gets a second key, to or from the
+//     copy. It is checked at COMMIT, so that the one there was reports every error
+//     first. Then it is validated.
+//  3. The exchange. The old keys lead to the old table now and are checked as before,
+//     as every change is made to that table as well, row by row. Keys of the table to
+//     itself are moved here.
+//  4. Each neighbour is handed over, in a transaction of its own: the old key is
+//     dropped, the new one is given its name and is checked when that was.
+//
+// Revert goes the same way with the tables exchanged; reset goes back from 2. What has
+// been done is read from the catalog.
+//
+// As long as a key leads to or from a table, changes are made to that table row by
+// row: no key ever leads to one that lags.
+
+// ForeignKeys says how the keys are moved.
+type ForeignKeys string
+
+// The ways of ForeignKeys. ForeignKeysAuto is together, unless there are so many keys that the
+// locks would be held for longer than the lock timeout, or the locks of all tables were
+// not obtained in a few attempts.
+const (
+	ForeignKeysAuto     ForeignKeys = "auto"
+	ForeignKeysTogether ForeignKeys = "together"
+	ForeignKeysOneByOne ForeignKeys = "one-by-one"
+)
+
+// joint is one foreign key between the table and a neighbour.
+type joint struct {
+	outgoing bool // of the table
+	// main is the key of or to the table in use, other that of or to the copy.
+	main, other *catalog.ForeignKey
+	// own is the application's, one of the two, the other of which we have made. It
+	// is nil when the application has dropped it since.
+	own *catalog.ForeignKey
+}
+
+// neighbour is the other table.
+func (j joint) neighbour() catalog.Name {
+	key := j.main
+	if key == nil {
+		key = j.other
+	}
+	if j.outgoing {
+		return key.Referenced
+	}
+	return key.Table
+}
+
+// String names the key as the application knows it.
+func (j joint) String() string {
+	key := j.own
+	for _, k := range []*catalog.ForeignKey{j.main, j.other} {
+		if key == nil {
+			key = k
+		}
+	}
+	return fmt.Sprintf("foreign key %s of %s", catalog.Quote(key.Name), key.Table)
+}
+
+// joined reports whether there is a key for either table.
+func (j joint) joined() bool { return j.own != nil && j.main != nil && j.other != nil }
+
+// unvalidated reports whether the key that we have made has still to be validated.
+func (j joint) unvalidated() bool {
+	return j.joined() && j.own.Validated && j.own.Enforced && !(j.main.Validated && j.other.Validated)
+}
+
+// made is the key that is not the application's.
+func (j joint) made() *catalog.ForeignKey {
+	if j.own == j.main {
+		return j.other
+	}
+	return j.main
+}
+
+const maxName = 63 // bytes, NAMEDATALEN - 1
+
+// temporaryName is what the job's key beside the one of that name is called. It tells
+// whoever reads it in a message which key is meant.
+func (e *Env) temporaryName(name string) string {
+	prefix := e.temporaryPrefix()
+	if len(prefix)+len(name) <= maxName {
+		return prefix + name
+	}
+	hash := fmt.Sprintf("_%x", sha256.Sum256([]byte(name)))[:9]
+	cut := name[:maxName-len(prefix)-len(hash)]
+	for !utf8.ValidString(cut) {
+		cut = cut[:len(cut)-1]
+	}
+	return prefix + cut + hash
+}
+
+// isTemporary reports whether a key of that name is one we have made.
+func (e *Env) isTemporary(name string) bool {
+	return strings.HasPrefix(name, e.temporaryPrefix())
+}
+
+func (e *Env) temporaryPrefix() string { return "repack_" + e.number() + "_" }
+
+// number is the job's, as the names of its artefacts have it.
+func (e *Env) number() string { return orphan{Capture: e.Job.Capture}.number() }
+
+// marker is the comment on a key of the copy that we have made: on a table of its own
+// it bears its final name from the start.
+func (e *Env) marker() string { return "made by repack for job " + e.number() }
+
+// inUse and copied are the OIDs of the table in use and of its copy.
+func (e *Env) inUse() uint32 {
+	if e.Job.Swapped() {
+		return *e.Job.Shadow
+	}
+	return e.Job.Source
+}
+
+func (e *Env) copied() uint32 {
+	if e.Job.Swapped() {
+		return e.Job.Source
+	}
+	return *e.Job.Shadow
+}
+
+// joints reads the keys between the two tables and their neighbours, in the order in
+// which the application's were made.
+func (e *Env) joints(ctx context.Context, q catalog.Querier) ([]joint, error) {
+	tables, err := catalog.JoiningKeys(ctx, q, e.inUse(), e.copied())
+	if err != nil {
+		return nil, err
+	}
+	main, other := tables[0], tables[1]
+	list := append(e.pair(main.ForeignKeys, other.ForeignKeys, true), e.pair(main.Referencing, other.Referencing, false)...)
+	slices.SortStableFunc(list, func(a, b joint) int { return int(a.oid()) - int(b.oid()) })
+	return list, nil
+}
+
+func (j joint) oid() uint32 {
+	if j.own == nil {
+		return 0
+	}
+	return j.own.OID
+}
+
+// pair finds what belongs together: keys of the neighbour have two names, keys of the
+// tables have one.
+func (e *Env) pair(main, other []catalog.ForeignKey, outgoing bool) []joint {
+	type identity struct {
+		table catalog.Name
+		name  string
+	}
+	var order []identity
+	found := map[identity]*joint{}
+	add := func(keys []catalog.ForeignKey, set func(*joint, *catalog.ForeignKey)) {
+		for i := range keys {
+			key, made := &keys[i], false
+			if key.SelfReference() {
+				continue
+			}
+			id := identity{key.Table, key.Name}
+			if outgoing {
+				id.table, made = catalog.Name{}, key.Comment == e.marker()
+			} else if made = e.isTemporary(key.Name); !made {
+				id.name = e.temporaryName(key.Name)
+			}
+			j, known := found[id]
+			if !known {
+				j = &joint{outgoing: outgoing}
+				found[id], order = j, append(order, id)
+			}
+			if set(j, key); !made {
+				j.own = key
+			}
+		}
+	}
+	add(main, func(j *joint, k *catalog.ForeignKey) { j.main = k })
+	add(other, func(j *joint, k *catalog.ForeignKey) { j.other = k })
+	var list []joint
+	for _, id := range order {
+		list = append(list, *found[id])
+	}
+	return list
+}
+
+// moving is t with those foreign keys that the exchange moves in its own transaction.
+func (e *Env) moving(t *catalog.Table) *catalog.Table {
+	if e.Job.Options.RowByRow == "" {
+		return t
+	}
+	return t.WithKeys(catalog.ForeignKey.SelfReference)
+}
+
+// keyTakes is about how long a key keeps the locks of the exchange.
+const keyTakes = 2 * time.Millisecond
+
+// neighbourKeys counts the keys of t that are not its own business.
+func neighbourKeys(t *catalog.Table) (n int) {
+	for _, key := range t.AllForeignKeys() {
+		if !key.SelfReference() {
+			n++
+		}
+	}
+	return n
+}
+
+// firstAttempts are how many times the locks of all neighbours are tried for before
+// keys are moved one by one.
+const firstAttempts = 3
+
+// exchangePolicy has an exchange that could go another way try fewer times.
+func (e *Env) exchangePolicy() lock.Policy {
+	policy := e.Locks
+	if e.couldBeApart() {
+		policy.Retries = min(policy.Retries, firstAttempts-1)
+	}
+	return policy
+}
+
+// apart is why the keys of t cannot be moved one by one, or nil.
+func (e *Env) apart(t *catalog.Table) error {
+	if t.Partition != nil {
+		return fmt.Errorf("%s is a partition, whose foreign keys PostgreSQL moves when it is detached and attached", t.Name)
+	}
+	return nil
+}
+
+// oneByOne decides how the keys are moved; a job that has begun goes on as it has.
+func (e *Env) oneByOne() bool {
+	way, why := e.wayOfKeys(e.Source)
+	if way == ForeignKeysOneByOne && e.Job.Options.RowByRow == "" {
+		e.Log.Info("foreign keys are moved one by one", "job", e.Job.ID, "reason", why)
+	}
+	return way == ForeignKeysOneByOne
+}
+
+// wayOfKeys is ForeignKeysTogether or ForeignKeysOneByOne, and why.
+func (e *Env) wayOfKeys(t *catalog.Table) (way ForeignKeys, why string) {
+	keys := neighbourKeys(t)
+	takes := time.Duration(keys) * keyTakes
+	apart := e.apart(t)
+	switch {
+	case e.Job != nil && e.Job.Options.RowByRow != "":
+		return ForeignKeysOneByOne, "it has begun"
+	case keys == 0:
+		return ForeignKeysTogether, "there are none with other tables"
+	case e.ForeignKeys == ForeignKeysTogether:
+		return ForeignKeysTogether, "it was asked for"
+	case apart != nil:
+		return ForeignKeysTogether, apart.Error()
+	case e.ForeignKeys == ForeignKeysOneByOne:
+		return ForeignKeysOneByOne, "it was asked for"
+	case takes > e.Locks.Timeout:
+		return ForeignKeysOneByOne, fmt.Sprintf("together %s about %s, more than the lock timeout of %s", takeText(keys), takes, e.Locks.Timeout)
+	default:
+		return ForeignKeysTogether, fmt.Sprintf("%s about %s; one by one if the locks are not obtained in %d attempts", takeText(keys), takes, firstAttempts)
+	}
+}
+
+// couldBeApart reports whether an exchange that has not obtained its locks can be tried
+// the other way.
+func (e *Env) couldBeApart() bool {
+	return e.ForeignKeys == ForeignKeysAuto && e.Job.Options.RowByRow == "" && e.apart(e.Source) == nil && neighbourKeys(e.Source) > 0
+}
+
+// beforeKeys is the link as the exchange leaves it: the old keys, which are checked
+// within a statement, lead to the old table.
+func (e *Env) beforeKeys(link *strategy.Link) *strategy.Link {
+	if link.Rows != "" {
+		link.Rows = registry.BeforeKeys
+	}
+	return link
+}
+
+// retireRowByRowSQL comes before t is parked, and has the parked table written to.
+func (e *Env) retireRowByRowSQL(t *catalog.Table) []string {
+	if e.Job.Options.RowByRow == "" {
+		return nil
+	}
+	return append(strategy.DropLateTriggersSQL(t.Name), identitySQL(t, t.Name, false)...)
+}
+
+// reinstateRowByRowSQL comes before the old table is put back.
+func (e *Env) reinstateRowByRowSQL() []string {
+	if e.Job.Options.RowByRow == "" {
+		return nil
+	}
+	return e.identitySQL(true)
+}
+
+// endRowByRow is when no key leads to or from the old table any more.
+func (e *Env) endRowByRow(ctx context.Context, tx *lock.Tx) error {
+	if e.Job.Options.RowByRow == "" {
+		return nil
+	}
+	if err := execAll(ctx, tx, e.identitySQL(true)); err != nil {
+		return err
+	}
+	return e.dropLockFunctions(ctx, tx)
+}
+
+// letNewOwnerIn is letOwnerIn where the table has another owner since.
+func (e *Env) letNewOwnerIn(ctx context.Context, tx *lock.Tx, owner string) error {
+	if e.Job.Options.RowByRow == "" {
+		return nil
+	}
+	return e.letOwnerIn(ctx, tx, owner)
+}
+
+func takeText(keys int) string {
+	if keys == 1 {
+		return "a key takes"
+	}
+	return fmt.Sprintf("%d keys take", keys)
+}

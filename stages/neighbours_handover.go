@@ -1,0 +1,127 @@
+package stages
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/repack-go/repack/internal/catalog"
+)
+
+// handOver ends for every neighbour that it is joined to both tables: the key that
+// leads to or from the copy is dropped, and the one of the table in use is as the
+// application's. What is there before and what after says the catalog, so that it
+// serves the swap, revert and reset, and may be called again.
+//
+// It takes, in a transaction for each key, ACCESS EXCLUSIVE on the neighbour and the
+// copy, and for a key of the table, to change when it is checked, on that alone.
+func (e *Env) handOver(ctx context.Context) error {
+	if e.Job.Options.RowByRow == "" {
+		return nil
+	}
+	for {
+		if err := e.validateMade(ctx); err != nil {
+			return err
+		}
+		if err := e.perJoint(ctx, "handed over", outgoingFirst, e.handOverSQL); err != nil {
+			return err
+		}
+		list, err := e.joints(ctx, e.Pool)
+		if err != nil || !slices.ContainsFunc(list, joint.joined) {
+			return err
+		}
+	}
+}
+
+// endOneByOne is handOver after the swap, and goes back to logging what is written.
+func (e *Env) endOneByOne(ctx context.Context) error {
+	if e.Job.Options.RowByRow == "" {
+		return nil
+	}
+	if err := e.handOver(ctx); err != nil {
+		return err
+	}
+	if err := e.step(ctx, "keys: handed over all"); err != nil {
+		return err
+	}
+	return e.endFollowing(ctx)
+}
+
+// outgoingFirst: a cascade of a neighbour comes to the old table before it comes to the
+// one in use, and writers come to them the other way round.
+func outgoingFirst(list []joint) {
+	slices.SortStableFunc(list, func(a, b joint) int {
+		switch {
+		case a.outgoing == b.outgoing:
+			return 0
+		case a.outgoing:
+			return -1
+		default:
+			return 1
+		}
+	})
+}
+
+func (e *Env) handOverSQL(ctx context.Context, j joint) (pairOf, error) {
+	switch {
+	case j.own == nil || j.main == nil && j.outgoing:
+		return e.dropSQL(j), nil
+	case j.own == j.main:
+		if j.other == nil {
+			return pairOf{}, nil
+		}
+		return e.dropSQL(j), nil
+	case j.main == nil:
+		return e.addSQL(ctx, j)
+	case j.unvalidated(): // it has just been added
+		return pairOf{}, nil
+	}
+	if !j.outgoing {
+		p := e.dropSQL(j)
+		p.what = "hand over " + j.String()
+		p.sql = append(p.sql, e.becomeSQL(j)...)
+		return p, nil
+	}
+	if become := e.becomeSQL(j); len(become) > 0 {
+		return pairOf{mode: "ACCESS EXCLUSIVE", alone: j.main.Table, sql: become, what: "hand over " + j.String()}, nil
+	}
+	return e.dropSQL(j), nil
+}
+
+// becomeSQL makes of the key of the table in use, which we have made, the
+// application's.
+func (e *Env) becomeSQL(j joint) []string {
+	var statements []string
+	if j.main.Deferrable != j.own.Deferrable || j.main.Deferred != j.own.Deferred {
+		statements = append(statements, j.main.AlterSQL(*j.own))
+	}
+	named := *j.main
+	if named.Name != j.own.Name {
+		statements = append(statements, j.main.RenameSQL(j.own.Name))
+		named.Name = j.own.Name
+	}
+	if j.main.Comment != j.own.Comment {
+		named.Comment = j.own.Comment
+		statements = append(statements, named.SetCommentSQL())
+	}
+	return statements
+}
+
+// dropSQL drops the key of or to the copy, or, where the application has dropped its
+// own, whichever is left; and what has locked the rows that are referred to.
+func (e *Env) dropSQL(j joint) pairOf {
+	p := pairOf{mode: "ACCESS EXCLUSIVE", what: "drop the second of " + j.String()}
+	key := j.other
+	if key == nil { // it leads to the table in use, of which the lock is taken by DROP
+		key = j.main
+	}
+	p.sql = []string{key.DropSQL()}
+	if !j.outgoing {
+		for _, k := range []*catalog.ForeignKey{j.main, j.other} {
+			if k != nil && e.isTemporary(k.Name) {
+				p.sql = append(p.sql, fmt.Sprintf("DROP TRIGGER IF EXISTS %s ON %s", catalog.Quote(lockTrigger(k.Name)), key.Table))
+			}
+		}
+	}
+	return p
+}

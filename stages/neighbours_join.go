@@ -1,0 +1,440 @@
+package stages
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/repack-go/repack/internal/catalog"
+	"github.com/repack-go/repack/internal/lock"
+	"github.com/repack-go/repack/registry"
+	"github.com/repack-go/repack/strategy"
+)
+
+// joinNeighbours has every change made row by row, and every neighbour joined to the
+// copy by a valid key. The copy must be in step. It may be called again.
+//
+// It takes SHARE ROW EXCLUSIVE on the table in use, once, to stop writers; then in a
+// transaction for each key SHARE ROW EXCLUSIVE on the neighbour and the copy; then
+// SHARE UPDATE EXCLUSIVE on the table of the key for as long as it takes to validate.
+func (e *Env) joinNeighbours(ctx context.Context) error {
+	if e.Job.Options.RowByRow == "" {
+		if err := e.beginRowByRow(ctx); err != nil {
+			return err
+		}
+		if err := e.step(ctx, "keys: row by row"); err != nil {
+			return err
+		}
+	}
+	if err := e.perJoint(ctx, "added", func([]joint) {}, e.addSQL); err != nil {
+		return err
+	}
+	return e.validateMade(ctx)
+}
+
+const mayUseSQL = `
+SELECT NOT EXISTS (
+    SELECT FROM pg_namespace n
+    WHERE  n.nspname = ANY ($1::text[]) AND NOT has_schema_privilege($2::name, n.oid, 'USAGE'))`
+
+// letInSQL lets owner use the job's schemas: the server looks for rows of a table
+// that are referred to as its owner.
+func (e *Env) letInSQL(owner string) string {
+	return fmt.Sprintf("GRANT USAGE ON SCHEMA %s TO %s", catalog.QuoteAll([]string{e.Job.ShadowSchema, e.Job.OldSchema}), catalog.Quote(owner))
+}
+
+func (e *Env) letOwnerIn(ctx context.Context, tx pgx.Tx, owner string) error {
+	may := func() (ok bool, err error) {
+		if err := tx.QueryRow(ctx, mayUseSQL, []string{e.Job.ShadowSchema, e.Job.OldSchema}, owner).Scan(&ok); err != nil {
+			return false, fmt.Errorf("look at privileges of %q: %w", owner, err)
+		}
+		return ok, nil
+	}
+	if ok, err := may(); err != nil || ok {
+		return err
+	}
+	if err := execAll(ctx, tx, []string{e.letInSQL(owner)}); err != nil {
+		return err
+	}
+	if ok, err := may(); err != nil || ok {
+		return err
+	}
+	// The server has only warned.
+	return fmt.Errorf("foreign keys cannot be moved one by one, nothing has been changed: have an administrator run %s; "+
+		"or run again with --foreign-keys %s", e.letInSQL(owner), ForeignKeysTogether)
+}
+
+// beginRowByRow has changes made to the copy row by row, when nothing is pending. Who
+// has written before has written through, and no snapshot is older than the copy.
+func (e *Env) beginRowByRow(ctx context.Context) error {
+	var job *registry.Job
+	err := e.transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
+		now, err := catalog.Read(ctx, tx, e.inUse())
+		if err != nil {
+			return e.goneOr(err)
+		}
+		if err := e.letOwnerIn(ctx, tx, now.Owner); err != nil {
+			return err
+		}
+		link := *e.Link
+		// After the swap it may be ended without an exchange.
+		if link.Rows = registry.BeforeKeys; !e.Job.Swapped() && strategy.MayBeLate(now) {
+			link.Rows = registry.AfterKeys
+		}
+		if err := e.stopWriters(ctx, tx); err != nil {
+			return err
+		}
+		if err := e.quiet(ctx, tx); err != nil {
+			return err
+		}
+		if err := execAll(ctx, tx, append(link.RowByRow().SQL(), e.identitySQL(false)...)); err != nil {
+			return fmt.Errorf("switch capture to rows: %w", err)
+		}
+		if err := e.named(ctx, tx); err != nil {
+			return err
+		}
+		job, err = e.update(ctx, tx, func(j *registry.Job) { j.Options.RowByRow = link.Rows })
+		return err
+	})
+	if err == nil {
+		e.Job = job
+		e.link(e.Link.Key)
+	}
+	return err
+}
+
+// identitySQL makes the identity columns of the old table that are GENERATED ALWAYS
+// such that can be written to, or what they were. The shadow has none before the swap.
+func (e *Env) identitySQL(always bool) []string {
+	if !e.Job.Swapped() {
+		return nil
+	}
+	return identitySQL(e.Source, e.Job.OldTable(), always)
+}
+
+func identitySQL(t *catalog.Table, on catalog.Name, always bool) []string {
+	generated := "BY DEFAULT"
+	if always {
+		generated = "ALWAYS"
+	}
+	var statements []string
+	for _, c := range t.Columns {
+		if c.Identity == "a" {
+			statements = append(statements, fmt.Sprintf("ALTER TABLE %s ALTER COLUMN %s SET GENERATED %s", on, catalog.Quote(c.Name), generated))
+		}
+	}
+	return statements
+}
+
+// quiet makes sure that nothing is pending. It replays nothing itself: what it
+// wrote, a snapshot that is taken before tx commits would not see.
+func (e *Env) quiet(ctx context.Context, tx *lock.Tx) error {
+	return e.underLock(ctx, tx, func() error {
+		b := &pgx.Batch{}
+		e.Link.QueueEmpty(b, func(empty bool, err error) error {
+			if err != nil || empty {
+				return err
+			}
+			return fmt.Errorf("changes are pending that were not written through: %w", ErrPutOff)
+		})
+		return tx.SendBatch(ctx, b).Close()
+	})
+}
+
+// pairOf is what is done for one key: nothing where SQL is empty.
+type pairOf struct {
+	mode string // of both locks
+	sql  []string
+	// alone is set where the neighbour need not be locked, but only the key's table.
+	alone catalog.Name
+	what  string
+}
+
+// addSQL joins a neighbour to the copy, or takes away a key that is left of one
+// that the application has dropped.
+func (e *Env) addSQL(ctx context.Context, j joint) (pairOf, error) {
+	switch {
+	case j.own == nil || j.main == nil && j.outgoing:
+		return e.dropSQL(j), nil
+	case j.joined():
+		return pairOf{}, nil
+	}
+	to := e.Link.To
+	if j.own == j.other { // the table in use has none
+		to = e.Link.From
+	}
+	p := pairOf{mode: "SHARE ROW EXCLUSIVE", what: "add the second of " + j.String()}
+	made := *j.own
+	if made.Enforced {
+		made = made.AtCommit()
+	}
+	if j.outgoing {
+		made.Comment = e.marker()
+		t, err := catalog.Read(ctx, e.Pool, e.inUse())
+		if err != nil {
+			return p, err
+		}
+		p.sql = t.AddKeyOnSQL(made, to)
+		return p, nil
+	}
+	made.Referenced, made.Name, made.Comment = to, e.temporaryName(j.own.Name), ""
+	p.sql = []string{made.AddSQL()}
+	if made.Enforced && !made.Period {
+		p.sql = append(p.sql, e.Link.LockReferredSQL(*j.own, e.lockFunction(*j.own), lockTrigger(made.Name))...)
+	}
+	return p, nil
+}
+
+// lockTrigger belongs to the key of a neighbour that bears the temporary name.
+func lockTrigger(temporary string) string {
+	return "00_" + temporary[:min(len(temporary), maxName-len("00_"))]
+}
+
+const lockFunctionPrefix = "repack_refer_"
+
+func (e *Env) lockFunction(key catalog.ForeignKey) catalog.Name {
+	hash := sha256.Sum256([]byte(key.Table.String() + " " + key.Name))
+	return catalog.Name{Schema: e.Job.ShadowSchema, Name: fmt.Sprintf("%s%x", lockFunctionPrefix, hash[:8])}
+}
+
+const lockFunctionsSQL = `
+SELECT p.proname::text
+FROM   pg_proc p
+JOIN   pg_namespace n ON n.oid = p.pronamespace
+WHERE  n.nspname = $1 AND starts_with(p.proname, $2)
+ORDER  BY 1`
+
+// dropLockFunctions drops those of LockReferredSQL, whose triggers are gone.
+func (e *Env) dropLockFunctions(ctx context.Context, q catalog.Querier) error {
+	rows, err := q.Query(ctx, lockFunctionsSQL, e.Job.ShadowSchema, lockFunctionPrefix)
+	if err != nil {
+		return fmt.Errorf("look for functions of foreign keys: %w", err)
+	}
+	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return fmt.Errorf("look for functions of foreign keys: %w", err)
+	}
+	for _, name := range names {
+		if err := drop(ctx, q, "FUNCTION", catalog.Name{Schema: e.Job.ShadowSchema, Name: name}.String()+"()"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+const (
+	// roundTakes is for how long one key is tried for before the next one's turn.
+	roundTakes = 2 * time.Second
+	// patience bounds the time without any key having been had. Nobody waits behind us
+	// meanwhile, and everything else goes on.
+	patience = 15 * time.Minute
+	// roundPause is for when those in the way are not expected to let go soon.
+	roundPause = 2 * time.Second
+)
+
+// waits are for how long an attempt waits for its first lock, round after round: mostly
+// so briefly that hardly anybody notices.
+var waits = []time.Duration{
+	8 * time.Millisecond, 25 * time.Millisecond, 25 * time.Millisecond, 60 * time.Millisecond,
+	25 * time.Millisecond, 25 * time.Millisecond, 25 * time.Millisecond, 150 * time.Millisecond,
+}
+
+// perJoint does for each key, one by one, what its state asks for. One whose locks are
+// not obtained is tried again when the others have been tried. It ends when none asks
+// for anything, and returns *lock.TimeoutError when no key has been had for patience.
+func (e *Env) perJoint(ctx context.Context, step string, arrange func([]joint), state func(context.Context, joint) (pairOf, error)) error {
+	return e.withConn(ctx, func(conn *pgxpool.Conn) error {
+		policy := e.Locks
+		policy.Held = e.noteLocked
+		pairs, err := lock.NewPairs(ctx, conn, policy)
+		if err != nil {
+			return err
+		}
+		for last, round := time.Now(), 0; ; round++ {
+			list, err := e.joints(ctx, e.Pool)
+			if err != nil {
+				return err
+			}
+			arrange(list)
+			had, denied, err := e.tryJoints(ctx, conn, pairs, list, state, step, waits[round%len(waits)])
+			if err != nil {
+				return err
+			}
+			if had > 0 {
+				last = time.Now()
+				continue // what has been done may ask for more
+			}
+			if denied == nil {
+				return nil
+			}
+			e.Log.Warn("keys of neighbours have still to be moved", "job", e.Job.ID, "reason", denied)
+			if time.Since(last) > patience {
+				return denied
+			}
+			if !errors.Is(denied, lock.ErrHeld) {
+				continue
+			}
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(roundPause):
+			}
+		}
+	})
+}
+
+// tryJoints is a round.
+func (e *Env) tryJoints(ctx context.Context, conn *pgxpool.Conn, pairs *lock.Pairs, list []joint,
+	state func(context.Context, joint) (pairOf, error), step string, wait time.Duration,
+) (had int, denied, err error) {
+	for _, j := range list {
+		p, err := state(ctx, j)
+		if err != nil {
+			return had, denied, err
+		}
+		if len(p.sql) == 0 {
+			continue
+		}
+		err = e.tryJoint(ctx, conn, pairs, j, p, wait)
+		switch {
+		case err == nil:
+			had++
+			if err := e.step(ctx, "keys: "+step); err != nil {
+				return had, denied, err
+			}
+		case lock.Denied(err) || isTimeout(err):
+			denied = err
+		default:
+			return had, denied, err
+		}
+	}
+	return had, denied, nil
+}
+
+func isTimeout(err error) bool {
+	var timeout *lock.TimeoutError
+	return errors.As(err, &timeout)
+}
+
+// wantsOf are the locks of p. A partitioned neighbour is locked with its partitions.
+func (e *Env) wantsOf(j joint, p pairOf) lock.Pair {
+	pair := lock.Pair{What: p.what, SQL: p.sql}
+	if (p.alone != catalog.Name{}) {
+		pair.A = lock.Want{Relation: "ONLY " + p.alone.String(), Mode: p.mode}
+		return pair
+	}
+	pair.A = lock.Want{Relation: j.neighbour().String(), Mode: p.mode}
+	if !j.outgoing {
+		pair.A.Relation = "ONLY " + pair.A.Relation
+	}
+	copied := e.Link.To
+	for _, key := range []*catalog.ForeignKey{j.main, j.other} { // where the one to be dropped leads to
+		if j.own == nil && key != nil {
+			copied = key.Referenced
+			if j.outgoing {
+				copied = key.Table
+			}
+		}
+	}
+	pair.B = lock.Want{Relation: "ONLY " + copied.String(), Mode: p.mode}
+	return pair
+}
+
+func (e *Env) tryJoint(ctx context.Context, conn *pgxpool.Conn, pairs *lock.Pairs, j joint, p pairOf, wait time.Duration) error {
+	if err := e.held(ctx); err != nil {
+		return err
+	}
+	pair := e.wantsOf(j, p)
+	pair.Before = func(ctx context.Context, tx pgx.Tx) error {
+		return e.Registry.Fence(ctx, tx, e.Job.ID, e.Runner.Claim)
+	}
+	// An autovacuum is cancelled for nobody who waits for a few milliseconds.
+	settled := e.Locks
+	settled.Retries, settled.Held = 0, nil
+	err := lock.Transact(ctx, conn, settled, pair.A.Relation, nil, func(ctx context.Context, tx *lock.Tx) error {
+		return tx.Settle(ctx, pair.A.Relation)
+	})
+	if err != nil {
+		return err
+	}
+	return pairs.Try(ctx, conn, pair, wait, roundTakes)
+}
+
+// validateMade validates the keys that we have made, of those whose own is valid:
+// first those of the copy, then those of neighbours, the smallest first.
+func (e *Env) validateMade(ctx context.Context) error {
+	list, err := e.joints(ctx, e.Pool)
+	if err != nil {
+		return err
+	}
+	list = slices.DeleteFunc(list, func(j joint) bool { return !j.unvalidated() })
+	if err := e.smallestFirst(ctx, list); err != nil {
+		return err
+	}
+	for _, j := range list {
+		made := j.made()
+		err := e.transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
+			if err := tx.Settle(ctx, made.Table.String()); err != nil {
+				return err
+			}
+			return tx.Do(ctx, made.ValidateSQL())
+		})
+		if err != nil {
+			return fmt.Errorf("validate the second of %s: %w", j, err)
+		}
+		if err := e.step(ctx, "keys: validated"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+const pagesSQL = `
+SELECT   coalesce((SELECT relpages FROM pg_class WHERE oid = to_regclass(t.name)::oid), 0)
+FROM     unnest($1::text[]) WITH ORDINALITY t (name, n)
+ORDER BY t.n`
+
+func (e *Env) smallestFirst(ctx context.Context, list []joint) error {
+	tables := names(list, func(j joint) string { return j.neighbour().String() })
+	rows, err := e.Pool.Query(ctx, pagesSQL, tables)
+	if err != nil {
+		return fmt.Errorf("look at the sizes of neighbours: %w", err)
+	}
+	pages, err := pgx.CollectRows(rows, pgx.RowTo[int32])
+	if err != nil {
+		return fmt.Errorf("look at the sizes of neighbours: %w", err)
+	}
+	size := map[string]int32{}
+	for i, table := range tables {
+		size[table] = pages[i]
+	}
+	slices.SortStableFunc(list, func(a, b joint) int {
+		return int(size[a.neighbour().String()]) - int(size[b.neighbour().String()])
+	})
+	outgoingFirst(list)
+	return nil
+}
+
+// allJoined makes sure, under the lock of the exchange, that no key has come to be
+// since the neighbours were joined.
+func (e *Env) allJoined(ctx context.Context, tx *lock.Tx) error {
+	if e.Job.Options.RowByRow == "" {
+		return nil
+	}
+	list, err := e.joints(ctx, tx)
+	if err != nil {
+		return err
+	}
+	for _, j := range list {
+		if !j.joined() || j.unvalidated() {
+			return fmt.Errorf("%s has changed: %w", j, ErrPutOff)
+		}
+	}
+	return nil
+}

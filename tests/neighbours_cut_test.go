@@ -1,0 +1,204 @@
+package tests
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/repack-go/repack/internal/pgtest"
+	"github.com/repack-go/repack/repack"
+)
+
+// familySQL is a table with keys of all kinds: to another table, a partitioned one and
+// itself, from others by each of its keys, in a circle, composite, deferrable, not valid.
+const familySQL = `
+CREATE SCHEMA {s};
+CREATE TABLE {s}.parent (id int PRIMARY KEY);
+INSERT INTO {s}.parent SELECT generate_series(1, 40);
+CREATE TABLE {s}.region (id int, name text, PRIMARY KEY (id, name)) PARTITION BY LIST (name);
+CREATE TABLE {s}.region_b PARTITION OF {s}.region FOR VALUES IN ('b');
+CREATE TABLE {s}.region_a PARTITION OF {s}.region FOR VALUES IN ('a');
+INSERT INTO {s}.region SELECT g, chr(97 + g % 2) FROM generate_series(1, 20) g;
+CREATE TABLE {s}.t (
+    id      bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    code    text   NOT NULL UNIQUE,
+    a       int    NOT NULL,
+    b       int    NOT NULL,
+    pos     int    UNIQUE DEFERRABLE,
+    serial  int    GENERATED ALWAYS AS IDENTITY,
+    parent  int    REFERENCES {s}.parent ON DELETE CASCADE ON UPDATE CASCADE,
+    region  int,
+    name    text,
+    up      bigint REFERENCES {s}.t ON DELETE SET NULL ON UPDATE CASCADE,
+    newest  int,
+    UNIQUE (a, b),
+    CONSTRAINT t_region FOREIGN KEY (region, name) REFERENCES {s}.region ON DELETE SET NULL
+);
+INSERT INTO {s}.t (code, a, b, pos, parent, region, name, up)
+SELECT 'c' || g, g % 10, g / 10, g, 1 + g % 40, 1 + g % 20, chr(97 + (1 + g % 20) % 2), nullif(g / 2, 0) FROM generate_series(1, 300) g;
+CREATE TABLE {s}.child (id int PRIMARY KEY, t bigint NOT NULL REFERENCES {s}.t ON DELETE CASCADE ON UPDATE CASCADE);
+INSERT INTO {s}.child SELECT id, id FROM {s}.t WHERE id % 10 = 0;
+ALTER TABLE {s}.t ADD CONSTRAINT t_newest FOREIGN KEY (newest) REFERENCES {s}.child ON DELETE SET NULL DEFERRABLE INITIALLY DEFERRED;
+CREATE TABLE {s}.pair (a int, b int, CONSTRAINT pair_t FOREIGN KEY (a, b) REFERENCES {s}.t (a, b) MATCH FULL ON UPDATE CASCADE ON DELETE CASCADE);
+INSERT INTO {s}.pair SELECT a, b FROM {s}.t WHERE id % 7 = 0;
+CREATE TABLE {s}.note (code text CONSTRAINT a_note_with_quite_a_long_name_so_that_another_does_not_fit_here REFERENCES {s}.t (code)
+    ON UPDATE CASCADE ON DELETE SET NULL DEFERRABLE INITIALLY DEFERRED);
+INSERT INTO {s}.note SELECT code FROM {s}.t WHERE id % 13 = 0;
+CREATE TABLE {s}.stray (t bigint);
+INSERT INTO {s}.stray VALUES (100000);
+ALTER TABLE {s}.stray ADD CONSTRAINT stray_t FOREIGN KEY (t) REFERENCES {s}.t DEFERRABLE NOT VALID;
+COMMENT ON CONSTRAINT child_t_fkey ON {s}.child IS 'it''s a key';
+COMMENT ON CONSTRAINT t_parent_fkey ON {s}.t IS 'its key';`
+
+var familyTables = []string{"parent", "region", "t", "child", "pair", "note", "stray"}
+
+// familyWrites is a round of what is written to all of them.
+var familyWrites = []string{
+	`INSERT INTO {s}.t (code, a, b, pos, parent, region, name)
+	 SELECT 'round {n}/' || g, 100 + {n}, g, 1000 * {n} + g, 30 + g, 10 + g, chr(97 + g % 2) FROM generate_series(1, 10) g`,
+	`UPDATE {s}.t SET pos = pos + 1 WHERE pos < 1000 * ({n} + 1)`,
+	`UPDATE {s}.t SET code = code || '.{n}' WHERE id % 13 = {n}`,
+	`UPDATE {s}.t SET id = DEFAULT WHERE id = 200 + 10 * {n}`,
+	`UPDATE {s}.t SET b = b + 1000 WHERE a = {n}`,
+	`DELETE FROM {s}.t WHERE id % 31 = {n} AND id % 31 < 29`,
+	`DELETE FROM {s}.parent WHERE id = {n} AND id <= 10`,
+	`UPDATE {s}.parent SET id = id + 100 WHERE id = 10 + {n} AND id <= 30`,
+	`DELETE FROM {s}.region WHERE id = {n} AND id <= 10`,
+	`BEGIN; INSERT INTO {s}.note VALUES ('late {n}'); INSERT INTO {s}.t (code, a, b) VALUES ('late {n}', 200, {n}); COMMIT`,
+	`WITH new AS (INSERT INTO {s}.t (code, a, b) VALUES ('both {n}', 300, {n}) RETURNING id) INSERT INTO {s}.child SELECT 1000 + {n}, id FROM new`,
+	`BEGIN; UPDATE {s}.t SET newest = 2000 + {n} WHERE code = 'both {n}'; INSERT INTO {s}.child SELECT 2000 + {n}, id FROM {s}.t WHERE code = 'both {n}'; COMMIT`,
+	`INSERT INTO {s}.stray SELECT min(id) FROM {s}.t WHERE id % 31 > 29`,
+	`INSERT INTO {s}.t (code, a, b) VALUES ('both {n}', 301, {n}) ON CONFLICT (code) DO UPDATE SET b = EXCLUDED.b + 5000`,
+}
+
+type family struct {
+	db     *pgtest.Database
+	before string
+	rounds int
+}
+
+func newFamily(t *testing.T) *family {
+	t.Helper()
+	db := pgtest.New(t)
+	inBoth(t, db, familySQL)
+	return &family{db: db, before: db.Dump(t)}
+}
+
+func (f *family) write(t *testing.T) {
+	t.Helper()
+	f.rounds++
+	for _, sql := range familyWrites {
+		inBoth(t, f.db, strings.ReplaceAll(sql, "{n}", fmt.Sprint(f.rounds)))
+	}
+}
+
+func (f *family) same(t *testing.T) {
+	t.Helper()
+	for _, table := range familyTables {
+		f.db.EqualTables(t, "app."+table, "model."+table)
+	}
+}
+
+func (f *family) restored(t *testing.T) {
+	t.Helper()
+	f.same(t)
+	sameDump(t, f.db, f.before)
+	f.write(t)
+	f.same(t)
+	inBoth(t, f.db, `DELETE FROM {s}.stray; ALTER TABLE {s}.stray VALIDATE CONSTRAINT stray_t`)
+	noArtefacts(t, f.db)
+}
+
+// stepsOfKeys are those of a run that moves the keys of the family one by one.
+func stepsOfKeys(t *testing.T) (steps []string) {
+	t.Helper()
+	f := newFamily(t)
+	o := oneByOne(t, "app.t", repack.ChangeLog)
+	o.Logger = nil
+	began := false
+	o.Hooks.AfterStep = func(_ context.Context, name string) error {
+		if !began { // several steps may come at the same time
+			return nil
+		}
+		first := !slices.Contains(steps, name)
+		steps = append(steps, name)
+		if first && name != "swap: drained" { // some of it is logged, and puts off what follows
+			f.write(t)
+			f.same(t)
+		}
+		return nil
+	}
+	o.Hooks.BeforeStage = func(_ context.Context, stage repack.Stage) error {
+		began = stage == repack.Swap
+		return nil
+	}
+	run(t, f.db, o)
+	f.restored(t)
+	return steps
+}
+
+// cutAtStep cancels the nth step of a name; the run must come to it.
+func (f *family) cutAtStep(t *testing.T, o repack.Options, at int, work func(*repack.Repack, context.Context) error) (swapped bool) {
+	t.Helper()
+	n, began := 0, false
+	place := stopAt{name: fmt.Sprintf("step %d of the swap", at), hooks: func(stop func()) repack.Hooks {
+		return repack.Hooks{
+			BeforeStage: func(_ context.Context, stage repack.Stage) error {
+				began = began || stage == repack.Swap
+				return nil
+			},
+			AfterStep: func(_ context.Context, name string) error {
+				if !began {
+					return nil
+				}
+				if n++; n == at {
+					stop()
+				}
+				return nil
+			},
+		}
+	}}
+	cancelled(t, f.db, o, place, work)
+	return statusOf(t, f.db, "app.t").Swapped
+}
+
+// A run that is cut after any step of the swap goes on, and goes back.
+func TestKeysOneByOneCutAfterEveryStep(t *testing.T) {
+	t.Parallel()
+	steps := stepsOfKeys(t)
+	t.Logf("%q", steps)
+	seen := map[string]int{}
+	for i, name := range steps {
+		if seen[name]++; seen[name] > 2 && !thorough() {
+			continue
+		}
+		for way, back := range []bool{false, true} {
+			if !thorough() && way != (i+seen[name])%2 {
+				continue
+			}
+			t.Run(fmt.Sprintf("%d %s, back: %t", i+1, name, back), func(t *testing.T) {
+				t.Parallel()
+				f := newFamily(t)
+				o := oneByOne(t, "app.t", strategies[i%2])
+				swapped := f.cutAtStep(t, o, i+1, (*repack.Repack).Run)
+				f.write(t)
+				f.same(t)
+				if !back {
+					run(t, f.db, o)
+					f.restored(t)
+					return
+				}
+				undo := (*repack.Repack).Reset
+				if swapped {
+					undo = (*repack.Repack).Revert
+				}
+				if err := undo(newRepack(t, f.db, o), testContext(t)); err != nil {
+					t.Fatalf("back from %q: %v", name, err)
+				}
+				f.restored(t)
+			})
+		}
+	}
+}
