@@ -19,7 +19,7 @@ INSERT INTO app.t SELECT i, i, int4range(i, i + 1) FROM generate_series(1, 100) 
 CREATE TABLE public.noticed (tag text, memory text);
 CREATE FUNCTION public.notice() RETURNS event_trigger LANGUAGE plpgsql AS $$
 BEGIN
-    IF current_query() ~ '^CREATE .*INDEX.* ON "repack_job_1"' OR current_query() ~ 'EXCLUDE' THEN
+    IF current_query() ~ '^CREATE .*INDEX.* ON "repack_job_1"' OR current_query() ~ '^ALTER TABLE [^;]+ EXCLUDE ' THEN
         INSERT INTO public.noticed VALUES (tg_tag, current_setting('maintenance_work_mem'));
     END IF;
 END $$;
