@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -75,6 +76,10 @@ func watchInterval(timeout time.Duration) time.Duration {
 	return min(max(timeout/4, 5*time.Millisecond), 25*time.Millisecond)
 }
 
+// seldom is how many times less often it is looked while no lock of a table is asked
+// for. What else a transaction may wait for is rows, and mostly it waits for nothing.
+const seldom = 4
+
 // watch looks for whom the backend pid waits, until it is stopped: who it is
 // cannot be asked any more when the wait is over.
 type watch struct {
@@ -85,6 +90,8 @@ type watch struct {
 	kill    *kill
 	late    time.Duration // the age of a transaction that was too old when the wait began
 
+	asking atomic.Bool // whether a lock of a table is being asked for
+
 	mu       sync.Mutex
 	blockers []Blocker
 	gaveWay  error // why the wait was cancelled: errDeadlock or ErrHeld
@@ -93,13 +100,16 @@ type watch struct {
 func (w *watch) run(ctx context.Context, stop <-chan struct{}, every time.Duration) {
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()
-	for {
+	for tick := 1; ; tick++ {
 		select {
 		case <-ctx.Done():
 			return
 		case <-stop:
 			return
 		case <-ticker.C:
+		}
+		if !w.asking.Load() && tick%seldom != 0 {
+			continue
 		}
 		// An error here would be that of the waiting session, too, or the end
 		// of ctx; the names of blockers are all there is to lose.

@@ -17,6 +17,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -86,9 +87,10 @@ type Tx struct {
 	Attempt  int
 	queue    *queue // nil: nobody is looked for
 	bounds   bounds
-	deadline time.Time // zero until the first strong lock is asked for
-	strong   bool      // whether what is asked for next is a strong lock
-	hold     *hold     // of those and the work under them together
+	deadline time.Time    // zero until the first strong lock is asked for
+	strong   bool         // whether what is asked for next is a strong lock
+	hold     *hold        // of those and the work under them together
+	asking   *atomic.Bool // of the watch
 }
 
 // Vary is items in the order in which this attempt locks them: as they are, then
@@ -240,7 +242,7 @@ func (s *series) once(ctx context.Context, attempt int) ([]Blocker, error) {
 	// Every wait is bounded, also those for rows.
 	begin := session.Begin(append([]string{boundSQL(s.bounds.strong)}, s.policy.Settings...)...)
 	err := pgx.BeginTxFunc(ctx, s.conn, begin, func(tx pgx.Tx) error {
-		bounded := &Tx{Tx: tx, Attempt: attempt, queue: s.queue, bounds: s.bounds, hold: held}
+		bounded := &Tx{Tx: tx, Attempt: attempt, queue: s.queue, bounds: s.bounds, hold: held, asking: &seen.asking}
 		if err := s.work(ctx, bounded); err != nil {
 			return err
 		}
@@ -390,6 +392,10 @@ func (t *Tx) Left(least time.Duration) time.Duration {
 }
 
 func (t *Tx) exec(ctx context.Context, timeout time.Duration, sql string) error {
+	if t.asking != nil {
+		t.asking.Store(true)
+		defer t.asking.Store(false)
+	}
 	_, err := t.Tx.Exec(ctx, boundSQL(timeout)+";\n"+sql)
 	return err
 }
