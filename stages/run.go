@@ -60,9 +60,11 @@ func (e *Env) runLast(ctx context.Context, s stage, began time.Time) error {
 	if err := e.runStage(ctx, s); err != nil {
 		return fmt.Errorf("%s: %w", s.name, err)
 	}
-	if e.Job, err = e.Registry.Get(ctx, e.Pool, e.Job.ID); err != nil {
+	job, err := e.Registry.Get(ctx, e.Pool, e.Job.ID)
+	if err != nil {
 		return err
 	}
+	e.Job = job
 	e.ended(ctx, began, before, after)
 	return nil
 }
