@@ -10,7 +10,9 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // A description consists of many lists, each read by a query of its own, as it is
@@ -108,9 +110,31 @@ func describe(ctx context.Context, q Querier, oids []uint32, parts []part) ([]*T
 		tables[i] = queue(b, oid, parts)
 	}
 	if err := q.SendBatch(ctx, b).Close(); err != nil {
-		return nil, described(err)
+		return nil, described(unread(ctx, q, oids, parts, err))
 	}
 	return tables, nil
+}
+
+// unread is err, or where that is of a text that the server could not send us, which
+// list the text is in: it is asked for once more, list by list.
+func unread(ctx context.Context, q Querier, oids []uint32, parts []part, err error) error {
+	var pgErr *pgconn.PgError
+	if !errors.As(err, &pgErr) || pgErr.Code != pgerrcode.CharacterNotInRepertoire && pgErr.Code != pgerrcode.UntranslatableCharacter {
+		return err
+	}
+	for _, oid := range oids {
+		d := &description{Table: &Table{OID: oid}}
+		for _, p := range parts {
+			first := len(d.lists)
+			p.ask(d)
+			for n, l := range d.lists[first:] {
+				if _, again := q.Exec(ctx, fmt.Sprintf(listSQL, first+n, l.sql), oid); errors.As(again, &pgErr) && pgErr.Code != pgerrcode.InFailedSQLTransaction {
+					return fmt.Errorf("describe %s of table %d: %w", p.what, oid, again)
+				}
+			}
+		}
+	}
+	return err
 }
 
 // described says what was being done where a whole batch could not be sent.
