@@ -73,7 +73,7 @@ FROM    (SELECT r.ev_class AS relation, 1 AS step, 0::oid AS of
          WHERE  f.contype = 'f' AND f.conrelid = $1 AND t.level > 0) x
 CROSS    JOIN LATERAL (SELECT r.relname, r.relnamespace FROM pg_class r WHERE r.oid = x.relation OFFSET 0) c
 JOIN     pg_namespace n ON n.oid = c.relnamespace
-LEFT JOIN pg_class f      ON f.oid = x.of
+LEFT JOIN LATERAL (SELECT r.relname, r.relnamespace FROM pg_class r WHERE r.oid = x.of OFFSET 0) f ON true
 LEFT JOIN pg_namespace fn ON fn.oid = f.relnamespace
 WHERE    x.relation <> $1
 ORDER BY x.step, n.nspname, c.relname`
