@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -113,9 +114,10 @@ func TestNothingQueuesBehindLongTransaction(t *testing.T) {
 			o.LockRetries = 1000
 			var holder pgx.Tx
 			var later *comers
-			denied, denials := newHalt(t), 0
+			denied := newHalt(t)
+			var denials atomic.Int32
 			onLog(&o, func(message string) {
-				if denials++; message == "lock not obtained" && denials > 1 {
+				if n := denials.Add(1); message == "lock not obtained" && n > 1 {
 					denied.stop()
 				}
 			})

@@ -91,6 +91,7 @@ func TestTrialLocksNothing(t *testing.T) {
 		}
 		commit(t, tx)
 		before := db.Dump(t)
+		o.LockTimeout = queuing
 		run(t, db, o)
 		sameDump(t, db, before)
 	})
