@@ -8,7 +8,9 @@ import (
 	"slices"
 	"time"
 
+	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/repack-go/repack/internal/catalog"
@@ -308,13 +310,19 @@ func (e *Env) tryJoints(ctx context.Context, conn *pgxpool.Conn, pairs *lock.Pai
 			if err := e.step(ctx, "keys: "+step); err != nil {
 				return had, denied, err
 			}
-		case lock.Denied(err) || isTimeout(err):
+		case lock.Denied(err) || isTimeout(err) || keyGone(err):
 			denied = err
 		default:
 			return had, denied, err
 		}
 	}
 	return had, denied, nil
+}
+
+// keyGone reports that a key, or its table, has been dropped since the keys were read.
+func keyGone(err error) bool {
+	var pgErr *pgconn.PgError
+	return errors.As(err, &pgErr) && (pgErr.Code == pgerrcode.UndefinedTable || pgErr.Code == pgerrcode.UndefinedObject)
 }
 
 func isTimeout(err error) bool {
@@ -385,6 +393,9 @@ func (e *Env) validateMade(ctx context.Context) error {
 			}
 			return tx.Do(ctx, made.ValidateSQL())
 		})
+		if keyGone(err) {
+			continue
+		}
 		if err != nil {
 			return fmt.Errorf("validate the second of %s: %w", j, err)
 		}

@@ -94,12 +94,18 @@ func outcome(t *testing.T, db *pgtest.Database, sql string) string {
 	})
 	var pgErr *pgconn.PgError
 	if errors.As(err, &pgErr) {
-		return pgErr.Code + " " + pgErr.TableName + " " + temporaryKey.ReplaceAllString(pgErr.ConstraintName, "")
+		return pgErr.Code + " " + pgErr.TableName + " " + pgErr.ConstraintName
 	}
 	if err != nil {
 		t.Fatalf("%s: %v", sql, err)
 	}
 	return ""
+}
+
+// mayBeTemporary reports whether a message may name the key that the tool has made. A
+// key that is checked in the statement reports the error first.
+func mayBeTemporary(c combination, sql string) bool {
+	return strings.Contains(c.sql, "INITIALLY DEFERRED") || strings.Contains(sql, "SET CONSTRAINTS ALL DEFERRED")
 }
 
 // actAll does everything with every combination in both schemas, and compares how each
@@ -112,6 +118,9 @@ func actAll(t *testing.T, db *pgtest.Database, list []combination, round int) {
 		for _, sql := range actionsFor(c) {
 			sql = number.Replace(sql)
 			is, want := outcome(t, db, inApp.Replace(sql)), outcome(t, db, inControl.Replace(sql))
+			if mayBeTemporary(c, sql) {
+				is = strings.ReplaceAll(is, "repack_1_", "")
+			}
 			if is != want {
 				t.Errorf("round %d, %s: %s: %q, want %q", round, c.sql, sql, is, want)
 			}
