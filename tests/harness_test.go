@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -180,12 +181,12 @@ func commit(t *testing.T, tx pgx.Tx) {
 	}
 }
 
-// atStep calls do once, when the run has done the step of that name.
+// atStep calls do once, when the run has done the step of that name. Builds of
+// indexes end beside each other: those that are not the first go on.
 func atStep(o repack.Options, step string, do func()) repack.Options {
-	called := false
+	var called atomic.Bool
 	o.Hooks.AfterStep = func(_ context.Context, name string) error {
-		if name == step && !called {
-			called = true
+		if name == step && called.CompareAndSwap(false, true) {
 			do()
 		}
 		return nil
