@@ -244,7 +244,7 @@ const (
 // so briefly that hardly anybody notices.
 var waits = []time.Duration{
 	8 * time.Millisecond, 25 * time.Millisecond, 25 * time.Millisecond, 60 * time.Millisecond,
-	25 * time.Millisecond, 25 * time.Millisecond, 25 * time.Millisecond, 150 * time.Millisecond,
+	8 * time.Millisecond, 25 * time.Millisecond, 25 * time.Millisecond, 150 * time.Millisecond,
 }
 
 // perJoint does for each key, one by one, what its state asks for. One whose locks are

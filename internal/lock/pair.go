@@ -55,9 +55,12 @@ func NewPairs(ctx context.Context, conn *pgxpool.Conn, p Policy) (*Pairs, error)
 // pairPause is about how long it is until the locks are looked at again.
 const pairPause = 4 * time.Millisecond
 
-// brief is a wait for the first lock that hardly anybody notices. Who waits for longer
-// waits for those as well who still have a way to go.
-const brief = 25 * time.Millisecond
+// A wait of less than cheap nobody notices. Who waits for longer than brief waits for
+// those as well who still have a way to go.
+const (
+	cheap = 10 * time.Millisecond
+	brief = 25 * time.Millisecond
+)
 
 // besidePause is for when somebody is in the way who will not let go soon.
 const besidePause = 100 * time.Millisecond
@@ -84,7 +87,7 @@ func (p *Pairs) Try(ctx context.Context, conn *pgxpool.Conn, pair Pair, wait, lo
 					p.queue.kill.beside(ctx, conn, signal, b, pair.wants())
 				}
 			}
-		case found.promising(wait > brief):
+		case found.promising(wait):
 			attempts++
 			err := p.once(ctx, conn, pair, p.first(found), wait)
 			if err == nil || !Denied(err) {
@@ -132,10 +135,16 @@ type moment struct {
 	onlyA, onlyB int
 }
 
-// promising reports whether an attempt may succeed: patiently, also one that the next
-// to begin, or to go on, makes fail.
-func (m moment) promising(patiently bool) bool {
-	return m.onlyA == 0 && m.onlyB == 0 || patiently
+// promising reports whether it is the moment for an attempt that waits for so long. A
+// cheap one is worth it as soon as all who hold one of the locks hold the other one as
+// well: where everybody comes to them in the same order it succeeds.
+func (m moment) promising(wait time.Duration) bool {
+	switch {
+	case m.onlyA == 0 && m.onlyB == 0, wait > brief:
+		return true
+	default:
+		return wait <= cheap && (m.onlyA == 0 || m.onlyB == 0)
+	}
 }
 
 // first is 0 where A is asked for first, and 1 where B is: the one that all who hold the
