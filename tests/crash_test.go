@@ -109,7 +109,7 @@ func terminateAt(t *testing.T, strategy string, at int64, seed uint64) {
 }
 
 // terminableMessages is fewer than any run sends.
-const terminableMessages = 600
+const terminableMessages = 250
 
 func terminations(strategy string) []trial {
 	var trials []trial
