@@ -56,8 +56,8 @@ type said struct {
 // trips counts what a run says to the server, and how long that takes where the
 // server is not near.
 func trips(ctx context.Context, b *bench) error {
-	w := report("Tables of a thousand rows, behind a network", "", "latency ms", "connections", "statements", "round trips", "under the lock", "time s")
 	for _, shape := range shapes {
+		w := report("A thousand rows, "+shape.name, "latency ms", "connections", "statements", "round trips", "under the lock", "time s")
 		if err := b.prepare(ctx, shape.sql()...); err != nil {
 			return err
 		}
@@ -71,15 +71,18 @@ func trips(ctx context.Context, b *bench) error {
 			}
 			s := results[0]
 			s.took = middle(results, func(s said) time.Duration { return s.took })
-			fmt.Fprintf(w, "%s\t%d\t", shape.name, latency.Milliseconds())
+			fmt.Fprintf(w, "%d\t", latency.Milliseconds())
 			if s.refused != nil {
 				fmt.Fprintf(w, "\t\t\t\t%s\t\n", lastLine(s.refused.Error()))
 				continue
 			}
 			fmt.Fprintf(w, "%d\t%d\t%d\t%d\t%.2f\t\n", s.connections, s.statements, s.trips, s.locked, s.took.Seconds())
 		}
+		if err := w.Flush(); err != nil {
+			return err
+		}
 	}
-	return w.Flush()
+	return nil
 }
 
 // lastLine is what a run says last, shortened for a table.
