@@ -21,14 +21,7 @@ const addChunkSQL = `
 INSERT INTO %[1]s (job_id, first_block, end_block, rows, seconds)
 VALUES ($1, $2, $3, $4, $5)`
 
-// AddChunk records a chunk in the transaction that has copied it.
-func (r *Registry) AddChunk(ctx context.Context, tx pgx.Tx, id int64, c Chunk) error {
-	b := &pgx.Batch{}
-	r.QueueChunk(b, id, c)
-	return tx.SendBatch(ctx, b).Close()
-}
-
-// QueueChunk is AddChunk as a part of b.
+// QueueChunk records a chunk, as a part of b, in the transaction that has copied it.
 func (r *Registry) QueueChunk(b *pgx.Batch, id int64, c Chunk) {
 	b.Queue(fmt.Sprintf(addChunkSQL, r.chunk), id, c.First, c.End, c.Rows, c.Took.Seconds())
 }

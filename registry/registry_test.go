@@ -230,7 +230,11 @@ func TestGaps(t *testing.T) {
 		{registry.Chunk{First: 0, End: 10}, []registry.Chunk{{First: 30, End: 90}}},
 		{registry.Chunk{First: 30, End: 90, Rows: 1}, []registry.Chunk{}},
 	} {
-		within(t, db, func(tx pgx.Tx) error { return r.AddChunk(t.Context(), tx, job.ID, c.add) })
+		within(t, db, func(tx pgx.Tx) error {
+			b := &pgx.Batch{}
+			r.QueueChunk(b, job.ID, c.add)
+			return tx.SendBatch(t.Context(), b).Close()
+		})
 		if got, err := r.Gaps(t.Context(), conn, job.ID, 100); err != nil || !reflect.DeepEqual(got, c.want) {
 			t.Errorf("gaps %v, %v; want %v", got, err, c.want)
 		}

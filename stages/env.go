@@ -260,7 +260,7 @@ func (e *Env) endStage(ctx context.Context, q catalog.Querier, stage registry.St
 }
 
 // execAll sends statements together, in one round trip. A plan notes them one by
-// one. Which of them has failed the server's error tells; see also oneByOne.
+// one. Which of them has failed the server's error tells; see also execEach.
 func execAll(ctx context.Context, q catalog.Querier, statements []string) error {
 	if len(statements) == 0 {
 		return nil
@@ -279,12 +279,12 @@ func execAll(ctx context.Context, q catalog.Querier, statements []string) error 
 	return nil
 }
 
-// savepoint is what oneByOne goes back to.
+// savepoint is what execEach goes back to.
 const savepoint = "tried"
 
-// oneByOne is execAll in a subtransaction. When that fails it is run again, statement
+// execEach is execAll in a subtransaction. When that fails it is run again, statement
 // by statement, so that the error names the one that does not work.
-func oneByOne(ctx context.Context, tx pgx.Tx, statements []string) error {
+func execEach(ctx context.Context, tx pgx.Tx, statements []string) error {
 	if len(statements) == 0 {
 		return nil
 	}

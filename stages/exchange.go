@@ -54,7 +54,7 @@ func (e *Env) exchangeKnown(ctx context.Context) error {
 			return err
 		}
 		if owner != source.Owner { // which is altered while the shadow is filled
-			if err := e.giveToOwner(ctx, tx, e.Job.ShadowTable(), source.Owner); err != nil {
+			if _, _, err := e.giveToOwner(ctx, tx, e.Job.ShadowTable(), source.Owner); err != nil {
 				return err
 			}
 			if err := e.letNewOwnerIn(ctx, tx, source.Owner); err != nil {
@@ -419,7 +419,7 @@ func (e *ParityError) Error() string {
 }
 
 // parity compares the table in place with what the other, which is parked as retired,
-// was, but for foreign keys that have still to be validated. reread names the
+// was, except foreign keys that have still to be validated. reread names the
 // definitions that the server prints otherwise than before, though they are what they
 // were. It makes sure that nobody draws from a sequence that has been retired. What is
 // in b is sent with its questions.

@@ -226,7 +226,8 @@ func (e *Env) createMatviewAs(ctx context.Context, tx pgx.Tx, m catalog.Matview,
 	if err := catalog.Close(ctx, tx, catalog.Made{Kind: "TABLE", Name: as.String()}); err != nil {
 		return err
 	}
-	return e.giveToOwner(ctx, tx, as, m.Relation.Owner)
+	_, _, err := e.giveToOwner(ctx, tx, as, m.Relation.Owner)
+	return err
 }
 
 const mayReadSQL = `

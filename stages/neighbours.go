@@ -100,8 +100,8 @@ func (j joint) made() *catalog.ForeignKey {
 
 const maxName = 63 // bytes, NAMEDATALEN - 1
 
-// temporaryName is what the job's key beside the one of that name is called. It tells
-// whoever reads it in a message which key is meant.
+// temporaryName is what the job's key beside the one of that name is called. A reader of
+// an error message sees from it which key is meant.
 func (e *Env) temporaryName(name string) string {
 	prefix := e.temporaryPrefix()
 	if len(prefix)+len(name) <= maxName {

@@ -386,13 +386,7 @@ func (e *Env) validateMade(ctx context.Context) error {
 		return err
 	}
 	for _, j := range list {
-		made := j.made()
-		err := e.transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
-			if err := tx.Settle(ctx, made.Table.String()); err != nil {
-				return err
-			}
-			return tx.Do(ctx, made.ValidateSQL())
-		})
+		err := e.validate(ctx, *j.made())
 		if keyGone(err) {
 			continue
 		}

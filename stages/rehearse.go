@@ -63,7 +63,7 @@ func (r *rehearsal) try(ctx context.Context, part catalog.Part, path ...string) 
 	if len(path) > 0 {
 		statements = slices.Concat([]string{catalog.PathSQL(path...)}, part.SQL, []string{catalog.PathSQL("pg_catalog")})
 	}
-	err = oneByOne(ctx, r.tx, statements)
+	err = execEach(ctx, r.tx, statements)
 	reason, refused := r.reason(ctx, part.Object, err)
 	var pgErr *pgconn.PgError
 	switch {

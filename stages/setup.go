@@ -181,11 +181,6 @@ func (e *Env) createSchemas(ctx context.Context, tx pgx.Tx) error {
 
 const shadowOIDSQL = `SELECT $1::text::regclass::oid`
 
-const shadowMadeSQL = `
-SELECT oid, reltoastrelid <> 0, pg_get_userbyid(relowner) = $2, has_schema_privilege($2, relnamespace, 'CREATE')
-FROM   pg_class
-WHERE  oid = $1::text::regclass`
-
 func (e *Env) createShadow(ctx context.Context, tx pgx.Tx) error {
 	shadow := e.Job.ShadowTable()
 	if err := execAll(ctx, tx, e.shadowSQL()); err != nil {
@@ -194,12 +189,8 @@ func (e *Env) createShadow(ctx context.Context, tx pgx.Tx) error {
 	if err := catalog.Close(ctx, tx, catalog.Made{Kind: "TABLE", Name: shadow.String()}); err != nil {
 		return err
 	}
-	var oid uint32
-	var toast, his, may bool
-	if err := tx.QueryRow(ctx, shadowMadeSQL, shadow.String(), e.Source.Owner).Scan(&oid, &toast, &his, &may); err != nil {
-		return fmt.Errorf("look up shadow: %w", err)
-	}
-	if err := give(ctx, tx, shadow, e.Source.Owner, his, may); err != nil {
+	oid, toast, err := e.giveToOwner(ctx, tx, shadow, e.Source.Owner)
+	if err != nil {
 		return err
 	}
 	e.Job.Shadow = &oid
@@ -244,32 +235,26 @@ func (e *Env) keySQL(shadow catalog.Name) []string {
 }
 
 const giveableSQL = `
-SELECT pg_get_userbyid(relowner) = $1, has_schema_privilege($1, relnamespace, 'CREATE')
+SELECT oid, reltoastrelid <> 0, pg_get_userbyid(relowner) = $2, has_schema_privilege($2, relnamespace, 'CREATE')
 FROM   pg_class
-WHERE  oid = $2::text::regclass`
+WHERE  oid = $1::text::regclass`
 
-// giveToOwner makes owner, who is the source's, that of a table of ours. A new owner
-// must be able to create tables in the schema: ALTER TABLE, "OWNER TO", in the manual.
-func (e *Env) giveToOwner(ctx context.Context, tx pgx.Tx, table catalog.Name, owner string) error {
+// giveToOwner makes owner, who is the source's, that of a table of ours, and returns
+// the table's OID and whether it has a TOAST table. A new owner must be able to create
+// tables in the schema: ALTER TABLE, "OWNER TO", in the manual.
+func (e *Env) giveToOwner(ctx context.Context, tx pgx.Tx, table catalog.Name, owner string) (oid uint32, toast bool, err error) {
 	var his, may bool
-	if err := tx.QueryRow(ctx, giveableSQL, owner, table.String()).Scan(&his, &may); err != nil {
-		return fmt.Errorf("compare owner of %s: %w", table, err)
+	if err := tx.QueryRow(ctx, giveableSQL, table.String(), owner).Scan(&oid, &toast, &his, &may); err != nil {
+		return 0, false, fmt.Errorf("compare owner of %s: %w", table, err)
 	}
-	return give(ctx, tx, table, owner, his, may)
-}
-
-// give makes owner the owner, unless the table is his; may tells whether he can
-// create tables in the schema.
-func give(ctx context.Context, tx pgx.Tx, table catalog.Name, owner string, his, may bool) error {
 	statements := giveSQL(table, owner)
 	switch {
 	case his:
-		return nil
+		statements = nil
 	case may: // also without us
-		return execAll(ctx, tx, statements[1:2])
-	default:
-		return execAll(ctx, tx, statements)
+		statements = statements[1:2]
 	}
+	return oid, toast, execAll(ctx, tx, statements)
 }
 
 // sameToast refuses a table with options on a TOAST table that a table of its

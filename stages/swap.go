@@ -285,15 +285,19 @@ func (e *Env) validateKeysOf(ctx context.Context, oid uint32) error {
 		if key.Validated || !e.Source.WasValid(key) {
 			continue
 		}
-		err := e.transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
-			if err := tx.Settle(ctx, key.Table.String()); err != nil {
-				return err
-			}
-			return tx.Do(ctx, key.ValidateSQL())
-		})
-		if err != nil {
+		if err := e.validate(ctx, key); err != nil {
 			return fmt.Errorf("validate foreign key %q of %s: %w", key.Name, key.Table, err)
 		}
 	}
 	return nil
+}
+
+// validate validates a key. It takes SHARE UPDATE EXCLUSIVE on the table of the key.
+func (e *Env) validate(ctx context.Context, key catalog.ForeignKey) error {
+	return e.transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
+		if err := tx.Settle(ctx, key.Table.String()); err != nil {
+			return err
+		}
+		return tx.Do(ctx, key.ValidateSQL())
+	})
 }

@@ -119,13 +119,13 @@ func (e *Env) tryOut(ctx context.Context, tx pgx.Tx, t *tried) (err error) {
 		statements = append(statements, indexSQL(index, shadow)...)
 	}
 	statements = slices.Concat(statements, e.constraintsSQL(made), e.Source.MarksSQL(shadow), e.statisticsSQL(made))
-	if err := oneByOne(ctx, tx, statements); err != nil {
+	if err := execEach(ctx, tx, statements); err != nil {
 		return err
 	}
 	look := func(tx pgx.Tx) (err error) { t.reasons, err = e.unlike(ctx, tx); return err }
 	if notValid := notValidSQL(e.Source, shadow); len(notValid) > 0 {
 		err = undone(ctx, tx, func(tx pgx.Tx) error { // the swap adds them
-			if err := oneByOne(ctx, tx, notValid); err != nil {
+			if err := execEach(ctx, tx, notValid); err != nil {
 				return err
 			}
 			return look(tx)
@@ -193,7 +193,7 @@ const copyRowSQL = `INSERT INTO %[1]s (%[2]s) OVERRIDING SYSTEM VALUE SELECT %[2
 // out: the search for rows that have outlived one names it.
 func (e *Env) copyRow(ctx context.Context, tx pgx.Tx, t *tried) error {
 	row := fmt.Sprintf(copyRowSQL, e.Job.ShadowTable(), catalog.QuoteAll(e.Source.Stored()), e.Source.Name)
-	err := oneByOne(ctx, tx, []string{row})
+	err := execEach(ctx, tx, []string{row})
 	var pgErr *pgconn.PgError
 	if errors.As(err, &pgErr) && pgErr.Code == pgerrcode.CheckViolation &&
 		slices.ContainsFunc(t.checks, func(c mutableCheck) bool { return c.Name == pgErr.ConstraintName }) {

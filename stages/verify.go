@@ -182,13 +182,14 @@ func (e *Env) recordVerification(ctx context.Context, r *VerifyResult, complete 
 // mismatch, a full comparison has to pass, whatever the options say: the job
 // cannot be made to swap by running it again.
 func (e *Env) verifyMode(ctx context.Context) (registry.VerifyMode, error) {
-	last, err := e.verified, error(nil)
+	last := e.verified
 	if last == nil {
-		last, err = e.Registry.LastVerification(ctx, e.Pool, e.Job.ID)
+		var err error
+		if last, err = e.Registry.LastVerification(ctx, e.Pool, e.Job.ID); err != nil {
+			return "", err
+		}
 	}
 	switch {
-	case err != nil:
-		return "", err
 	case last != nil && last.Mismatches > 0:
 		return registry.VerifyFull, nil
 	case last != nil && (last.Mode == registry.VerifyFull || e.Verify == registry.VerifySample):

@@ -54,8 +54,8 @@ func Matviews(ctx context.Context, q Querier, oid uint32) ([]Matview, error) {
 	return t.Matviews, ReadMatviews(ctx, q, t.Matviews)
 }
 
-// ReadMatviews describes the materialized views of the list, but for their
-// queries, in one round trip.
+// ReadMatviews describes the materialized views of the list, except their queries,
+// in one round trip.
 func ReadMatviews(ctx context.Context, q Querier, list []Matview) error {
 	if len(list) == 0 {
 		return nil
@@ -75,7 +75,7 @@ func ReadMatviews(ctx context.Context, q Querier, list []Matview) error {
 	return nil
 }
 
-// ReadMatview describes a materialized view, but for its query.
+// ReadMatview describes a materialized view, except its query.
 func ReadMatview(ctx context.Context, q Querier, oid uint32) (*Table, error) {
 	one := []Matview{{OID: oid}}
 	err := ReadMatviews(ctx, q, one)

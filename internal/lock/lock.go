@@ -112,6 +112,12 @@ func Vary[T any](tx *Tx, items []T) []T {
 // together.
 type bounds struct{ strong, settle, whole time.Duration }
 
+// strong bounds each wait that the application may stand behind: it stays below the
+// server's deadlock_timeout, so that in a deadlock it is we who give way.
+func (p Policy) strong(deadlockTimeout time.Duration) time.Duration {
+	return min(p.Timeout, deadlockTimeout*4/5)
+}
+
 // settleMargin is what an autovacuum is given to heed its cancellation.
 const settleMargin = 3 * time.Second
 
@@ -129,7 +135,7 @@ func Transact(ctx context.Context, conn *pgxpool.Conn, p Policy, relation string
 	s := &series{
 		conn: conn, policy: p, oids: oids, work: work, queue: newQueue(p),
 		bounds: bounds{
-			strong: min(p.Timeout, deadlockTimeout*4/5),
+			strong: p.strong(deadlockTimeout),
 			settle: deadlockTimeout + settleMargin,
 			whole:  p.Timeout,
 		},

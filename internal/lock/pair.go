@@ -19,9 +19,9 @@ import (
 //
 // So it is asked for the first lock for a few milliseconds and for the second not to
 // wait, and at a moment when every transaction that holds one of them holds both: those
-// come to neither any more, and are over when the first is granted. Whoever begins
-// meanwhile with the first waits for us and holds nothing; whoever begins with the
-// second makes the attempt fail, so that it is begun with the other one next time. An
+// come to neither any more, and are over when the first is granted. A session that
+// begins meanwhile with the first waits for us and holds nothing; one that begins with
+// the second makes the attempt fail, so that the next one begins with the other. An
 // attempt that fails holds up nobody for longer, and there can be many of them. Where
 // such a moment does not come others are tried.
 type Pair struct {
@@ -49,7 +49,7 @@ func NewPairs(ctx context.Context, conn *pgxpool.Conn, p Policy) (*Pairs, error)
 	if err != nil {
 		return nil, err
 	}
-	return &Pairs{policy: p, queue: newQueue(p), bound: min(p.Timeout, deadlockTimeout*4/5)}, nil
+	return &Pairs{policy: p, queue: newQueue(p), bound: p.strong(deadlockTimeout)}, nil
 }
 
 // pairPause is about how long it is until the locks are looked at again.
@@ -191,7 +191,7 @@ func (p *Pairs) once(ctx context.Context, conn *pgxpool.Conn, pair Pair, first i
 	if first == 1 && len(order) > 1 {
 		order[0], order[1] = order[1], order[0]
 	}
-	var statements []string
+	statements := []string{boundSQL(wait)}
 	for i, w := range order {
 		lock := SQL(w.Relation, w.Mode)
 		if i > 0 {
@@ -204,9 +204,8 @@ func (p *Pairs) once(ctx context.Context, conn *pgxpool.Conn, pair Pair, first i
 		if err := pair.Before(ctx, tx); err != nil {
 			return err
 		}
-		sql := fmt.Sprintf("SET LOCAL lock_timeout = %d;\n%s", max(wait.Milliseconds(), 1), strings.Join(append(statements, pair.SQL...), ";\n"))
 		held.begin(ctx)
-		if _, err := tx.Exec(ctx, sql); err != nil {
+		if _, err := tx.Exec(ctx, strings.Join(append(statements, pair.SQL...), ";\n")); err != nil {
 			return fmt.Errorf("%s: %w", pair.What, err)
 		}
 		return held.inTime()

@@ -65,7 +65,7 @@ func Listen(ctx context.Context, network, address string, latency time.Duration)
 // Port is where clients connect to, on 127.0.0.1.
 func (p *Proxy) Port() uint16 { return uint16(p.listener.Addr().(*net.TCPAddr).Port) }
 
-// Connections are those that there have been, in their order, but for those that
+// Connections are all that clients have opened, in that order, except those that only
 // cancel a statement.
 func (p *Proxy) Connections() []*Connection {
 	p.mu.Lock()
