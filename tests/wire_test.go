@@ -15,12 +15,7 @@ import (
 // through runs a repack through a proxy that counts what is said.
 func through(t *testing.T, db *pgtest.Database, latency time.Duration, o repack.Options) *wire.Proxy {
 	t.Helper()
-	config := db.Config(t)
-	proxy, err := wire.Listen(t.Context(), "unix", fmt.Sprintf("%s/.s.PGSQL.%d", config.Host, config.Port), latency)
-	if err != nil {
-		t.Fatal(err)
-	}
-	config.Host, config.Port, config.TLSConfig, config.Fallbacks = "127.0.0.1", proxy.Port(), nil, nil
+	config, proxy := db.Through(t, latency)
 	r, err := repack.New(config, o)
 	if err != nil {
 		t.Fatal(err)
@@ -35,19 +30,15 @@ func through(t *testing.T, db *pgtest.Database, latency time.Duration, o repack.
 // time: on a busy machine more often.
 func watching(sql string) bool { return strings.Contains(sql, "pg_blocking_pids") }
 
-// underLock is how many round trips the exchange has taken from the one that asks for
-// ACCESS EXCLUSIVE on the table to the one that commits, both among them.
+// underLock is how many round trips the exchange has taken, at its first attempt.
 func underLock(t *testing.T, proxy *wire.Proxy, table string) int {
 	t.Helper()
 	for _, c := range proxy.Connections() {
-		first := 0
-		for _, s := range c.Statements() {
-			switch {
-			case first == 0 && strings.Contains(s.SQL, "LOCK TABLE ONLY "+table+" IN ACCESS EXCLUSIVE MODE"):
-				first = s.Trip
-			case first > 0 && s.SQL == "commit":
-				return s.Trip - first + 1
+		if trips, attempts := c.UnderLock(table); attempts > 0 {
+			if attempts > 1 {
+				t.Fatalf("the exchange of %s took %d attempts", table, attempts)
 			}
+			return trips
 		}
 	}
 	t.Fatalf("no exchange of %s has been seen", table)

@@ -126,22 +126,8 @@ func (b *bench) saidBy(ctx context.Context, latency time.Duration) (s said, err 
 		s.connections++
 		s.trips += c.Trips()
 		s.statements += len(c.Statements())
-		s.locked += underLock(c.Statements())
+		locked, _ := c.UnderLock(`"public"."t"`)
+		s.locked += locked
 	}
 	return s, nil
-}
-
-// underLock is how many round trips the exchange took from the one that asked for
-// ACCESS EXCLUSIVE on the table to the one that committed.
-func underLock(statements []wire.Statement) int {
-	first := 0
-	for _, s := range statements {
-		switch {
-		case strings.Contains(s.SQL, `"t" IN ACCESS EXCLUSIVE MODE`) && strings.Contains(s.SQL, "LOCK TABLE ONLY"):
-			first = s.Trip // of the last attempt
-		case first > 0 && s.SQL == "commit":
-			return s.Trip - first + 1
-		}
-	}
-	return 0
 }

@@ -2,9 +2,7 @@ package catalog
 
 import (
 	"context"
-	"net"
 	"strings"
-	"sync/atomic"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -13,47 +11,16 @@ import (
 	"github.com/repack-go/repack/internal/session"
 )
 
-// counted counts how often the client has sent something and then waited for an
-// answer.
-type counted struct {
-	net.Conn
-	trips   *atomic.Int64
-	waiting atomic.Bool
-}
-
-func (c *counted) Write(b []byte) (int, error) {
-	if !c.waiting.Swap(true) {
-		c.trips.Add(1)
-	}
-	return c.Conn.Write(b)
-}
-
-func (c *counted) Read(b []byte) (int, error) {
-	n, err := c.Conn.Read(b)
-	if n > 0 {
-		c.waiting.Store(false)
-	}
-	return n, err
-}
-
 // givenCounted is givenSession, of which the round trips are counted.
-func givenCounted(t *testing.T, db *pgtest.Database) (*pgx.Conn, *atomic.Int64) {
+func givenCounted(t *testing.T, db *pgtest.Database) (conn *pgx.Conn, trips func() int) {
 	t.Helper()
-	config, trips := db.Config(t), &atomic.Int64{}
-	dial := config.DialFunc
-	config.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
-		conn, err := dial(ctx, network, address)
-		if err != nil {
-			return nil, err
-		}
-		return &counted{Conn: conn, trips: trips}, nil
-	}
+	config, proxy := db.Through(t, 0)
 	conn, err := session.Connect(t.Context(), session.NewTarget(config, session.NoPooler))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close(context.Background()) })
-	return conn, trips
+	return conn, func() int { return proxy.Connections()[0].Trips() }
 }
 
 // muchSQL is a table that has several of everything that has a query of its own.
@@ -89,7 +56,7 @@ func TestRoundTrips(t *testing.T) {
 		CREATE INDEX ON app.m2 (id)`)
 	for _, c := range []struct {
 		table        string
-		first, again int64
+		first, again int
 	}{
 		{"app.p", 2, 1},
 		{"app.t", 2, 1},
@@ -98,21 +65,21 @@ func TestRoundTrips(t *testing.T) {
 	} {
 		oid := pgtest.Query[uint32](t, db.Pool, `SELECT $1::text::regclass::oid`, c.table)
 		conn, trips := givenCounted(t, db)
-		for _, want := range []int64{c.first, c.again, c.again} {
-			before := trips.Load()
+		for _, want := range []int{c.first, c.again, c.again} {
+			before := trips()
 			if _, err := Read(t.Context(), conn, oid); err != nil {
 				t.Fatal(err)
 			}
-			if took := trips.Load() - before; took != want {
+			if took := trips() - before; took != want {
 				t.Errorf("reading %s took %d round trips, want %d", c.table, took, want)
 			}
 		}
-		for _, want := range []int64{2, 1} {
-			before := trips.Load()
+		for _, want := range []int{2, 1} {
+			before := trips()
 			if _, err := ReadGrants(t.Context(), conn, oid); err != nil {
 				t.Fatal(err)
 			}
-			if took := trips.Load() - before; took != want {
+			if took := trips() - before; took != want {
 				t.Errorf("reading the grants of %s took %d round trips, want %d", c.table, took, want)
 			}
 		}

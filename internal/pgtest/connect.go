@@ -2,9 +2,13 @@ package pgtest
 
 import (
 	"context"
+	"fmt"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/repack-go/repack/internal/wire"
 )
 
 // applicationName tells the tests' own sessions from those of the tool.
@@ -20,6 +24,19 @@ func (db *Database) Config(t testing.TB) *pgx.ConnConfig {
 	}
 	config.RuntimeParams["application_name"] = applicationName
 	return config
+}
+
+// Through is Config by way of a proxy that counts what is said, and delays it by
+// latency in each direction.
+func (db *Database) Through(t testing.TB, latency time.Duration) (*pgx.ConnConfig, *wire.Proxy) {
+	t.Helper()
+	config := db.Config(t)
+	proxy, err := wire.Listen(t.Context(), "unix", fmt.Sprintf("%s/.s.PGSQL.%d", config.Host, config.Port), latency)
+	if err != nil {
+		t.Fatalf("pgtest: %v", err)
+	}
+	config.Host, config.Port, config.TLSConfig, config.Fallbacks = "127.0.0.1", proxy.Port(), nil, nil
+	return config, proxy
 }
 
 // DSNAs returns the DSN of the database for role.

@@ -209,3 +209,20 @@ func (c *Connection) message(kind byte, body []byte) {
 func (c *Connection) note(sql string) {
 	c.statements = append(c.statements, Statement{SQL: sql, Trip: c.trips + 1, At: time.Now()})
 }
+
+// UnderLock is how many round trips the exchange of a table, written as SQL writes it,
+// took on this connection: from the one that asked for ACCESS EXCLUSIVE on it to the
+// one that committed, both among them. Attempts that were rolled back are counted
+// apart: trips are those of the last. Both are zero where there was no exchange.
+func (c *Connection) UnderLock(table string) (trips, attempts int) {
+	first := 0
+	for _, s := range c.Statements() {
+		switch {
+		case strings.Contains(s.SQL, "LOCK TABLE ONLY "+table+" IN ACCESS EXCLUSIVE MODE"):
+			first, attempts = s.Trip, attempts+1
+		case first > 0 && s.SQL == "commit":
+			return s.Trip - first + 1, attempts
+		}
+	}
+	return 0, attempts
+}
