@@ -43,9 +43,9 @@ type part struct {
 // want asks for a list whose columns are named as T's fields.
 func want[T any](d *description, sql string, take func([]T) error) {
 	d.lists = append(d.lists, list{sql, func(rows []json.RawMessage) error {
-		values := make([]T, len(rows))
+		values, fields := make([]T, len(rows)), fieldsOf(reflect.TypeFor[T]())
 		for i, row := range rows {
-			if err := decodeRow(row, &values[i]); err != nil {
+			if err := decodeRow(row, fields, reflect.ValueOf(&values[i]).Elem()); err != nil {
 				return err
 			}
 		}
@@ -153,25 +153,32 @@ func describeOne(ctx context.Context, q Querier, oid uint32, parts []part) (*Tab
 	return tables[0], nil
 }
 
+// fieldsOf are the exported fields of a struct and of those embedded in it, by the name
+// that their columns have without underscores and case.
+func fieldsOf(t reflect.Type) map[string][]int {
+	fields := map[string][]int{}
+	for _, field := range reflect.VisibleFields(t) {
+		if !field.Anonymous && field.IsExported() {
+			fields[strings.ToLower(field.Name)] = field.Index
+		}
+	}
+	return fields
+}
+
 // decodeRow puts the columns of a row into the fields that are called as they are,
 // as pgx.RowToStructByNameLax does: case and underscores do not count.
-func decodeRow(row json.RawMessage, into any) error {
+func decodeRow(row json.RawMessage, fields map[string][]int, into reflect.Value) error {
 	var columns map[string]json.RawMessage
 	if err := json.Unmarshal(row, &columns); err != nil {
 		return err
 	}
-	value := reflect.ValueOf(into).Elem()
-	for _, field := range reflect.VisibleFields(value.Type()) {
-		if field.Anonymous || !field.IsExported() {
+	for column, text := range columns {
+		index, there := fields[strings.ToLower(strings.ReplaceAll(column, "_", ""))]
+		if !there {
 			continue
 		}
-		for column, text := range columns {
-			if !strings.EqualFold(strings.ReplaceAll(column, "_", ""), field.Name) {
-				continue
-			}
-			if err := decodeColumn(text, value.FieldByIndex(field.Index)); err != nil {
-				return fmt.Errorf("column %s: %w", column, err)
-			}
+		if err := decodeColumn(text, into.FieldByIndex(index)); err != nil {
+			return fmt.Errorf("column %s: %w", column, err)
 		}
 	}
 	return nil
