@@ -107,8 +107,8 @@ func (e *Env) becomeSQL(j joint) []string {
 	return statements
 }
 
-// dropSQL drops the key of or to the copy, or, where the application has dropped its
-// own, whichever is left; and what has locked the rows that are referred to.
+// dropSQL drops the key of or to the copy, or the one that is left where the
+// application has dropped its own; and what has locked the rows that are referred to.
 func (e *Env) dropSQL(j joint) pairOf {
 	p := pairOf{mode: "ACCESS EXCLUSIVE", what: "drop the second of " + j.String()}
 	key := j.other

@@ -129,8 +129,8 @@ func DropLateTriggersSQL(table catalog.Name) []string {
 }
 
 // lockReferredSQL locks the row that a row of a neighbour refers to in the table in
-// use, as the server's trigger will lock it in the other table right after: whoever
-// changes a row comes to the two in this order.
+// use, as the server's trigger will lock it in the other table right after. A
+// transaction that changes a row comes to the two tables in this order.
 const lockReferredSQL = `
 #variable_conflict use_column
 DECLARE
@@ -144,10 +144,10 @@ BEGIN
 END
 `
 
-// LockReferredSQL creates a function and a constraint trigger, both new, by which
-// whoever writes a row of the key's table locks the row of the table in use that it
-// refers to, before the server's triggers and as late as the key is checked. It takes
-// SHARE ROW EXCLUSIVE on the key's table.
+// LockReferredSQL creates a function and a constraint trigger, both new. By them a
+// transaction that writes a row of the key's table locks the row of the table in use
+// that it refers to, before the server's triggers and as late as the key is checked.
+// It takes SHARE ROW EXCLUSIVE on the key's table.
 func (l *Link) LockReferredSQL(key catalog.ForeignKey, function catalog.Name, trigger string) []string {
 	columns := func(alias string) string {
 		return list(key.Columns, ", ", func(_ int, c string) string { return alias + "." + catalog.Quote(c) })

@@ -94,7 +94,7 @@ END $$;
 ALTER TABLE @t ADD slow int GENERATED ALWAYS AS (@slow(id)) STORED`
 
 // decoySQL is a schema full of things that are found first where a name is not
-// qualified. Whoever uses one of them fails or leaves a wrong row.
+// qualified. A statement that uses one of them fails or leaves a wrong row.
 const decoySQL = `
 CREATE SCHEMA decoy;
 CREATE TABLE decoy.t (id int PRIMARY KEY);
