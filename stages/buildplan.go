@@ -18,11 +18,18 @@ type indexBuild struct {
 	cost    float64 // of sorting, compared with other builds
 	helpers int     // parallel workers beside the process that builds
 	ordered bool    // the rows come about in the order of the index
+	made    int     // its place among the indexes of the source by when they were made
 }
 
-// planBuilds plans the builds of missing together: what takes longest first, each on
-// the processor that is free first, and with helpers where processors are left over.
-func (e *Env) planBuilds(ctx context.Context, q catalog.Querier, missing []catalog.Index) ([]indexBuild, error) {
+// planBuilds plans the builds of missing together. Each list is for one session to do
+// one after the other: what takes longest first, each on the processor that is free
+// first, and with helpers where processors are left over.
+//
+// Unique indexes are one list, in the order in which those of the source were made, which
+// is that of their OIDs. Of equal ones the server gives a foreign key the one that was
+// made first (transformFkeyCheckAttrs in its tablecmds.c), and a row that two of them
+// forbid is reported for that one.
+func (e *Env) planBuilds(ctx context.Context, q catalog.Querier, missing []catalog.Index) ([][]indexBuild, error) {
 	builds := make([]indexBuild, len(missing))
 	for i, index := range missing {
 		builds[i] = indexBuild{Index: index, cost: buildCost(index.Size, 0, false)}
@@ -30,15 +37,38 @@ func (e *Env) planBuilds(ctx context.Context, q catalog.Querier, missing []catal
 	if err := e.weigh(ctx, q, builds); err != nil {
 		return nil, err
 	}
-	slices.SortStableFunc(builds, func(a, b indexBuild) int { return cmp.Compare(b.cost, a.cost) })
-	costs := make([]float64, len(builds))
-	for i, b := range builds {
-		costs[i] = b.cost
+	var lists [][]indexBuild
+	var unique []indexBuild
+	for _, b := range builds {
+		if b.Unique {
+			unique = append(unique, b)
+		} else {
+			lists = append(lists, []indexBuild{b})
+		}
+	}
+	if len(unique) > 0 {
+		slices.SortStableFunc(unique, func(a, b indexBuild) int { return cmp.Compare(a.made, b.made) })
+		lists = append(lists, unique)
+	}
+	slices.SortStableFunc(lists, func(a, b []indexBuild) int { return cmp.Compare(totalCost(b), totalCost(a)) })
+	costs := make([]float64, len(lists))
+	for i, list := range lists {
+		costs[i] = totalCost(list)
 	}
 	for i, processors := range shareProcessors(costs, e.Jobs) {
-		builds[i].helpers = processors - 1
+		for j := range lists[i] {
+			lists[i][j].helpers = processors - 1
+		}
 	}
-	return builds, nil
+	return lists, nil
+}
+
+func totalCost(list []indexBuild) float64 {
+	var sum float64
+	for _, b := range list {
+		sum += b.cost
+	}
+	return sum
 }
 
 // Four million integers at random took 1.7 to 1.9 s of a processor, in order 1.0 s.
@@ -125,7 +155,7 @@ JOIN      pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0] AND a.attnum > 0
 LEFT JOIN pg_stats s     ON s.schemaname = n.nspname AND s.tablename = c.relname AND s.attname = a.attname AND NOT s.inherited
 WHERE     i.indrelid = $1
-ORDER BY  ic.relname`
+ORDER BY  i.indexrelid`
 
 // weight is what is known of an index of the source.
 type weight struct {
@@ -140,9 +170,16 @@ const orderedFrom = 0.9
 // weigh finds out what builds cost, and for which of them the rows come in order: where
 // they are copied as they are, for those whose first column is in order in the source;
 // else for those that begin as the order does in which they are copied. Where all
-// indexes are small nothing is asked.
+// indexes are small and at most one is unique nothing is asked.
 func (e *Env) weigh(ctx context.Context, q catalog.Querier, builds []indexBuild) error {
-	if !slices.ContainsFunc(builds, func(b indexBuild) bool { return b.Size > cacheSortMemory }) {
+	large, unique := false, 0
+	for _, b := range builds {
+		large = large || b.Size > cacheSortMemory
+		if b.Unique {
+			unique++
+		}
+	}
+	if !large && unique < 2 {
 		return nil
 	}
 	rows, err := q.Query(ctx, weightsSQL, e.Source.OID)
@@ -163,8 +200,9 @@ func (e *Env) weigh(ctx context.Context, q catalog.Querier, builds []indexBuild)
 	}
 	for i := range builds {
 		b := &builds[i]
-		for _, w := range weights {
+		for made, w := range weights {
 			if w.Index == b.Name {
+				b.made = made
 				b.ordered = b.IsBtree() && isOrdered(w)
 				b.cost = buildCost(b.Size, w.Entries, b.ordered)
 			}

@@ -116,15 +116,15 @@ func planSyncSchema(ctx context.Context, p *planner) ([]Step, error) {
 		}
 		return execAll(ctx, t, p.dropKeySQL())
 	}))
-	builds, err := p.planBuilds(ctx, p.Pool, missingIndexes(p.Source, shadow))
+	lists, err := p.planBuilds(ctx, p.Pool, missingIndexes(p.Source, shadow))
 	if err != nil {
 		return nil, err
 	}
 	var build []string
-	for _, b := range builds {
+	for _, b := range slices.Concat(lists...) {
 		build = slices.Concat(build, p.buildSettings(b), indexSQL(b.Index, p.Job.ShadowTable()))
 	}
-	if len(builds) > 0 {
+	if len(lists) > 0 {
 		r.add(p.record(ctx, fmt.Sprintf("build indexes on the shadow, what takes longest first, %d at a time", p.Jobs), nil, sending(build)))
 	}
 	r.add(p.record(ctx, "give the shadow its constraints and statistics objects", nil, sending(slices.Concat(

@@ -121,15 +121,22 @@ func (e *Env) buildIndexes(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	builds, err := e.planBuilds(ctx, e.Pool, missingIndexes(e.Source, shadow))
+	lists, err := e.planBuilds(ctx, e.Pool, missingIndexes(e.Source, shadow))
 	if err != nil {
 		return err
 	}
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.SetLimit(e.Jobs)
-	for _, b := range builds {
+	for _, list := range lists {
 		group.Go(func() error {
-			return e.withConn(groupCtx, func(conn *pgxpool.Conn) error { return e.buildIndex(groupCtx, conn, b) })
+			return e.withConn(groupCtx, func(conn *pgxpool.Conn) error {
+				for _, b := range list {
+					if err := e.buildIndex(groupCtx, conn, b); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
 		})
 	}
 	return group.Wait()

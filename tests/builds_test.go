@@ -3,11 +3,13 @@ package tests
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"strings"
 	"sync/atomic"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/repack-go/repack/internal/pgtest"
 	"github.com/repack-go/repack/repack"
@@ -134,4 +136,44 @@ func TestBuildsOfConstraints(t *testing.T) {
 	if err := await(t, done); err != nil {
 		t.Errorf("run: %v", err)
 	}
+}
+
+// likeKeysSQL is a table of unique indexes whose names and sizes are in another order
+// than the one in which they were made.
+const likeKeysSQL = `
+CREATE SCHEMA app;
+CREATE TABLE app.t (id int, name text, note text);
+INSERT INTO app.t SELECT i, i, repeat('x', 100) || i FROM generate_series(1, 3000) AS i;
+ALTER TABLE app.t ADD CONSTRAINT z UNIQUE (id), ADD CONSTRAINT y PRIMARY KEY (id);
+CREATE UNIQUE INDEX x ON app.t (id) INCLUDE (note);
+CREATE INDEX w ON app.t (note, name);
+ALTER TABLE app.t ADD CONSTRAINT v UNIQUE (note, id), ADD CONSTRAINT u UNIQUE (name);
+CREATE TABLE app.refers (id int REFERENCES app.t (id))`
+
+// TestUniqueIndexesInOrder: a foreign key keeps its index, and of two keys that a row
+// violates the same one is named.
+func TestUniqueIndexesInOrder(t *testing.T) {
+	t.Parallel()
+	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+		db.Exec(t, likeKeysSQL)
+		look := func() string {
+			_, err := db.Pool.Exec(testContext(t), `INSERT INTO app.t VALUES (1, '2', '')`)
+			var violation *pgconn.PgError
+			if !errors.As(err, &violation) {
+				t.Fatalf("insert a row that is there: %v, want an error of the server", err)
+			}
+			return violation.ConstraintName + ": " + db.QueryString(t, `
+				SELECT concat_ws(': ',
+				           (SELECT string_agg(indexrelid::regclass::text, ' ' ORDER BY indexrelid)
+				            FROM   pg_index WHERE indrelid = 'app.t'::regclass AND indisunique),
+				           (SELECT conindid::regclass FROM pg_constraint WHERE conname = 'refers_id_fkey'))`)
+		}
+		before := look()
+		o := options(t, "app.t", strategy)
+		o.Jobs = 4
+		run(t, db, o)
+		if after := look(); after != before {
+			t.Errorf("constraint violated, unique indexes, index of the foreign key: %q, want %q", after, before)
+		}
+	})
 }
