@@ -143,6 +143,8 @@ func shareProcessors(costs []float64, processors int) []int {
 	return whole
 }
 
+// weightsSQL names the table in parameters, as no join reaches the indexes of what is behind
+// pg_stats.
 const weightsSQL = `
 SELECT    ic.relname::text                   AS index,
           coalesce(a.attname::text, '')      AS column,
@@ -150,10 +152,8 @@ SELECT    ic.relname::text                   AS index,
           ic.reltuples::float8               AS entries
 FROM      pg_index i
 JOIN      pg_class ic    ON ic.oid = i.indexrelid
-JOIN      pg_class c     ON c.oid = i.indrelid
-JOIN      pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0] AND a.attnum > 0
-LEFT JOIN pg_stats s     ON s.schemaname = n.nspname AND s.tablename = c.relname AND s.attname = a.attname AND NOT s.inherited
+LEFT JOIN pg_stats s     ON s.schemaname = $2 AND s.tablename = $3 AND s.attname = a.attname AND NOT s.inherited
 WHERE     i.indrelid = $1
 ORDER BY  i.indexrelid`
 
@@ -182,7 +182,7 @@ func (e *Env) weigh(ctx context.Context, q catalog.Querier, builds []indexBuild)
 	if !large && unique < 2 {
 		return nil
 	}
-	rows, err := q.Query(ctx, weightsSQL, e.Source.OID)
+	rows, err := q.Query(ctx, weightsSQL, e.Source.OID, e.Source.Name.Schema, e.Source.Name.Name)
 	if err != nil {
 		return fmt.Errorf("weigh indexes of %s: %w", e.Source.Name, err)
 	}

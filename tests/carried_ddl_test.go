@@ -94,7 +94,7 @@ func TestAdditionsDuringJob(t *testing.T) {
 				}
 			}
 			o.Hooks.AfterStage = func(_ context.Context, stage repack.Stage) error { add(string(stage)); return nil }
-			o.Hooks.AfterStep = func(_ context.Context, step string) error { add(step); return nil }
+			o.Hooks.AfterStep = oneAtATime(func(_ context.Context, step string) error { add(step); return nil })
 			run(t, db, o)
 			sameSchema(t, db, "after the end", schemaOf(t, model))
 			sameChecksums(t, db, "after the end", checksums(t, model))

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -178,6 +179,17 @@ func commit(t *testing.T, tx pgx.Tx) {
 	t.Helper()
 	if err := tx.Commit(testContext(t)); err != nil {
 		t.Fatalf("commit: %v", err)
+	}
+}
+
+// oneAtATime is a hook that keeps what it has seen: builds of indexes end beside each
+// other.
+func oneAtATime(hook func(context.Context, string) error) func(context.Context, string) error {
+	var mu sync.Mutex
+	return func(ctx context.Context, step string) error {
+		mu.Lock()
+		defer mu.Unlock()
+		return hook(ctx, step)
 	}
 }
 

@@ -227,13 +227,13 @@ func afterStage(stage repack.Stage, do func()) func(context.Context, repack.Stag
 // the backfill on.
 func everyStep(o repack.Options, do func()) repack.Options {
 	seen := map[string]bool{}
-	o.Hooks.AfterStep = func(_ context.Context, name string) error {
+	o.Hooks.AfterStep = oneAtATime(func(_ context.Context, name string) error {
 		if !seen[name] {
 			seen[name] = true
 			do()
 		}
 		return nil
-	}
+	})
 	o.Hooks.BeforeStage = func(_ context.Context, stage repack.Stage) error {
 		if !stage.Before(repack.Backfill) {
 			do()

@@ -34,7 +34,7 @@ func bloatLog(t *testing.T, db *pgtest.Database) {
 // shortAt fails the test when the log is long at a step under whose next lock it is read.
 func shortAt(t *testing.T, db *pgtest.Database, o *repack.Options, steps ...string) (seen func() int) {
 	n := 0
-	o.Hooks.AfterStep = func(_ context.Context, name string) error {
+	o.Hooks.AfterStep = oneAtATime(func(_ context.Context, name string) error {
 		for _, step := range steps {
 			if name != step {
 				continue
@@ -45,7 +45,7 @@ func shortAt(t *testing.T, db *pgtest.Database, o *repack.Options, steps ...stri
 			}
 		}
 		return nil
-	}
+	})
 	return func() int { return n }
 }
 
@@ -167,7 +167,7 @@ func endWithRetired(t *testing.T, db *pgtest.Database, o repack.Options, run fun
 	t.Helper()
 	bloatLog(t, db)
 	errEnd := errors.New("the run was ended")
-	o.Hooks.AfterStep = func(_ context.Context, name string) error {
+	o.Hooks.AfterStep = oneAtATime(func(_ context.Context, name string) error {
 		if name != "swap: log retired" {
 			return nil
 		}
@@ -179,7 +179,7 @@ func endWithRetired(t *testing.T, db *pgtest.Database, o repack.Options, run fun
 		db.Exec(t, `WITH moved AS (DELETE FROM `+itemsLog+` RETURNING *) INSERT INTO `+itemsLog+`_retired TABLE moved`)
 		db.Exec(t, `INSERT INTO `+itemsLog+`_retired (k1) SELECT id FROM app.items WHERE id % 7 = 1`)
 		return errEnd
-	}
+	})
 	if err := run(o); !errors.Is(err, errEnd) {
 		t.Fatalf("run %d: %v, want it ended at the new log", n, err)
 	}

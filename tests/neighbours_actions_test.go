@@ -157,12 +157,12 @@ func keysOneByOneActions(t *testing.T, list []combination) {
 	act := func() { round++; actAll(t, db, list, round) }
 	at := func(o repack.Options, steps map[string]int) repack.Options { // the nth of a name
 		seen := map[string]int{}
-		o.Hooks.AfterStep = func(_ context.Context, name string) error {
+		o.Hooks.AfterStep = oneAtATime(func(_ context.Context, name string) error {
 			if seen[name]++; steps[name] == seen[name] {
 				act()
 			}
 			return nil
-		}
+		})
 		return o
 	}
 	o := oneByOne(t, "app.hub", repack.ChangeLog)

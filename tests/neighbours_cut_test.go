@@ -118,7 +118,7 @@ func stepsOfKeys(t *testing.T) (steps []string) {
 	o := oneByOne(t, "app.t", repack.ChangeLog)
 	o.Logger = nil
 	began := false
-	o.Hooks.AfterStep = func(_ context.Context, name string) error {
+	o.Hooks.AfterStep = oneAtATime(func(_ context.Context, name string) error {
 		if !began { // several steps may come at the same time
 			return nil
 		}
@@ -129,7 +129,7 @@ func stepsOfKeys(t *testing.T) (steps []string) {
 			f.same(t)
 		}
 		return nil
-	}
+	})
 	o.Hooks.BeforeStage = func(_ context.Context, stage repack.Stage) error {
 		began = stage == repack.Swap
 		return nil

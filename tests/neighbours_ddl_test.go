@@ -70,13 +70,13 @@ func TestKeysOneByOneOfRoles(t *testing.T) {
 	}
 	o := oneByOne(t, "app.t", repack.ChangeLog)
 	seen := map[string]bool{}
-	o.Hooks.AfterStep = func(_ context.Context, step string) error {
+	o.Hooks.AfterStep = oneAtATime(func(_ context.Context, step string) error {
 		if step != "swap: drained" && !seen[step] {
 			seen[step] = true
 			write()
 		}
 		return nil
-	}
+	})
 	config := db.Config(t)
 	config.User = runner
 	r, err := repack.New(config, o)

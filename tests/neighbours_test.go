@@ -165,7 +165,7 @@ func TestChildAndParentOneByOne(t *testing.T) {
 		CREATE TABLE child (id serial PRIMARY KEY, t int CONSTRAINT child_t REFERENCES t)`)
 	o := oneByOne(t, "t", repack.ChangeLog)
 	seen, row := map[string]bool{}, 0
-	o.Hooks.AfterStep = func(_ context.Context, step string) error {
+	o.Hooks.AfterStep = oneAtATime(func(_ context.Context, step string) error {
 		if seen[step] || !strings.HasPrefix(step, "keys:") && step != "swap: exchanged" {
 			return nil
 		}
@@ -187,7 +187,7 @@ func TestChildAndParentOneByOne(t *testing.T) {
 			t.Errorf("roll back: %v", err)
 		}
 		return nil
-	}
+	})
 	run(t, db, o)
 	if row < 5 {
 		t.Errorf("tried in %d steps only: %v", row, seen)
@@ -272,7 +272,7 @@ func TestExchangeOneByOneLocksNoNeighbour(t *testing.T) {
 		o := oneByOne(t, "t", repack.ChangeLog)
 		joined := 0
 		var reader pgx.Tx
-		o.Hooks.AfterStep = func(_ context.Context, step string) error {
+		o.Hooks.AfterStep = oneAtATime(func(_ context.Context, step string) error {
 			switch step {
 			case "keys: validated":
 				if joined++; joined == neighbours+1 { // whoever holds a neighbour is in nobody's way
@@ -283,7 +283,7 @@ func TestExchangeOneByOneLocksNoNeighbour(t *testing.T) {
 				commit(t, reader)
 			}
 			return nil
-		}
+		})
 		r, err := repack.New(config, o)
 		if err != nil {
 			t.Fatal(err)

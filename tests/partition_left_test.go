@@ -51,7 +51,7 @@ func leaveAt(o repack.Options, place string, do func()) repack.Options {
 		}
 	}
 	o.Hooks.BeforeStage = func(_ context.Context, s repack.Stage) error { hit("before " + string(s)); return nil }
-	o.Hooks.AfterStep = func(_ context.Context, s string) error { hit(s); return nil }
+	o.Hooks.AfterStep = oneAtATime(func(_ context.Context, s string) error { hit(s); return nil })
 	return o
 }
 
