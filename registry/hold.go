@@ -131,11 +131,16 @@ func (r *Registry) Claim(ctx context.Context, conn *pgx.Conn, j *Job, runner Run
 }
 
 const releaseSQL = `
+WITH asynchronous AS (
+    ` + asynchronousSQL + `
+)
 UPDATE %[1]s
 SET    runner_host = NULL, runner_pid = NULL, runner_since = NULL, updated_at = now()
+FROM   asynchronous
 WHERE  id = $1 AND claim = $2`
 
-// Release notes that nobody works on the job any more.
+// Release notes that nobody works on the job any more, in a transaction of its own,
+// which does not wait for the disk.
 func (r *Registry) Release(ctx context.Context, conn *pgx.Conn, id int64, claim string) error {
 	if _, err := conn.Exec(ctx, fmt.Sprintf(releaseSQL, r.job), id, claim); err != nil {
 		return fmt.Errorf("release job %d: %w", id, err)

@@ -188,6 +188,39 @@ func TestClaimFencesOff(t *testing.T) {
 	}
 }
 
+// TestNotesDoNotWait: what is only noted is committed without waiting for the disk, what
+// ends a stage is not.
+func TestNotesDoNotWait(t *testing.T) {
+	t.Parallel()
+	db, r, job, runner := given(t)
+	conn := connect(t, db)
+	for _, c := range []struct {
+		name, waits string
+		write       func() error
+	}{
+		{"BeginStage", "off", func() error { return r.BeginStage(t.Context(), conn, job.ID, runner.Claim, registry.Backfill) }},
+		{"NoteLocked", "off", func() error { return r.NoteLocked(t.Context(), conn, job.ID, runner.Claim, time.Second) }},
+		{"Update", "on", func() error { return r.Update(t.Context(), conn, job, runner.Claim) }},
+		{"Release", "off", func() error { return r.Release(t.Context(), conn, job.ID, runner.Claim) }},
+	} {
+		err := pgx.BeginFunc(t.Context(), conn, func(pgx.Tx) error {
+			if err := c.write(); err != nil {
+				return err
+			}
+			if got := pgtest.Query[string](t, conn, `SHOW synchronous_commit`); got != c.waits {
+				t.Errorf("%s: synchronous_commit is %s, want %s", c.name, got, c.waits)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Errorf("%s: %v", c.name, err)
+		}
+	}
+	if got, err := r.Get(t.Context(), conn, job.ID); err != nil || got.Stage != registry.Backfill || got.LongestLockMS == nil || got.RunnerPID != nil {
+		t.Errorf("job %+v, %v", got, err)
+	}
+}
+
 func TestAdvisoryLock(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)

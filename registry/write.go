@@ -52,17 +52,28 @@ func (r *Registry) Insert(ctx context.Context, tx pgx.Tx, j *Job, runner Runner)
 	return nil
 }
 
+// asynchronousSQL makes the commit of its transaction wait neither for the disk nor for
+// a standby. It is for records that are no promise: a crash that loses one loses all
+// that was written after it as well, as if it had come before.
+//
+// https://www.postgresql.org/docs/current/wal-async-commit.html
+const asynchronousSQL = `SELECT set_config('synchronous_commit', 'off', true)`
+
 const beginStageSQL = `
-WITH moved AS (
+WITH asynchronous AS (
+    ` + asynchronousSQL + `
+), moved AS (
     UPDATE %[1]s
     SET    stage = $3, stage_done = false, error = NULL, interrupted = false, updated_at = now()
+    FROM   asynchronous
     WHERE  id = $1 AND claim = $2
     RETURNING id
 )
 INSERT INTO %[2]s (job_id, stage)
 SELECT id, $3 FROM moved`
 
-// BeginStage records that a job enters a stage, or enters it again.
+// BeginStage records that a job enters a stage, or enters it again, in a transaction of
+// its own, which does not wait for the disk.
 func (r *Registry) BeginStage(ctx context.Context, q catalog.Querier, id int64, claim string, s Stage) error {
 	tag, err := q.Exec(ctx, fmt.Sprintf(beginStageSQL, r.job, r.history), id, claim, s)
 	return moved(tag.RowsAffected(), err, fmt.Sprintf("begin %s of job %d", s, id))
@@ -160,12 +171,17 @@ func (r *Registry) Worked(ctx context.Context, q catalog.Querier, id int64) (tim
 }
 
 const noteLockedSQL = `
+WITH asynchronous AS (
+    ` + asynchronousSQL + `
+)
 UPDATE %[1]s
 SET    longest_lock_ms = greatest(longest_lock_ms, $3)
+FROM   asynchronous
 WHERE  id = $1 AND claim = $2`
 
 // NoteLocked records for how long a transaction of the job has held strong locks,
-// from when the first was asked for, where that is the longest time so far.
+// from when the first was asked for, where that is the longest time so far, in a
+// transaction of its own, which does not wait for the disk.
 func (r *Registry) NoteLocked(ctx context.Context, q catalog.Querier, id int64, claim string, took time.Duration) error {
 	if _, err := q.Exec(ctx, fmt.Sprintf(noteLockedSQL, r.job), id, claim, took.Milliseconds()); err != nil {
 		return fmt.Errorf("record locks of job %d: %w", id, err)

@@ -116,27 +116,35 @@ const mayMakeSQL = `
 SELECT coalesce(bool_and(has_schema_privilege(r.name, $2, 'USAGE') AND has_schema_privilege(r.name, $2, 'CREATE')), true)
 FROM   unnest($1::text[]) r(name)`
 
-// prepare lets those who own or grant use the schema, as they can use the table's,
-// and makes sequences that stand for those that the table owns. Where they cannot be
-// let, in schemas that were prepared for us, there is no rehearsal.
-func (r *rehearsal) prepare(ctx context.Context) (ready bool, err error) {
-	place, roles := r.copied.Name.Schema, r.Source.ActsAs()
-	var grants, sequences []string
-	for _, role := range roles {
-		grants = append(grants, fmt.Sprintf("GRANT USAGE, CREATE ON SCHEMA %s TO %s", catalog.Quote(place), catalog.Quote(role)))
+// admit lets those who own or grant use the schema for the copy, as they can use the
+// table's. Where the schema is our own that comes right after it is made: after either
+// the server plans all statements anew.
+func (e *Env) admit(ctx context.Context, tx pgx.Tx) ([]Reason, error) {
+	var grants []string
+	for _, role := range e.Source.ActsAs() {
+		grants = append(grants, fmt.Sprintf("GRANT USAGE, CREATE ON SCHEMA %s TO %s", catalog.Quote(e.Job.OldSchema), catalog.Quote(role)))
 	}
+	r := &rehearsal{Env: e, tx: tx}
+	_, err := r.try(ctx, catalog.Part{Object: "privileges on a schema for the copy", SQL: grants})
+	return r.reasons, err
+}
+
+// prepare makes sequences that stand for those that the table owns. Where those who own
+// or grant cannot be let into schemas that were prepared for us, there is no rehearsal.
+func (r *rehearsal) prepare(ctx context.Context) (ready bool, err error) {
+	var sequences []string
 	for _, s := range r.copied.Sequences {
 		if !s.Identity {
 			sequences = append(sequences, fmt.Sprintf("CREATE SEQUENCE %s", s.Name),
 				fmt.Sprintf("ALTER SEQUENCE %s OWNER TO %s", s.Name, catalog.Quote(r.Source.Owner)))
 		}
 	}
-	if ready, err = r.try(ctx, catalog.Part{Object: "privileges on a schema for the copy", SQL: grants}); err != nil || !ready && r.Job.OwnSchemas {
-		return false, err
-	}
-	r.reasons = nil
 	if r.Job.OwnSchemas {
 		return r.try(ctx, catalog.Part{Object: "a sequence for the copy", SQL: sequences})
+	}
+	place, roles := r.copied.Name.Schema, r.Source.ActsAs()
+	if _, err := r.admit(ctx, r.tx); err != nil {
+		return false, err
 	}
 	if err := r.tx.QueryRow(ctx, mayMakeSQL, roles, place).Scan(&ready); err != nil {
 		return false, fmt.Errorf("look at privileges on schema %q: %w", place, err)

@@ -101,6 +101,11 @@ func (e *Env) tryOut(ctx context.Context, tx pgx.Tx, t *tried) (err error) {
 	if err := e.createSchemas(ctx, tx); err != nil {
 		return err
 	}
+	if e.Job.OwnSchemas {
+		if t.reasons, err = e.admit(ctx, tx); err != nil || len(t.reasons) > 0 {
+			return err
+		}
+	}
 	if err := e.createShadow(ctx, tx); err != nil {
 		return err
 	}
