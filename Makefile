@@ -45,7 +45,7 @@ demo: ## show a repack on a throwaway server, installing PostgreSQL if missing: 
 .PHONY: bench
 bench: ## measure against VACUUM FULL, CLUSTER and pg_repack, installing PostgreSQL if missing: BENCH_ARGS="..."
 	.ci/install-postgres >/dev/null
-	$(GO) run ./internal/bench $(BENCH_ARGS)
+	$(GO) run ./internal/tooling/bench $(BENCH_ARGS)
 
 .PHONY: clean
 clean: ## remove what build made

@@ -9,8 +9,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/repack-go/repack/internal/pgtest"
 	"github.com/repack-go/repack/internal/session"
+	"github.com/repack-go/repack/internal/tooling/pgtest"
 	"github.com/repack-go/repack/migrations"
 )
 

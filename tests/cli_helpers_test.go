@@ -13,7 +13,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/repack-go/repack/internal/pgtest"
+	"github.com/repack-go/repack/internal/tooling/pgtest"
 )
 
 // binary is the program, built once.

@@ -11,7 +11,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/repack-go/repack/internal/pgtest"
+	"github.com/repack-go/repack/internal/tooling/pgtest"
 )
 
 // TestStatusOfVirginDatabase answers with nothing and creates nothing.

@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/repack-go/repack/internal/pgtest"
+	"github.com/repack-go/repack/internal/tooling/pgtest"
 )
 
 // TestRefusalNamesTheWayOut: what is said of each dependent is true of it.

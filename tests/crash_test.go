@@ -10,8 +10,8 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/repack-go/repack/internal/pgserver"
-	"github.com/repack-go/repack/internal/pgtest"
+	"github.com/repack-go/repack/internal/tooling/pgserver"
+	"github.com/repack-go/repack/internal/tooling/pgtest"
 	"github.com/repack-go/repack/repack"
 )
 

@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"testing"
 
-	"github.com/repack-go/repack/internal/pgtest"
+	"github.com/repack-go/repack/internal/tooling/pgtest"
 	"github.com/repack-go/repack/repack"
 )
 

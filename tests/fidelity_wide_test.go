@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/repack-go/repack/internal/pgtest"
+	"github.com/repack-go/repack/internal/tooling/pgtest"
 )
 
 // wideCases are tables with as many properties at once as go together: what the

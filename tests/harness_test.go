@@ -15,8 +15,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
-	"github.com/repack-go/repack/internal/pgtest"
 	"github.com/repack-go/repack/internal/session"
+	"github.com/repack-go/repack/internal/tooling/pgtest"
 	"github.com/repack-go/repack/migrations"
 	"github.com/repack-go/repack/repack"
 )

@@ -5,7 +5,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/repack-go/repack/internal/pgtest"
+	"github.com/repack-go/repack/internal/tooling/pgtest"
 )
 
 // Transactions that draw a number before they come to the table, as they are

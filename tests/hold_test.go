@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/repack-go/repack/internal/pgtest"
+	"github.com/repack-go/repack/internal/tooling/pgtest"
 	"github.com/repack-go/repack/repack"
 )
 

@@ -4,8 +4,8 @@ import (
 	"fmt"
 	"testing"
 
-	"github.com/repack-go/repack/internal/pgserver"
-	"github.com/repack-go/repack/internal/pgtest"
+	"github.com/repack-go/repack/internal/tooling/pgserver"
+	"github.com/repack-go/repack/internal/tooling/pgtest"
 	"github.com/repack-go/repack/repack"
 )
 

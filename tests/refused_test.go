@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/repack-go/repack/internal/pgtest"
+	"github.com/repack-go/repack/internal/tooling/pgtest"
 	"github.com/repack-go/repack/repack"
 )
 

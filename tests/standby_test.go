@@ -12,8 +12,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
 
-	"github.com/repack-go/repack/internal/pgserver"
-	"github.com/repack-go/repack/internal/pgtest"
+	"github.com/repack-go/repack/internal/tooling/pgserver"
+	"github.com/repack-go/repack/internal/tooling/pgtest"
 	"github.com/repack-go/repack/repack"
 )
 

@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/repack-go/repack/internal/pgtest"
+	"github.com/repack-go/repack/internal/tooling/pgtest"
 )
 
 // tortureEnv is how long TestTorture goes on, such as 10m or 8h.

@@ -7,8 +7,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/repack-go/repack/internal/pgtest"
-	"github.com/repack-go/repack/internal/wire"
+	"github.com/repack-go/repack/internal/tooling/pgtest"
+	"github.com/repack-go/repack/internal/tooling/wire"
 	"github.com/repack-go/repack/repack"
 )
 

@@ -3,7 +3,7 @@ package main
 import (
 	"github.com/urfave/cli/v2"
 
-	"github.com/repack-go/repack/internal/demo"
+	"github.com/repack-go/repack/internal/tooling/demo"
 	"github.com/repack-go/repack/repack"
 )
 

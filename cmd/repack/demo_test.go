@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/repack-go/repack/internal/pgserver"
+	"github.com/repack-go/repack/internal/tooling/pgserver"
 )
 
 func TestDemoWithoutAServerSaysWhatToInstall(t *testing.T) {

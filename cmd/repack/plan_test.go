@@ -11,7 +11,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/repack-go/repack/internal/pgtest"
+	"github.com/repack-go/repack/internal/tooling/pgtest"
 )
 
 func TestMain(m *testing.M) { pgtest.Main(m) }

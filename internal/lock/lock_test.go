@@ -15,8 +15,8 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/repack-go/repack/internal/lock"
-	"github.com/repack-go/repack/internal/pgtest"
 	"github.com/repack-go/repack/internal/session"
+	"github.com/repack-go/repack/internal/tooling/pgtest"
 )
 
 func TestMain(m *testing.M) { pgtest.Main(m) }

@@ -7,8 +7,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/repack-go/repack/internal/pgtest"
 	"github.com/repack-go/repack/internal/session"
+	"github.com/repack-go/repack/internal/tooling/pgtest"
 )
 
 // TestFailedSaysTheReason connects where nobody listens, where there is no such

@@ -8,7 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/repack-go/repack/internal/wire"
+	"github.com/repack-go/repack/internal/tooling/wire"
 )
 
 // applicationName tells the tests' own sessions from those of the tool.

@@ -19,7 +19,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/repack-go/repack/internal/pgserver"
+	"github.com/repack-go/repack/internal/tooling/pgserver"
 )
 
 // settings are those of a server that is not the bottleneck itself: no

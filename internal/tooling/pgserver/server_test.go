@@ -11,7 +11,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/repack-go/repack/internal/pgserver"
+	"github.com/repack-go/repack/internal/tooling/pgserver"
 )
 
 func TestCommittedRowsSurviveACrash(t *testing.T) {

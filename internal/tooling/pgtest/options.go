@@ -5,7 +5,7 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/repack-go/repack/internal/pgserver"
+	"github.com/repack-go/repack/internal/tooling/pgserver"
 )
 
 // serverOptions are for servers that live as long as a few tests: in memory where

@@ -9,7 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
-	"github.com/repack-go/repack/internal/pgserver"
+	"github.com/repack-go/repack/internal/tooling/pgserver"
 )
 
 const (

@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/repack-go/repack/internal/pgserver"
+	"github.com/repack-go/repack/internal/tooling/pgserver"
 )
 
 // victimEnv makes the test program a process that starts a server and waits to

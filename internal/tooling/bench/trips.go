@@ -9,7 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/repack-go/repack/internal/wire"
+	"github.com/repack-go/repack/internal/tooling/wire"
 )
 
 // A small table takes as long as what is said takes: the rows are a few milliseconds.

@@ -4,7 +4,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/repack-go/repack/internal/pgtest"
+	"github.com/repack-go/repack/internal/tooling/pgtest"
 )
 
 // exampleSQL has something of every section of a catalog dump that works on every

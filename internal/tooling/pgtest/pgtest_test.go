@@ -10,8 +10,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/repack-go/repack/internal/pgserver"
-	"github.com/repack-go/repack/internal/pgtest"
+	"github.com/repack-go/repack/internal/tooling/pgserver"
+	"github.com/repack-go/repack/internal/tooling/pgtest"
 )
 
 func TestMain(m *testing.M) { pgtest.Main(m) }

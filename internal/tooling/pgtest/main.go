@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/repack-go/repack/internal/pgserver"
+	"github.com/repack-go/repack/internal/tooling/pgserver"
 )
 
 // startTimeout bounds initdb and the first start on a busy machine.
