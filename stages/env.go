@@ -8,30 +8,22 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"reflect"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/lock"
-	"github.com/repack-go/repack/internal/session"
 	"github.com/repack-go/repack/registry"
 	"github.com/repack-go/repack/strategy"
 )
 
 // Env is what the stages of one run work with.
 type Env struct {
-	Pool     *pgxpool.Pool // sessions configured by internal/session
-	Registry *registry.Registry
-	Runner   registry.Runner
-	Locks    lock.Policy
-	Log      *slog.Logger
-	Hooks    Hooks
+	Worker
 
 	Strategy     strategy.Strategy
 	ShadowSchema string // empty: schemas of the job's own
@@ -55,56 +47,16 @@ type Env struct {
 	// Partitioned is the repack of the partitioned table that this is a part of.
 	Partitioned *int64
 
-	Job    *registry.Job  // nil before setup
-	Source *catalog.Table // the source as at setup
-	Link   *strategy.Link // the way changes go: see Open
+	Link *strategy.Link // the way changes go: see Open
 
 	// Restored is whether Job is of another database: see ResetRestored.
 	Restored bool
 
-	// Held makes sure, before something is written, that the process still has
-	// the job; nil: nothing does.
-	Held func(ctx context.Context) error
-
 	validated bool                   // preValidate has passed in this run
 	key       []catalog.KeyColumn    // of the source, by the trial
 	verified  *registry.Verification // the last one of this run
-	longest   time.Duration          // of the locks of this run that were noted
 	oids      *oidSearch             // of foresee
 	reprints  catalog.Reprints
-}
-
-// Hooks are called during a run. An error ends the run as a failure of the
-// stage would; the job can be continued.
-//
-// AfterChunk, AfterStep and WhileBuilding are called by several goroutines at the
-// same time: chunks and indexes are worked on in parallel.
-type Hooks struct {
-	BeforeStage func(ctx context.Context, stage registry.Stage) error
-	AfterStage  func(ctx context.Context, stage registry.Stage) error
-	// AfterChunk follows the commit of a chunk of the backfill.
-	AfterChunk func(ctx context.Context, progress Progress) error
-	// AfterStep follows a commit inside a stage, such as "swap: exchanged".
-	AfterStep func(ctx context.Context, step string) error
-	// WhileBuilding is called about twice a second while indexes are being
-	// built, with those that are; it cannot end the run.
-	WhileBuilding func(ctx context.Context, builds []IndexBuild)
-	// AfterJob is called once clean_up has committed; it cannot end the run.
-	AfterJob func(ctx context.Context, outcome Outcome)
-}
-
-// Progress is how far the backfill is.
-type Progress struct {
-	Rows, TotalRows     int64 // TotalRows is an estimate
-	Blocks, TotalBlocks int64
-}
-
-func (e *Env) step(ctx context.Context, name string) error {
-	e.Log.Debug("step done", "job", e.Job.ID, "step", name)
-	if e.Hooks.AfterStep == nil {
-		return nil
-	}
-	return e.Hooks.AfterStep(ctx, name)
 }
 
 // Open points e at a job that exists. It returns *RestoredError where that is of
@@ -168,95 +120,6 @@ func (e *Env) link(key []catalog.KeyColumn) {
 	if j.Swapped() {
 		e.Link = e.Link.Reverse(j.Table(), j.OldTable())
 	}
-}
-
-// transact runs work in a fenced transaction that waits for no lock longer
-// than the policy allows, again if need be.
-func (e *Env) transact(ctx context.Context, work func(ctx context.Context, tx *lock.Tx) error) error {
-	return e.transactBy(ctx, e.Locks, work)
-}
-
-func (e *Env) transactBy(ctx context.Context, policy lock.Policy, work func(ctx context.Context, tx *lock.Tx) error) error {
-	if err := e.held(ctx); err != nil {
-		return err
-	}
-	policy.Held = e.noteLocked
-	oids := e.lockable()
-	return e.withConn(ctx, func(conn *pgxpool.Conn) error {
-		return lock.Transact(ctx, conn, policy, e.Source.Name.String(), oids, func(ctx context.Context, tx *lock.Tx) error {
-			if err := e.Registry.Fence(ctx, tx, e.Job.ID, e.Runner.Claim); err != nil {
-				return err
-			}
-			return work(ctx, tx)
-		})
-	})
-}
-
-// lockable are the tables whose lock holders are worth naming.
-func (e *Env) lockable() []uint32 {
-	oids := []uint32{e.Source.OID}
-	if e.Job != nil && e.Job.Shadow != nil {
-		oids = append(oids, *e.Job.Shadow)
-	}
-	return oids
-}
-
-// ofRows is the policy of transactions that read and write many rows.
-func (e *Env) ofRows(settings ...string) lock.Policy {
-	policy := e.Locks
-	policy.Settings = slices.Concat(policy.Settings, settings, []string{session.CustomPlansSQL})
-	return policy
-}
-
-// write runs work in a fenced transaction that takes no lock the application
-// could want.
-func (e *Env) write(ctx context.Context, work func(tx pgx.Tx) error) error {
-	if err := e.held(ctx); err != nil {
-		return err
-	}
-	return pgx.BeginFunc(ctx, e.Pool, func(tx pgx.Tx) error {
-		if err := e.Registry.Fence(ctx, tx, e.Job.ID, e.Runner.Claim); err != nil {
-			return err
-		}
-		return work(tx)
-	})
-}
-
-func (e *Env) held(ctx context.Context) error {
-	if e.Held == nil {
-		return nil
-	}
-	return e.Held(ctx)
-}
-
-func (e *Env) withConn(ctx context.Context, work func(conn *pgxpool.Conn) error) error {
-	conn, err := e.Pool.Acquire(ctx)
-	if err != nil {
-		return session.Failed(err)
-	}
-	defer conn.Release()
-	return work(conn)
-}
-
-// update writes changed fields of the job. They are set on a copy,
-// and kept only when the transaction commits.
-func (e *Env) update(ctx context.Context, q catalog.Querier, change func(j *registry.Job)) (*registry.Job, error) {
-	job := *e.Job
-	change(&job)
-	return &job, e.Registry.Update(ctx, q, &job, e.Runner.Claim)
-}
-
-// queueUpdate is update as a part of b. The job is to be kept when b has been answered
-// and the transaction has committed.
-func (e *Env) queueUpdate(b *pgx.Batch, change func(j *registry.Job)) *registry.Job {
-	job := *e.Job
-	change(&job)
-	e.Registry.QueueUpdate(b, &job, e.Runner.Claim)
-	return &job
-}
-
-func (e *Env) endStage(ctx context.Context, q catalog.Querier, stage registry.Stage) error {
-	return e.Registry.EndStage(ctx, q, e.Job.ID, e.Runner.Claim, stage)
 }
 
 // execAll sends statements together, in one round trip. A plan notes them one by

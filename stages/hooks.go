@@ -1,0 +1,32 @@
+package stages
+
+import (
+	"context"
+
+	"github.com/repack-go/repack/registry"
+)
+
+// Hooks are called during a run. An error ends the run as a failure of the
+// stage would; the job can be continued.
+//
+// AfterChunk, AfterStep and WhileBuilding are called by several goroutines at the
+// same time: chunks and indexes are worked on in parallel.
+type Hooks struct {
+	BeforeStage func(ctx context.Context, stage registry.Stage) error
+	AfterStage  func(ctx context.Context, stage registry.Stage) error
+	// AfterChunk follows the commit of a chunk of the backfill.
+	AfterChunk func(ctx context.Context, progress Progress) error
+	// AfterStep follows a commit inside a stage, such as "swap: exchanged".
+	AfterStep func(ctx context.Context, step string) error
+	// WhileBuilding is called about twice a second while indexes are being
+	// built, with those that are; it cannot end the run.
+	WhileBuilding func(ctx context.Context, builds []IndexBuild)
+	// AfterJob is called once clean_up has committed; it cannot end the run.
+	AfterJob func(ctx context.Context, outcome Outcome)
+}
+
+// Progress is how far the backfill is.
+type Progress struct {
+	Rows, TotalRows     int64 // TotalRows is an estimate
+	Blocks, TotalBlocks int64
+}
