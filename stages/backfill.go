@@ -73,36 +73,21 @@ func (e *Env) measure(ctx context.Context) error {
 	if err := e.Pool.QueryRow(ctx, measureSQL, e.Job.Source).Scan(&filenode, &blocks, &rows); err != nil {
 		return fmt.Errorf("measure %s: %w", e.Source.Name, err)
 	}
-	job, err := e.update(ctx, e.Pool, func(j *registry.Job) {
-		j.Filenode, j.Blocks, j.RowEstimate = &filenode, &blocks, &rows
-	})
-	if err == nil {
-		e.Job = job
-	}
-	return err
+	return e.noteJob(ctx, func(job *jobRow) { job.Filenode, job.Blocks, job.RowEstimate = &filenode, &blocks, &rows })
 }
 
 // restartBackfill forgets what has been copied. With write-through rows in the
 // shadow are current; without, the shadow holds nothing worth keeping.
 func (e *Env) restartBackfill(ctx context.Context) error {
-	var job *registry.Job
-	err := e.write(ctx, func(tx pgx.Tx) error {
+	return e.writeJob(ctx, func(tx pgx.Tx, job *jobRow) error {
 		if !e.Strategy.KeyFirst() {
 			if _, err := tx.Exec(ctx, "TRUNCATE "+e.Job.ShadowTable().String()); err != nil {
 				return fmt.Errorf("empty the shadow: %w", err)
 			}
 		}
-		if err := e.Registry.ForgetChunks(ctx, tx, e.Job.ID); err != nil {
-			return err
-		}
-		var err error
-		job, err = e.update(ctx, tx, func(j *registry.Job) { j.Filenode, j.Blocks, j.RowEstimate = nil, nil, nil })
-		return err
+		job.Filenode, job.Blocks, job.RowEstimate = nil, nil, nil
+		return e.Registry.ForgetChunks(ctx, tx, e.Job.ID)
 	})
-	if err == nil {
-		e.Job = job
-	}
-	return err
 }
 
 // copyChunks hands the gaps out to workers until nothing is left.

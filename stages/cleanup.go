@@ -85,8 +85,7 @@ func (e *Env) releaseNew(ctx context.Context) error {
 // detachNew drops our triggers on the new table, the old one, if it is to be kept,
 // being in step. It returns ErrPutOff where that would take too long.
 func (e *Env) detachNew(ctx context.Context) error {
-	var job *registry.Job
-	err := e.transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
+	return e.changeJob(ctx, e.Locks, func(ctx context.Context, tx *lock.Tx, job *jobRow) error {
 		name, ok, err := nameOf(ctx, tx, *e.Job.Shadow)
 		if err != nil || !ok {
 			return err
@@ -103,16 +102,9 @@ func (e *Env) detachNew(ctx context.Context) error {
 				return err
 			}
 		}
-		if err := execAll(ctx, tx, strategy.DropTriggersSQL(name)); err != nil {
-			return err
-		}
-		job, err = e.update(ctx, tx, func(j *registry.Job) { j.State = registry.Finishing })
-		return err
+		job.State = registry.Finishing
+		return execAll(ctx, tx, strategy.DropTriggersSQL(name))
 	})
-	if err == nil && job != nil {
-		e.Job = job
-	}
-	return err
 }
 
 func dropSQL(kind, object string) string { return fmt.Sprintf("DROP %s IF EXISTS %s", kind, object) }

@@ -78,19 +78,17 @@ func (e *Env) Open(ctx context.Context, job *registry.Job) error {
 	asked.RebuildMatviews = asked.RebuildMatviews || e.RebuildMatviews
 	asked = asked.WithOIDs(e.UpdateOID, e.IgnoreOID)
 	if !reflect.DeepEqual(asked, job.Options) || e.Partitioned != nil {
-		err := e.write(ctx, func(tx pgx.Tx) (err error) {
-			job, err = e.update(ctx, tx, func(j *registry.Job) {
-				j.Options = asked
-				if e.Partitioned != nil {
-					j.Partitioned = e.Partitioned
-				}
-			})
-			return err
+		err := e.writeJob(ctx, func(_ pgx.Tx, job *jobRow) error {
+			job.Options = asked
+			if e.Partitioned != nil {
+				job.Partitioned = e.Partitioned
+			}
+			return nil
 		})
 		if err != nil {
 			return err
 		}
-		e.Job = job
+		job = e.Job
 	}
 	if e.Strategy, err = strategy.New(job.Strategy); err != nil {
 		return err

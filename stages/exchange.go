@@ -12,7 +12,6 @@ import (
 
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/lock"
-	"github.com/repack-go/repack/registry"
 	"github.com/repack-go/repack/strategy"
 )
 
@@ -24,10 +23,9 @@ func (e *Env) exchange(ctx context.Context) error {
 
 // exchangeKnown is exchange where it is known how the definitions will read.
 func (e *Env) exchangeKnown(ctx context.Context) error {
-	var job *registry.Job
 	var source *catalog.Table
 	var reread []string
-	err := e.transactBy(ctx, e.exchangePolicy(), func(ctx context.Context, tx *lock.Tx) error {
+	err := e.changeJob(ctx, e.exchangePolicy(), func(ctx context.Context, tx *lock.Tx, job *jobRow) error {
 		oids, err := e.beginRewrite(ctx, tx, e.Job.Source)
 		if err != nil {
 			return err
@@ -83,10 +81,9 @@ func (e *Env) exchangeKnown(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		job.SwappedAt, job.CompletedBy, job.Description, job.Options.RowByRow = &now, completedBy(xid), description, reverse.Rows
 		b := &pgx.Batch{}
-		job = e.queueUpdate(b, func(j *registry.Job) {
-			j.SwappedAt, j.CompletedBy, j.Description, j.Options.RowByRow = &now, completedBy(xid), description, reverse.Rows
-		})
+		e.queueJob(b, job)
 		reread, err = e.parity(ctx, tx, b, source, *e.Job.Shadow, e.Job.OldTable())
 		return err
 	})
@@ -94,7 +91,7 @@ func (e *Env) exchangeKnown(ctx context.Context) error {
 		return err
 	}
 	e.tellReread(source.Name, reread)
-	e.Job, e.Source = job, source
+	e.Source = source
 	e.Link = e.beforeKeys(e.Link.Reverse(e.Job.Table(), e.Job.OldTable()))
 	return nil
 }

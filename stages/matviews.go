@@ -11,7 +11,6 @@ import (
 
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/lock"
-	"github.com/repack-go/repack/registry"
 	"github.com/repack-go/repack/strategy"
 )
 
@@ -93,23 +92,17 @@ func (e *Env) endFollowing(ctx context.Context) error {
 	if err := e.awaitSerializable(ctx); err != nil {
 		return err
 	}
-	var job *registry.Job
-	err := e.transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
+	err := e.changeJob(ctx, e.Locks, func(ctx context.Context, tx *lock.Tx, job *jobRow) error {
 		if err := e.stopWriters(ctx, tx); err != nil {
 			return err
 		}
 		if err := execAll(ctx, tx, e.Link.LogCapture().SQL()); err != nil {
 			return fmt.Errorf("switch capture to log: %w", err)
 		}
-		if err := e.endRowByRow(ctx, tx); err != nil {
-			return err
-		}
-		var err error
-		job, err = e.update(ctx, tx, func(j *registry.Job) { j.CompletedBy, j.Options.RowByRow = nil, "" })
-		return err
+		job.CompletedBy, job.Options.RowByRow = nil, ""
+		return e.endRowByRow(ctx, tx)
 	})
 	if err == nil {
-		e.Job = job
 		e.link(e.Link.Key)
 	}
 	return err

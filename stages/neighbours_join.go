@@ -75,8 +75,7 @@ func (e *Env) letOwnerIn(ctx context.Context, tx pgx.Tx, owner string) error {
 // beginRowByRow has changes made to the copy row by row, when nothing is pending. Who
 // has written before has written through, and no snapshot is older than the copy.
 func (e *Env) beginRowByRow(ctx context.Context) error {
-	var job *registry.Job
-	err := e.transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
+	err := e.changeJob(ctx, e.Locks, func(ctx context.Context, tx *lock.Tx, job *jobRow) error {
 		now, err := catalog.Read(ctx, tx, e.inUse())
 		if err != nil {
 			return e.goneOr(err)
@@ -98,14 +97,10 @@ func (e *Env) beginRowByRow(ctx context.Context) error {
 		if err := execAll(ctx, tx, append(link.RowByRow().SQL(), e.identitySQL(false)...)); err != nil {
 			return fmt.Errorf("switch capture to rows: %w", err)
 		}
-		if err := e.named(ctx, tx); err != nil {
-			return err
-		}
-		job, err = e.update(ctx, tx, func(j *registry.Job) { j.Options.RowByRow = link.Rows })
-		return err
+		job.Options.RowByRow = link.Rows
+		return e.named(ctx, tx)
 	})
 	if err == nil {
-		e.Job = job
 		e.link(e.Link.Key)
 	}
 	return err

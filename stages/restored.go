@@ -129,7 +129,7 @@ func ResetRestored(ctx context.Context, e *Env) error {
 	if e.Job.Swapped() {
 		copied = e.Job.OldTable()
 	}
-	return e.transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
+	return e.changeJob(ctx, e.Locks, func(ctx context.Context, tx *lock.Tx, job *jobRow) error {
 		if err := release(ctx, tx, e.Job.Table(), e.Link.Capture); err != nil {
 			return err
 		}
@@ -151,7 +151,7 @@ func ResetRestored(ctx context.Context, e *Env) error {
 		} else {
 			e.Log.Warn("nothing of the job was restored but its record, which is ended", "job", e.Job.ID, "table", e.Job.Table().String())
 		}
-		_, err := e.update(ctx, tx, func(j *registry.Job) { j.State = registry.Reset })
-		return err
+		job.State = registry.Reset
+		return nil
 	})
 }

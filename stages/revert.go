@@ -79,10 +79,9 @@ func (e *Env) exchangeBack(ctx context.Context) error {
 
 // exchangeBackKnown is exchangeBack where it is known how the definitions will read.
 func (e *Env) exchangeBackKnown(ctx context.Context) error {
-	var job *registry.Job
 	var now *catalog.Table
 	var reread []string
-	err := e.transactBy(ctx, e.exchangePolicy(), func(ctx context.Context, tx *lock.Tx) error {
+	err := e.changeJob(ctx, e.exchangePolicy(), func(ctx context.Context, tx *lock.Tx, job *jobRow) error {
 		oids, err := e.beginRewrite(ctx, tx, *e.Job.Shadow)
 		if err != nil {
 			return err
@@ -121,10 +120,9 @@ func (e *Env) exchangeBackKnown(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		job.SwappedAt, job.CompletedBy, job.State, job.Description, job.Options.RowByRow = nil, nil, registry.Reverting, description, forward.Rows
 		b := &pgx.Batch{}
-		job = e.queueUpdate(b, func(j *registry.Job) {
-			j.SwappedAt, j.CompletedBy, j.State, j.Description, j.Options.RowByRow = nil, nil, registry.Reverting, description, forward.Rows
-		})
+		e.queueJob(b, job)
 		reread, err = e.parity(ctx, tx, b, now, e.Job.Source, e.Job.ShadowTable())
 		return err
 	})
@@ -132,7 +130,7 @@ func (e *Env) exchangeBackKnown(ctx context.Context) error {
 		return err
 	}
 	e.tellReread(now.Name, reread)
-	e.Job, e.Source = job, now.ValidAsIn(e.Source)
+	e.Source = now.ValidAsIn(e.Source)
 	e.link(e.Link.Key)
 	return nil
 }

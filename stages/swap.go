@@ -201,8 +201,7 @@ const currentXIDSQL = `SELECT pg_current_xact_id()::text`
 // transaction, while no writer can be in between. Its commit completes the
 // copy: a snapshot that sees it sees all of the copy's rows.
 func (e *Env) writeThrough(ctx context.Context) error {
-	var job *registry.Job
-	err := e.transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
+	return e.changeJob(ctx, e.Locks, func(ctx context.Context, tx *lock.Tx, job *jobRow) error {
 		if err := e.stopWriters(ctx, tx); err != nil {
 			return err
 		}
@@ -216,14 +215,9 @@ func (e *Env) writeThrough(ctx context.Context) error {
 		if err := execAll(ctx, tx, e.Link.WriteThrough(xid).SQL()); err != nil {
 			return fmt.Errorf("switch capture to write-through: %w", err)
 		}
-		var err error
-		job, err = e.update(ctx, tx, func(j *registry.Job) { j.CompletedBy = &xid })
-		return err
+		job.CompletedBy = &xid
+		return nil
 	})
-	if err == nil {
-		e.Job = job
-	}
-	return err
 }
 
 // drain waits until writers with older snapshots, who log, are gone; replays

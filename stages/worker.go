@@ -3,6 +3,7 @@ package stages
 import (
 	"context"
 	"log/slog"
+	"reflect"
 	"slices"
 	"time"
 
@@ -111,21 +112,74 @@ func (w *Worker) withConn(ctx context.Context, work func(conn *pgxpool.Conn) err
 	return work(conn)
 }
 
-// update writes changed fields of the job. They are set on a copy,
-// and kept only when the transaction commits.
-func (w *Worker) update(ctx context.Context, q catalog.Querier, change func(j *registry.Job)) (*registry.Job, error) {
-	job := *w.Job
-	change(&job)
-	return &job, w.Registry.Update(ctx, q, &job, w.Runner.Claim)
+// jobRow is a copy of the job's row, for a transaction to change.
+type jobRow struct {
+	registry.Job
+	queued bool // the transaction has written it itself
 }
 
-// queueUpdate is update as a part of b. The job is to be kept when b has been answered
-// and the transaction has committed.
-func (w *Worker) queueUpdate(b *pgx.Batch, change func(j *registry.Job)) *registry.Job {
-	job := *w.Job
-	change(&job)
-	w.Registry.QueueUpdate(b, &job, w.Runner.Claim)
-	return &job
+// changeJob is transactBy with the job's row. What work changes of the row is written
+// before the commit, and becomes the worker's after it.
+func (w *Worker) changeJob(ctx context.Context, policy lock.Policy, work func(ctx context.Context, tx *lock.Tx, job *jobRow) error) error {
+	return w.changing(func(begin func() *jobRow) error {
+		return w.transactBy(ctx, policy, func(ctx context.Context, tx *lock.Tx) error {
+			job := begin()
+			if err := work(ctx, tx, job); err != nil {
+				return err
+			}
+			return w.save(ctx, tx, job)
+		})
+	})
+}
+
+// writeJob is write with the job's row, as changeJob is transactBy with it.
+func (w *Worker) writeJob(ctx context.Context, work func(tx pgx.Tx, job *jobRow) error) error {
+	return w.changing(func(begin func() *jobRow) error {
+		return w.write(ctx, func(tx pgx.Tx) error {
+			job := begin()
+			if err := work(tx, job); err != nil {
+				return err
+			}
+			return w.save(ctx, tx, job)
+		})
+	})
+}
+
+// noteJob changes the job's row with one statement.
+func (w *Worker) noteJob(ctx context.Context, change func(job *jobRow)) error {
+	return w.changing(func(begin func() *jobRow) error {
+		job := begin()
+		change(job)
+		return w.save(ctx, w.Pool, job)
+	})
+}
+
+// changing is the one place where the worker's job becomes what a transaction has made
+// of it. A transaction that is tried again begins with a new copy.
+func (w *Worker) changing(transact func(begin func() *jobRow) error) error {
+	var job *jobRow
+	err := transact(func() *jobRow {
+		job = &jobRow{Job: *w.Job}
+		return job
+	})
+	if err == nil && job != nil {
+		w.Job = &job.Job
+	}
+	return err
+}
+
+// save writes the row if it has changed and has not been queued.
+func (w *Worker) save(ctx context.Context, q catalog.Querier, job *jobRow) error {
+	if job.queued || reflect.DeepEqual(job.Job, *w.Job) {
+		return nil
+	}
+	return w.Registry.Update(ctx, q, &job.Job, w.Runner.Claim)
+}
+
+// queueJob writes the row as a part of b, which saves a round trip.
+func (w *Worker) queueJob(b *pgx.Batch, job *jobRow) {
+	job.queued = true
+	w.Registry.QueueUpdate(b, &job.Job, w.Runner.Claim)
 }
 
 func (w *Worker) endStage(ctx context.Context, q catalog.Querier, stage registry.Stage) error {
