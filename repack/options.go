@@ -75,6 +75,28 @@ const (
 	ForeignKeysOneByOne = stages.ForeignKeysOneByOne
 )
 
+// The steps after which Hooks.AfterStep is called: see package stages.
+const (
+	StepLoggedKeysRemoved = stages.StepLoggedKeysRemoved
+	StepIndexBuilt        = stages.StepIndexBuilt
+	StepCaughtUp          = stages.StepCaughtUp
+	StepLogRetired        = stages.StepLogRetired
+	StepWritingThrough    = stages.StepWritingThrough
+	StepDrained           = stages.StepDrained
+	StepRowByRow          = stages.StepRowByRow
+	StepKeyAdded          = stages.StepKeyAdded
+	StepKeyValidated      = stages.StepKeyValidated
+	StepExchanged         = stages.StepExchanged
+	StepKeyHandedOver     = stages.StepKeyHandedOver
+	StepKeysHandedOver    = stages.StepKeysHandedOver
+	StepMatviewsCreated   = stages.StepMatviewsCreated
+	StepMatviewBuilt      = stages.StepMatviewBuilt
+	StepMatviewsExchanged = stages.StepMatviewsExchanged
+	StepCaptureEnded      = stages.StepCaptureEnded
+	StepExchangedBack     = stages.StepExchangedBack
+	StepCaptureDropped    = stages.StepCaptureDropped
+)
+
 // Hooks are called between the steps of a run.
 type Hooks = stages.Hooks
 

@@ -22,7 +22,7 @@ func cleanUp(ctx context.Context, e *Env) error {
 	if err := e.releaseNew(ctx); err != nil {
 		return err
 	}
-	if err := e.step(ctx, "clean_up: triggers dropped"); err != nil {
+	if err := e.step(ctx, StepCaptureEnded); err != nil {
 		return err
 	}
 	keep := ""

@@ -115,7 +115,7 @@ func (e *Env) rebuild(ctx context.Context, matviews []catalog.Matview) error {
 	if err != nil {
 		return err
 	}
-	if err := e.step(ctx, "matviews: created"); err != nil {
+	if err := e.step(ctx, StepMatviewsCreated); err != nil {
 		return err
 	}
 	built, _ := e.places()
@@ -127,7 +127,7 @@ func (e *Env) rebuild(ctx context.Context, matviews []catalog.Matview) error {
 		}
 		e.Log.Info("materialized view rebuilt", "job", e.Job.ID, "matview", m.Relation.Name.String(), "populated", m.Populated,
 			"took", time.Since(began).Round(time.Millisecond))
-		if err := e.step(ctx, "matviews: built"); err != nil {
+		if err := e.step(ctx, StepMatviewBuilt); err != nil {
 			return err
 		}
 	}
@@ -136,7 +136,7 @@ func (e *Env) rebuild(ctx context.Context, matviews []catalog.Matview) error {
 		return err
 	}
 	e.Log.Info("materialized views exchanged", "job", e.Job.ID, "matviews", len(matviews), "locked", locked.Round(time.Millisecond))
-	return e.step(ctx, "matviews: exchanged")
+	return e.step(ctx, StepMatviewsExchanged)
 }
 
 // A REFRESH of either kind writes the relation's row in pg_class, to say that it

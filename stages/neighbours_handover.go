@@ -23,7 +23,7 @@ func (e *Env) handOver(ctx context.Context) error {
 		if err := e.validateMade(ctx); err != nil {
 			return err
 		}
-		if err := e.perJoint(ctx, "handed over", outgoingFirst, e.handOverSQL); err != nil {
+		if err := e.perJoint(ctx, StepKeyHandedOver, outgoingFirst, e.handOverSQL); err != nil {
 			return err
 		}
 		list, err := e.joints(ctx, e.Pool)
@@ -41,7 +41,7 @@ func (e *Env) endOneByOne(ctx context.Context) error {
 	if err := e.handOver(ctx); err != nil {
 		return err
 	}
-	if err := e.step(ctx, "keys: handed over all"); err != nil {
+	if err := e.step(ctx, StepKeysHandedOver); err != nil {
 		return err
 	}
 	return e.endFollowing(ctx)

@@ -30,11 +30,11 @@ func (e *Env) joinNeighbours(ctx context.Context) error {
 		if err := e.beginRowByRow(ctx); err != nil {
 			return err
 		}
-		if err := e.step(ctx, "keys: row by row"); err != nil {
+		if err := e.step(ctx, StepRowByRow); err != nil {
 			return err
 		}
 	}
-	if err := e.perJoint(ctx, "added", func([]joint) {}, e.addSQL); err != nil {
+	if err := e.perJoint(ctx, StepKeyAdded, func([]joint) {}, e.addSQL); err != nil {
 		return err
 	}
 	return e.validateMade(ctx)
@@ -302,7 +302,7 @@ func (e *Env) tryJoints(ctx context.Context, conn *pgxpool.Conn, pairs *lock.Pai
 		switch {
 		case err == nil:
 			had++
-			if err := e.step(ctx, "keys: "+step); err != nil {
+			if err := e.step(ctx, step); err != nil {
 				return had, denied, err
 			}
 		case lock.Denied(err) || isTimeout(err) || keyGone(err):
@@ -388,7 +388,7 @@ func (e *Env) validateMade(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("validate the second of %s: %w", j, err)
 		}
-		if err := e.step(ctx, "keys: validated"); err != nil {
+		if err := e.step(ctx, StepKeyValidated); err != nil {
 			return err
 		}
 	}

@@ -25,7 +25,7 @@ func postSyncUpdate(ctx context.Context, e *Env) error {
 	if err := e.catchUp(ctx); err != nil {
 		return err
 	}
-	if err := e.step(ctx, "post_sync_update: caught up"); err != nil {
+	if err := e.step(ctx, StepCaughtUp); err != nil {
 		return err
 	}
 	var compared *VerifyResult

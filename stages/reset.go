@@ -60,7 +60,7 @@ func (e *Env) discard(ctx context.Context, end registry.State) error {
 	if err != nil {
 		return err
 	}
-	if err := e.step(ctx, "reset: triggers dropped"); err != nil {
+	if err := e.step(ctx, StepCaptureDropped); err != nil {
 		return err
 	}
 	return e.transact(ctx, func(ctx context.Context, tx *lock.Tx) error {

@@ -48,7 +48,7 @@ func Revert(ctx context.Context, e *Env) error {
 		if err := e.inStep(ctx, e.exchangeBack); err != nil {
 			return e.failed(ctx, fmt.Errorf("revert: %w", err))
 		}
-		if err := e.step(ctx, "revert: exchanged"); err != nil {
+		if err := e.step(ctx, StepExchangedBack); err != nil {
 			return err
 		}
 	}

@@ -36,7 +36,7 @@ func (e *Env) shortenLog(ctx context.Context) (bool, error) {
 		return false, fmt.Errorf("begin a new change log: %w", err)
 	}
 	e.Log.Debug("new change log", "job", e.Job.ID, "blocks_of_retired", blocks)
-	if err := e.step(ctx, "swap: log retired"); err != nil {
+	if err := e.step(ctx, StepLogRetired); err != nil {
 		return false, err
 	}
 	return true, e.takeOverLog(ctx)

@@ -42,7 +42,7 @@ func swap(ctx context.Context, e *Env) error {
 		if err := e.inStep(ctx, e.exchange); err != nil {
 			return err
 		}
-		if err := e.step(ctx, "swap: exchanged"); err != nil {
+		if err := e.step(ctx, StepExchanged); err != nil {
 			return err
 		}
 	}
@@ -140,14 +140,14 @@ func (e *Env) approach(ctx context.Context) error {
 		if err := e.writeThrough(ctx); err != nil {
 			return err
 		}
-		if err := e.step(ctx, "swap: writing through"); err != nil {
+		if err := e.step(ctx, StepWritingThrough); err != nil {
 			return err
 		}
 	}
 	if err := e.drainShort(ctx); err != nil {
 		return err
 	}
-	return e.step(ctx, "swap: drained")
+	return e.step(ctx, StepDrained)
 }
 
 // catchUpShort is catchUp, and leaves a log that is short.

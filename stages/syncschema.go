@@ -33,7 +33,7 @@ func syncSchema(ctx context.Context, e *Env) error {
 	if err := e.removeLogged(ctx, e.dropKeySQL()...); err != nil {
 		return err
 	}
-	if err := e.step(ctx, "sync_schema: logged keys removed"); err != nil {
+	if err := e.step(ctx, StepLoggedKeysRemoved); err != nil {
 		return err
 	}
 	defer e.watchBuilds(ctx)()
@@ -234,7 +234,7 @@ func (e *Env) buildIndex(ctx context.Context, conn *pgxpool.Conn, b indexBuild) 
 	if err != nil {
 		return fmt.Errorf("build index %q: %w", b.Name, err)
 	}
-	return e.step(ctx, "sync_schema: index built")
+	return e.step(ctx, StepIndexBuilt)
 }
 
 // execBuilds is execAll, and sends what builds an index by itself: by the statement of

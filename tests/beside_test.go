@@ -84,14 +84,14 @@ func grownOld(t *testing.T, db *pgtest.Database, tx pgx.Tx, o repack.Options) {
 var besidePlaces = []struct{ place, table, mode string }{
 	{"before setup", "app.items", "ROW EXCLUSIVE"},
 	{"before swap", "app.items", "ROW EXCLUSIVE"},
-	{"swap: drained", "app.items", "ACCESS SHARE"},
-	{"swap: drained", "app.child", "ACCESS SHARE"},
-	{"swap: drained", "app.parent", "ACCESS SHARE"},
-	{"swap: drained", "app.seen", "ACCESS SHARE"},
-	{"swap: drained", "repack_job_1.items", "ACCESS SHARE"},
+	{repack.StepDrained, "app.items", "ACCESS SHARE"},
+	{repack.StepDrained, "app.child", "ACCESS SHARE"},
+	{repack.StepDrained, "app.parent", "ACCESS SHARE"},
+	{repack.StepDrained, "app.seen", "ACCESS SHARE"},
+	{repack.StepDrained, "repack_job_1.items", "ACCESS SHARE"},
 	{"before clean_up", "app.items", "ACCESS SHARE"},
-	{"clean_up: triggers dropped", "repack_job_1_old.items", "ACCESS SHARE"},
-	{"sync_schema: logged keys removed", "repack_job_1.items", "ACCESS SHARE"},
+	{repack.StepCaptureEnded, "repack_job_1_old.items", "ACCESS SHARE"},
+	{repack.StepLoggedKeysRemoved, "repack_job_1.items", "ACCESS SHARE"},
 }
 
 const besideSQL = `
@@ -166,7 +166,7 @@ func TestNothingQueuesBehindWhoWillStay(t *testing.T) {
 			})
 			var holder pgx.Tx
 			var later *comers
-			o = atStep(o, "swap: drained", func() {
+			o = atStep(o, repack.StepDrained, func() {
 				conn := db.ConnectAs(t, reader)
 				mustExec(t, conn, `SELECT set_config('application_name', $1, false)`, application)
 				holder = begin(t, conn, pgx.ReadCommitted)

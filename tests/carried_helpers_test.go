@@ -275,19 +275,19 @@ func (c carriedCase) run(t *testing.T, db *pgtest.Database) {
 	}
 	o := options(t, "app.t", repack.ChangeLog)
 	o.LockTimeout = queuing // the exchange with much that is joined to the table takes its time
-	writing := atStep(atStage(o, repack.Backfill, write), "swap: writing through", write)
+	writing := atStep(atStage(o, repack.Backfill, write), repack.StepWritingThrough, write)
 	runUntil(t, db, writing, repack.Swap)
 	sameChecksums(t, db, "after swap", sums)
 	c.probe(t, db, r, "after swap")
 
 	write()
-	revert(t, db, atStep(o, "swap: writing through", write))
+	revert(t, db, atStep(o, repack.StepWritingThrough, write))
 	sameChecksums(t, db, "after revert", sums)
 	sameSchema(t, db, "after revert", schema)
 	c.probe(t, db, r, "after revert")
 
 	o.Strategy = repack.DirectTrigger
-	writing = atStep(atStage(o, repack.Backfill, write), "swap: writing through", write)
+	writing = atStep(atStage(o, repack.Backfill, write), repack.StepWritingThrough, write)
 	run(t, db, writing)
 	sameChecksums(t, db, "after the end", sums)
 	sameSchema(t, db, "after the end", schema)

@@ -130,7 +130,7 @@ func TestBusyUntilDone(t *testing.T) {
 			db.Exec(t, smallSQL)
 			o := options(t, "app.t", repack.ChangeLog)
 			o.KeepOld = keep
-			h := haltAtStep(t, &o, "swap: drained")
+			h := haltAtStep(t, &o, repack.StepDrained)
 			first := startRun(t, db, o)
 			h.await(t, first)
 			second := startRun(t, db, options(t, "app.t", repack.ChangeLog))

@@ -51,8 +51,8 @@ func crashOptions(t *testing.T, strategy string) repack.Options {
 
 // crashPlaces are all the places at which a run can be told to stop.
 var crashPlaces = append(atEachPlace(stagesOfJob, []string{
-	"sync_schema: logged keys removed", "sync_schema: index built", "post_sync_update: caught up",
-	"swap: writing through", "swap: drained", "swap: exchanged", "clean_up: triggers dropped",
+	repack.StepLoggedKeysRemoved, repack.StepIndexBuilt, repack.StepCaughtUp,
+	repack.StepWritingThrough, repack.StepDrained, repack.StepExchanged, repack.StepCaptureEnded,
 }), afterChunks(1))
 
 // place finds one of crashPlaces.
@@ -141,9 +141,9 @@ func TestTerminated(t *testing.T) {
 // killLines are lines of the program's log, by what they contain.
 var killLines = []string{
 	"stage=setup", "stage=backfill", "chunk copied", "stage=sync_schema", "logged keys removed from shadow",
-	"sync_schema: index built", "stage=post_sync_update", "replay pass", "post_sync_update: caught up",
-	"stage=swap", "swap: writing through", "swap: drained", "swap: exchanged",
-	"stage=clean_up", "clean_up: triggers dropped",
+	repack.StepIndexBuilt, "stage=post_sync_update", "replay pass", repack.StepCaughtUp,
+	"stage=swap", repack.StepWritingThrough, repack.StepDrained, repack.StepExchanged,
+	"stage=clean_up", repack.StepCaptureEnded,
 }
 
 // killAt kills the program when it writes a line to its log, and runs it again.
@@ -197,7 +197,7 @@ func TestKilledAtStep(t *testing.T) {
 	for _, strategy := range strategies {
 		t.Run(strategy, func(t *testing.T) {
 			t.Parallel()
-			for _, line := range []string{"stage=setup", "chunk copied", "sync_schema: index built", "swap: writing through", "swap: exchanged"} {
+			for _, line := range []string{"stage=setup", "chunk copied", repack.StepIndexBuilt, repack.StepWritingThrough, repack.StepExchanged} {
 				t.Run(line, func(t *testing.T) { killAt(t, strategy, line, randomSeed(t)) })
 			}
 		})

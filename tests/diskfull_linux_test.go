@@ -159,7 +159,7 @@ func TestDiskFull(t *testing.T) {
 	server := pgtest.NewServer(t, nil)
 	v := givenVolume(t, server)
 	for _, strategy := range strategies {
-		for _, place := range []string{"before backfill", "mid-backfill", "before sync_schema", "swap: writing through"} {
+		for _, place := range []string{"before backfill", "mid-backfill", "before sync_schema", repack.StepWritingThrough} {
 			t.Run(strategy+"/"+place, func(t *testing.T) { fullAt(t, pgtest.NewOn(t, server), v, strategy, place) })
 		}
 	}

@@ -137,7 +137,7 @@ func givenDuringJob(t *testing.T, db *pgtest.Database) (twin *pgtest.Database, a
 // before the swap, and wants it as it has been changed.
 func TestChangedDuringJob(t *testing.T) {
 	t.Parallel()
-	places := []string{"setup", "backfill", "sync_schema", "post_sync_update", "swap: writing through", "swap: drained"}
+	places := []string{"setup", "backfill", "sync_schema", "post_sync_update", repack.StepWritingThrough, repack.StepDrained}
 	for kind, changes := range mayChange {
 		for n, place := range places {
 			t.Run(kind+" at "+place, func(t *testing.T) {

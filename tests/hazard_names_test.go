@@ -59,7 +59,7 @@ func TestNamesExchangedBeforeReplay(t *testing.T) {
 			INSERT INTO app.others SELECT id, 'other ' || email, note FROM app.items`)
 		var old pgx.Tx
 		err := newRepack(t, db, atStep(beforeStage(o, "swap", func() { old = stillSnapshot(t, db, pgx.RepeatableRead) }),
-			"swap: writing through", func() {
+			repack.StepWritingThrough, func() {
 				both(t, old, `UPDATE @items SET note = 'changed' WHERE id <= 10`)
 				commit(t, old)
 				db.Exec(t, exchangeNames)
@@ -81,7 +81,7 @@ func TestNamesExchangedWhileWritingThrough(t *testing.T) {
 	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
 		o := givenItems(t, db, strategy)
 		db.Exec(t, `CREATE TABLE app.others AS TABLE app.items`)
-		run(t, db, atStep(o, "swap: writing through", func() {
+		run(t, db, atStep(o, repack.StepWritingThrough, func() {
 			db.Exec(t, exchangeNames)
 			db.Exec(t, `DELETE FROM app.others WHERE id <= 10; UPDATE app.others SET id = id + 1000 WHERE id BETWEEN 11 AND 20`)
 			db.Exec(t, exchangeNames)

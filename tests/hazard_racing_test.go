@@ -6,6 +6,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/repack-go/repack/internal/tooling/pgtest"
+	"github.com/repack-go/repack/repack"
 )
 
 // A key that an older snapshot has deleted waits in the log; the application
@@ -15,7 +16,7 @@ func TestReplayKeepsKeyInsertedAgain(t *testing.T) {
 	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
 		o := givenItems(t, db, strategy)
 		var old, again pgx.Tx
-		h := haltAtStep(t, &o, "swap: writing through")
+		h := haltAtStep(t, &o, repack.StepWritingThrough)
 		o = beforeStage(o, "swap", func() { old = stillSnapshot(t, db, pgx.RepeatableRead) })
 		done := startRun(t, db, o)
 		h.await(t, done)
@@ -40,7 +41,7 @@ func TestReplayKeepsRowsInsertedAfterTruncate(t *testing.T) {
 	t.Parallel()
 	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
 		o := givenItems(t, db, strategy)
-		h := haltAtStep(t, &o, "swap: writing through")
+		h := haltAtStep(t, &o, repack.StepWritingThrough)
 		done := startRun(t, db, o)
 		h.await(t, done)
 

@@ -6,6 +6,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/repack-go/repack/internal/tooling/pgtest"
+	"github.com/repack-go/repack/repack"
 )
 
 // Transactions that draw a number before they come to the table, as they are
@@ -21,7 +22,7 @@ func TestNumbersDrawnBeforeTheTable(t *testing.T) {
 				o.LockTimeout = queuing
 				o.LockRetries = 1
 				denied := watch(&o, "lock not obtained")
-				h := haltAtStep(t, &o, "swap: drained")
+				h := haltAtStep(t, &o, repack.StepDrained)
 				done := startRun(t, db, o)
 				h.await(t, done)
 				first, second := begin(t, db.Connect(t), pgx.ReadCommitted), begin(t, db.Connect(t), pgx.ReadCommitted)
@@ -52,7 +53,7 @@ func TestNumbersDrawnDuringExchange(t *testing.T) {
 			INSERT INTO app.items SELECT FROM generate_series(1, 10)`)
 		o := options(t, "app.items", strategy)
 		o.LockTimeout = queuing
-		h := haltAtStep(t, &o, "swap: drained")
+		h := haltAtStep(t, &o, repack.StepDrained)
 		done := startRun(t, db, o)
 		h.await(t, done)
 		holder := begin(t, db.Connect(t), pgx.ReadCommitted)

@@ -80,7 +80,7 @@ func TestWriteSkewAcrossTheSwap(t *testing.T) {
 					if !wait {
 						o = beforeStage(o, "clean_up", s.finish)
 					}
-					done := startRun(t, db, atStep(o, "swap: drained", func() { s.begin(db, name) }))
+					done := startRun(t, db, atStep(o, repack.StepDrained, func() { s.begin(db, name) }))
 					if wait {
 						awaitLog(t, waiting, done)
 						s.finish()
@@ -114,7 +114,7 @@ func TestWriteSkewOfOtherTables(t *testing.T) {
 					db.Exec(t, `CREATE SCHEMA app; `+create+fill)
 					s := &skew{t: t}
 					o := beforeStage(options(t, "app.items", strategy), "clean_up", s.finish)
-					run(t, db, atStep(o, "swap: drained", func() { s.begin(db, name) }))
+					run(t, db, atStep(o, repack.StepDrained, func() { s.begin(db, name) }))
 				})
 			})
 		}
@@ -132,7 +132,7 @@ func TestWriteSkewAcrossTheRevert(t *testing.T) {
 				runUntil(t, db, o, repack.Swap)
 				s := &skew{t: t}
 				waiting := watch(&o, awaitingSerializable)
-				o = atStep(o, "swap: drained", func() { s.begin(db, name) })
+				o = atStep(o, repack.StepDrained, func() { s.begin(db, name) })
 				done := make(chan error, 1)
 				go func() { done <- newRepack(t, db, o).Revert(testContext(t)) }()
 				awaitLog(t, waiting, done)

@@ -48,7 +48,7 @@ func givenShares(t *testing.T, db *pgtest.Database, hook func()) (repack.Options
 	o := givenItems(t, db, repack.ChangeLog)
 	o.BatchSize, o.Jobs = 50_000, 4
 	seen := countLogged(&o)
-	return atStep(o, "sync_schema: logged keys removed", hook), seen
+	return atStep(o, repack.StepLoggedKeysRemoved, hook), seen
 }
 
 // manyItems makes the log worth dividing.
@@ -269,7 +269,7 @@ func TestIndivisibleKey(t *testing.T) {
 	twins(t, db, `CREATE TABLE @bits (a bit varying PRIMARY KEY, v int)`)
 	o := options(t, "app.bits", repack.ChangeLog)
 	seen := countLogged(&o)
-	run(t, db, atStep(o, "sync_schema: logged keys removed", func() {
+	run(t, db, atStep(o, repack.StepLoggedKeysRemoved, func() {
 		both(t, db.Pool, `INSERT INTO @bits SELECT i::bit(20), i FROM generate_series(1, 6000) AS i`,
 			`DELETE FROM @bits WHERE v % 7 = 0`)
 	}))

@@ -48,7 +48,7 @@ func TestSnapshotReadsAcrossTheSwap(t *testing.T) {
 	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
 		o := givenItems(t, db, strategy)
 		var late pgx.Tx
-		o = atStep(o, "swap: drained", func() {
+		o = atStep(o, repack.StepDrained, func() {
 			both(t, db.Pool, `UPDATE @items SET note = 'before' WHERE id <= 20`)
 			late = stillSnapshot(t, db, pgx.RepeatableRead)
 			for i, isolation := range isolationLevels {

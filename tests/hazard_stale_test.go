@@ -6,6 +6,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/repack-go/repack/internal/tooling/pgtest"
+	"github.com/repack-go/repack/repack"
 )
 
 // A deferred constraint of the shadow is checked at the application's commit:
@@ -17,7 +18,7 @@ func TestDeferredConstraintMeetsStaleShadow(t *testing.T) {
 		both(t, db.Pool, `ALTER TABLE @items DROP CONSTRAINT items_email_key,
 			ADD CONSTRAINT items_email_key UNIQUE (email) DEFERRABLE INITIALLY DEFERRED`)
 		var old pgx.Tx
-		h := haltAtStep(t, &o, "swap: writing through")
+		h := haltAtStep(t, &o, repack.StepWritingThrough)
 		done := startRun(t, db, beforeStage(o, "swap", func() { old = stillSnapshot(t, db, pgx.RepeatableRead) }))
 		h.await(t, done)
 		both(t, old, `UPDATE @items SET email = 'free' WHERE id = 1`)
@@ -39,7 +40,7 @@ func TestSnapshotTakenDuringExchange(t *testing.T) {
 		o := givenItems(t, db, strategy)
 		o.LockTimeout = queuing
 		both(t, db.Pool, `CREATE TABLE @child (item bigint REFERENCES @items)`)
-		h := haltAtStep(t, &o, "swap: drained")
+		h := haltAtStep(t, &o, repack.StepDrained)
 		done := startRun(t, db, o)
 		h.await(t, done)
 		both(t, db.Pool, `TRUNCATE @items, @child`)
@@ -68,7 +69,7 @@ func TestSelfReferenceCascadesWhileWritingThrough(t *testing.T) {
 			                     parent bigint REFERENCES @nodes ON UPDATE CASCADE ON DELETE SET NULL,
 			                     boss bigint REFERENCES @nodes ON UPDATE SET NULL ON DELETE CASCADE);
 			INSERT INTO @nodes VALUES (1, 1, NULL), (2, 1, 1), (3, 2, 1), (4, 1, 4), (5, 4, 4)`)
-		run(t, db, atStep(options(t, "app.nodes", strategy), "swap: writing through", func() {
+		run(t, db, atStep(options(t, "app.nodes", strategy), repack.StepWritingThrough, func() {
 			both(t, db.Pool, `UPDATE @nodes SET id = id + 100 WHERE id < 4`, `DELETE FROM @nodes WHERE id = 4`)
 		}))
 		alike(t, db, "nodes")
@@ -148,7 +149,7 @@ func TestStatementWithinStatementWhileWritingThrough(t *testing.T) {
 				EXECUTE format('UPDATE %s SET note = ''inner'' WHERE id = $1', items) USING key;
 				RETURN 'outer';
 			END $$`)
-		run(t, db, atStep(o, "swap: writing through", func() {
+		run(t, db, atStep(o, repack.StepWritingThrough, func() {
 			both(t, db.Pool, `UPDATE @items SET note = public.inner_update('@items', id - 1) WHERE id IN (1, 2)`)
 		}))
 		alike(t, db, "items")
@@ -162,7 +163,7 @@ func TestStaleShadowMakesNoDeadlock(t *testing.T) {
 	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
 		o := givenItems(t, db, strategy)
 		var old pgx.Tx
-		h := haltAtStep(t, &o, "swap: writing through")
+		h := haltAtStep(t, &o, repack.StepWritingThrough)
 		done := startRun(t, db, beforeStage(o, "swap", func() { old = stillSnapshot(t, db, pgx.RepeatableRead) }))
 		h.await(t, done)
 		both(t, old, `UPDATE @items SET email = 'free' WHERE id = 1`)
@@ -200,7 +201,7 @@ func TestIdentityCountsAcrossExchange(t *testing.T) {
 			INSERT INTO app.items SELECT FROM generate_series(1, 10)`)
 		o := options(t, "app.items", strategy)
 		o.LockTimeout = queuing
-		h := haltAtStep(t, &o, "swap: drained")
+		h := haltAtStep(t, &o, repack.StepDrained)
 		done := startRun(t, db, o)
 		h.await(t, done)
 		holder := begin(t, db.Connect(t), pgx.ReadCommitted)

@@ -42,7 +42,7 @@ func TestNothingIsStaleAfterSwitch(t *testing.T) {
 		o := givenItems(t, db, strategy)
 		o.LockTimeout = queuing
 		var last pgx.Tx
-		h := haltAtStep(t, &o, "swap: writing through")
+		h := haltAtStep(t, &o, repack.StepWritingThrough)
 		begun := newHalt(t)
 		done := startRun(t, db, beforeStage(o, repack.Swap, func() {
 			last = begin(t, db.Connect(t), pgx.ReadCommitted)
@@ -82,7 +82,7 @@ func TestOlderWriterKeepsOffTheShadow(t *testing.T) {
 			eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
 				o := givenItems(t, db, strategy)
 				var old, older pgx.Tx
-				h := haltAtStep(t, &o, "swap: writing through")
+				h := haltAtStep(t, &o, repack.StepWritingThrough)
 				done := startRun(t, db, beforeStage(o, repack.Swap, func() {
 					both(t, db.Pool, `UPDATE @items SET note = 'to be replayed' WHERE id = 1`)
 					old, older = stillSnapshot(t, db, isolation), stillSnapshot(t, db, isolation)
@@ -141,7 +141,7 @@ func TestDrainPausesWhileRowsAreLocked(t *testing.T) {
 		o := givenItems(t, db, strategy)
 		var old, holder pgx.Tx
 		o = beforeStage(o, repack.Swap, func() { old = stillSnapshot(t, db, pgx.RepeatableRead) })
-		o = atStep(o, "swap: writing through", func() {
+		o = atStep(o, repack.StepWritingThrough, func() {
 			both(t, old, `UPDATE @items SET note = 'logged' WHERE id = 1`)
 			commit(t, old)
 			holder = begin(t, db.Connect(t), pgx.ReadCommitted)

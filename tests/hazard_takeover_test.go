@@ -81,12 +81,12 @@ func TestLostJobIsNotReplayed(t *testing.T) {
 		o := givenItems(t, db, strategy)
 		lost, taken := o, o
 		lost.MaxSnapshotWait = time.Second
-		switched := haltAtStep(t, &lost, "swap: writing through")
+		switched := haltAtStep(t, &lost, repack.StepWritingThrough)
 		was := startRun(t, db, lost)
 		switched.await(t, was)
 		takeOver(t, db)
 
-		drained := haltAtStep(t, &taken, "swap: drained")
+		drained := haltAtStep(t, &taken, repack.StepDrained)
 		waiting := watch(&taken, awaitingSnapshots)
 		is := startRun(t, db, taken)
 		drained.await(t, is)

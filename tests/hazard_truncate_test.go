@@ -29,8 +29,8 @@ func TestTruncateInEveryPhase(t *testing.T) {
 		}
 	}
 	for _, step := range []string{
-		"sync_schema: logged keys removed", "post_sync_update: caught up",
-		"swap: writing through", "swap: drained", "swap: exchanged",
+		repack.StepLoggedKeysRemoved, repack.StepCaughtUp,
+		repack.StepWritingThrough, repack.StepDrained, repack.StepExchanged,
 	} {
 		phases[step] = func(t *testing.T, db *pgtest.Database, o repack.Options) repack.Options {
 			return atStep(o, step, func() { truncate(t, db) })
@@ -71,7 +71,7 @@ func TestTruncateAfterSwapThenRevert(t *testing.T) {
 		o := givenItems(t, db, strategy)
 		runUntil(t, db, o, repack.Swap)
 		truncate(t, db)
-		o = atStep(o, "swap: drained", func() { truncate(t, db) })
+		o = atStep(o, repack.StepDrained, func() { truncate(t, db) })
 		if err := newRepack(t, db, o).Revert(testContext(t)); err != nil {
 			t.Fatalf("revert: %v", err)
 		}

@@ -35,7 +35,7 @@ func TestUniqueValuesMoveBetweenReplayBatches(t *testing.T) {
 	t.Parallel()
 	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
 		o := givenItems(t, db, strategy)
-		run(t, db, atStep(o, "sync_schema: logged keys removed", func() {
+		run(t, db, atStep(o, repack.StepLoggedKeysRemoved, func() {
 			both(t, db.Pool,
 				`INSERT INTO @items SELECT i, 'mail ' || i, '' FROM generate_series(1001, 3000) AS i`,
 				`UPDATE @items SET email = 'free ' || id WHERE id <= 100`,

@@ -92,7 +92,7 @@ func eachVaried(t *testing.T, test func(t *testing.T, db *pgtest.Database, o rep
 func TestWritesWhileWritingThrough(t *testing.T) {
 	t.Parallel()
 	eachVaried(t, func(t *testing.T, db *pgtest.Database, o repack.Options, isolation pgx.TxIsoLevel) {
-		run(t, db, atStep(o, "swap: writing through", func() {
+		run(t, db, atStep(o, repack.StepWritingThrough, func() {
 			bothIn(t, db, isolation, variedWrites(db.Version())...)
 			copyRows(t, db, isolation)
 		}))
@@ -106,7 +106,7 @@ func TestWritesAfterSwapAreThereAfterRevert(t *testing.T) {
 	eachVaried(t, func(t *testing.T, db *pgtest.Database, o repack.Options, isolation pgx.TxIsoLevel) {
 		runUntil(t, db, o, repack.Swap)
 		bothIn(t, db, isolation, variedWrites(db.Version())...)
-		o = atStep(o, "swap: writing through", func() {
+		o = atStep(o, repack.StepWritingThrough, func() {
 			bothIn(t, db, isolation, `UPDATE @varied SET pos = pos - 1`, `DELETE FROM @varied WHERE id = 40`)
 		})
 		if err := newRepack(t, db, o).Revert(testContext(t)); err != nil {
@@ -155,7 +155,7 @@ func TestSerializableWritersOfOtherRows(t *testing.T) {
 			t.Parallel()
 			eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
 				o := givenItems(t, db, strategy)
-				run(t, db, atStep(o, "swap: drained", func() {
+				run(t, db, atStep(o, repack.StepDrained, func() {
 					a, b := stillSnapshot(t, db, pgx.Serializable), stillSnapshot(t, db, pgx.Serializable)
 					for i, sql := range statements {
 						mustExec(t, []pgx.Tx{a, b}[i%2], sql)
@@ -177,7 +177,7 @@ func TestSerializableConflictIsStillOne(t *testing.T) {
 	t.Parallel()
 	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
 		o := givenItems(t, db, strategy)
-		run(t, db, atStep(o, "swap: drained", func() {
+		run(t, db, atStep(o, repack.StepDrained, func() {
 			a, b := begin(t, db.Connect(t), pgx.Serializable), begin(t, db.Connect(t), pgx.Serializable)
 			for _, tx := range []pgx.Tx{a, b} {
 				pgtest.Query[int64](t, tx, `SELECT count(*) FROM app.items`)

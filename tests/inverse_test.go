@@ -54,8 +54,8 @@ func revert(t *testing.T, db *pgtest.Database, o repack.Options) {
 func TestResetFromInside(t *testing.T) {
 	t.Parallel()
 	for _, place := range append(atEachPlace(nil, []string{
-		"sync_schema: logged keys removed", "sync_schema: index built", "post_sync_update: caught up",
-		"swap: writing through", "swap: drained",
+		repack.StepLoggedKeysRemoved, repack.StepIndexBuilt, repack.StepCaughtUp,
+		repack.StepWritingThrough, repack.StepDrained,
 	}), afterChunks(2)) {
 		t.Run(place.name, func(t *testing.T) {
 			t.Parallel()
@@ -78,7 +78,7 @@ func TestResetFromInside(t *testing.T) {
 // that is complete and from one that is not.
 func TestRevert(t *testing.T) {
 	t.Parallel()
-	for _, place := range atEachPlace([]repack.Stage{repack.CleanUp}, []string{"swap: exchanged"}) {
+	for _, place := range atEachPlace([]repack.Stage{repack.CleanUp}, []string{repack.StepExchanged}) {
 		if place.name == "after clean_up" {
 			continue
 		}
@@ -115,7 +115,7 @@ func TestRevert(t *testing.T) {
 func TestCancelledRevertResumes(t *testing.T) {
 	t.Parallel()
 	for _, place := range atEachPlace(nil, []string{
-		"swap: writing through", "swap: drained", "revert: exchanged", "reset: triggers dropped",
+		repack.StepWritingThrough, repack.StepDrained, repack.StepExchangedBack, repack.StepCaptureDropped,
 	}) {
 		t.Run(place.name, func(t *testing.T) {
 			t.Parallel()
@@ -138,7 +138,7 @@ func TestCancelledRevertResumes(t *testing.T) {
 // before it had exchanged the tables; afterwards only revert may go on.
 func TestCancelledRevertThenRun(t *testing.T) {
 	t.Parallel()
-	for _, place := range atEachPlace(nil, []string{"swap: writing through", "swap: drained", "revert: exchanged"}) {
+	for _, place := range atEachPlace(nil, []string{repack.StepWritingThrough, repack.StepDrained, repack.StepExchangedBack}) {
 		t.Run(place.name, func(t *testing.T) {
 			t.Parallel()
 			eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
@@ -180,7 +180,7 @@ func TestCancelledResetThenRun(t *testing.T) {
 				s := newScenario(t, db)
 				o := options(t, "app.t", strategy)
 				runUntil(t, db, o, stage)
-				place := atEachPlace(nil, []string{"reset: triggers dropped"})[0]
+				place := atEachPlace(nil, []string{repack.StepCaptureDropped})[0]
 				cancelled(t, db, o, place, func(r *repack.Repack, ctx context.Context) error { return r.Reset(ctx) })
 				s.write(t)
 				again := o
@@ -213,7 +213,7 @@ func TestCancelledCleanUpThenRevert(t *testing.T) {
 				s := newScenario(t, db)
 				o := options(t, "app.t", strategy)
 				o.KeepOld = keepOld
-				place := atEachPlace(nil, []string{"clean_up: triggers dropped"})[0]
+				place := atEachPlace(nil, []string{repack.StepCaptureEnded})[0]
 				cancelled(t, db, o, place, func(r *repack.Repack, ctx context.Context) error { return r.Run(ctx) })
 				s.write(t)
 				err := newRepack(t, db, o).Revert(testContext(t))

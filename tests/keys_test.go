@@ -333,7 +333,7 @@ func TestEqualKeysThatDiffer(t *testing.T) {
 				o := options(t, "app.t", strategy)
 				runUntil(t, db, o, repack.Backfill)
 				change(c.to)
-				writeThrough := func(to string) repack.Options { return atStep(o, "swap: writing through", func() { change(to) }) }
+				writeThrough := func(to string) repack.Options { return atStep(o, repack.StepWritingThrough, func() { change(to) }) }
 				runUntil(t, db, o, repack.PostSyncUpdate)
 				change(c.from)
 				runUntil(t, db, writeThrough(c.to), repack.Swap)

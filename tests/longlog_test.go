@@ -61,7 +61,7 @@ func TestLongLogIsNotReadUnderLocks(t *testing.T) {
 		bloatLog(t, db)
 		commit(t, old)
 		both(t, db.Pool, `UPDATE @items SET note = 'before' WHERE id % 10 = 1`)
-		seen := shortAt(t, db, &o, "swap: writing through", "swap: drained")
+		seen := shortAt(t, db, &o, repack.StepWritingThrough, repack.StepDrained)
 		runUntil(t, db, o, repack.Swap)
 		if seen() < 2 {
 			t.Errorf("%d steps of the swap were looked at", seen())
@@ -70,7 +70,7 @@ func TestLongLogIsNotReadUnderLocks(t *testing.T) {
 
 		bloatLog(t, db)
 		both(t, db.Pool, `UPDATE @items SET note = 'after' WHERE id % 10 = 2`)
-		seen = shortAt(t, db, &o, "swap: drained")
+		seen = shortAt(t, db, &o, repack.StepDrained)
 		if err := newRepack(t, db, o).Revert(testContext(t)); err != nil {
 			t.Fatalf("revert: %v", err)
 		}
@@ -92,7 +92,7 @@ func TestLongLogWithOldTableKept(t *testing.T) {
 	bloatLog(t, db)
 	both(t, db.Pool, `UPDATE @items SET note = 'after' WHERE id % 10 = 2`)
 	retired := 0
-	o = atStep(o, "swap: log retired", func() { retired++ })
+	o = atStep(o, repack.StepLogRetired, func() { retired++ })
 	run(t, db, o)
 	if retired != 1 {
 		t.Error("the log was not retired")
@@ -112,7 +112,7 @@ func TestWriterHoldsUpNewLog(t *testing.T) {
 		writer := begin(t, db.Connect(t), pgx.ReadCommitted)
 		both(t, writer, `UPDATE @items SET note = 'held' WHERE id = 5`, `DELETE FROM @items WHERE id = 6`)
 		o.LockTimeout = queuing
-		seen := shortAt(t, db, &o, "swap: writing through")
+		seen := shortAt(t, db, &o, repack.StepWritingThrough)
 		done := startRun(t, db, o)
 		pgtest.WaitBlockedBy(t, db.Pool, pid(writer))
 		commit(t, writer)
@@ -168,7 +168,7 @@ func endWithRetired(t *testing.T, db *pgtest.Database, o repack.Options, run fun
 	bloatLog(t, db)
 	errEnd := errors.New("the run was ended")
 	o.Hooks.AfterStep = oneAtATime(func(_ context.Context, name string) error {
-		if name != "swap: log retired" {
+		if name != repack.StepLogRetired {
 			return nil
 		}
 		tx := begin(t, db.Connect(t), pgx.RepeatableRead) // logs where it is too old to write through

@@ -117,7 +117,7 @@ func TestMatviews(t *testing.T) {
 // TestMatviewsKilledAnywhere ends a run and a revert at every step, and goes on.
 func TestMatviewsKilledAnywhere(t *testing.T) {
 	t.Parallel()
-	steps := []string{"swap: exchanged", "matviews: created", "matviews: built", "matviews: exchanged"}
+	steps := []string{repack.StepExchanged, repack.StepMatviewsCreated, repack.StepMatviewBuilt, repack.StepMatviewsExchanged}
 	for _, step := range steps {
 		for skip := range 3 {
 			if skip > 0 && !strings.HasSuffix(step, "built") { // passed once only
@@ -140,7 +140,7 @@ func TestMatviewsKilledAnywhere(t *testing.T) {
 				o.RebuildMatviews = skip%2 == 1 // a job keeps what it was told
 				runUntil(t, db, o, repack.Swap)
 				followsTable(t, db, "after swap")
-				if at := strings.Replace(step, "swap: exchanged", "revert: exchanged", 1); skip < 2 {
+				if at := strings.Replace(step, repack.StepExchanged, repack.StepExchangedBack, 1); skip < 2 {
 					cancelled(t, db, o, nth(at, skip), func(r *repack.Repack, ctx context.Context) error { return r.Revert(ctx) })
 					followsTable(t, db, "when killed reverting")
 					revert(t, db, o)
@@ -180,7 +180,7 @@ func TestMatviewRefreshedMeanwhile(t *testing.T) {
 			eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
 				db.Exec(t, `CREATE SCHEMA app; CREATE TABLE app.t (id int PRIMARY KEY); INSERT INTO app.t SELECT generate_series(1, 9);
 					CREATE MATERIALIZED VIEW app.m AS TABLE app.t; CREATE UNIQUE INDEX ON app.m (id)`)
-				run(t, db, atStep(rebuilding(t, strategy), "matviews: built", func() {
+				run(t, db, atStep(rebuilding(t, strategy), repack.StepMatviewBuilt, func() {
 					db.Exec(t, `INSERT INTO app.t VALUES (100); DELETE FROM app.t WHERE id = 2`)
 					db.Exec(t, refresh+` app.m`)
 				}))

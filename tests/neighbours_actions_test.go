@@ -167,11 +167,11 @@ func keysOneByOneActions(t *testing.T, list []combination) {
 	}
 	o := oneByOne(t, "app.hub", repack.ChangeLog)
 	o.Logger = nil
-	runUntil(t, db, at(o, map[string]int{"keys: validated": 2 * len(list), "swap: exchanged": 1}), repack.Swap)
+	runUntil(t, db, at(o, map[string]int{repack.StepKeyValidated: 2 * len(list), repack.StepExchanged: 1}), repack.Swap)
 	if round != 2 {
 		t.Errorf("everything was done %d times, want 2", round)
 	}
-	r := newRepack(t, db, at(o, map[string]int{"revert: exchanged": 1}))
+	r := newRepack(t, db, at(o, map[string]int{repack.StepExchangedBack: 1}))
 	if err := r.Revert(testContext(t)); err != nil {
 		t.Fatalf("revert: %v", err)
 	}

@@ -124,7 +124,7 @@ func stepsOfKeys(t *testing.T) (steps []string) {
 		}
 		first := !slices.Contains(steps, name)
 		steps = append(steps, name)
-		if first && name != "swap: drained" { // some of it is logged, and puts off what follows
+		if first && name != repack.StepDrained { // some of it is logged, and puts off what follows
 			f.write(t)
 			f.same(t)
 		}

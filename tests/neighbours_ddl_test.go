@@ -14,7 +14,7 @@ import (
 // Keys that come and go while others are being moved are there, or not, afterwards.
 func TestKeysChangedWhileMovedOneByOne(t *testing.T) {
 	t.Parallel()
-	for i, step := range []string{"keys: row by row", "keys: validated", "swap: exchanged", "keys: handed over"} {
+	for i, step := range []string{repack.StepRowByRow, repack.StepKeyValidated, repack.StepExchanged, repack.StepKeyHandedOver} {
 		t.Run(step, func(t *testing.T) {
 			t.Parallel()
 			db := pgtest.New(t)
@@ -71,7 +71,7 @@ func TestKeysOneByOneOfRoles(t *testing.T) {
 	o := oneByOne(t, "app.t", repack.ChangeLog)
 	seen := map[string]bool{}
 	o.Hooks.AfterStep = oneAtATime(func(_ context.Context, step string) error {
-		if step != "swap: drained" && !seen[step] {
+		if step != repack.StepDrained && !seen[step] {
 			seen[step] = true
 			write()
 		}

@@ -166,7 +166,7 @@ func TestChildAndParentOneByOne(t *testing.T) {
 	o := oneByOne(t, "t", repack.ChangeLog)
 	seen, row := map[string]bool{}, 0
 	o.Hooks.AfterStep = oneAtATime(func(_ context.Context, step string) error {
-		if seen[step] || !strings.HasPrefix(step, "keys:") && step != "swap: exchanged" {
+		if seen[step] || !strings.HasPrefix(step, "keys:") && step != repack.StepExchanged {
 			return nil
 		}
 		seen[step] = true
@@ -274,12 +274,12 @@ func TestExchangeOneByOneLocksNoNeighbour(t *testing.T) {
 		var reader pgx.Tx
 		o.Hooks.AfterStep = oneAtATime(func(_ context.Context, step string) error {
 			switch step {
-			case "keys: validated":
+			case repack.StepKeyValidated:
 				if joined++; joined == neighbours+1 { // whoever holds a neighbour is in nobody's way
 					reader = begin(t, db.Connect(t), pgx.ReadCommitted)
 					mustExec(t, reader, `LOCK TABLE child_1, parent IN ROW EXCLUSIVE MODE`)
 				}
-			case "swap: exchanged":
+			case repack.StepExchanged:
 				commit(t, reader)
 			}
 			return nil

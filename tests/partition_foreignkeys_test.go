@@ -136,7 +136,7 @@ func TestPartitionedTableIsLockedFirst(t *testing.T) {
 	o := options(t, "app.t", repack.ChangeLog)
 	o.LockTimeout = 700 * time.Millisecond
 	h := newHalt(t)
-	o = atStep(o, "swap: drained", func() {
+	o = atStep(o, repack.StepDrained, func() {
 		reader = begin(t, db.Connect(t), pgx.ReadCommitted)
 		mustExec(t, reader, `SELECT FROM app.t`)
 		h.stop()
@@ -255,7 +255,7 @@ func TestForeignKeySlowUnderLock(t *testing.T) {
 	})
 	seen, stop := watchWaits(t, db)
 	reader := make(chan error, 1)
-	o = atStep(o, "swap: drained", func() {
+	o = atStep(o, repack.StepDrained, func() {
 		db.Exec(t, `INSERT INTO app.slow VALUES (0.02)`)
 		conn, ctx := db.Connect(t), testContext(t)
 		go func() {
@@ -385,7 +385,7 @@ func TestPartitionedTableWithForeignKeys(t *testing.T) {
 				`INSERT INTO @c SELECT 100000 + (SELECT count(*) FROM @c) + p.id, p.id FROM @p p WHERE p.id % 5000 = 5`)
 		}
 		o := options(t, "app.p", strategy)
-		for _, place := range []stopAt{nthStage(repack.Backfill, 1), atEachPlace(nil, []string{"swap: exchanged"})[0]} {
+		for _, place := range []stopAt{nthStage(repack.Backfill, 1), atEachPlace(nil, []string{repack.StepExchanged})[0]} {
 			cancelled(t, db, o, place, func(r *repack.Repack, ctx context.Context) error { return r.Run(ctx) })
 			write()
 			run(t, db, o)
@@ -478,7 +478,7 @@ func TestVacuumOfNeighbours(t *testing.T) {
 			twins(t, db, keyedSQL)
 			vacuum := begin(t, db.Connect(t), pgx.ReadCommitted)
 			defer vacuum.Rollback(context.Background())
-			o := atStep(options(t, "app.t", repack.ChangeLog), "swap: drained", func() {
+			o := atStep(options(t, "app.t", repack.ChangeLog), repack.StepDrained, func() {
 				mustExec(t, vacuum, `LOCK TABLE ONLY `+table+` IN SHARE UPDATE EXCLUSIVE MODE`)
 			})
 			done := startRun(t, db, o)

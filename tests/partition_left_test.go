@@ -34,9 +34,9 @@ var leavings = map[string]string{
 // leavingPlaces are moments in the repack of the second of three partitions; a
 // stage is meant as "before" it.
 var leavingPlaces = []string{
-	"before pre_validate", "before setup", "before backfill", "before sync_schema", "sync_schema: logged keys removed",
-	"before post_sync_update", "before swap", "swap: writing through", "swap: drained", "swap: exchanged",
-	"before clean_up", "clean_up: triggers dropped",
+	"before pre_validate", "before setup", "before backfill", "before sync_schema", repack.StepLoggedKeysRemoved,
+	"before post_sync_update", "before swap", repack.StepWritingThrough, repack.StepDrained, repack.StepExchanged,
+	"before clean_up", repack.StepCaptureEnded,
 }
 
 // leaveAt does it at the moment that place names, in the nth stage or step of that

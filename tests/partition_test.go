@@ -208,7 +208,7 @@ func TestPartitionWrites(t *testing.T) {
 		o.Hooks = repack.Hooks{
 			AfterStage: func(context.Context, repack.Stage) error { write(); return nil },
 			AfterStep: func(_ context.Context, step string) error {
-				if step != "swap: drained" {
+				if step != repack.StepDrained {
 					write()
 				}
 				return nil
@@ -329,7 +329,7 @@ func TestRevertOfPartitionScansNothing(t *testing.T) {
 	o := options(t, "app.t", repack.ChangeLog)
 	runUntil(t, db, o, repack.Swap)
 	valid := false
-	revert(t, db, atStep(o, "swap: drained", func() {
+	revert(t, db, atStep(o, repack.StepDrained, func() {
 		valid = pgtest.Query[bool](t, db.Pool, `SELECT convalidated FROM pg_constraint WHERE conname = 'repack_bound'`)
 	}))
 	if !valid {
@@ -557,12 +557,12 @@ func TestTriggerDisabledBeforeExchange(t *testing.T) {
 	disable := func() { db.Exec(t, `ALTER TABLE app.c DISABLE TRIGGER ALL`) }
 	o := options(t, "app.t", repack.ChangeLog)
 	var drift *repack.DriftError
-	if err := newRepack(t, db, atStep(o, "swap: drained", disable)).Run(testContext(t)); !errors.As(err, &drift) || len(drift.Obstacles) == 0 {
+	if err := newRepack(t, db, atStep(o, repack.StepDrained, disable)).Run(testContext(t)); !errors.As(err, &drift) || len(drift.Obstacles) == 0 {
 		t.Errorf("run: %v, want the disabled triggers named", err)
 	}
 	db.Exec(t, `ALTER TABLE app.c ENABLE TRIGGER ALL`)
 	runUntil(t, db, o, repack.Swap)
-	if err := newRepack(t, db, atStep(o, "swap: drained", disable)).Revert(testContext(t)); !errors.As(err, &drift) || len(drift.Obstacles) == 0 {
+	if err := newRepack(t, db, atStep(o, repack.StepDrained, disable)).Revert(testContext(t)); !errors.As(err, &drift) || len(drift.Obstacles) == 0 {
 		t.Errorf("revert: %v, want the disabled triggers named", err)
 	}
 	db.Exec(t, `ALTER TABLE app.c ENABLE TRIGGER ALL`)

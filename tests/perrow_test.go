@@ -65,7 +65,7 @@ func TestPartitionBulkTakesFewIDs(t *testing.T) {
 				}
 				return nil
 			}
-			o = atStep(o, "swap: writing through", func() { bulk("writing through") })
+			o = atStep(o, repack.StepWritingThrough, func() { bulk("writing through") })
 			runUntil(t, db, o, repack.Swap)
 			alike(t, db, "p")
 			bulk("after the swap")
@@ -83,7 +83,7 @@ func TestFewRowsOfAPartitionAreWrittenThrough(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
 	twins(t, db, bulkPartitionSQL)
-	o := atStep(options(t, "app.items", repack.ChangeLog), "swap: drained", func() {
+	o := atStep(options(t, "app.items", repack.ChangeLog), repack.StepDrained, func() {
 		both(t, db.Pool, `INSERT INTO @p SELECT g, 'new' FROM generate_series(2001, 2020) g`, `UPDATE @p SET a = 'few' WHERE id <= 20`)
 		if n := pgtest.Query[int64](t, db.Pool, `SELECT count(*) FROM `+itemsLog); n > 0 {
 			t.Errorf("%d changes are pending", n)
@@ -132,7 +132,7 @@ func TestTempFileLimit(t *testing.T) {
 					}
 					return nil
 				}
-				o = atStep(o, "swap: writing through", write)
+				o = atStep(o, repack.StepWritingThrough, write)
 				runUntil(t, db, o, repack.Swap)
 				alike(t, db, "acct")
 				write()

@@ -298,10 +298,10 @@ func traced(t *testing.T, db *pgtest.Database, o repack.Options) *statements {
 	var tx pgx.Tx
 	o.Hooks.AfterStep = func(_ context.Context, step string) error {
 		switch step {
-		case "post_sync_update: caught up":
+		case repack.StepCaughtUp:
 			tx = begin(t, writer, pgx.RepeatableRead)
 			mustExec(t, tx, `SELECT 1`)
-		case "swap: writing through":
+		case repack.StepWritingThrough:
 			mustExec(t, tx, `UPDATE app.orders SET note = 'late' WHERE id = 7`)
 			commit(t, tx)
 		}

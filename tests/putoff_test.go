@@ -19,7 +19,7 @@ func TestDrainEnds(t *testing.T) {
 		stop := o
 		errStop := errors.New("stopped")
 		stop.Hooks.AfterStep = func(_ context.Context, name string) error {
-			if name == "swap: writing through" {
+			if name == repack.StepWritingThrough {
 				return errStop
 			}
 			return nil

@@ -66,9 +66,9 @@ var emptying = racer{"truncate", `TRUNCATE @t CASCADE; INSERT INTO @t VALUES (1,
 // racePlaces are the places of a run in their order. A step of the tool is what
 // lies between a place and the next.
 var racePlaces = []string{
-	"before setup", "before backfill", "mid-backfill", "before sync_schema", "sync_schema: logged keys removed",
-	"sync_schema: index built", "before post_sync_update", "post_sync_update: caught up", "before swap",
-	"swap: writing through", "swap: drained", "swap: exchanged", "before clean_up", "clean_up: triggers dropped",
+	"before setup", "before backfill", "mid-backfill", "before sync_schema", repack.StepLoggedKeysRemoved,
+	repack.StepIndexBuilt, "before post_sync_update", repack.StepCaughtUp, "before swap",
+	repack.StepWritingThrough, repack.StepDrained, repack.StepExchanged, "before clean_up", repack.StepCaptureEnded,
 }
 
 // atPlaces are hooks that call pass at each of racePlaces.

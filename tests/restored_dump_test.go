@@ -82,7 +82,7 @@ func TestRestoredDumpFinishing(t *testing.T) {
 	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
 		s := newScenario(t, db)
 		o := options(t, "app.t", strategy)
-		cancelled(t, db, o, atEachPlace(nil, []string{"clean_up: triggers dropped"})[0],
+		cancelled(t, db, o, atEachPlace(nil, []string{repack.StepCaptureEnded})[0],
 			func(r *repack.Repack, ctx context.Context) error { return r.Run(ctx) })
 		s.db = otherOIDs(t, db)
 		refusedRestored(t, s, o)

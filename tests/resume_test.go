@@ -60,8 +60,8 @@ func TestStopAfterAllStages(t *testing.T) {
 
 // Between stages a job is stopped by the tests above.
 var runPlaces = atEachPlace([]repack.Stage{repack.Setup}, []string{
-	"sync_schema: logged keys removed", "sync_schema: index built", "post_sync_update: caught up",
-	"swap: writing through", "swap: drained", "swap: exchanged", "clean_up: triggers dropped",
+	repack.StepLoggedKeysRemoved, repack.StepIndexBuilt, repack.StepCaughtUp,
+	repack.StepWritingThrough, repack.StepDrained, repack.StepExchanged, repack.StepCaptureEnded,
 })
 
 // TestCancelledRunResumes cancels at every place a run passes, and runs again.

@@ -195,9 +195,9 @@ func TestSchemas(t *testing.T) {
 		write := func() { a.write(t) }
 		runUntil(t, a.db, o, repack.Swap)
 		a.write(t)
-		revert(t, a.db, atStep(o, "swap: writing through", write))
+		revert(t, a.db, atStep(o, repack.StepWritingThrough, write))
 		a.same(t, "after the revert")
-		run(t, a.db, atStep(atStage(o, repack.Backfill, write), "swap: writing through", write))
+		run(t, a.db, atStep(atStage(o, repack.Backfill, write), repack.StepWritingThrough, write))
 		a.same(t, "after the run")
 	})
 }

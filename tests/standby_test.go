@@ -138,7 +138,7 @@ func TestQueryOnStandby(t *testing.T) {
 			finds("a 1000 500500", "before the swap")
 
 			o.Until, o.MaxSnapshotWait = repack.Swap, time.Minute
-			waiting, drained := watch(&o, awaitingSnapshots), haltAtStep(t, &o, "swap: drained")
+			waiting, drained := watch(&o, awaitingSnapshots), haltAtStep(t, &o, repack.StepDrained)
 			done := startRun(t, db, o)
 			awaitLog(t, waiting, done)
 			commit(t, old)

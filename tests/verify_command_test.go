@@ -222,7 +222,7 @@ func TestVerifyWaitsForNoRun(t *testing.T) {
 	db := pgtest.New(t)
 	o := givenDocs(t, db, repack.ChangeLog)
 	running := o
-	h := haltAtStep(t, &running, caughtUp)
+	h := haltAtStep(t, &running, repack.StepCaughtUp)
 	done := startRun(t, db, running)
 	h.await(t, done)
 	_, err := newRepack(t, db, o).Verify(testContext(t))
@@ -259,7 +259,7 @@ func TestVerifyKeys(t *testing.T) {
 				INSERT INTO app.t (%s, n) SELECT %s, i FROM generate_series(1, 100) AS i`, c.columns, c.key, c.row))
 			o := withVerify(options(t, "app.t", strategies[n%len(strategies)]), repack.VerifyFull)
 			pending := func() { db.Exec(t, `UPDATE app.t SET n = -n WHERE n > 50; DELETE FROM app.t WHERE n = 20`) }
-			runUntil(t, db, atStep(o, caughtUp, pending), repack.PostSyncUpdate)
+			runUntil(t, db, atStep(o, repack.StepCaughtUp, pending), repack.PostSyncUpdate)
 			wantEqual(t, verify(t, db, o), 99)
 			db.Exec(t, `UPDATE repack_job_1.t SET n = 0 WHERE n = 1`)
 			_, err := newRepack(t, db, o).Verify(testContext(t))

@@ -11,9 +11,6 @@ import (
 	"github.com/repack-go/repack/repack"
 )
 
-// caughtUp is the step before the comparison.
-const caughtUp = "post_sync_update: caught up"
-
 // verifiedSQL has columns whose values can differ in their bytes and yet be
 // equal to every operator.
 const verifiedSQL = `
@@ -52,7 +49,7 @@ func givenDocs(t *testing.T, db *pgtest.Database, strategy string) repack.Option
 // corrupted does to the shadow what no bug should, right before it is compared.
 func corrupted(t *testing.T, db *pgtest.Database, o repack.Options, sql string) repack.Options {
 	t.Helper()
-	return atStep(o, caughtUp, func() { db.Exec(t, sql) })
+	return atStep(o, repack.StepCaughtUp, func() { db.Exec(t, sql) })
 }
 
 // mismatches returns what a *VerifyError names, one string a row.
@@ -235,7 +232,7 @@ func TestVerifyExplainsPendingChanges(t *testing.T) {
 			db := pgtest.New(t)
 			o := givenDocs(t, db, strategies[n%len(strategies)])
 			o.BatchSize = 50
-			o = atStep(o, caughtUp, func() { db.Exec(t, c.sql) })
+			o = atStep(o, repack.StepCaughtUp, func() { db.Exec(t, c.sql) })
 			runUntil(t, db, o, repack.PostSyncUpdate)
 			db.EqualTables(t, "app.docs", shadowDocs) // the comparison replays to look again
 			db.Exec(t, `UPDATE app.docs SET amount = 2.0 WHERE id % 2 = 0`)

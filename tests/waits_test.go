@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/repack-go/repack/internal/tooling/pgtest"
+	"github.com/repack-go/repack/repack"
 )
 
 // waitsSQL is who of the application waits for the tool, and since when, by the
@@ -96,7 +97,7 @@ var nuisances = []nuisance{
 }
 
 // nuisancePlaces are followed by a lock of the tool's.
-var nuisancePlaces = []string{"before setup", "before swap", "swap: drained", "before clean_up"}
+var nuisancePlaces = []string{"before setup", "before swap", repack.StepDrained, "before clean_up"}
 
 // holder is a nuisance in a transaction, which is rolled back when the tool has
 // given way, or has come to its next place.

@@ -75,7 +75,7 @@ func (c stranding) given(t *testing.T, db *pgtest.Database, strategy string) (o 
 	o = rebuilding(t, strategy)
 	o.Jobs = 1
 	swapped := func() { db.Exec(t, c.swapped) }
-	running := atStep(o, "swap: exchanged", swapped)
+	running := atStep(o, repack.StepExchanged, swapped)
 	if c.stop != "" {
 		running = atStage(o, c.stop, swapped)
 	}
