@@ -11,6 +11,7 @@ import (
 	"github.com/repack-go/repack/migrations"
 	"github.com/repack-go/repack/registry"
 	"github.com/repack-go/repack/stages"
+	"github.com/repack-go/repack/stages/throttle"
 )
 
 // A Plan and its parts. Encoded as JSON their field names are stable: see
@@ -118,7 +119,7 @@ func (r *Repack) readOnlyEnv(ctx context.Context) (*stages.Env, func(), error) {
 		return nil, nil, fmt.Errorf("open connection pool: %w", err)
 	}
 	e.Locks.Pool = e.Pool
-	e.Turns = stages.NewTurns(e.Pool, e.Jobs, r.options.yield)
+	e.Throttle = throttle.New(e.Pool, e.Jobs, r.options.yield)
 	return e, e.Pool.Close, nil
 }
 

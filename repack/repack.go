@@ -17,6 +17,7 @@ import (
 	"github.com/repack-go/repack/migrations"
 	"github.com/repack-go/repack/registry"
 	"github.com/repack-go/repack/stages"
+	"github.com/repack-go/repack/stages/throttle"
 	"github.com/repack-go/repack/strategy"
 )
 
@@ -374,7 +375,7 @@ func (r *Repack) env(ctx context.Context) (*stages.Env, func(), error) {
 			Locks: lock.Policy{Timeout: o.LockTimeout, Retries: o.LockRetries, KillAfter: o.KillBlockers, Pool: pool, Log: o.Logger},
 		},
 		Strategy: chosen, ShadowSchema: o.ShadowSchema, KeepOld: o.KeepOld, RebuildMatviews: o.RebuildMatviews, OrderBy: o.OrderBy,
-		Jobs: o.Jobs, Turns: stages.NewTurns(pool, o.Jobs, o.yield), BatchSize: o.BatchSize, Transfer: o.Transfer, SnapshotWait: o.MaxSnapshotWait,
+		Jobs: o.Jobs, Throttle: throttle.New(pool, o.Jobs, o.yield), BatchSize: o.BatchSize, Transfer: o.Transfer, SnapshotWait: o.MaxSnapshotWait,
 		Verify: o.Verify, MaintenanceWorkMem: o.MaintenanceWorkMem, Partitioned: r.partitioned,
 		UpdateOID: update, IgnoreOID: o.IgnoreOID, ForeignKeys: o.ForeignKeys,
 	}, pool.Close, nil

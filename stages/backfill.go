@@ -15,6 +15,7 @@ import (
 	"github.com/repack-go/repack/internal/lock"
 	"github.com/repack-go/repack/internal/session"
 	"github.com/repack-go/repack/registry"
+	"github.com/repack-go/repack/stages/throttle"
 	"github.com/repack-go/repack/strategy"
 )
 
@@ -130,7 +131,7 @@ func (e *Env) copyChunks(ctx context.Context) error {
 
 func (e *Env) copyWorker(ctx context.Context, chunks *dispenser, copyChunk func(*registry.Chunk) error) error {
 	for {
-		more, err := e.Turns.Chunk(ctx, func() (bool, error) { return e.copyNext(ctx, chunks, copyChunk) })
+		more, err := e.Throttle.Chunk(ctx, func() (bool, error) { return e.copyNext(ctx, chunks, copyChunk) })
 		if !more || err != nil {
 			return err
 		}
@@ -191,7 +192,7 @@ const filenodeSQL = `SELECT pg_relation_filenode($1::oid)`
 // file is still the one that was measured is asked after the copy has locked the
 // source: nobody can replace it then.
 func (e *Env) copyChunk(ctx context.Context, conn *pgxpool.Conn, chunk *registry.Chunk, settings []string, sql string, args ...any) error {
-	commits, err := e.Turns.commits(ctx)
+	commits, err := e.Throttle.Commits(ctx)
 	if err != nil {
 		return err
 	}
@@ -229,11 +230,8 @@ func (e *Env) endChunk(ctx context.Context, tx pgx.Tx, chunk registry.Chunk) err
 	return tx.SendBatch(ctx, b).Close()
 }
 
-// A chunk holds a snapshot, and with direct-trigger row locks, for about this
-// long; a writer may have to wait for the latter.
 const (
-	chunkTarget            = 500 * time.Millisecond
-	lockedChunkTarget      = 40 * time.Millisecond
+	lockedChunkTarget      = 40 * time.Millisecond // see throttle.ChunkTime
 	firstChunkBlocks       = 256
 	firstLockedChunkBlocks = 16      // may be thousands of rows
 	maxChunkBlocks         = 1 << 17 // 1 GB
@@ -252,7 +250,7 @@ type dispenser struct {
 }
 
 func newDispenser(e *Env, gaps []registry.Chunk, done registry.Copied) *dispenser {
-	d := &dispenser{gaps: gaps, size: firstChunkBlocks, target: chunkTarget, workers: int64(e.Jobs)}
+	d := &dispenser{gaps: gaps, size: firstChunkBlocks, target: throttle.ChunkTime, workers: int64(e.Jobs)}
 	if e.Strategy.KeyFirst() {
 		d.size, d.target = firstLockedChunkBlocks, lockedChunkTarget
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/lock"
 	"github.com/repack-go/repack/registry"
+	"github.com/repack-go/repack/stages/throttle"
 	"github.com/repack-go/repack/strategy"
 )
 
@@ -100,7 +101,7 @@ func (c *comparing) side(ctx context.Context, relation catalog.Name, find finder
 	if err != nil {
 		return err
 	}
-	ranges := &dispenser{gaps: rangesOf(c.result.Mode, blocks), size: firstChunkBlocks, target: chunkTarget}
+	ranges := &dispenser{gaps: rangesOf(c.result.Mode, blocks), size: firstChunkBlocks, target: throttle.ChunkTime}
 	if c.BatchSize > 0 && c.Job.RowEstimate != nil {
 		ranges.fixed, ranges.size = true, blocksFor(int64(c.BatchSize), *c.Job.RowEstimate, blocks)
 	}
@@ -143,7 +144,7 @@ func (c *comparing) round(ctx context.Context, ranges *dispenser, find finder, r
 			return c.withConn(groupCtx, func(conn *pgxpool.Conn) error {
 				for more := true; more && c.goOn(began); {
 					var err error
-					more, err = c.Turns.Chunk(groupCtx, func() (bool, error) { return c.next(groupCtx, conn, ranges, find) })
+					more, err = c.Throttle.Chunk(groupCtx, func() (bool, error) { return c.next(groupCtx, conn, ranges, find) })
 					if err != nil {
 						return err
 					}

@@ -18,6 +18,7 @@ import (
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/lock"
 	"github.com/repack-go/repack/registry"
+	"github.com/repack-go/repack/stages/throttle"
 	"github.com/repack-go/repack/strategy"
 )
 
@@ -34,7 +35,7 @@ type Env struct {
 	IgnoreOID       bool                 // allows OIDs of the table to be kept elsewhere
 	OrderBy         string               // of the copied rows: see catalog.ReadOrder; empty: as they come
 	Jobs            int                  // connections that work at the same time, at most
-	Turns           *Turns               // of those connections
+	Throttle        *throttle.Throttle   // of those connections
 	BatchSize       int                  // rows a chunk or batch, about; 0: by time
 	Transfer        Transfer             // the way of the backfill's rows
 	SnapshotWait    time.Duration        // bound on the wait for older snapshots

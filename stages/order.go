@@ -49,7 +49,7 @@ func (e *Env) copyOrdered(ctx context.Context) error {
 	}
 	e.Log.Info("rows are copied in order, with one statement", "job", e.Job.ID, "order_by", e.OrderBy)
 	return e.withConn(ctx, func(conn *pgxpool.Conn) error {
-		_, err := e.Turns.Chunk(ctx, func() (bool, error) { return false, e.copyAll(ctx, conn, order) })
+		_, err := e.Throttle.Chunk(ctx, func() (bool, error) { return false, e.copyAll(ctx, conn, order) })
 		return err
 	})
 }

@@ -70,7 +70,7 @@ func (e *Env) piped(ctx context.Context) (bool, error) {
 // open, and so keeps the source from being replaced, until the writing one has
 // committed the rows and their record.
 func (e *Env) pipeChunk(ctx context.Context, reader, writer *pgxpool.Conn, chunk *registry.Chunk) error {
-	commits, err := e.Turns.commits(ctx)
+	commits, err := e.Throttle.Commits(ctx)
 	if err != nil {
 		return err
 	}

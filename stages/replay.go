@@ -44,7 +44,7 @@ func postSyncUpdate(ctx context.Context, e *Env) error {
 // vacuum makes the first queries after the swap fast. It cannot run inside a
 // transaction, and so not fenced; it changes no row.
 func (e *Env) vacuum(ctx context.Context) error {
-	busy, err := e.Turns.Busy(ctx)
+	busy, err := e.Throttle.Busy(ctx)
 	if err != nil {
 		return err
 	}
@@ -215,7 +215,7 @@ func (e *Env) batchCommits(ctx context.Context, followed bool) (settings []strin
 	if !followed || e.concurrent() {
 		return nil, nil
 	}
-	return e.Turns.commits(ctx)
+	return e.Throttle.Commits(ctx)
 }
 
 // logRange is what a batch replays: blocks of the log, end exclusive.

@@ -25,7 +25,7 @@ func (e *Env) shares(ctx context.Context, divide bool, blocks int64) (int, error
 	if !divide || blocks < dividedBlocks {
 		return 1, nil
 	}
-	busy, err := e.Turns.Busy(ctx)
+	busy, err := e.Throttle.Busy(ctx)
 	if err != nil || busy {
 		return 1, err
 	}
@@ -76,10 +76,10 @@ func (e *Env) replayShares(ctx context.Context, taken logRange, shares int) (tot
 }
 
 func (e *Env) replayShare(ctx context.Context, taken logRange, share strategy.Share) (r strategy.Replayed, err error) {
-	if err := e.Turns.Take(ctx); err != nil {
+	if err := e.Throttle.Take(ctx); err != nil {
 		return r, err
 	}
-	defer e.Turns.End()
+	defer e.Throttle.End()
 	once := e.ofRows(taken.settings...)
 	once.Retries = 0
 	err = e.transactBy(ctx, once, func(ctx context.Context, tx *lock.Tx) (err error) {

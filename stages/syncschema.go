@@ -212,11 +212,11 @@ func missingIndexes(source, shadow *catalog.Table) []catalog.Index {
 
 // buildIndex takes SHARE on the shadow, which several builds can share.
 func (e *Env) buildIndex(ctx context.Context, conn *pgxpool.Conn, b indexBuild) error {
-	if err := e.Turns.Take(ctx); err != nil {
+	if err := e.Throttle.Take(ctx); err != nil {
 		return err
 	}
-	defer e.Turns.End()
-	busy, err := e.Turns.Busy(ctx)
+	defer e.Throttle.End()
+	busy, err := e.Throttle.Busy(ctx)
 	if err != nil {
 		return err
 	}

@@ -1,4 +1,7 @@
-package stages
+// Package throttle lets a run of repack give way to the application: it decides how many
+// pieces of work are done at the same time, how long a run rests between them, and whether
+// their commits wait for the disk.
+package throttle
 
 import (
 	"context"
@@ -11,14 +14,18 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// Turns is asked before every piece of work that a run does at the same time as
+// ChunkTime is how long a chunk is meant to take. It holds a snapshot, and with
+// direct-trigger row locks, for about as long; a writer may have to wait for the latter.
+const ChunkTime = 500 * time.Millisecond
+
+// Throttle is asked before every piece of work that a run does at the same time as
 // another: a chunk, the build of an index. It is the one place where a run
 // decides whether to go on with it.
 //
 // While the application is at work there is one turn at a time, so that on a
 // server with few processors most of them are left to it, and after a piece of
 // what writes most a rest that is as long.
-type Turns struct {
+type Throttle struct {
 	pool  *pgxpool.Pool
 	most  int
 	yield bool
@@ -27,15 +34,15 @@ type Turns struct {
 	mu      sync.Mutex
 	taken   int
 	rested  time.Time     // the end of the last rest
-	flushed time.Time     // when the last commit was begun that waits: see commits
+	flushed time.Time     // when the last commit was begun that waits: see Commits
 	seen    []activity    // the newest last
 	look    chan struct{} // holds a token while a goroutine asks the server
 }
 
-// NewTurns hands out up to most turns at the same time; with yield, only one
+// New hands out up to most turns at the same time; with yield, only one
 // while other sessions are at work.
-func NewTurns(pool *pgxpool.Pool, most int, yield bool) *Turns {
-	return &Turns{pool: pool, most: most, yield: yield, freed: make(chan struct{}, 1), look: make(chan struct{}, 1)}
+func New(pool *pgxpool.Pool, most int, yield bool) *Throttle {
+	return &Throttle{pool: pool, most: most, yield: yield, freed: make(chan struct{}, 1), look: make(chan struct{}, 1)}
 }
 
 // lookEvery is how often the server is asked at the most, lookBack how many of its
@@ -55,7 +62,7 @@ const (
 
 // Take waits for a turn, which the caller ends with End or Rest. While no other
 // turn is taken it waits for no more than the rest after one.
-func (t *Turns) Take(ctx context.Context) error {
+func (t *Throttle) Take(ctx context.Context) error {
 	for {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -84,7 +91,7 @@ func (t *Turns) Take(ctx context.Context) error {
 }
 
 // End gives back a turn that was taken.
-func (t *Turns) End() {
+func (t *Throttle) End() {
 	t.mu.Lock()
 	t.taken--
 	t.mu.Unlock()
@@ -96,14 +103,14 @@ func (t *Turns) End() {
 
 // Rest is End of a turn that took so long: while the application is at work, the
 // next begins as much later.
-func (t *Turns) Rest(took time.Duration) {
+func (t *Throttle) Rest(took time.Duration) {
 	t.mu.Lock()
 	t.rested = time.Now().Add(took)
 	t.mu.Unlock()
 	t.End()
 }
 
-func (t *Turns) rest() time.Duration {
+func (t *Throttle) rest() time.Duration {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return time.Until(t.rested)
@@ -111,18 +118,18 @@ func (t *Turns) rest() time.Duration {
 
 // Chunk does one of many pieces of work that follow one another, in a turn, and
 // rests after it: for no longer than a chunk is meant to take, as it may have waited.
-func (t *Turns) Chunk(ctx context.Context, work func() (more bool, err error)) (more bool, err error) {
+func (t *Throttle) Chunk(ctx context.Context, work func() (more bool, err error)) (more bool, err error) {
 	if err := t.Take(ctx); err != nil {
 		return false, err
 	}
 	began := time.Now()
 	more, err = work()
-	t.Rest(min(time.Since(began), chunkTarget))
+	t.Rest(min(time.Since(began), ChunkTime))
 	return more, err
 }
 
 // try takes a turn if fewer than most are taken.
-func (t *Turns) try(most int) bool {
+func (t *Throttle) try(most int) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.taken >= most {
@@ -153,7 +160,7 @@ AND    coalesce(a.backend_type, 'client backend') = 'client backend'
 AND    a.application_name <> current_setting('application_name')`
 
 // Busy reports whether the application is at work. Without yield it never is.
-func (t *Turns) Busy(ctx context.Context) (bool, error) {
+func (t *Throttle) Busy(ctx context.Context) (bool, error) {
 	if !t.yield {
 		return false, nil
 	}
@@ -162,7 +169,7 @@ func (t *Turns) Busy(ctx context.Context) (bool, error) {
 
 // atWork is Busy, yield or not. One goroutine asks the server; others wait for its
 // answer, and nobody else does.
-func (t *Turns) atWork(ctx context.Context) (bool, error) {
+func (t *Throttle) atWork(ctx context.Context) (bool, error) {
 	if seen := t.lately(); seen != nil {
 		return busy(seen), nil
 	}
@@ -191,7 +198,7 @@ func (t *Turns) atWork(ctx context.Context) (bool, error) {
 }
 
 // lately returns the samples, or nil when it is time for another.
-func (t *Turns) lately() []activity {
+func (t *Throttle) lately() []activity {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if n := len(t.seen); n == 0 || time.Since(t.seen[n-1].at) >= lookEvery {

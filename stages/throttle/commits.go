@@ -1,4 +1,4 @@
-package stages
+package throttle
 
 import (
 	"context"
@@ -19,9 +19,9 @@ const asynchronousSQL = `SET LOCAL synchronous_commit = off`
 // its own, on the disk and on the standbys that it waits for.
 const flushEvery = 2 * time.Second
 
-// commits are the settings with which the next transaction of a chunk or a batch
+// Commits are the settings with which the next transaction of a chunk or a batch
 // begins.
-func (t *Turns) commits(ctx context.Context) (settings []string, err error) {
+func (t *Throttle) Commits(ctx context.Context) (settings []string, err error) {
 	if t.flushDue() {
 		return nil, nil
 	}
@@ -34,7 +34,7 @@ func (t *Turns) commits(ctx context.Context) (settings []string, err error) {
 
 // flushDue reports, and notes, that it is time for a commit that waits. The first
 // one does, so that of a small table nobody asks whether the application is at work.
-func (t *Turns) flushDue() bool {
+func (t *Throttle) flushDue() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if time.Since(t.flushed) < flushEvery {

@@ -1,4 +1,4 @@
-package stages_test
+package throttle_test
 
 import (
 	"context"
@@ -10,7 +10,7 @@ import (
 
 	"github.com/repack-go/repack/internal/session"
 	"github.com/repack-go/repack/internal/tooling/pgtest"
-	"github.com/repack-go/repack/stages"
+	"github.com/repack-go/repack/stages/throttle"
 )
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
@@ -46,7 +46,7 @@ func givenSessionAtWork(t *testing.T, db *pgtest.Database) (end func()) {
 	}
 }
 
-func take(t *testing.T, turns *stages.Turns, within time.Duration) error {
+func take(t *testing.T, turns *throttle.Throttle, within time.Duration) error {
 	ctx, cancel := context.WithTimeout(t.Context(), within)
 	defer cancel()
 	return turns.Take(ctx)
@@ -58,8 +58,8 @@ func TestTurnsRest(t *testing.T) {
 	db := pgtest.New(t)
 	pool := givenPool(t, db)
 	endWork := givenSessionAtWork(t, db)
-	givenRest := func(rest time.Duration) *stages.Turns {
-		turns := stages.NewTurns(pool, 2, true)
+	givenRest := func(rest time.Duration) *throttle.Throttle {
+		turns := throttle.New(pool, 2, true)
 		if err := take(t, turns, 10*time.Second); err != nil {
 			t.Fatal(err)
 		}
@@ -86,7 +86,7 @@ func TestTurnsYield(t *testing.T) {
 	db := pgtest.New(t)
 	pool := givenPool(t, db)
 	endWork := givenSessionAtWork(t, db)
-	turns := stages.NewTurns(pool, 2, true)
+	turns := throttle.New(pool, 2, true)
 	take := func(within time.Duration) error { return take(t, turns, within) }
 	if err := take(10 * time.Second); err != nil {
 		t.Fatalf("the first turn is always there: %v", err)
@@ -94,7 +94,7 @@ func TestTurnsYield(t *testing.T) {
 	if err := take(time.Second); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("a second turn while somebody is at work: %v", err)
 	}
-	insistent := stages.NewTurns(pool, 2, false)
+	insistent := throttle.New(pool, 2, false)
 	for range 2 {
 		if err := insistent.Take(t.Context()); err != nil {
 			t.Errorf("told not to yield: %v", err)
@@ -120,7 +120,7 @@ func TestTurnsYield(t *testing.T) {
 func TestTurnsBesideALook(t *testing.T) {
 	db := pgtest.New(t)
 	pool := givenPool(t, db)
-	turns := stages.NewTurns(pool, 2, true)
+	turns := throttle.New(pool, 2, true)
 	if err := take(t, turns, 10*time.Second); err != nil {
 		t.Fatal(err)
 	}
