@@ -19,9 +19,9 @@ func TestCommits(t *testing.T) {
 		{"the application is at work", now, 1, true},
 		{"it is time", now.Add(-flushEvery), 0, true},
 	} {
-		turns := New(nil, 2, false)
-		turns.flushed, turns.seen = c.flushed, []activity{{Active: c.active, at: time.Now()}}
-		got, err := turns.Commits(t.Context())
+		slots := New(nil, 2, false)
+		slots.flushed, slots.seen = c.flushed, []activity{{Active: c.active, at: time.Now()}}
+		got, err := slots.Commits(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -29,7 +29,7 @@ func TestCommits(t *testing.T) {
 			t.Errorf("%s: waits %t, want %t", c.name, waits, c.waits)
 		}
 		if c.waits && c.active == 0 {
-			if next, _ := turns.Commits(t.Context()); len(next) == 0 {
+			if next, _ := slots.Commits(t.Context()); len(next) == 0 {
 				t.Errorf("%s: the next one waits as well", c.name)
 			}
 		}

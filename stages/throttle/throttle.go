@@ -22,14 +22,14 @@ const ChunkTime = 500 * time.Millisecond
 // another: a chunk, the build of an index. It is the one place where a run
 // decides whether to go on with it.
 //
-// While the application is at work there is one turn at a time, so that on a
+// While the application is at work there is one slot at a time, so that on a
 // server with few processors most of them are left to it, and after a piece of
 // what writes most a rest that is as long.
 type Throttle struct {
 	pool  *pgxpool.Pool
 	most  int
 	yield bool
-	freed chan struct{} // holds a token when a turn has ended
+	freed chan struct{} // holds a token when a slot has ended
 
 	mu      sync.Mutex
 	taken   int
@@ -39,7 +39,7 @@ type Throttle struct {
 	look    chan struct{} // holds a token while a goroutine asks the server
 }
 
-// New hands out up to most turns at the same time; with yield, only one
+// New hands out up to most slots at the same time; with yield, only one
 // while other sessions are at work.
 func New(pool *pgxpool.Pool, most int, yield bool) *Throttle {
 	return &Throttle{pool: pool, most: most, yield: yield, freed: make(chan struct{}, 1), look: make(chan struct{}, 1)}
@@ -60,8 +60,8 @@ const (
 	busyWrites   = 100 // a second
 )
 
-// Take waits for a turn, which the caller ends with End or Rest. While no other
-// turn is taken it waits for no more than the rest after one.
+// Take waits for a slot, which the caller ends with End or Rest. While no other
+// slot is taken it waits for no more than the rest after one.
 func (t *Throttle) Take(ctx context.Context) error {
 	for {
 		if err := ctx.Err(); err != nil {
@@ -90,7 +90,7 @@ func (t *Throttle) Take(ctx context.Context) error {
 	}
 }
 
-// End gives back a turn that was taken.
+// End gives back a slot that was taken.
 func (t *Throttle) End() {
 	t.mu.Lock()
 	t.taken--
@@ -101,7 +101,7 @@ func (t *Throttle) End() {
 	}
 }
 
-// Rest is End of a turn that took so long: while the application is at work, the
+// Rest is End of a slot that took so long: while the application is at work, the
 // next begins as much later.
 func (t *Throttle) Rest(took time.Duration) {
 	t.mu.Lock()
@@ -116,7 +116,7 @@ func (t *Throttle) rest() time.Duration {
 	return time.Until(t.rested)
 }
 
-// Chunk does one of many pieces of work that follow one another, in a turn, and
+// Chunk does one of many pieces of work that follow one another, in a slot, and
 // rests after it: for no longer than a chunk is meant to take, as it may have waited.
 func (t *Throttle) Chunk(ctx context.Context, work func() (more bool, err error)) (more bool, err error) {
 	if err := t.Take(ctx); err != nil {
@@ -128,7 +128,7 @@ func (t *Throttle) Chunk(ctx context.Context, work func() (more bool, err error)
 	return more, err
 }
 
-// try takes a turn if fewer than most are taken.
+// try takes a slot if fewer than most are taken.
 func (t *Throttle) try(most int) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -46,53 +46,53 @@ func givenSessionAtWork(t *testing.T, db *pgtest.Database) (end func()) {
 	}
 }
 
-func take(t *testing.T, turns *throttle.Throttle, within time.Duration) error {
+func take(t *testing.T, slots *throttle.Throttle, within time.Duration) error {
 	ctx, cancel := context.WithTimeout(t.Context(), within)
 	defer cancel()
-	return turns.Take(ctx)
+	return slots.Take(ctx)
 }
 
-// TestTurnsRest has the next turn come as late as the last one was long, but only
+// TestThrottleRests has the next slot come as late as the last one was long, but only
 // while another session is at work.
-func TestTurnsRest(t *testing.T) {
+func TestThrottleRests(t *testing.T) {
 	db := pgtest.New(t)
 	pool := givenPool(t, db)
 	endWork := givenSessionAtWork(t, db)
 	givenRest := func(rest time.Duration) *throttle.Throttle {
-		turns := throttle.New(pool, 2, true)
-		if err := take(t, turns, 10*time.Second); err != nil {
+		slots := throttle.New(pool, 2, true)
+		if err := take(t, slots, 10*time.Second); err != nil {
 			t.Fatal(err)
 		}
-		turns.Rest(rest)
-		return turns
+		slots.Rest(rest)
+		return slots
 	}
 	if err := take(t, givenRest(time.Millisecond), 10*time.Second); err != nil {
-		t.Errorf("a turn after the rest: %v", err)
+		t.Errorf("a slot after the rest: %v", err)
 	}
-	turns := givenRest(time.Hour)
-	if err := take(t, turns, time.Second); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("a turn while it rests: %v", err)
+	slots := givenRest(time.Hour)
+	if err := take(t, slots, time.Second); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a slot while it rests: %v", err)
 	}
 	endWork()
-	if err := take(t, turns, 10*time.Second); err != nil {
-		t.Errorf("a turn while nobody is at work: %v", err)
+	if err := take(t, slots, 10*time.Second); err != nil {
+		t.Errorf("a slot while nobody is at work: %v", err)
 	}
 }
 
-// TestTurnsYield has one turn at a time while another session is at work, and
+// TestThrottleYields has one slot at a time while another session is at work, and
 // as many as allowed when it has ended. The tests of this package have a server of
 // their own, where nobody else is at work.
-func TestTurnsYield(t *testing.T) {
+func TestThrottleYields(t *testing.T) {
 	db := pgtest.New(t)
 	pool := givenPool(t, db)
 	endWork := givenSessionAtWork(t, db)
-	turns := throttle.New(pool, 2, true)
-	take := func(within time.Duration) error { return take(t, turns, within) }
+	slots := throttle.New(pool, 2, true)
+	take := func(within time.Duration) error { return take(t, slots, within) }
 	if err := take(10 * time.Second); err != nil {
-		t.Fatalf("the first turn is always there: %v", err)
+		t.Fatalf("the first slot is always there: %v", err)
 	}
 	if err := take(time.Second); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("a second turn while somebody is at work: %v", err)
+		t.Errorf("a second slot while somebody is at work: %v", err)
 	}
 	insistent := throttle.New(pool, 2, false)
 	for range 2 {
@@ -103,25 +103,25 @@ func TestTurnsYield(t *testing.T) {
 
 	endWork()
 	if err := take(10 * time.Second); err != nil {
-		t.Errorf("a second turn when nobody is: %v", err)
+		t.Errorf("a second slot when nobody is: %v", err)
 	}
 	if err := take(time.Second); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("a third turn of two: %v", err)
+		t.Errorf("a third slot of two: %v", err)
 	}
-	turns.End()
+	slots.End()
 	if err := take(10 * time.Second); err != nil {
-		t.Errorf("a turn that was given back: %v", err)
+		t.Errorf("a slot that was given back: %v", err)
 	}
 }
 
-// TestTurnsBesideALook has the server not answer who is at work: turns are given back,
+// TestTurnsBesideALook has the server not answer who is at work: slots are given back,
 // and taken, all the same, and who waits for the answer waits no longer than its
 // context.
 func TestTurnsBesideALook(t *testing.T) {
 	db := pgtest.New(t)
 	pool := givenPool(t, db)
-	turns := throttle.New(pool, 2, true)
-	if err := take(t, turns, 10*time.Second); err != nil {
+	slots := throttle.New(pool, 2, true)
+	if err := take(t, slots, 10*time.Second); err != nil {
 		t.Fatal(err)
 	}
 	holder := db.Connect(t)
@@ -132,24 +132,24 @@ func TestTurnsBesideALook(t *testing.T) {
 	}
 	looking, cancel := context.WithCancel(t.Context())
 	looked := make(chan error, 1)
-	go func() { _, err := turns.Busy(looking); looked <- err }()
+	go func() { _, err := slots.Busy(looking); looked <- err }()
 	pgtest.WaitFor(t, func() bool {
 		return pgtest.Query[bool](t, db.Pool, `SELECT EXISTS (SELECT FROM pg_locks WHERE relation = 'pg_stat_activity'::regclass AND NOT granted)`)
 	}, "the look to wait")
 
 	done := make(chan error, 1)
-	go func() { turns.End(); done <- turns.Take(t.Context()) }()
+	go func() { slots.End(); done <- slots.Take(t.Context()) }()
 	select {
 	case err := <-done:
 		if err != nil {
-			t.Errorf("take a turn: %v", err)
+			t.Errorf("take a slot: %v", err)
 		}
 	case <-time.After(10 * time.Second):
-		t.Error("a turn waits for the look")
+		t.Error("a slot waits for the look")
 	}
 	short, end := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer end()
-	if _, err := turns.Busy(short); !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := slots.Busy(short); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("a second look: %v", err)
 	}
 	cancel()
