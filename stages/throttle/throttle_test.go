@@ -114,10 +114,10 @@ func TestThrottleYields(t *testing.T) {
 	}
 }
 
-// TestTurnsBesideALook has the server not answer who is at work: slots are given back,
+// TestThrottleBesideALook has the server not answer who is at work: slots are given back,
 // and taken, all the same, and who waits for the answer waits no longer than its
 // context.
-func TestTurnsBesideALook(t *testing.T) {
+func TestThrottleBesideALook(t *testing.T) {
 	db := pgtest.New(t)
 	pool := givenPool(t, db)
 	slots := throttle.New(pool, 2, true)
