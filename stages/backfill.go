@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -15,6 +14,7 @@ import (
 	"github.com/repack-go/repack/internal/lock"
 	"github.com/repack-go/repack/internal/session"
 	"github.com/repack-go/repack/registry"
+	"github.com/repack-go/repack/stages/chunker"
 	"github.com/repack-go/repack/stages/throttle"
 	"github.com/repack-go/repack/strategy"
 )
@@ -109,9 +109,9 @@ func (e *Env) copyChunks(ctx context.Context) error {
 		return err
 	}
 	e.Log.Debug("backfill", "job", e.Job.ID, "blocks", *e.Job.Blocks, "jobs", e.Jobs, "through_client", piped)
-	chunks := newDispenser(e, gaps, done)
+	chunks := e.chunks(gaps, done)
 	group, groupCtx := errgroup.WithContext(ctx)
-	for range chunks.occupy(e.Jobs) {
+	for range chunks.Occupy(e.Jobs) {
 		group.Go(func() error {
 			return e.withConn(groupCtx, func(conn *pgxpool.Conn) error {
 				if !piped {
@@ -129,7 +129,7 @@ func (e *Env) copyChunks(ctx context.Context) error {
 	return group.Wait()
 }
 
-func (e *Env) copyWorker(ctx context.Context, chunks *dispenser, copyChunk func(*registry.Chunk) error) error {
+func (e *Env) copyWorker(ctx context.Context, chunks *chunker.Chunker, copyChunk func(*registry.Chunk) error) error {
 	for {
 		more, err := e.Throttle.Chunk(ctx, func() (bool, error) { return e.copyNext(ctx, chunks, copyChunk) })
 		if !more || err != nil {
@@ -139,8 +139,8 @@ func (e *Env) copyWorker(ctx context.Context, chunks *dispenser, copyChunk func(
 }
 
 // copyNext copies the next chunk, if there is one.
-func (e *Env) copyNext(ctx context.Context, chunks *dispenser, copyChunk func(*registry.Chunk) error) (more bool, err error) {
-	chunk, ok := chunks.next()
+func (e *Env) copyNext(ctx context.Context, chunks *chunker.Chunker, copyChunk func(*registry.Chunk) error) (more bool, err error) {
+	chunk, ok := chunks.Next()
 	if !ok {
 		return false, nil
 	}
@@ -150,7 +150,7 @@ func (e *Env) copyNext(ctx context.Context, chunks *dispenser, copyChunk func(*r
 	if err := e.copyOne(ctx, &chunk, copyChunk); err != nil {
 		return false, err
 	}
-	if err := e.chunkDone(ctx, chunks.copied(chunk)); err != nil {
+	if err := e.chunkDone(ctx, chunks.Done(chunk)); err != nil {
 		return false, err
 	}
 	return true, ctx.Err()
@@ -231,99 +231,24 @@ func (e *Env) endChunk(ctx context.Context, tx pgx.Tx, chunk registry.Chunk) err
 }
 
 const (
-	lockedChunkTarget      = 40 * time.Millisecond // see throttle.ChunkTime
+	lockedChunkTime        = 40 * time.Millisecond // see throttle.ChunkTime
 	firstChunkBlocks       = 256
-	firstLockedChunkBlocks = 16      // may be thousands of rows
-	maxChunkBlocks         = 1 << 17 // 1 GB
+	firstLockedChunkBlocks = 16 // may be thousands of rows
 )
 
-// dispenser hands out the next chunk.
-type dispenser struct {
-	mu       sync.Mutex
-	gaps     []registry.Chunk
-	size     int64 // blocks of the next chunk
-	least    int64 // blocks that are not divided for the sake of workers
-	workers  int64
-	target   time.Duration
-	fixed    bool
-	progress Progress
-}
-
-func newDispenser(e *Env, gaps []registry.Chunk, done registry.Copied) *dispenser {
-	d := &dispenser{gaps: gaps, size: firstChunkBlocks, target: throttle.ChunkTime, workers: int64(e.Jobs)}
+// chunks are those of gaps, sized for the strategy and by what the user asks for.
+func (e *Env) chunks(gaps []registry.Chunk, done registry.Copied) *chunker.Chunker {
+	size, target := int64(firstChunkBlocks), throttle.ChunkTime
 	if e.Strategy.KeyFirst() {
-		d.size, d.target = firstLockedChunkBlocks, lockedChunkTarget
+		size, target = firstLockedChunkBlocks, lockedChunkTime
 	}
-	d.least = d.size
-	d.progress = Progress{
+	chunks := chunker.New(gaps, size, target, e.Jobs)
+	chunks.Progress = Progress{
 		Rows: done.Rows, TotalRows: *e.Job.RowEstimate,
 		Blocks: done.Blocks, TotalBlocks: *e.Job.Blocks,
 	}
 	if e.BatchSize > 0 {
-		d.fixed = true
-		d.size = blocksFor(int64(e.BatchSize), *e.Job.RowEstimate, *e.Job.Blocks)
+		chunks.Fix(chunker.BlocksFor(int64(e.BatchSize), *e.Job.RowEstimate, *e.Job.Blocks))
 	}
-	return d
-}
-
-// blocksFor is about how many blocks so many rows fill. A table that was never
-// analysed is taken to have fifty rows a block.
-func blocksFor(batch, rows, blocks int64) int64 {
-	perBlock := int64(50)
-	if rows > 0 && blocks > 0 {
-		perBlock = max(rows/blocks, 1)
-	}
-	return max(batch/perBlock, 1)
-}
-
-func (d *dispenser) next() (registry.Chunk, bool) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if len(d.gaps) == 0 {
-		return registry.Chunk{}, false
-	}
-	gap := &d.gaps[0]
-	chunk := registry.Chunk{First: gap.First, End: min(gap.First+d.blocks(), gap.End)}
-	if gap.First = chunk.End; gap.First == gap.End {
-		d.gaps = d.gaps[1:]
-	}
-	return chunk, true
-}
-
-// occupy is how many of so many workers there is a chunk for: a connection is not
-// opened for nothing.
-func (d *dispenser) occupy(workers int) int {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	chunks := int64(0)
-	for _, gap := range d.gaps {
-		chunks += (gap.End - gap.First + d.size - 1) / max(d.size, 1)
-	}
-	return int(min(int64(workers), chunks))
-}
-
-// blocks is the size of the next chunk: smaller towards the end, so that no worker
-// has a large one left when the others have none.
-func (d *dispenser) blocks() int64 {
-	if d.fixed || d.workers < 2 {
-		return d.size
-	}
-	left := int64(0)
-	for _, gap := range d.gaps {
-		left += gap.End - gap.First
-	}
-	return min(d.size, max(left/(2*d.workers), d.least))
-}
-
-// copied counts a chunk and sizes the next by how long this one took.
-func (d *dispenser) copied(c registry.Chunk) Progress {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.progress.Rows += c.Rows
-	d.progress.Blocks += c.End - c.First
-	if !d.fixed && c.Took > 0 {
-		ideal := (c.End - c.First) * int64(d.target) / int64(c.Took)
-		d.size = min(max(ideal, d.size/2, 1), d.size*2, maxChunkBlocks)
-	}
-	return d.progress
+	return chunks
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/lock"
 	"github.com/repack-go/repack/registry"
+	"github.com/repack-go/repack/stages/chunker"
 	"github.com/repack-go/repack/stages/throttle"
 	"github.com/repack-go/repack/strategy"
 )
@@ -101,9 +102,9 @@ func (c *comparing) side(ctx context.Context, relation catalog.Name, find finder
 	if err != nil {
 		return err
 	}
-	ranges := &dispenser{gaps: rangesOf(c.result.Mode, blocks), size: firstChunkBlocks, target: throttle.ChunkTime}
+	ranges := chunker.New(rangesOf(c.result.Mode, blocks), firstChunkBlocks, throttle.ChunkTime, 1)
 	if c.BatchSize > 0 && c.Job.RowEstimate != nil {
-		ranges.fixed, ranges.size = true, blocksFor(int64(c.BatchSize), *c.Job.RowEstimate, blocks)
+		ranges.Fix(chunker.BlocksFor(int64(c.BatchSize), *c.Job.RowEstimate, blocks))
 	}
 	for more := true; more; {
 		if more, err = c.round(ctx, ranges, find, rows); err != nil {
@@ -136,10 +137,10 @@ func rangesOf(mode registry.VerifyMode, blocks int64) []registry.Chunk {
 
 // round hands ranges out to workers until it is time to replay. more tells
 // whether there are ranges left.
-func (c *comparing) round(ctx context.Context, ranges *dispenser, find finder, rows *int64) (more bool, err error) {
+func (c *comparing) round(ctx context.Context, ranges *chunker.Chunker, find finder, rows *int64) (more bool, err error) {
 	began := time.Now()
 	group, groupCtx := errgroup.WithContext(ctx)
-	for range ranges.occupy(c.Jobs) {
+	for range ranges.Occupy(c.Jobs) {
 		group.Go(func() error {
 			return c.withConn(groupCtx, func(conn *pgxpool.Conn) error {
 				for more := true; more && c.goOn(began); {
@@ -154,8 +155,8 @@ func (c *comparing) round(ctx context.Context, ranges *dispenser, find finder, r
 		})
 	}
 	err = group.Wait()
-	*rows = ranges.progress.Rows
-	return len(ranges.gaps) > 0 && !c.enough(), err
+	*rows = ranges.Progress.Rows
+	return ranges.Left() && !c.enough(), err
 }
 
 // goOn is the one place where a comparison decides to take another range.
@@ -175,15 +176,15 @@ func (c *comparing) enough() bool {
 }
 
 // next compares the next range, if there is one.
-func (c *comparing) next(ctx context.Context, conn *pgxpool.Conn, ranges *dispenser, find finder) (more bool, err error) {
-	chunk, ok := ranges.next()
+func (c *comparing) next(ctx context.Context, conn *pgxpool.Conn, ranges *chunker.Chunker, find finder) (more bool, err error) {
+	chunk, ok := ranges.Next()
 	if !ok {
 		return false, nil
 	}
 	if err := c.chunk(ctx, conn, &chunk, find); err != nil {
 		return false, err
 	}
-	ranges.copied(chunk)
+	ranges.Done(chunk)
 	return true, ctx.Err()
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/repack-go/repack/registry"
+	"github.com/repack-go/repack/stages/chunker"
 )
 
 // Hooks are called during a run. An error ends the run as a failure of the
@@ -49,7 +50,4 @@ const (
 )
 
 // Progress is how far the backfill is.
-type Progress struct {
-	Rows, TotalRows     int64 // TotalRows is an estimate
-	Blocks, TotalBlocks int64
-}
+type Progress = chunker.Progress
