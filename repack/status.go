@@ -12,7 +12,7 @@ import (
 	"github.com/repack-go/repack/internal/session"
 	"github.com/repack-go/repack/migrations"
 	"github.com/repack-go/repack/registry"
-	"github.com/repack-go/repack/stages"
+	"github.com/repack-go/repack/stages/builds"
 	"github.com/repack-go/repack/strategy"
 )
 
@@ -166,7 +166,7 @@ func (r *Repack) status(ctx context.Context, conn *pgx.Conn, job *registry.Job) 
 	if s.PendingChanges, err = pending(ctx, conn, job); err != nil {
 		return s, err
 	}
-	s.IndexBuilds, err = stages.Builds(ctx, conn, job)
+	s.IndexBuilds, err = builds.Read(ctx, conn, job)
 	return s, err
 }
 

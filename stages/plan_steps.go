@@ -116,7 +116,7 @@ func planSyncSchema(ctx context.Context, p *planner) ([]Step, error) {
 		}
 		return execAll(ctx, t, p.dropKeySQL())
 	}))
-	lists, err := p.planBuilds(ctx, p.Pool, missingIndexes(p.Source, shadow))
+	lists, err := p.builds().Plan(ctx, p.Pool, missingIndexes(p.Source, shadow))
 	if err != nil {
 		return nil, err
 	}

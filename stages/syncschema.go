@@ -3,7 +3,6 @@ package stages
 import (
 	"context"
 	"fmt"
-	"math"
 	"slices"
 
 	"github.com/jackc/pgx/v5"
@@ -14,6 +13,7 @@ import (
 	"github.com/repack-go/repack/internal/lock"
 	"github.com/repack-go/repack/internal/session"
 	"github.com/repack-go/repack/registry"
+	"github.com/repack-go/repack/stages/builds"
 )
 
 // syncSchema makes of the heap of copied rows a table like the source: first
@@ -115,13 +115,22 @@ func (e *Env) removeLogged(ctx context.Context, then ...string) error {
 	})
 }
 
-// buildIndexes builds what the shadow lacks, several at a time: see planBuilds.
+// builds plans those of the job.
+func (e *Env) builds() builds.Planner {
+	planner := builds.Planner{Source: e.Source, Jobs: e.Jobs}
+	if e.OrderBy != "" {
+		planner.Order = e.order
+	}
+	return planner
+}
+
+// buildIndexes builds what the shadow lacks, several at a time: see builds.Planner.
 func (e *Env) buildIndexes(ctx context.Context) error {
 	shadow, err := catalog.Read(ctx, e.Pool, *e.Job.Shadow)
 	if err != nil {
 		return err
 	}
-	lists, err := e.planBuilds(ctx, e.Pool, missingIndexes(e.Source, shadow))
+	lists, err := e.builds().Plan(ctx, e.Pool, missingIndexes(e.Source, shadow))
 	if err != nil {
 		return err
 	}
@@ -142,53 +151,12 @@ func (e *Env) buildIndexes(ctx context.Context) error {
 	return group.Wait()
 }
 
-// workersSQL never has a build use more workers than the server's setting.
-const workersSQL = `SELECT set_config('max_parallel_maintenance_workers', least(current_setting('max_parallel_maintenance_workers')::int, %d)::text, true)`
-
-// sortMemorySQL never gives a sort more than it would have had. Where temporary
-// files are limited it had better not need them.
-const sortMemorySQL = `
-SELECT set_config('maintenance_work_mem', least(setting::bigint, %d)::text, true)
-FROM   pg_settings
-WHERE  name = 'maintenance_work_mem' AND current_setting('temp_file_limit') = '-1'`
-
 // buildSettings are those of a build.
-func (e *Env) buildSettings(b indexBuild) []string {
-	settings := append(e.memorySQL(), fmt.Sprintf(workersSQL, b.helpers))
-	if e.MaintenanceWorkMem == "" && b.IsBtree() && !b.ordered {
-		settings = append(settings, fmt.Sprintf(sortMemorySQL, sortMemory(b.Size, b.helpers)>>10))
+func (e *Env) buildSettings(b builds.Build) []string {
+	if e.MaintenanceWorkMem != "" {
+		return append(e.memorySQL(), b.WorkersSQL())
 	}
-	return settings
-}
-
-const (
-	// cacheSortMemory is sorted within a processor's cache, or nearly: on the
-	// machines this was measured on, in little more than half the time that
-	// 256 MB take.
-	cacheSortMemory = 8 << 20
-	// mergeBuffer is what reading one sorted run takes of a sort's memory
-	// (MERGE_BUFFER_SIZE and a tape's own in the server's tuplesort.c).
-	mergeBuffer = 272 << 10
-	// sortedPerStored is how much larger than a finished index the entries are
-	// that are sorted for it, at the most but for many duplicates.
-	sortedPerStored = 4
-	// workerSortMemory is the least for which the server uses a worker more:
-	// "CREATE INDEX", "maintenance_work_mem", in the manual.
-	workerSortMemory = 32 << 20
-)
-
-// sortMemory is how many bytes are best for building a btree index of that size:
-// as few as let all sorted runs be merged in one pass. There are size/memory
-// runs, and each takes a buffer of the memory when they are merged.
-//
-// With helpers each process sorts a share of the entries in a share of the memory.
-func sortMemory(size int64, helpers int) int64 {
-	processes := int64(helpers + 1)
-	each := max(int64(math.Sqrt(float64(size/processes)*sortedPerStored*mergeBuffer)), cacheSortMemory)
-	if helpers > 0 {
-		each = max(each, workerSortMemory)
-	}
-	return each * processes
+	return b.SettingsSQL()
 }
 
 // memorySQL gives what is built in the same transaction the memory that was
@@ -211,7 +179,7 @@ func missingIndexes(source, shadow *catalog.Table) []catalog.Index {
 }
 
 // buildIndex takes SHARE on the shadow, which several builds can share.
-func (e *Env) buildIndex(ctx context.Context, conn *pgxpool.Conn, b indexBuild) error {
+func (e *Env) buildIndex(ctx context.Context, conn *pgxpool.Conn, b builds.Build) error {
 	if err := e.Throttle.Take(ctx); err != nil {
 		return err
 	}
@@ -221,7 +189,7 @@ func (e *Env) buildIndex(ctx context.Context, conn *pgxpool.Conn, b indexBuild) 
 		return err
 	}
 	if busy {
-		b.helpers = 0
+		b.Helpers = 0
 	}
 	statements := append(e.buildSettings(b), indexSQL(b.Index, e.Job.ShadowTable())...)
 	last := len(statements) - 1

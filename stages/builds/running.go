@@ -1,11 +1,10 @@
-package stages
+package builds
 
 import (
 	"context"
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -13,8 +12,8 @@ import (
 	"github.com/repack-go/repack/registry"
 )
 
-// IndexBuild is an index of the shadow that is being built.
-type IndexBuild struct {
+// Running is an index of the shadow that is being built.
+type Running struct {
 	Index string `json:"index"`
 	// Phase is in the server's words: see "CREATE INDEX Phases" in its manual.
 	Phase string `json:"phase"`
@@ -36,11 +35,11 @@ JOIN     pg_stat_activity a ON a.pid = p.pid
 WHERE    p.datname = current_database() AND p.relid = $1
 ORDER BY a.xact_start, a.pid`
 
-// Builds lists the indexes that are being built on the shadow of job, in the
+// Read lists the indexes that are being built on the shadow of job, in the
 // order in which they were begun. To a role without the rights of the one that
 // builds, the server shows none.
-func Builds(ctx context.Context, q catalog.Querier, job *registry.Job) ([]IndexBuild, error) {
-	builds := []IndexBuild{}
+func Read(ctx context.Context, q catalog.Querier, job *registry.Job) ([]Running, error) {
+	builds := []Running{}
 	if job.Stage != registry.SyncSchema || job.StageDone || job.Shadow == nil {
 		return builds, nil
 	}
@@ -66,7 +65,7 @@ func Builds(ctx context.Context, q catalog.Querier, job *registry.Job) ([]IndexB
 	}
 	for _, r := range running {
 		if index, ok := builtBy(source, job.ShadowTable(), r.Statement); ok {
-			builds = append(builds, IndexBuild{Index: index, Phase: r.Phase, Percent: r.Percent})
+			builds = append(builds, Running{Index: index, Phase: r.Phase, Percent: r.Percent})
 		}
 	}
 	return builds, nil
@@ -88,38 +87,4 @@ func builtBy(source *catalog.Table, shadow catalog.Name, statement string) (stri
 		}
 	}
 	return "", false
-}
-
-// watchEvery is often enough for people.
-const watchEvery = 500 * time.Millisecond
-
-// watchBuilds calls Hooks.WhileBuilding until the returned function is called,
-// which waits for the last call to end.
-func (e *Env) watchBuilds(ctx context.Context) (stop func()) {
-	if e.Hooks.WhileBuilding == nil {
-		return func() {}
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	ended := make(chan struct{})
-	job := *e.Job
-	go func() {
-		defer close(ended)
-		ticker := time.NewTicker(watchEvery)
-		defer ticker.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-ticker.C:
-			}
-			builds, err := Builds(ctx, e.Pool, &job)
-			switch {
-			case err != nil: // the builds go on all the same
-				e.Log.Debug("no progress of index builds", "job", job.ID, "error", err)
-			case len(builds) > 0:
-				e.Hooks.WhileBuilding(ctx, builds)
-			}
-		}
-	}()
-	return func() { cancel(); <-ended }
 }

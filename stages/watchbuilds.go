@@ -1,0 +1,45 @@
+package stages
+
+import (
+	"context"
+	"time"
+
+	"github.com/repack-go/repack/stages/builds"
+)
+
+// IndexBuild is an index of the shadow that is being built.
+type IndexBuild = builds.Running
+
+// watchEvery is often enough for people.
+const watchEvery = 500 * time.Millisecond
+
+// watchBuilds calls Hooks.WhileBuilding until the returned function is called,
+// which waits for the last call to end.
+func (e *Env) watchBuilds(ctx context.Context) (stop func()) {
+	if e.Hooks.WhileBuilding == nil {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	job := *e.Job
+	go func() {
+		defer close(ended)
+		ticker := time.NewTicker(watchEvery)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-ticker.C:
+			}
+			running, err := builds.Read(ctx, e.Pool, &job)
+			switch {
+			case err != nil: // the builds go on all the same
+				e.Log.Debug("no progress of index builds", "job", job.ID, "error", err)
+			case len(running) > 0:
+				e.Hooks.WhileBuilding(ctx, running)
+			}
+		}
+	}()
+	return func() { cancel(); <-ended }
+}
