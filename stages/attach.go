@@ -46,12 +46,12 @@ func (e *Env) slowKeys(ctx context.Context) ([]Reason, error) {
 		}
 		what := fmt.Sprintf("foreign keys with %d partitions", parts)
 		if took := time.Duration(parts) * partTakes; took > e.Locks.Timeout/2 {
-			reasons = append(reasons, Reason{what, fmt.Sprintf(
-				"would be dropped and added under lock, which takes about %s, more than half of the lock timeout of %s", took, e.Locks.Timeout), remedy})
+			reasons = append(reasons, Reason{Object: what, Why: fmt.Sprintf(
+				"would be dropped and added under lock, which takes about %s, more than half of the lock timeout of %s", took, e.Locks.Timeout), Remedy: remedy})
 		}
 		if parts*partLocks > locks/2 {
-			reasons = append(reasons, Reason{what, fmt.Sprintf(
-				"would be dropped and added with about %d locks, more than half of what the server has", parts*partLocks), "raise max_locks_per_transaction"})
+			reasons = append(reasons, Reason{Object: what, Why: fmt.Sprintf(
+				"would be dropped and added with about %d locks, more than half of what the server has", parts*partLocks), Remedy: "raise max_locks_per_transaction"})
 		}
 	}
 	took, keys, err := e.timeKeys(ctx, e.Source, e.Source.Name)
@@ -59,8 +59,8 @@ func (e *Env) slowKeys(ctx context.Context) ([]Reason, error) {
 		return nil, err
 	}
 	if took > e.Locks.Timeout/2 {
-		reasons = append(reasons, Reason{keys, "is the partitioned table's: PostgreSQL checks every row by it under lock, which takes " +
-			tookText(took, e.Locks.Timeout), remedy})
+		reasons = append(reasons, Reason{Object: keys, Why: "is the partitioned table's: PostgreSQL checks every row by it under lock, which takes " +
+			tookText(took, e.Locks.Timeout), Remedy: remedy})
 	}
 	return reasons, nil
 }

@@ -18,7 +18,7 @@ import (
 // one round trip: everybody who wants the table waits for it.
 type exchanged struct {
 	table     *catalog.Table
-	obstacles []Reason
+	reasons   []Reason
 	recompile []string // see catalog.Table.RecompileSQL
 	pending   error    // ErrPutOff where the log is not empty
 	xid       string   // of the transaction
@@ -31,7 +31,7 @@ func (e *Env) lookAt(ctx context.Context, tx *lock.Tx, oid uint32) (*exchanged, 
 	x := &exchanged{}
 	b := &pgx.Batch{}
 	x.table = catalog.Queue(b, oid)
-	e.queueObstacles(b, &x.obstacles, oid)
+	e.queueChecks(b, &x.reasons, oid)
 	catalog.QueueRecompile(b, e.Job.Table(), e.Job.ShadowSchema, &x.recompile)
 	b.Queue(currentXIDSQL).QueryRow(func(row pgx.Row) error { return row.Scan(&x.xid) })
 	queueNotedReads(b, oid, &x.noted)
@@ -52,7 +52,7 @@ func (e *Env) lookAt(ctx context.Context, tx *lock.Tx, oid uint32) (*exchanged, 
 	if err := catalog.ReadMatviews(ctx, tx, x.table.Matviews); err != nil {
 		return nil, err
 	}
-	return x, e.noObstacles(ctx, tx, x.table, x.obstacles)
+	return x, e.checkAgain(ctx, tx, x.table, x.reasons)
 }
 
 // followedBy is link as the exchange leaves it, and the id of its transaction where

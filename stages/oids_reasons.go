@@ -41,16 +41,16 @@ func (e *Env) oidReasons(s *oidSearch) []Reason {
 	for _, c := range s.slow {
 		if slices.Contains(e.rewritten(), c.key()) {
 			reasons = append(reasons, Reason{
-				"column " + c.Flag, fmt.Sprintf("cannot be rewritten with --update-oid: to look through it takes more than %s", oidSearchTime),
-				"CREATE INDEX CONCURRENTLY on the column, or leave it with --ignore-oid",
+				Object: "column " + c.Flag, Why: fmt.Sprintf("cannot be rewritten with --update-oid: to look through it takes more than %s", oidSearchTime),
+				Remedy: "CREATE INDEX CONCURRENTLY on the column, or leave it with --ignore-oid",
 			})
 		}
 	}
 	for _, trigger := range s.arguments {
 		if !e.ignoresOIDs() {
 			reasons = append(reasons, Reason{
-				trigger, "has in its arguments the OID of the table or of what belongs to it, which changes",
-				"drop the trigger for the time of the repack and create it with the new OID, or have its function use TG_RELID; to leave it: --ignore-oid",
+				Object: trigger, Why: "has in its arguments the OID of the table or of what belongs to it, which changes",
+				Remedy: "drop the trigger for the time of the repack and create it with the new OID, or have its function use TG_RELID; to leave it: --ignore-oid",
 			})
 		}
 	}
@@ -68,15 +68,15 @@ func (s *oidSearch) kept(h held) Reason {
 			advice = letGoElsewhere
 		}
 		return Reason{
-			"extension " + c.Extension, fmt.Sprintf("keeps the table by its OID and would lose it: column %s %s", c.Flag, what),
-			advice + "; to leave it: --ignore-oid",
+			Object: "extension " + c.Extension, Why: fmt.Sprintf("keeps the table by its OID and would lose it: column %s %s", c.Flag, what),
+			Remedy: advice + "; to leave it: --ignore-oid",
 		}
 	case c.Kind == "m":
-		return Reason{"column " + c.Flag, what, "leave it with --ignore-oid and REFRESH MATERIALIZED VIEW after the repack"}
+		return Reason{Object: "column " + c.Flag, Why: what, Remedy: "leave it with --ignore-oid and REFRESH MATERIALIZED VIEW after the repack"}
 	case c.Fixed != "" || s.rebuilt(h.oids):
-		return Reason{"column " + c.Flag, what, "delete those values for the time of the repack, or leave them with --ignore-oid"}
+		return Reason{Object: "column " + c.Flag, Why: what, Remedy: "delete those values for the time of the repack, or leave them with --ignore-oid"}
 	}
-	return Reason{"column " + c.Flag, what, fmt.Sprintf("rewrite it with --update-oid '%s', or leave it with --ignore-oid", strings.ReplaceAll(c.Flag, "'", `'\''`))}
+	return Reason{Object: "column " + c.Flag, Why: what, Remedy: fmt.Sprintf("rewrite it with --update-oid '%s', or leave it with --ignore-oid", strings.ReplaceAll(c.Flag, "'", `'\''`))}
 }
 
 // unwritable are the reasons for which a named column cannot be rewritten.
@@ -99,7 +99,7 @@ func (e *Env) unwritable(s *oidSearch, h held) []Reason {
 	default:
 		return nil
 	}
-	return []Reason{{"column " + c.Flag, "cannot be rewritten with --update-oid: " + why, remedy}}
+	return []Reason{{Object: "column " + c.Flag, Why: "cannot be rewritten with --update-oid: " + why, Remedy: remedy}}
 }
 
 func (s *oidSearch) rebuilt(oids []uint32) bool {

@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/repack-go/repack/internal/catalog"
+	"github.com/repack-go/repack/stages/checks"
 )
 
 // RefusedError reports that a table cannot be repacked, before anything was
@@ -19,18 +20,7 @@ type RefusedError struct {
 }
 
 // Reason is one thing that stands in the way, and the way out.
-type Reason struct{ Object, Why, Remedy string }
-
-func (r Reason) String() string {
-	s := r.Why
-	if r.Object != "" {
-		s = r.Object + ": " + r.Why
-	}
-	if r.Remedy != "" {
-		s += "; " + r.Remedy
-	}
-	return s
-}
+type Reason = checks.Reason
 
 func (e *RefusedError) Error() string {
 	lines := []string{fmt.Sprintf("%s cannot be repacked, nothing has been changed:", e.Table)}
@@ -71,7 +61,7 @@ func foresee(ctx context.Context, e *Env) error {
 	if err := e.ofAKind(ctx); err != nil {
 		return err
 	}
-	reasons, err := obstacles(ctx, e.Pool, e.Source.OID, e.rebuilds(), strangers)
+	reasons, err := checks.Find(ctx, e.Pool, e.Source.OID, e.rebuilds(), checks.OtherCapture)
 	if err != nil {
 		return err
 	}
@@ -86,8 +76,8 @@ func foresee(ctx context.Context, e *Env) error {
 	}
 	if order.Partial {
 		reasons = append(reasons, Reason{
-			"index " + order.Index, "is partial and so has no order for the other rows",
-			"order by an index without WHERE, or by columns",
+			Object: "index " + order.Index, Why: "is partial and so has no order for the other rows",
+			Remedy: "order by an index without WHERE, or by columns",
 		})
 	}
 	if e.oids, err = e.searchOIDs(ctx, e.Source.OID); err != nil {
@@ -95,7 +85,7 @@ func foresee(ctx context.Context, e *Env) error {
 	}
 	reasons = append(reasons, e.oidReasons(e.oids)...)
 	if apart := e.apart(e.Source); apart != nil && e.ForeignKeys == ForeignKeysOneByOne {
-		reasons = append(reasons, Reason{"--foreign-keys " + string(ForeignKeysOneByOne), apart.Error(), "leave it out, or use " + string(ForeignKeysTogether)})
+		reasons = append(reasons, Reason{Object: "--foreign-keys " + string(ForeignKeysOneByOne), Why: apart.Error(), Remedy: "leave it out, or use " + string(ForeignKeysTogether)})
 	}
 	if reasons = append(reasons, missing...); len(reasons) == 0 {
 		if reasons, err = e.slowKeys(ctx); err != nil {
@@ -110,7 +100,7 @@ func foresee(ctx context.Context, e *Env) error {
 
 // ofAKind refuses what is no table of the application's.
 func (e *Env) ofAKind(ctx context.Context) error {
-	reasons, err := look(ctx, e.Pool, otherKinds, e.Source.OID)
+	reasons, err := checks.Look(ctx, e.Pool, checks.OtherKinds, e.Source.OID)
 	if err != nil {
 		return err
 	}
@@ -132,15 +122,15 @@ func shape(t *catalog.Table) []Reason {
 	for _, i := range t.Indexes {
 		if !i.Valid {
 			reasons = append(reasons, Reason{
-				"index " + i.Name, "is invalid, left by a failed CREATE INDEX CONCURRENTLY",
-				fmt.Sprintf("REINDEX INDEX CONCURRENTLY %[1]s or DROP INDEX CONCURRENTLY %[1]s", catalog.Name{Schema: t.Name.Schema, Name: i.Name}),
+				Object: "index " + i.Name, Why: "is invalid, left by a failed CREATE INDEX CONCURRENTLY",
+				Remedy: fmt.Sprintf("REINDEX INDEX CONCURRENTLY %[1]s or DROP INDEX CONCURRENTLY %[1]s", catalog.Name{Schema: t.Name.Schema, Name: i.Name}),
 			})
 		}
 	}
 	if clashes := t.Clashes(); len(t.Matviews) > 0 && len(clashes) > 0 {
 		reasons = append(reasons, Reason{
-			strings.Join(clashes, ", "), "is the name of more than one of the table, the materialized views on it, and their indexes and statistics objects",
-			"rename one of them: they have to share a schema",
+			Object: strings.Join(clashes, ", "), Why: "is the name of more than one of the table, the materialized views on it, and their indexes and statistics objects",
+			Remedy: "rename one of them: they have to share a schema",
 		})
 	}
 	return reasons

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgerrcode"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/registry"
+	"github.com/repack-go/repack/stages/checks"
 	"github.com/repack-go/repack/strategy"
 )
 
@@ -133,7 +135,7 @@ func (e *Env) refresh(ctx context.Context) error {
 	b := &pgx.Batch{}
 	now := catalog.Queue(b, e.Job.Source)
 	var reasons []Reason
-	e.queueObstacles(b, &reasons, e.Job.Source)
+	e.queueChecks(b, &reasons, e.Job.Source)
 	failed := e.Pool.SendBatch(ctx, b).Close()
 	if failed != nil && !errors.Is(failed, strategy.ErrNotCapturing) {
 		return e.goneOr(failed)
@@ -147,7 +149,7 @@ func (e *Env) refresh(ctx context.Context) error {
 	if failed != nil {
 		return failed
 	}
-	if err := e.noObstacles(ctx, e.Pool, now, reasons); err != nil {
+	if err := e.checkAgain(ctx, e.Pool, now, reasons); err != nil {
 		return err
 	}
 	e.Source = now
@@ -205,7 +207,7 @@ func (e *Env) forbidden(ctx context.Context, err error) error {
 	if lookErr != nil || len(missing) == 0 {
 		return err
 	}
-	return fmt.Errorf("%w (after: %w)", &DriftError{Table: now.Name, Obstacles: missing}, err)
+	return fmt.Errorf("%w (after: %w)", &DriftError{Table: now.Name, Reasons: missing}, err)
 }
 
 // DriftError reports DDL on the table since setup that the shadow does not
@@ -213,19 +215,19 @@ func (e *Env) forbidden(ctx context.Context, err error) error {
 type DriftError struct {
 	Table   catalog.Name
 	Changes []catalog.Difference
-	// Obstacles are things that would have been refused at the beginning.
-	Obstacles []Reason
+	// Reasons are things that would have been refused at the beginning.
+	Reasons []Reason
 }
 
 func (e *DriftError) Error() string {
-	if len(e.Changes)+len(e.Obstacles) == 0 { // the table is gone
+	if len(e.Changes)+len(e.Reasons) == 0 { // the table is gone
 		return fmt.Sprintf("%s has been dropped or renamed away; remove what is left of the job with: repack reset --table '%s'", e.Table, e.Table)
 	}
 	msg := fmt.Sprintf("%s has been changed since the job began:", e.Table)
 	for _, c := range e.Changes {
 		msg += "\n  " + c.Text()
 	}
-	for _, o := range e.Obstacles {
+	for _, o := range e.Reasons {
 		msg += "\n  " + o.String()
 	}
 	return msg + fmt.Sprintf("\nundo the change and run again, or start afresh with: repack reset --table '%s'", e.Table)
@@ -261,16 +263,34 @@ func (e *Env) drift(now *catalog.Table) error {
 	return nil
 }
 
-// noObstacles looks for what preValidate would have refused and has come to be
+// queueChecks asks for them as a part of b, except those that checks.Complete adds,
+// and whether changes are being captured, for which it returns
+// strategy.ErrNotCapturing.
+func (e *Env) queueChecks(b *pgx.Batch, reasons *[]Reason, oid uint32) {
+	sql, args := e.Link.NotCapturing(3)
+	gone := checks.Check{SQL: sql, Why: "does not capture changes"}
+	checks.Queue(b, reasons, append(checks.Table[:len(checks.Table):len(checks.Table)], gone), append([]any{oid, e.rebuilds()}, args...)...)
+	found := b.QueuedQueries[b.Len()-1]
+	take := found.Fn
+	found.Fn = func(results pgx.BatchResults) error {
+		err := take(results)
+		if err == nil && slices.ContainsFunc(*reasons, func(r Reason) bool { return r.Why == gone.Why }) {
+			return strategy.ErrNotCapturing
+		}
+		return err
+	}
+}
+
+// checkAgain looks for what preValidate would have refused and has come to be
 // since: at the latest, clean_up would fail for it. t is the table as it is now,
-// reasons are those of queueObstacles.
-func (e *Env) noObstacles(ctx context.Context, q catalog.Querier, t *catalog.Table, reasons []Reason) error {
-	found, err := moreObstacles(ctx, q, t.OID, e.rebuilds(), reasons, t.Matviews)
+// reasons are those of queueChecks.
+func (e *Env) checkAgain(ctx context.Context, q catalog.Querier, t *catalog.Table, reasons []Reason) error {
+	found, err := checks.Complete(ctx, q, t.OID, e.rebuilds(), reasons, t.Matviews)
 	if err != nil {
 		return err
 	}
 	if len(found) > 0 {
-		return &DriftError{Table: e.Source.Name, Obstacles: found}
+		return &DriftError{Table: e.Source.Name, Reasons: found}
 	}
 	return nil
 }

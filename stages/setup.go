@@ -10,6 +10,7 @@ import (
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/lock"
 	"github.com/repack-go/repack/registry"
+	"github.com/repack-go/repack/stages/checks"
 	"github.com/repack-go/repack/strategy"
 )
 
@@ -156,7 +157,7 @@ func (e *Env) stop(ctx context.Context, tx *lock.Tx) error {
 	if err := e.checkDrift(ctx, tx); err != nil {
 		return err
 	}
-	reasons, err := look(ctx, tx, []obstacle{strangers}, e.Source.OID)
+	reasons, err := checks.Look(ctx, tx, []checks.Check{checks.OtherCapture}, e.Source.OID)
 	if err != nil {
 		return err
 	}
@@ -264,8 +265,8 @@ func (e *Env) sameToast(there bool) error {
 		return nil
 	}
 	return &RefusedError{Table: e.Source.Name, Reasons: []Reason{{
-		"toast options", "belong to a TOAST table that the table's columns have no need of",
-		"ALTER TABLE … RESET (toast.…) first",
+		Object: "toast options", Why: "belong to a TOAST table that the table's columns have no need of",
+		Remedy: "ALTER TABLE … RESET (toast.…) first",
 	}}}
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/session"
+	"github.com/repack-go/repack/stages/checks"
 	"github.com/repack-go/repack/strategy"
 )
 
@@ -155,7 +156,7 @@ func (e *Env) unlike(ctx context.Context, tx pgx.Tx) ([]Reason, error) {
 	if err != nil {
 		return nil, err
 	}
-	reasons, err := obstacles(ctx, tx, e.Source.OID, e.rebuilds())
+	reasons, err := checks.Find(ctx, tx, e.Source.OID, e.rebuilds())
 	if err != nil {
 		return nil, err
 	}
@@ -174,8 +175,8 @@ func (e *Env) unlike(ctx context.Context, tx pgx.Tx) ([]Reason, error) {
 	}
 	for _, name := range others {
 		reasons = append(reasons, Reason{
-			name, "reads otherwise once it has been parsed again, and PostgreSQL attaches no partition whose text is not the partitioned table's",
-			"drop it on the partitioned table and create it anew with the text that pg_dump prints, or validate it if it is NOT VALID",
+			Object: name, Why: "reads otherwise once it has been parsed again, and PostgreSQL attaches no partition whose text is not the partitioned table's",
+			Remedy: "drop it on the partitioned table and create it anew with the text that pg_dump prints, or validate it if it is NOT VALID",
 		})
 	}
 	differences, err := e.reprints.Diff(e.Source.Structure(), e.inPlace(is).Structure())
@@ -248,8 +249,8 @@ func (e *Env) computedOtherwise(ctx context.Context, tx pgx.Tx) ([]Reason, error
 		}
 		for _, name := range m.Columns {
 			reasons = append(reasons, Reason{
-				"column " + catalog.Quote(name), "is generated, and its value would be another in a copy of the row with " + row.String(),
-				"have its expression depend on nothing but the row, or drop the column for the time of the repack",
+				Object: "column " + catalog.Quote(name), Why: "is generated, and its value would be another in a copy of the row with " + row.String(),
+				Remedy: "have its expression depend on nothing but the row, or drop the column for the time of the repack",
 			})
 		}
 	}

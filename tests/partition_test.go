@@ -557,12 +557,12 @@ func TestTriggerDisabledBeforeExchange(t *testing.T) {
 	disable := func() { db.Exec(t, `ALTER TABLE app.c DISABLE TRIGGER ALL`) }
 	o := options(t, "app.t", repack.ChangeLog)
 	var drift *repack.DriftError
-	if err := newRepack(t, db, atStep(o, repack.StepDrained, disable)).Run(testContext(t)); !errors.As(err, &drift) || len(drift.Obstacles) == 0 {
+	if err := newRepack(t, db, atStep(o, repack.StepDrained, disable)).Run(testContext(t)); !errors.As(err, &drift) || len(drift.Reasons) == 0 {
 		t.Errorf("run: %v, want the disabled triggers named", err)
 	}
 	db.Exec(t, `ALTER TABLE app.c ENABLE TRIGGER ALL`)
 	runUntil(t, db, o, repack.Swap)
-	if err := newRepack(t, db, atStep(o, repack.StepDrained, disable)).Revert(testContext(t)); !errors.As(err, &drift) || len(drift.Obstacles) == 0 {
+	if err := newRepack(t, db, atStep(o, repack.StepDrained, disable)).Revert(testContext(t)); !errors.As(err, &drift) || len(drift.Reasons) == 0 {
 		t.Errorf("revert: %v, want the disabled triggers named", err)
 	}
 	db.Exec(t, `ALTER TABLE app.c ENABLE TRIGGER ALL`)

@@ -1,0 +1,304 @@
+// Package checks looks for what a repack of a table does not carry over, and so refuses:
+// one check for each. It is asked before a job begins, when each of its stages begins, and
+// under the lock of the exchange.
+package checks
+
+import "github.com/repack-go/repack/internal/catalog"
+
+// Check is a query for things that the swap does not carry over. It takes
+// the table's OID and returns a description of each.
+type Check struct{ SQL, Why, Remedy string }
+
+// Reason is one thing that stands in the way, and the way out.
+type Reason struct{ Object, Why, Remedy string }
+
+func (r Reason) String() string {
+	s := r.Why
+	if r.Object != "" {
+		s = r.Object + ": " + r.Why
+	}
+	if r.Remedy != "" {
+		s += "; " + r.Remedy
+	}
+	return s
+}
+
+// identitiesSQL selects the OIDs of the sequences of the identity columns of table $1.
+const identitiesSQL = `
+SELECT d.objid
+FROM   pg_depend d
+WHERE  d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1 AND d.deptype = 'i'`
+
+// OtherKinds are what can be no table of the application's. Of such a relation
+// nothing else is asked: the other queries are made for tables.
+var OtherKinds = []Check{
+	{
+		`SELECT 'table' FROM pg_class WHERE oid = $1 AND relkind <> 'r'`,
+		"is not an ordinary table", "repack the table behind it, or its partitions",
+	},
+	{
+		`SELECT n.nspname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+		 WHERE c.oid = $1 AND (n.nspname IN ('pg_catalog', 'information_schema', 'pg_toast') OR c.relpersistence = 't')`,
+		"is a schema of the system, or of temporary tables", "",
+	},
+}
+
+// accessMethod: blocks of other access methods cannot be copied by range.
+var accessMethod = Check{
+	`SELECT am.amname FROM pg_class c JOIN pg_am am ON am.oid = c.relam WHERE c.oid = $1 AND am.amname <> 'heap'`,
+	"is an access method other than heap, whose blocks cannot be copied by range", "",
+}
+
+// standby: a standby takes no writes.
+var standby = Check{
+	`SELECT 'recovery' WHERE pg_is_in_recovery() AND $1::oid IS NOT NULL`,
+	"the server is a standby", "connect to the primary",
+}
+
+// inheritance: a parent or child by inheritance would keep to the old table.
+var inheritance = Check{
+	`SELECT inhparent::regclass::text FROM pg_inherits JOIN pg_class c ON c.oid = inhrelid WHERE inhrelid = $1 AND NOT c.relispartition
+	 UNION ALL SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = $1`,
+	"is joined to it by inheritance", "",
+}
+
+// typedTable: the shadow is not made OF a type.
+var typedTable = Check{
+	`SELECT reloftype::regtype::text FROM pg_class WHERE oid = $1 AND reloftype <> 0`,
+	"is the type the table was made of (CREATE TABLE … OF)", "ALTER TABLE … NOT OF",
+}
+
+// extensionMember: DROP EXTENSION would no longer drop the table.
+var extensionMember = Check{
+	`SELECT e.extname FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid
+	 WHERE d.classid = 'pg_class'::regclass AND d.objid = $1
+	 AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'`,
+	"is the extension the table belongs to", "ALTER EXTENSION … DROP TABLE",
+}
+
+// rowSecurity: the copy would be of a part of the rows only.
+var rowSecurity = Check{
+	`SELECT 'row-level security' WHERE row_security_active($1::oid)`,
+	"is forced on the owner, who would read a part of the rows", "run as a role with BYPASSRLS, or ALTER TABLE … NO FORCE ROW LEVEL SECURITY for the time of the repack",
+}
+
+// allTablesPublication: the shadow's rows would be published as well.
+var allTablesPublication = Check{
+	`SELECT 'publication ' || pubname FROM pg_publication WHERE puballtables AND $1::oid IS NOT NULL`,
+	"is FOR ALL TABLES and would publish the shadow's rows to subscribers", "publish the tables by name or by schema",
+}
+
+// identityPersistence: an identity's sequence is as permanent as the new table.
+var identityPersistence = Check{
+	`SELECT 'sequence ' || s.oid::regclass::text
+	 FROM   pg_class s
+	 JOIN   pg_class t ON t.oid = $1
+	 WHERE  s.oid = ANY (ARRAY(` + identitiesSQL + `)) AND s.relkind = 'S'
+	 AND    s.relpersistence <> t.relpersistence AND current_setting('server_version_num')::int >= 150000`,
+	"is an identity's and not as permanent as its table", "ALTER SEQUENCE … SET LOGGED or SET UNLOGGED",
+}
+
+// identityUsed: what uses an identity's sequence would keep to the old one.
+var identityUsed = Check{
+	`SELECT DISTINCT coalesce(r.ev_class::regclass::text, pg_describe_object(u.classid, u.objid, 0))
+	 FROM   pg_depend d
+	 JOIN   pg_class s ON s.oid = d.objid AND s.relkind = 'S'
+	 JOIN   pg_depend u ON u.refclassid = 'pg_class'::regclass AND u.refobjid = s.oid
+	 LEFT   JOIN pg_rewrite r ON u.classid = 'pg_rewrite'::regclass AND r.oid = u.objid
+	 WHERE  d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1 AND d.deptype = 'i'`,
+	"uses the sequence of an identity, and the new table has another one of that name", "use a sequence of its own",
+}
+
+// dependsOnExtension: DROP EXTENSION would no longer drop the object.
+var dependsOnExtension = Check{
+	`SELECT pg_describe_object(classid, objid, 0) FROM pg_depend
+	 WHERE  deptype = 'x'
+	 AND   (classid = 'pg_class'::regclass AND objid IN (SELECT indexrelid FROM pg_index WHERE indrelid = $1)
+	        OR classid = 'pg_trigger'::regclass AND objid IN (SELECT oid FROM pg_trigger WHERE tgrelid = $1)
+	        OR classid = 'pg_proc'::regclass AND objid IN (
+	            SELECT objid FROM pg_depend WHERE classid = 'pg_proc'::regclass AND refobjid = $1))`,
+	"depends on an extension (ALTER … DEPENDS ON EXTENSION), which is not carried over", "ALTER … NO DEPENDS ON EXTENSION",
+}
+
+// statisticsNames: both would have to be in the shadow's schema.
+var statisticsNames = Check{
+	`SELECT 'statistics object ' || min(stxname) FROM pg_statistic_ext WHERE stxrelid = $1
+	 GROUP BY stxname HAVING count(*) > 1`,
+	"bears the name of another one in another schema", "rename one of them",
+}
+
+// grantorWithoutUsage: a grant is made again as its grantor.
+var grantorWithoutUsage = Check{
+	`SELECT 'role ' || g.grantor::regrole::text
+	 FROM   pg_class c
+	 CROSS  JOIN LATERAL (
+	        SELECT grantor FROM aclexplode(c.relacl)
+	        UNION
+	        SELECT x.grantor FROM pg_attribute a, aclexplode(a.attacl) x WHERE a.attrelid = c.oid
+	        UNION
+	        SELECT x.grantor FROM pg_class s, aclexplode(s.relacl) x
+	        WHERE  s.oid = ANY (ARRAY(` + identitiesSQL + `)) AND s.relkind = 'S') g
+	 WHERE  c.oid = $1 AND g.grantor <> c.relowner AND NOT has_schema_privilege(g.grantor, c.relnamespace, 'USAGE')`,
+	"has granted privileges on the table, and could not grant them again without USAGE of its schema", "GRANT USAGE ON SCHEMA … to it",
+}
+
+// alteredInternalTrigger: triggers of constraints are made anew, enabled.
+var alteredInternalTrigger = Check{
+	`WITH RECURSIVE key (id) AS (
+	     SELECT f.oid FROM pg_constraint f
+	     WHERE  f.oid = ANY (ARRAY(` + catalog.KeysSQL + `)) AND f.contype = 'f' AND f.conparentid = 0
+	     AND   ($1 IN (f.conrelid, f.confrelid) OR f.confrelid IN (SELECT relid FROM pg_partition_ancestors($1::oid::regclass)))
+	     UNION ALL
+	     SELECT f.oid FROM key k JOIN pg_constraint f ON f.conparentid = k.id AND f.conparentid > 0
+	 )
+	 SELECT DISTINCT format('%s %I of %s, trigger %I on %s', CASE c.contype WHEN 'f' THEN 'foreign key' ELSE 'constraint' END,
+	                        c.conname, c.conrelid::regclass, t.tgname, t.tgrelid::regclass)
+	 FROM   pg_trigger t
+	 JOIN   pg_constraint c ON c.oid = t.tgconstraint
+	 WHERE  t.oid = ANY (ARRAY(
+	            SELECT oid FROM pg_trigger WHERE tgrelid = $1
+	            UNION
+	            SELECT oid FROM pg_trigger WHERE tgconstraint = ANY (ARRAY(SELECT id FROM key))))
+	 AND    t.tgisinternal AND t.tgenabled <> 'O'
+	 AND   (t.tgrelid = $1 AND (t.tgparentid = 0 OR c.contype = 'f') OR t.tgconstraint IN (SELECT id FROM key))`,
+	"has a trigger that has been disabled or altered", "ALTER TABLE … ENABLE TRIGGER",
+}
+
+// captureNames: capture triggers need the name.
+var captureNames = Check{
+	`SELECT 'trigger ' || quote_ident(t.tgname)
+	 FROM   pg_trigger t
+	 JOIN   pg_proc p ON p.oid = t.tgfoid
+	 WHERE  t.tgrelid = $1 AND t.tgname ~ '^(00|RI)_repack_' AND p.proname !~ '^repack_(capture|refer)_'`,
+	"bears a name of those that capture changes", "rename it",
+}
+
+// referNames: another repack moves foreign keys to this table.
+var referNames = Check{
+	`SELECT 'trigger ' || quote_ident(t.tgname)
+	 FROM   pg_trigger t
+	 JOIN   pg_proc p ON p.oid = t.tgfoid
+	 WHERE  t.tgrelid = $1 AND t.tgname ~ '^00_repack_' AND p.proname LIKE 'repack\_refer\_%'`,
+	"belongs to a repack of a table that it refers to, whose foreign keys are being moved one by one", "wait until that is done",
+}
+
+// droppedReplicaIdentity: an index that is not there cannot be made the shadow's replica identity.
+var droppedReplicaIdentity = Check{
+	`SELECT 'index' FROM pg_class
+	 WHERE  oid = $1 AND relreplident = 'i' AND NOT EXISTS (SELECT FROM pg_index WHERE indrelid = $1 AND indisreplident)`,
+	"that was the replica identity has been dropped", "ALTER TABLE … REPLICA IDENTITY DEFAULT, or NOTHING, which it is now",
+}
+
+// rowTypeProperties: the new table has another row type.
+var rowTypeProperties = Check{
+	`SELECT 'type ' || t.oid::regtype FROM pg_type t
+	 WHERE  t.oid = (SELECT reltype FROM pg_class WHERE oid = $1) AND (t.typacl IS NOT NULL OR obj_description(t.oid, 'pg_type') IS NOT NULL)`,
+	"is the table's row type, and its privileges or comment are not carried over", "remove them for the time of the repack",
+}
+
+// constraintTriggerComment: a constraint trigger is made anew as a trigger.
+var constraintTriggerComment = Check{
+	`SELECT 'constraint ' || quote_ident(conname) FROM pg_constraint
+	 WHERE  conrelid = $1 AND contype = 't' AND obj_description(oid, 'pg_constraint') IS NOT NULL`,
+	"is a constraint trigger with a comment on the constraint, which is not carried over", "COMMENT ON TRIGGER instead",
+}
+
+// OtherCapture are the capture triggers of a job that is not of this registry:
+// setting up another would take them from it.
+var OtherCapture = Check{
+	`SELECT format('trigger %I, which calls %s', t.tgname, t.tgfoid::regproc)
+	 FROM   pg_trigger t
+	 JOIN   pg_proc p ON p.oid = t.tgfoid
+	 WHERE  t.tgrelid = $1 AND t.tgname ~ '^(00|RI)_repack_' AND p.proname LIKE 'repack\_capture\_%'`,
+	"captures changes for a job that this registry does not know", "repack reset with the --registry-schema of that job; where that is gone, as in a restored dump, repack reset as it is",
+}
+
+// dependentsSQL is the net under the list above: whatever depends on the table,
+// its row type, indexes or constraints and is none of what the swap knows. What
+// is apart, the row type, is not found by the table's
+// name when a dependent is replaced, unless that mentions the table as well.
+const dependentsSQL = `
+WITH own AS (
+    SELECT 'pg_class'::regclass AS class, $1::oid AS id, false AS apart
+    UNION ALL
+    SELECT 'pg_class'::regclass, indexrelid, false FROM pg_index WHERE indrelid = $1
+    UNION ALL
+    SELECT 'pg_constraint'::regclass, oid, false FROM pg_constraint WHERE conrelid = $1
+    UNION ALL
+    SELECT 'pg_type'::regclass, t.oid, true FROM pg_class c JOIN pg_type t ON t.oid = c.reltype WHERE c.oid = $1
+    UNION ALL
+    SELECT 'pg_type'::regclass, t.typarray, true FROM pg_class c JOIN pg_type t ON t.oid = c.reltype WHERE c.oid = $1
+)
+SELECT   DISTINCT coalesce((SELECT pg_describe_object('pg_class'::regclass, r.ev_class, 0) FROM pg_rewrite r
+                            WHERE  d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid),
+                           pg_describe_object(d.classid, d.objid, 0))
+FROM     pg_depend d
+JOIN     own o ON o.class = d.refclassid AND o.id = d.refobjid
+WHERE    NOT EXISTS (SELECT FROM own x WHERE x.class = d.classid AND x.id = d.objid)
+AND      NOT (d.classid = 'pg_class'::regclass AND EXISTS (
+             SELECT FROM pg_class c WHERE c.oid = d.objid AND (c.relkind = 't' OR c.relkind = 'S' AND d.deptype IN ('a', 'i'))))
+AND      NOT (d.classid = 'pg_constraint'::regclass AND EXISTS (
+             SELECT FROM pg_constraint c WHERE c.oid = d.objid AND c.contype = 'f' AND c.confrelid = $1))
+AND      NOT (d.classid = 'pg_attrdef'::regclass AND EXISTS (
+             SELECT FROM pg_attrdef a WHERE a.oid = d.objid AND a.adrelid = $1))
+AND      NOT (d.classid = 'pg_trigger'::regclass AND EXISTS (
+             SELECT FROM pg_trigger t WHERE t.oid = d.objid AND (t.tgisinternal OR t.tgrelid = $1)))
+AND      NOT (d.classid = 'pg_rewrite'::regclass AND (NOT o.apart OR EXISTS (
+             SELECT FROM pg_depend y WHERE y.classid = d.classid AND y.objid = d.objid
+             AND    y.refclassid = 'pg_class'::regclass AND y.refobjid = $1)) AND EXISTS (
+             SELECT FROM pg_rewrite r JOIN pg_class c ON c.oid = r.ev_class
+             WHERE  r.oid = d.objid AND c.relpersistence <> 't'
+             AND    (c.relkind = 'v' OR r.rulename <> '_RETURN' OR c.oid = $1 OR c.relkind = 'm' AND $2)))
+AND      NOT (d.classid = 'pg_policy'::regclass AND (NOT o.apart OR EXISTS (
+             SELECT FROM pg_depend y WHERE y.classid = d.classid AND y.objid = d.objid
+             AND    y.refclassid = 'pg_class'::regclass AND y.refobjid = $1)))
+AND      NOT (d.classid = 'pg_proc'::regclass AND (NOT o.apart OR o.class = 'pg_class'::regclass AND EXISTS (
+             SELECT FROM pg_depend y WHERE y.classid = d.classid AND y.objid = d.objid
+             AND    y.refclassid = 'pg_class'::regclass AND y.refobjid = $1)))
+AND      NOT (d.classid = 'pg_statistic_ext'::regclass AND EXISTS (
+             SELECT FROM pg_statistic_ext s WHERE s.oid = d.objid AND s.stxrelid = $1))
+AND      NOT (d.classid = 'pg_publication_rel'::regclass AND EXISTS (
+             SELECT FROM pg_publication_rel p WHERE p.oid = d.objid AND p.prrelid = $1))
+ORDER BY 1`
+
+// subscription: pg_subscription is for superusers, the tables that subscriptions feed are
+// for everybody to look at.
+var subscription = Check{
+	`SELECT 'subscription ' || srsubid::text FROM pg_subscription_rel WHERE srrelid = $1`,
+	"feeds the table; its worker does not fire statement triggers", "drop the table from the subscription",
+}
+
+// Table are all checks that are made of a table, by its OID and whether materialized
+// views are to be rebuilt.
+var Table = []Check{
+	subscription,
+	accessMethod,
+	standby,
+	inheritance,
+	checkedRowByRow,
+	notValidAbove,
+	detachPending,
+	defaultPartition,
+	likeIndexes,
+	indexWithoutPart,
+	hashOfText,
+	ownAndInherited,
+	boundName,
+	typedTable,
+	extensionMember,
+	rowSecurity,
+	allTablesPublication,
+	identityPersistence,
+	identityUsed,
+	dependsOnExtension,
+	statisticsNames,
+	grantorWithoutUsage,
+	partitionedRefers,
+	alteredInternalTrigger,
+	captureNames,
+	referNames,
+	droppedReplicaIdentity,
+	rowTypeProperties,
+	constraintTriggerComment,
+	dependent,
+}

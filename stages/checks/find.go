@@ -1,0 +1,119 @@
+package checks
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/repack-go/repack/internal/catalog"
+)
+
+// Find lists what is in the way of repacking the table. Materialized views
+// are none where they are to be rebuilt, but what is joined to them may be.
+func Find(ctx context.Context, q catalog.Querier, oid uint32, rebuilds bool, more ...Check) (reasons []Reason, err error) {
+	b := &pgx.Batch{}
+	Queue(b, &reasons, slices.Concat(Table, more), oid, rebuilds)
+	if err := q.SendBatch(ctx, b).Close(); err != nil {
+		return nil, err
+	}
+	var matviews []catalog.Matview
+	if rebuilds {
+		if matviews, err = catalog.Matviews(ctx, q, oid); err != nil {
+			return nil, err
+		}
+	}
+	return Complete(ctx, q, oid, rebuilds, reasons, matviews)
+}
+
+// Complete completes reasons: what can be rebuilt, and what is joined to the
+// materialized views on the table, which are looked at where they are to be rebuilt.
+func Complete(ctx context.Context, q catalog.Querier, oid uint32, rebuilds bool, reasons []Reason, matviews []catalog.Matview) ([]Reason, error) {
+	reasons, err := rebuildable(ctx, q, oid, rebuilds, reasons)
+	if err != nil || !rebuilds || len(matviews) == 0 {
+		return reasons, err
+	}
+	b := &pgx.Batch{}
+	for _, m := range matviews {
+		onMatview := Check{dependentsSQL, fmt.Sprintf("depends on materialized view %s, which is rebuilt", m.Relation.Name), dropIt}
+		Queue(b, &reasons, append([]Check{onMatview}, matviewChecks...), m.OID, true)
+	}
+	return reasons, q.SendBatch(ctx, b).Close()
+}
+
+const dropIt = "drop it for the time of the repack"
+
+// dependent is what would keep to the old table.
+var dependent = Check{dependentsSQL, "depends on the table and would keep to the old one", dropIt}
+
+// rebuildable says of what depends on the table that it can be rebuilt, where that
+// helps: of a materialized view that uses no more than the table's row type it does
+// not.
+func rebuildable(ctx context.Context, q catalog.Querier, oid uint32, rebuilds bool, reasons []Reason) ([]Reason, error) {
+	if rebuilds || !slices.ContainsFunc(reasons, func(r Reason) bool { return r.Why == dependent.Why }) {
+		return reasons, nil
+	}
+	left, err := Look(ctx, q, []Check{dependent}, oid, true)
+	for i, reason := range reasons {
+		if reason.Why == dependent.Why && !slices.Contains(left, reason) {
+			reasons[i].Remedy = dropIt + ", or have it rebuilt with --rebuild-matviews"
+		}
+	}
+	return reasons, err
+}
+
+// Look makes all checks in one query, and returns a reason for each object that
+// they find. One without a name has been dropped since the snapshot of the query.
+func Look(ctx context.Context, q catalog.Querier, checks []Check, args ...any) (reasons []Reason, err error) {
+	b := &pgx.Batch{}
+	Queue(b, &reasons, checks, args...)
+	return reasons, q.SendBatch(ctx, b).Close()
+}
+
+// Queue is Look as a part of b.
+func Queue(b *pgx.Batch, reasons *[]Reason, checks []Check, args ...any) {
+	queries := make([]string, len(checks))
+	for i, check := range checks {
+		queries[i] = fmt.Sprintf("SELECT %d, x.object::text FROM (%s) x (object)", i, check.SQL)
+	}
+	b.Queue(strings.Join(queries, "\nUNION ALL\n"), args...).Query(func(rows pgx.Rows) error {
+		var number int
+		var object *string
+		_, err := pgx.ForEachRow(rows, []any{&number, &object}, func() error {
+			if object != nil {
+				*reasons = append(*reasons, Reason{Object: *object, Why: checks[number].Why, Remedy: checks[number].Remedy})
+			}
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("look for what is in the way: %w", err)
+		}
+		return nil
+	})
+}
+
+// matviewChecks are what cannot be carried over of a materialized view.
+var matviewChecks = []Check{
+	{
+		`SELECT pg_describe_object(d.classid, d.objid, 0) FROM pg_depend d
+		 WHERE d.deptype IN ('e', 'x') AND d.classid = 'pg_class'::regclass
+		 AND  (d.objid = $1 OR d.objid IN (SELECT indexrelid FROM pg_index WHERE indrelid = $1))`,
+		"belongs to or depends on an extension, and cannot be rebuilt", "ALTER EXTENSION … DROP, or ALTER … NO DEPENDS ON EXTENSION",
+	},
+	{
+		`SELECT 'security label of ' || pg_describe_object(classoid, objoid, objsubid) FROM pg_seclabel
+		 WHERE classoid = 'pg_class'::regclass AND objoid = $1`,
+		"is not carried over", "remove it for the time of the repack",
+	},
+	{
+		`SELECT 'index ' || indexrelid::regclass FROM pg_index WHERE indrelid = $1 AND NOT (indisvalid AND indisready AND indislive)`,
+		"is invalid, left by a failed CREATE INDEX CONCURRENTLY", "REINDEX INDEX CONCURRENTLY or DROP INDEX CONCURRENTLY",
+	},
+	{
+		`SELECT 'rule _RETURN of ' || ev_class::regclass FROM pg_rewrite r
+		 WHERE ev_class = $1 AND (ev_enabled <> 'O' OR obj_description(r.oid, 'pg_rewrite') IS NOT NULL)`,
+		"has a comment or a state, which are not carried over", "",
+	},
+}
