@@ -45,9 +45,9 @@ type comparing struct {
 	tables *strategy.Comparison
 	replay func(context.Context) error // nil: what is pending stays unlooked at
 
-	mu     sync.Mutex
-	result *VerifyResult
-	aside  [][]string // keys that were pending when they were looked at
+	mu       sync.Mutex
+	result   *VerifyResult
+	deferred [][]string // keys that were pending when they were looked at
 }
 
 // compare compares the copy's rows with the table's, then looks for the
@@ -166,7 +166,7 @@ func (c *comparing) goOn(began time.Time) bool {
 	if len(c.result.Mismatches) >= maxMismatches {
 		return false
 	}
-	return c.replay == nil || time.Since(began) < roundTime && len(c.aside) < roundKeys
+	return c.replay == nil || time.Since(began) < roundTime && len(c.deferred) < roundKeys
 }
 
 func (c *comparing) enough() bool {
@@ -260,7 +260,7 @@ func (c *comparing) add(found strategy.Compared) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.replay != nil {
-		c.aside = append(c.aside, found.Pending...)
+		c.deferred = append(c.deferred, found.Pending...)
 	} else {
 		c.result.Pending += int64(len(found.Pending))
 	}
@@ -275,12 +275,12 @@ func (c *comparing) add(found strategy.Compared) {
 // settle replays the log and looks again at the keys set aside, a few times.
 // Those that the application changes each time count as pending.
 func (c *comparing) settle(ctx context.Context) error {
-	for attempt := 0; attempt < looksAgain && len(c.aside) > 0 && c.replay != nil; attempt++ {
+	for attempt := 0; attempt < looksAgain && len(c.deferred) > 0 && c.replay != nil; attempt++ {
 		if err := c.replay(ctx); err != nil {
 			return err
 		}
-		keys := c.aside
-		c.aside = nil
+		keys := c.deferred
+		c.deferred = nil
 		err := c.withConn(ctx, func(conn *pgxpool.Conn) error {
 			for some := range slices.Chunk(keys, keysAtOnce) {
 				found, err := c.inSnapshot(ctx, conn, func(ctx context.Context, tx pgx.Tx) (strategy.Compared, error) {
@@ -296,9 +296,9 @@ func (c *comparing) settle(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		c.Log.Debug("looked again at pending keys", "job", c.Job.ID, "keys", len(keys), "pending", len(c.aside))
+		c.Log.Debug("looked again at pending keys", "job", c.Job.ID, "keys", len(keys), "pending", len(c.deferred))
 	}
-	c.result.Pending += int64(len(c.aside))
-	c.aside = nil
+	c.result.Pending += int64(len(c.deferred))
+	c.deferred = nil
 	return nil
 }

@@ -54,9 +54,9 @@ type Env struct {
 	Restored bool
 
 	validated bool                   // preValidate has passed in this run
-	key       []catalog.KeyColumn    // of the source, by the trial
+	key       []catalog.KeyColumn    // of the source, by the dry build
 	verified  *registry.Verification // the last one of this run
-	oids      *oidSearch             // of foresee
+	oids      *oidSearch             // of preflight
 	reprints  catalog.Reprints
 }
 

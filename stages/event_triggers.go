@@ -102,13 +102,13 @@ func withEventTriggers(ctx context.Context, q catalog.Querier, reason Reason, wh
 // visit moves an empty table with the source's columns to the source's schema and
 // back, where there are event triggers: one may look at the schema. The copy cannot
 // go there, since its indexes bear the names of the source's.
-func (r *rehearsal) visit(ctx context.Context) error {
+func (r *drySwap) visit(ctx context.Context) error {
 	triggers, _, err := eventTriggers(ctx, r.tx, "")
 	if err != nil || len(triggers) == 0 || len(r.reasons) > 0 {
 		return err
 	}
 	const object = "a table in the schema of the table"
-	return r.apart(ctx, object, func(apart *rehearsal) error {
+	return r.apart(ctx, object, func(apart *drySwap) error {
 		there := *r.copied
 		there.Name = catalog.Name{Schema: r.Source.Name.Schema, Name: r.Job.ChangeLog} // no relation of it is called so
 		from := there.Name.In(r.Job.OldSchema)
@@ -139,7 +139,7 @@ func (r *rehearsal) visit(ctx context.Context) error {
 
 // constrainSQL adds and drops a constraint, where the exchange drops some: foreign keys
 // of the source, or its bound as a partition.
-func (r *rehearsal) constrainSQL(on catalog.Name) []string {
+func (r *drySwap) constrainSQL(on catalog.Name) []string {
 	if len(r.Source.AllForeignKeys()) == 0 && r.Source.Partition == nil {
 		return nil
 	}

@@ -91,7 +91,7 @@ func (e *Env) beginRowByRow(ctx context.Context) error {
 		if err := e.stopWriters(ctx, tx); err != nil {
 			return err
 		}
-		if err := e.quiet(ctx, tx); err != nil {
+		if err := e.nothingPending(ctx, tx); err != nil {
 			return err
 		}
 		if err := execAll(ctx, tx, append(link.RowByRow().SQL(), e.identitySQL(false)...)); err != nil {
@@ -129,9 +129,9 @@ func identitySQL(t *catalog.Table, on catalog.Name, always bool) []string {
 	return statements
 }
 
-// quiet makes sure that nothing is pending. It replays nothing itself: what it
+// nothingPending makes sure that nothing is pending. It replays nothing itself: what it
 // wrote, a snapshot that is taken before tx commits would not see.
-func (e *Env) quiet(ctx context.Context, tx *lock.Tx) error {
+func (e *Env) nothingPending(ctx context.Context, tx *lock.Tx) error {
 	return e.underLock(ctx, tx, func() error {
 		b := &pgx.Batch{}
 		e.Link.QueueEmpty(b, func(empty bool, err error) error {

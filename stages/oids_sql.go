@@ -63,7 +63,7 @@ ORDER BY place, role, id`
 // that have such a value inside. A partitioned table stands for its partitions.
 // The server's own catalogs are left out, as are registries, the schemas of jobs
 // and others ($1), temporary tables, which other sessions cannot read, and generated
-// columns of the table $2 itself, whose values the trial compares. Sizes are those
+// columns of the table $2 itself, whose values the dry build compares. Sizes are those
 // that VACUUM has seen: to ask for the file's takes a lock.
 const oidColumnsSQL = `
 WITH RECURSIVE part_of (type, part, shape) AS (

@@ -105,9 +105,9 @@ func undone(ctx context.Context, tx pgx.Tx, work func(pgx.Tx) error) error {
 		if err := work(tx); err != nil {
 			return err
 		}
-		return errTrialOver
+		return errDryBuildOver
 	})
-	if errors.Is(err, errTrialOver) {
+	if errors.Is(err, errDryBuildOver) {
 		return nil
 	}
 	return err
@@ -230,8 +230,8 @@ func (r *outlivedRow) reason() Reason {
 }
 
 // outlivedReasons looks for rows of the source that have outlived a check, by what the
-// trial has come to.
-func (e *Env) outlivedReasons(ctx context.Context, t tried) ([]Reason, error) {
+// dry build has come to.
+func (e *Env) outlivedReasons(ctx context.Context, t dryBuilt) ([]Reason, error) {
 	row, err := e.outlived(ctx, e.Source.Name, t.checks, longestSearch)
 	if reason, refused := reasonOf(ctx, e.Pool, "a check or generated column", "cannot be evaluated for every row: ", err); refused {
 		return []Reason{reason}, nil

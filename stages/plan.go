@@ -125,9 +125,9 @@ func NewPlan(ctx context.Context, e *Env, until registry.Stage, running bool) (*
 	return plan, err
 }
 
-// check is pre_validate, but for what it logs and for the trial, which writes.
+// check is pre_validate, but for what it logs and for the dry build, which writes.
 func (plan *Plan) check(ctx context.Context, e *Env) error {
-	err := foresee(ctx, e)
+	err := preflight(ctx, e)
 	if e.oids != nil {
 		plan.NotSearched = e.oids.unsearchedOIDs()
 	}

@@ -33,12 +33,12 @@ func (e *RefusedError) Error() string {
 // preValidate refuses what cannot be carried over and names missing
 // privileges. It changes nothing, though it tries what it can of the job in a
 // transaction that it rolls back, and takes no more than ACCESS SHARE on the table:
-// see rehearsal.
+// see drySwap.
 func preValidate(ctx context.Context, e *Env) error {
-	if err := foresee(ctx, e); err != nil {
+	if err := preflight(ctx, e); err != nil {
 		return err
 	}
-	tried, err := e.trial(ctx)
+	tried, err := e.dryBuild(ctx)
 	if err != nil {
 		return err
 	}
@@ -56,8 +56,8 @@ func preValidate(ctx context.Context, e *Env) error {
 	return e.report(ctx)
 }
 
-// foresee refuses what it can without trying: it only reads.
-func foresee(ctx context.Context, e *Env) error {
+// preflight refuses what it can without trying: it only reads.
+func preflight(ctx context.Context, e *Env) error {
 	if err := e.ofAKind(ctx); err != nil {
 		return err
 	}

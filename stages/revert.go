@@ -45,7 +45,7 @@ func Revert(ctx context.Context, e *Env) error {
 		if err := e.keysFit(ctx, *e.Job.Shadow, e.Job.OldTable()); err != nil {
 			return e.failed(ctx, fmt.Errorf("revert: %w", err))
 		}
-		if err := e.inStep(ctx, e.exchangeBack); err != nil {
+		if err := e.untilExchanged(ctx, e.exchangeBack); err != nil {
 			return e.failed(ctx, fmt.Errorf("revert: %w", err))
 		}
 		if err := e.step(ctx, StepExchangedBack); err != nil {

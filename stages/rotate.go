@@ -26,7 +26,7 @@ const longLog = 256
 // is written to, when every transaction that has written to the log is over, and
 // what it holds is moved to the new log before that is next replayed. A run that
 // ends in between leaves a retired log behind, with which the next begins, and
-// quiet lets no exchange pass while there is one.
+// nothingPending lets no exchange pass while there is one.
 func (e *Env) shortenLog(ctx context.Context) (bool, error) {
 	blocks, err := strategy.Blocks(ctx, e.Pool, e.Link.Log)
 	if err != nil || blocks < longLog {

@@ -39,7 +39,7 @@ func swap(ctx context.Context, e *Env) error {
 		if err := e.oidsAnswered(ctx, e.Job.Source); err != nil {
 			return err
 		}
-		if err := e.inStep(ctx, e.exchange); err != nil {
+		if err := e.untilExchanged(ctx, e.exchange); err != nil {
 			return err
 		}
 		if err := e.step(ctx, StepExchanged); err != nil {
@@ -79,17 +79,17 @@ var ErrPutOff = errors.New("the exchange has been put off, nothing has changed: 
 // a matter of chance, which a longer pause does not better.
 const quietPause = 500 * time.Millisecond
 
-// inStep brings the copy in step with the table in use for every snapshot, and
+// untilExchanged brings the copy in step with the table in use for every snapshot, and
 // runs exchange, again when a change has come between. It gives up when it has
 // tried as often as for a lock, and for as long as it may wait for snapshots.
 //
 // Where the locks of all neighbours together are not to be had, their foreign keys are
 // moved one by one.
-func (e *Env) inStep(ctx context.Context, exchange func(context.Context) error) error {
+func (e *Env) untilExchanged(ctx context.Context, exchange func(context.Context) error) error {
 	oneByOne, denied := e.oneByOne(), false
 	exchangeBy := func(ctx context.Context) error {
 		return e.whilePutOff(ctx, "exchange", func(ctx context.Context) error {
-			if err := e.approach(ctx); err != nil {
+			if err := e.writeThroughAndDrain(ctx); err != nil {
 				return err
 			}
 			if oneByOne {
@@ -131,8 +131,8 @@ func (e *Env) whilePutOff(ctx context.Context, what string, work func(context.Co
 	}
 }
 
-// approach switches to write-through, unless that has been done, and drains.
-func (e *Env) approach(ctx context.Context) error {
+// writeThroughAndDrain switches to write-through, unless that has been done, and drains.
+func (e *Env) writeThroughAndDrain(ctx context.Context) error {
 	if !e.concurrent() {
 		if err := e.catchUpShort(ctx); err != nil {
 			return err

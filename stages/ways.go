@@ -60,9 +60,9 @@ func (e *Env) tryDisposal(ctx context.Context) error {
 		if err := execAll(ctx, tx, e.disposeSQL()); err != nil {
 			return err
 		}
-		return errTrialOver
+		return errDryBuildOver
 	})
-	if errors.Is(err, errTrialOver) {
+	if errors.Is(err, errDryBuildOver) {
 		return nil
 	}
 	return err

@@ -15,12 +15,12 @@ import (
 	"github.com/repack-go/repack/strategy"
 )
 
-// rehearsal makes with the copy of the trial what the swap makes with the shadow,
+// drySwap makes with the copy of the dry build what the swap makes with the shadow,
 // by the same functions: the copy is moved to another schema, is given what only a
 // table in use has, is followed, retired again and dropped. Nothing is locked but
-// what the trial has created, and no more than ACCESS SHARE is taken on what that
+// what the dry build has created, and no more than ACCESS SHARE is taken on what that
 // refers to, or ROW EXCLUSIVE on what a rule writes to.
-type rehearsal struct {
+type drySwap struct {
 	*Env
 	tx      pgx.Tx
 	copied  *catalog.Table // the source, as its copy is to be
@@ -28,8 +28,8 @@ type rehearsal struct {
 	reasons []Reason
 }
 
-// rehearse runs when the copy has all that sync_schema gives it.
-func (e *Env) rehearse(ctx context.Context, tx pgx.Tx) ([]Reason, error) {
+// trySwap runs when the copy has all that sync_schema gives it.
+func (e *Env) trySwap(ctx context.Context, tx pgx.Tx) ([]Reason, error) {
 	copied, hidden, err := e.Source.CopyIn(ctx, tx, e.Job.OldSchema)
 	if err != nil {
 		return nil, err
@@ -40,7 +40,7 @@ func (e *Env) rehearse(ctx context.Context, tx pgx.Tx) ([]Reason, error) {
 	if err := execAll(ctx, tx, []string{fmt.Sprintf("SET LOCAL lock_timeout = %d", max(e.Locks.Timeout.Milliseconds(), 1))}); err != nil {
 		return nil, err
 	}
-	r := &rehearsal{Env: e, tx: tx, copied: copied}
+	r := &drySwap{Env: e, tx: tx, copied: copied}
 	ready, err := r.prepare(ctx)
 	if err != nil || !ready {
 		return r.reasons, err
@@ -55,7 +55,7 @@ func (e *Env) rehearse(ctx context.Context, tx pgx.Tx) ([]Reason, error) {
 
 // try runs the statements that make an object, all or none. What the server would
 // not do is a reason to refuse; ok tells whether it has.
-func (r *rehearsal) try(ctx context.Context, part catalog.Part, path ...string) (ok bool, err error) {
+func (r *drySwap) try(ctx context.Context, part catalog.Part, path ...string) (ok bool, err error) {
 	if len(part.SQL) == 0 {
 		return true, nil
 	}
@@ -80,7 +80,7 @@ func (r *rehearsal) try(ctx context.Context, part catalog.Part, path ...string) 
 }
 
 // all is try of parts that do not depend on each other.
-func (r *rehearsal) all(ctx context.Context, parts []catalog.Part, path ...string) error {
+func (r *drySwap) all(ctx context.Context, parts []catalog.Part, path ...string) error {
 	for _, part := range parts {
 		if _, err := r.try(ctx, part, path...); err != nil {
 			return err
@@ -91,12 +91,12 @@ func (r *rehearsal) all(ctx context.Context, parts []catalog.Part, path ...strin
 
 // reason makes a refusal of an error that is about the table, or about what is
 // done when such objects are created.
-func (r *rehearsal) reason(ctx context.Context, object string, err error) (Reason, bool) {
+func (r *drySwap) reason(ctx context.Context, object string, err error) (Reason, bool) {
 	return reasonOf(ctx, r.tx, object, "would fail in the swap or after it: ", err)
 }
 
 // dress moves the copy and gives it what it takes along, except what it does.
-func (r *rehearsal) dress(ctx context.Context) error {
+func (r *drySwap) dress(ctx context.Context) error {
 	plain := *r.copied
 	plain.Triggers, plain.Rules, plain.Policies, plain.Labels = nil, nil, nil, nil
 	plain.RowSecurity, plain.ForceRowSecurity = false, false
@@ -124,14 +124,14 @@ func (e *Env) admit(ctx context.Context, tx pgx.Tx) ([]Reason, error) {
 	for _, role := range e.Source.ActsAs() {
 		grants = append(grants, fmt.Sprintf("GRANT USAGE, CREATE ON SCHEMA %s TO %s", catalog.Quote(e.Job.OldSchema), catalog.Quote(role)))
 	}
-	r := &rehearsal{Env: e, tx: tx}
+	r := &drySwap{Env: e, tx: tx}
 	_, err := r.try(ctx, catalog.Part{Object: "privileges on a schema for the copy", SQL: grants})
 	return r.reasons, err
 }
 
 // prepare makes sequences that stand for those that the table owns. Where those who own
-// or grant cannot be let into schemas that were prepared for us, there is no rehearsal.
-func (r *rehearsal) prepare(ctx context.Context) (ready bool, err error) {
+// or grant cannot be let into schemas that were prepared for us, there is no drySwap.
+func (r *drySwap) prepare(ctx context.Context) (ready bool, err error) {
 	var sequences []string
 	for _, s := range r.copied.Sequences {
 		if !s.Identity {
@@ -159,7 +159,7 @@ func (r *rehearsal) prepare(ctx context.Context) (ready bool, err error) {
 // behave gives the copy triggers, rules, policies, flags and labels. Once more, by
 // its own description, under the search_path that the swap has: what an event
 // trigger then calls may not be found.
-func (r *rehearsal) behave(ctx context.Context) error {
+func (r *drySwap) behave(ctx context.Context) error {
 	if len(r.reasons) > 0 {
 		return nil
 	}
@@ -182,7 +182,7 @@ func (r *rehearsal) behave(ctx context.Context) error {
 }
 
 // install gives the copy what installSQL gives the shadow.
-func (r *rehearsal) install(ctx context.Context) error {
+func (r *drySwap) install(ctx context.Context) error {
 	if len(r.reasons) > 0 {
 		return nil
 	}
@@ -200,7 +200,7 @@ FROM   pg_proc
 WHERE  oid = to_regprocedure($1)`
 
 // follow captures changes of the copy, as setup and the exchange do with the table.
-func (r *rehearsal) follow(ctx context.Context) error {
+func (r *drySwap) follow(ctx context.Context) error {
 	if len(r.reasons) > 0 {
 		return nil
 	}
@@ -228,7 +228,7 @@ func (r *rehearsal) follow(ctx context.Context) error {
 
 // same compares what has come of the copy with the table, except definitions:
 // their texts depend on where a table is, and the swap compares them.
-func (r *rehearsal) same(ctx context.Context) error {
+func (r *drySwap) same(ctx context.Context) error {
 	if len(r.reasons) > 0 {
 		return nil
 	}
@@ -239,7 +239,7 @@ func (r *rehearsal) same(ctx context.Context) error {
 	return r.differ(ctx, "the table", r.copied.Bare(), r.dressed.Bare())
 }
 
-func (r *rehearsal) readNamed(ctx context.Context, tx pgx.Tx, name catalog.Name) (*catalog.Table, error) {
+func (r *drySwap) readNamed(ctx context.Context, tx pgx.Tx, name catalog.Name) (*catalog.Table, error) {
 	var oid uint32
 	if err := tx.QueryRow(ctx, shadowOIDSQL, name.String()).Scan(&oid); err != nil {
 		return nil, fmt.Errorf("look up %s: %w", name, err)
@@ -248,7 +248,7 @@ func (r *rehearsal) readNamed(ctx context.Context, tx pgx.Tx, name catalog.Name)
 }
 
 // differ makes a reason of each difference.
-func (r *rehearsal) differ(ctx context.Context, object string, was, is *catalog.Table) error {
+func (r *drySwap) differ(ctx context.Context, object string, was, is *catalog.Table) error {
 	differences, err := catalog.Diff(was, is)
 	if err != nil {
 		return err
@@ -265,7 +265,7 @@ func (r *rehearsal) differ(ctx context.Context, object string, was, is *catalog.
 
 // replace replaces what depends on the table, each by itself: the copies that it
 // is tried on may bear one name.
-func (r *rehearsal) replace(ctx context.Context) error {
+func (r *drySwap) replace(ctx context.Context) error {
 	dependents, err := r.Source.TriedIn(ctx, r.tx, r.Job.ShadowSchema)
 	if err != nil {
 		return err
@@ -273,9 +273,9 @@ func (r *rehearsal) replace(ctx context.Context) error {
 	return r.alone(ctx, dependents)
 }
 
-func (r *rehearsal) alone(ctx context.Context, dependents []catalog.Tried) error {
+func (r *drySwap) alone(ctx context.Context, dependents []catalog.Tried) error {
 	for _, d := range dependents {
-		err := r.apart(ctx, d.Object, func(apart *rehearsal) error {
+		err := r.apart(ctx, d.Object, func(apart *drySwap) error {
 			_, err := apart.try(ctx, d.Part, d.Path...)
 			return err
 		})
@@ -289,7 +289,7 @@ func (r *rehearsal) alone(ctx context.Context, dependents []catalog.Tried) error
 // apart runs work on what is rolled back before the next part begins. A lock that
 // others hold is not waited for longer than the policy allows: then the part is
 // not tried, and the log says so.
-func (r *rehearsal) apart(ctx context.Context, object string, work func(apart *rehearsal) error) error {
+func (r *drySwap) apart(ctx context.Context, object string, work func(apart *drySwap) error) error {
 	err := undone(ctx, r.tx, func(tx pgx.Tx) error {
 		apart := *r
 		apart.tx = tx
@@ -306,13 +306,13 @@ func (r *rehearsal) apart(ctx context.Context, object string, work func(apart *r
 
 // matviews creates the successors of materialized views, without rows, and
 // replaces what reads them.
-func (r *rehearsal) matviews(ctx context.Context) error {
+func (r *drySwap) matviews(ctx context.Context) error {
 	if !r.rebuilds() {
 		return nil
 	}
 	for _, m := range r.Source.Matviews {
 		as := m.Relation.Name.In(r.Job.ShadowSchema)
-		err := r.apart(ctx, as.String(), func(apart *rehearsal) error { return apart.matview(ctx, m, as) })
+		err := r.apart(ctx, as.String(), func(apart *drySwap) error { return apart.matview(ctx, m, as) })
 		if err != nil {
 			return err
 		}
@@ -327,7 +327,7 @@ func (r *rehearsal) matviews(ctx context.Context) error {
 	return nil
 }
 
-func (r *rehearsal) matview(ctx context.Context, m catalog.Matview, as catalog.Name) error {
+func (r *drySwap) matview(ctx context.Context, m catalog.Matview, as catalog.Name) error {
 	err := pgx.BeginFunc(ctx, r.tx, func(tx pgx.Tx) error {
 		if err := r.createMatviewAs(ctx, tx, m, as); err != nil {
 			return err
@@ -357,7 +357,7 @@ func (r *rehearsal) matview(ctx context.Context, m catalog.Matview, as catalog.N
 
 // retire puts the copy out of the way, as the exchange does with the table, and
 // drops all that has been made, as clean_up does.
-func (r *rehearsal) retire(ctx context.Context) error {
+func (r *drySwap) retire(ctx context.Context) error {
 	if len(r.reasons) > 0 {
 		return nil
 	}
@@ -376,7 +376,7 @@ func (r *rehearsal) retire(ctx context.Context) error {
 	return err
 }
 
-// linkTo is the link of the trial.
+// linkTo is the link of the dry build.
 func (e *Env) linkTo(from, to catalog.Name) *strategy.Link {
 	l := *e.Link
 	l.From, l.To = from, to

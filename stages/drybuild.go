@@ -17,39 +17,39 @@ import (
 	"github.com/repack-go/repack/strategy"
 )
 
-// errTrialOver rolls the trial back.
-var errTrialOver = errors.New("the trial is over")
+// errDryBuildOver rolls the dry build back.
+var errDryBuildOver = errors.New("the dry build is over")
 
-// trial makes a shadow with one row and with all that sync_schema will give it,
+// dryBuild makes a shadow with one row and with all that sync_schema will give it,
 // looks at what has come of it, and rolls back: what the server would not make,
 // or would make otherwise, is refused before rows without number are copied.
 //
 // A row is what it takes for the functions of checks, generated columns and
 // indexes to be called, some of which rely on the application's search_path.
 //
-// Then the copy is made to what the swap makes of the shadow: see rehearsal.
-func (e *Env) trial(ctx context.Context) (tried tried, err error) {
-	trial := *e
+// Then the copy is made to what the swap makes of the shadow: see drySwap.
+func (e *Env) dryBuild(ctx context.Context) (tried dryBuilt, err error) {
+	dry := *e
 	err = pgx.BeginFunc(ctx, e.Pool, func(tx pgx.Tx) (err error) {
-		trial.Job = e.jobNumbered(fmt.Sprintf("trial_%d", tx.Conn().PgConn().PID()))
+		dry.Job = e.jobNumbered(fmt.Sprintf("trial_%d", tx.Conn().PgConn().PID()))
 		index, _ := e.Source.Key()
 		if e.key, err = catalog.ReadKey(ctx, tx, e.Source.OID, index.Name); err != nil {
 			return err
 		}
-		if err := captureOptions(ctx, tx, &trial.Job.Options); err != nil {
+		if err := captureOptions(ctx, tx, &dry.Job.Options); err != nil {
 			return err
 		}
-		trial.Job.KeyIndex = index.Name
-		trial.link(e.key)
-		if err := trial.tryOut(ctx, tx, &tried); err != nil {
+		dry.Job.KeyIndex = index.Name
+		dry.link(e.key)
+		if err := dry.buildDry(ctx, tx, &tried); err != nil {
 			return err
 		}
-		return errTrialOver
+		return errDryBuildOver
 	})
-	e.reprints = trial.reprints // those of its tables are the table's
+	e.reprints = dry.reprints // those of its tables are the table's
 	var refused *RefusedError
 	switch {
-	case errors.Is(err, errTrialOver):
+	case errors.Is(err, errDryBuildOver):
 		return tried, nil
 	case errors.As(err, &refused):
 		tried.reasons = append(tried.reasons, refused.Reasons...)
@@ -63,8 +63,8 @@ func (e *Env) trial(ctx context.Context) (tried tried, err error) {
 	return tried, nil
 }
 
-// tried is what a trial has come to.
-type tried struct {
+// dryBuilt is what a dry build has come to.
+type dryBuilt struct {
 	reasons []Reason
 	checks  []mutableCheck // of which there may be rows that have outlived them
 	// uncopied is why the row was not copied: it violates one of the checks.
@@ -96,8 +96,8 @@ func unmade(object, what string, err error, pgErr *pgconn.PgError) Reason {
 	return r
 }
 
-// tryOut builds what trial looks at.
-func (e *Env) tryOut(ctx context.Context, tx pgx.Tx, t *tried) (err error) {
+// buildDry builds what dryBuild looks at.
+func (e *Env) buildDry(ctx context.Context, tx pgx.Tx, t *dryBuilt) (err error) {
 	shadow := e.Job.ShadowTable()
 	if err := e.createSchemas(ctx, tx); err != nil {
 		return err
@@ -145,7 +145,7 @@ func (e *Env) tryOut(ctx context.Context, tx pgx.Tx, t *tried) (err error) {
 	if t.reasons, err = e.computedOtherwise(ctx, tx); err != nil || len(t.reasons) > 0 {
 		return err
 	}
-	t.reasons, err = e.rehearse(ctx, tx)
+	t.reasons, err = e.trySwap(ctx, tx)
 	return err
 }
 
@@ -197,7 +197,7 @@ const copyRowSQL = `INSERT INTO %[1]s (%[2]s) OVERRIDING SYSTEM VALUE SELECT %[2
 
 // copyRow copies a row. One that violates a check that is not immutable is left
 // out: the search for rows that have outlived one names it.
-func (e *Env) copyRow(ctx context.Context, tx pgx.Tx, t *tried) error {
+func (e *Env) copyRow(ctx context.Context, tx pgx.Tx, t *dryBuilt) error {
 	row := fmt.Sprintf(copyRowSQL, e.Job.ShadowTable(), catalog.QuoteAll(e.Source.Stored()), e.Source.Name)
 	err := execEach(ctx, tx, []string{row})
 	var pgErr *pgconn.PgError
