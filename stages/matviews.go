@@ -216,7 +216,7 @@ func (e *Env) createMatviewAs(ctx context.Context, tx pgx.Tx, m catalog.Matview,
 	if err := execAll(ctx, tx, m.CreateSQL(as)); err != nil {
 		return err
 	}
-	if err := catalog.Close(ctx, tx, catalog.Made{Kind: "TABLE", Name: as.String()}); err != nil {
+	if err := catalog.RevokeAll(ctx, tx, catalog.Made{Kind: "TABLE", Name: as.String()}); err != nil {
 		return err
 	}
 	_, _, err := e.giveToOwner(ctx, tx, as, m.Relation.Owner)

@@ -62,7 +62,7 @@ func (p *planner) planShadow(ctx context.Context, t *transcript) error {
 	if err := execAll(ctx, t, p.shadowSQL()); err != nil {
 		return err
 	}
-	if err := catalog.Close(ctx, t, catalog.Made{Kind: "TABLE", Name: shadow.String()}); err != nil || p.mine {
+	if err := catalog.RevokeAll(ctx, t, catalog.Made{Kind: "TABLE", Name: shadow.String()}); err != nil || p.mine {
 		return err
 	}
 	return execAll(ctx, t, giveSQL(shadow, p.Source.Owner))
@@ -224,7 +224,7 @@ func (p *planner) planMatviews(ctx context.Context, r *steps) {
 			if err := execAll(ctx, t, m.CreateSQL(as)); err != nil {
 				return err
 			}
-			if err := catalog.Close(ctx, t, catalog.Made{Kind: "TABLE", Name: as.String()}); err != nil {
+			if err := catalog.RevokeAll(ctx, t, catalog.Made{Kind: "TABLE", Name: as.String()}); err != nil {
 				return err
 			}
 			if m.Relation.Owner != p.user {

@@ -40,7 +40,7 @@ func (t *transcript) QueryRow(_ context.Context, sql string, _ ...any) pgx.Row {
 }
 
 // Query answers the one question that is asked of objects that are not there
-// yet, by catalog.Close: to whom default privileges open them.
+// yet, by catalog.RevokeAll: to whom default privileges open them.
 func (t *transcript) Query(ctx context.Context, _ string, args ...any) (pgx.Rows, error) {
 	return t.reads.Query(ctx, defaultGranteesSQL, args[0], t.schema, args[1])
 }

@@ -68,7 +68,7 @@ func (e *Env) retireLog(ctx context.Context, tx *lock.Tx) error {
 	if err := execAll(ctx, tx, []string{e.Link.CreateLogSQL()}); err != nil {
 		return err
 	}
-	return catalog.Close(ctx, tx, catalog.Made{Kind: "TABLE", Name: e.Link.Log.String()})
+	return catalog.RevokeAll(ctx, tx, catalog.Made{Kind: "TABLE", Name: e.Link.Log.String()})
 }
 
 // underLock does what may take its time while others wait for the locks of tx: both

@@ -140,7 +140,7 @@ func (e *Env) createCapture(ctx context.Context, q catalog.Querier) error {
 	if err := execAll(ctx, q, []string{e.Link.CreateLogSQL(), e.Strategy.Capture(e.Link).Function}); err != nil {
 		return err
 	}
-	return catalog.Close(ctx, q, catalog.Made{Kind: "TABLE", Name: e.Link.Log.String()}, catalog.Made{Kind: "FUNCTION", Name: e.Link.Capture.String() + "()"})
+	return catalog.RevokeAll(ctx, q, catalog.Made{Kind: "TABLE", Name: e.Link.Log.String()}, catalog.Made{Kind: "FUNCTION", Name: e.Link.Capture.String() + "()"})
 }
 
 // stop takes the lock under which the triggers are attached, and makes sure that the
@@ -177,7 +177,7 @@ func (e *Env) createSchemas(ctx context.Context, tx pgx.Tx) error {
 	if err := execAll(ctx, tx, []string{"CREATE SCHEMA " + shadow, "CREATE SCHEMA " + old}); err != nil {
 		return err
 	}
-	return catalog.Close(ctx, tx, catalog.Made{Kind: "SCHEMA", Name: shadow}, catalog.Made{Kind: "SCHEMA", Name: old})
+	return catalog.RevokeAll(ctx, tx, catalog.Made{Kind: "SCHEMA", Name: shadow}, catalog.Made{Kind: "SCHEMA", Name: old})
 }
 
 const shadowOIDSQL = `SELECT $1::text::regclass::oid`
@@ -187,7 +187,7 @@ func (e *Env) createShadow(ctx context.Context, tx pgx.Tx) error {
 	if err := execAll(ctx, tx, e.shadowSQL()); err != nil {
 		return err
 	}
-	if err := catalog.Close(ctx, tx, catalog.Made{Kind: "TABLE", Name: shadow.String()}); err != nil {
+	if err := catalog.RevokeAll(ctx, tx, catalog.Made{Kind: "TABLE", Name: shadow.String()}); err != nil {
 		return err
 	}
 	oid, toast, err := e.giveToOwner(ctx, tx, shadow, e.Source.Owner)

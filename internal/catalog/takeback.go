@@ -99,11 +99,11 @@ func TakeBack(ctx context.Context, q Querier, made Made) error {
 	return takeBack(ctx, q, []Made{made}, true, false)
 }
 
-// Close takes every privilege on objects of ours, which have just been created,
+// RevokeAll takes every privilege on objects of ours, which have just been created,
 // from everybody but the owner: default privileges may have granted some. It
 // undoes what event triggers have done to them before. It returns *ChangedError
 // where that is in vain.
-func Close(ctx context.Context, q Querier, made ...Made) error {
+func RevokeAll(ctx context.Context, q Querier, made ...Made) error {
 	return takeBack(ctx, q, made, false, true)
 }
 
