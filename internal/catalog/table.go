@@ -1,9 +1,3 @@
-// Package catalog is the one description of a table: read from pg_catalog by
-// OID, it serves for building the shadow, for noticing DDL during a job, for
-// the parity check in the swap and for refusing what cannot be carried over.
-//
-// A description holds no OIDs of sub-objects and no attribute numbers, so that
-// a table and its faithful copy have equal descriptions.
 package catalog
 
 import (
@@ -20,33 +14,34 @@ type Name struct {
 	Name   string `json:"name"`
 }
 
-// String is the name as SQL writes it, always quoted and qualified.
+// String returns the name as SQL writes it: qualified, and always quoted.
 func (n Name) String() string { return pgx.Identifier{n.Schema, n.Name}.Sanitize() }
 
-// In is the same bare name in another schema.
+// In returns the same bare name in another schema.
 func (n Name) In(schema string) Name { return Name{Schema: schema, Name: n.Name} }
 
-// Table describes a table as far as a repack has to know it.
+// Table describes a table: everything about it that a repack must know. Read fills it.
 type Table struct {
 	OID  uint32 `json:"-"`
 	Name Name   `json:"name"`
 
 	Owner           string          `json:"owner"`
-	Persistence     string          `json:"persistence"` // pg_class.relpersistence: p or u
+	Persistence     string          `json:"persistence"` // pg_class.relpersistence: p permanent, u unlogged
 	AccessMethod    string          `json:"access_method"`
 	Tablespace      string          `json:"tablespace"` // empty: the database's default
 	Options         []string        `json:"options"`
 	ToastOptions    []string        `json:"toast_options"`
 	ReplicaIdentity ReplicaIdentity `json:"replica_identity"`
-	Partition       *Partition      `json:"partition"` // nil: of no table
+	Partition       *Partition      `json:"partition"` // nil: the table is no partition
 	Comment         string          `json:"comment"`
 
 	Columns     []Column     `json:"columns"`
 	Constraints []Constraint `json:"constraints"`
 	Indexes     []Index      `json:"indexes"`
 	ForeignKeys []ForeignKey `json:"foreign_keys"` // of this table
-	// Referencing are those of other tables to this one, or to a partitioned table
-	// that it is in: such a key keeps it from being detached.
+	// Referencing are the foreign keys of other tables to this one. They include those
+	// to a partitioned table that this table is in: such a key keeps the table from
+	// being detached.
 	Referencing []ForeignKey `json:"referenced_by"`
 	KeyParts    []KeyPart    `json:"key_parts"`
 	Sequences   []Sequence   `json:"sequences"` // owned by a column
@@ -61,36 +56,38 @@ type Table struct {
 	Statistics       []Statistics  `json:"statistics"`
 	Labels           []Label       `json:"labels"`
 	Dependents       []Dependent   `json:"dependents"`
-	// Matviews are no property of the table: they follow it after the swap.
+	// Matviews are not a property of the table. They are rebuilt after the swap.
 	Matviews []Matview `json:"materialized_views"`
 
 	unknown map[string]bool // properties that a stored description lacks: see Decode
 }
 
-// ReplicaIdentity is pg_class.relreplident with the index it names, if any.
+// ReplicaIdentity is pg_class.relreplident, with the name of the index for kind i.
 type ReplicaIdentity struct {
 	Kind  string `json:"kind"` // d default, n nothing, f full, i index
 	Index string `json:"index"`
 }
 
-// Column describes an attribute that is not dropped, in attribute order.
+// Column describes a column that is not dropped. Table.Columns has them in attribute
+// order.
 type Column struct {
 	Name        string   `json:"name"`
-	Type        string   `json:"type"`      // format_type with an empty search_path: qualified
-	Collation   string   `json:"collation"` // quoted; empty where it is the type's own
+	Type        string   `json:"type"`      // qualified: format_type, with an empty search_path
+	Collation   string   `json:"collation"` // quoted; empty: the type's own
 	NotNull     bool     `json:"not_null"`
 	Identity    string   `json:"identity"`  // a always, d by default, empty none
 	Generated   string   `json:"generated"` // s stored, v virtual, empty none
 	Expression  string   `json:"expression"`
-	Storage     string   `json:"storage"`     // empty where it is the type's own
+	Storage     string   `json:"storage"`     // empty: the type's own
 	Compression string   `json:"compression"` // p pglz, l lz4, empty default
 	Statistics  *int32   `json:"statistics"`
 	Options     []string `json:"options"`
 	Comment     string   `json:"comment"`
 }
 
-// Constraint describes a check, exclusion, primary key, unique or (from
-// PostgreSQL 18 on) NOT NULL constraint; foreign keys have their own type.
+// Constraint describes a check, exclusion, primary key or unique constraint, or from
+// PostgreSQL 18 on a NOT NULL constraint. Foreign keys have a type of their own,
+// ForeignKey.
 type Constraint struct {
 	Name       string `json:"name"`
 	Type       string `json:"type"`       // pg_constraint.contype: c, x, p, u, n
@@ -102,39 +99,39 @@ type Constraint struct {
 	Comment    string `json:"comment"`
 }
 
-// Index describes an index. Tail is pg_get_indexdef from the access method on:
-// what follows "CREATE [UNIQUE] INDEX name ON table ".
+// Index describes an index. Tail is the part of pg_get_indexdef that follows "CREATE
+// [UNIQUE] INDEX name ON table ": it starts with the access method.
 type Index struct {
 	Name       string       `json:"name"`
 	Tail       string       `json:"definition"`
 	Unique     bool         `json:"unique"`
-	Constraint string       `json:"constraint"` // name of the constraint it implements
+	Constraint string       `json:"constraint"` // name of the constraint that it implements
 	Tablespace string       `json:"tablespace"`
 	Clustered  bool         `json:"clustered"`
 	Valid      bool         `json:"valid"`
 	Statistics []IndexStats `json:"statistics"`
 	Comment    string       `json:"comment"`
-	Size       int64        `json:"-"` // bytes on disk when it was read
-	// KeyColumns are the names of the columns of an index that can tell rows
-	// apart: unique, immediate, not partial, all of its columns plain and NOT
-	// NULL. Otherwise it is empty.
+	Size       int64        `json:"-"` // bytes on disk at the time of reading
+	// KeyColumns are the names of the index's columns, if the index can identify rows:
+	// it is unique, valid, not deferrable, not partial and not WITHOUT OVERLAPS, and all
+	// its key columns are plain columns that are NOT NULL. Otherwise it is empty.
 	KeyColumns []string `json:"-"`
 	Primary    bool     `json:"primary"`
 }
 
-// IsBtree reports whether the index keeps its entries in an order, and is built by
-// sorting them.
+// IsBtree reports whether the index is a btree. Only a btree keeps its entries in an
+// order, and is built by sorting them.
 func (i Index) IsBtree() bool { return strings.HasPrefix(i.Tail, "USING btree ") }
 
-// IndexStats is a statistics target set on an index column (ALTER INDEX …
-// ALTER COLUMN number SET STATISTICS).
+// IndexStats is a statistics target of an index column (ALTER INDEX … ALTER COLUMN
+// number SET STATISTICS).
 type IndexStats struct {
 	Column int16 `json:"column"`
 	Target int32 `json:"target"`
 }
 
-// ForeignKey describes a foreign key constraint by its parts, so that either
-// side can be another relation than the one it was read from.
+// ForeignKey describes a foreign key by its parts, so that SQL can be made from it for
+// another table on either side.
 type ForeignKey struct {
 	OID           uint32   `json:"-"`
 	Name          string   `json:"name"`
@@ -154,18 +151,20 @@ type ForeignKey struct {
 	Comment       string   `json:"comment"`
 	TableOwner    string   `json:"table_owner"`
 
-	// ValidAbove is whether the key that a partition has it from is valid.
+	// ValidAbove says, of a key that a partition has from a partitioned table, whether
+	// that table's key is valid.
 	ValidAbove bool `json:"valid_above"`
 
-	// Conditions join its rows, fk, to those referred to, pk.
+	// Conditions are SQL conditions that join a row of Table, alias fk, to the row of
+	// Referenced, alias pk.
 	Conditions     []string `json:"-"`
 	RefPartitioned bool     `json:"-"`
 }
 
-// KeyPart is what a foreign key is for one partition, of either side: a row of
-// pg_constraint with a name of its own, which error messages show.
+// KeyPart is the part of a foreign key for one partition, on either side of the key. It
+// is a row of pg_constraint with a name of its own, and error messages show that name.
 type KeyPart struct {
-	KeyTable   Name   `json:"key_table"` // of the key
+	KeyTable   Name   `json:"key_table"` // the table that the key belongs to
 	Key        string `json:"key"`
 	Name       string `json:"name"`
 	Table      Name   `json:"table"`
@@ -173,9 +172,9 @@ type KeyPart struct {
 	Comment    string `json:"comment"`
 }
 
-// Sequence describes a sequence that belongs to a column. An identity's
-// sequence is part of the column; an owned (serial) one is an object that
-// outlives the swap.
+// Sequence describes a sequence that belongs to a column. The sequence of an identity
+// column is part of that column. An owned sequence (serial) is an object of its own: it
+// stays when the tables are swapped.
 type Sequence struct {
 	Name        Name    `json:"name"`
 	Column      string  `json:"column"`
@@ -193,7 +192,7 @@ type Sequence struct {
 	Grants      []Grant `json:"grants"`
 }
 
-// Grant is one privilege of an access control list, column grants included.
+// Grant is one privilege of an access control list, of the relation or of a column.
 type Grant struct {
 	Column    string `json:"column"` // empty: the whole relation
 	Grantor   string `json:"grantor"`
@@ -202,7 +201,7 @@ type Grant struct {
 	Grantable bool   `json:"grantable"`
 }
 
-// Column returns the column of that name.
+// Column returns the column of that name. ok is false if there is none.
 func (t *Table) Column(name string) (Column, bool) {
 	i := slices.IndexFunc(t.Columns, func(c Column) bool { return c.Name == name })
 	if i < 0 {
@@ -211,15 +210,16 @@ func (t *Table) Column(name string) (Column, bool) {
 	return t.Columns[i], true
 }
 
-// HasName reports whether the table, one of its relations or materialized views
-// bears a name, which then is taken in the schema of its shadow.
+// HasName reports whether the table, one of its indexes and sequences, or one of its
+// materialized views or of theirs has that name. Then the name is not free in the
+// schema of the shadow.
 func (t *Table) HasName(name string) bool {
 	return slices.Contains(t.names(), name) ||
 		slices.ContainsFunc(t.Matviews, func(m Matview) bool { return slices.Contains(m.Relation.names(), name) })
 }
 
-// Stored returns the names of the columns a copy has to write: all but
-// generated ones.
+// Stored returns the names of the columns that a copy must write: all except generated
+// ones.
 func (t *Table) Stored() []string {
 	var names []string
 	for _, c := range t.Columns {
@@ -230,7 +230,7 @@ func (t *Table) Stored() []string {
 	return names
 }
 
-// Constraint returns the constraint of that name; foreign keys are not looked at.
+// Constraint returns the constraint of that name. It does not look at foreign keys.
 func (t *Table) Constraint(name string) (Constraint, bool) {
 	i := slices.IndexFunc(t.Constraints, func(c Constraint) bool { return c.Name == name })
 	if i < 0 {
@@ -239,20 +239,21 @@ func (t *Table) Constraint(name string) (Constraint, bool) {
 	return t.Constraints[i], true
 }
 
-// SelfReference reports whether a foreign key leads back to the table itself.
+// SelfReference reports whether the foreign key refers to its own table.
 func (f ForeignKey) SelfReference() bool { return f.Table == f.Referenced }
 
-// AllForeignKeys are the keys of the table and those of other tables to it, in
-// the order in which they were made: the server fires their triggers in that of
-// their OIDs, and it can matter which comes first.
+// AllForeignKeys returns the keys of the table and those of other tables to it, in the
+// order in which they were created. The order can matter: the server fires the triggers
+// of keys in the order of their OIDs.
 func (t *Table) AllForeignKeys() []ForeignKey {
 	keys := slices.Concat(t.ForeignKeys, t.Referencing)
 	slices.SortStableFunc(keys, func(a, b ForeignKey) int { return cmp.Compare(a.OID, b.OID) })
 	return keys
 }
 
-// Unvalidated is a description in which no enforced foreign key is valid, as
-// when all have just been added, and without materialized views, which follow.
+// Unvalidated returns the description as it is just after all foreign keys were added
+// again: none of them is valid. It has no materialized views, because they are rebuilt
+// later.
 func (t *Table) Unvalidated() *Table {
 	u := *t
 	u.Matviews = nil
@@ -260,8 +261,8 @@ func (t *Table) Unvalidated() *Table {
 	return &u
 }
 
-// eachForeignKey changes the keys of t, which must be a copy, and not those of
-// what t was copied from.
+// eachForeignKey calls change for each foreign key of t. t must be a copy: its lists
+// are cloned first, so the description that it was copied from keeps its keys.
 func (t *Table) eachForeignKey(change func(*ForeignKey)) {
 	t.ForeignKeys, t.Referencing = slices.Clone(t.ForeignKeys), slices.Clone(t.Referencing)
 	lists := [][]ForeignKey{t.ForeignKeys, t.Referencing}
@@ -277,15 +278,16 @@ func (t *Table) eachForeignKey(change func(*ForeignKey)) {
 	}
 }
 
-// WasValid reports whether t has the same key, and has it validated.
+// WasValid reports whether t has the same key (same table, same name), and has it as
+// valid.
 func (t *Table) WasValid(key ForeignKey) bool {
 	valid := func(k ForeignKey) bool { return k.Table == key.Table && k.Name == key.Name && k.Validated }
 	return slices.ContainsFunc(t.AllForeignKeys(), valid) || t.Partition != nil && slices.ContainsFunc(t.Partition.ForeignKeys, valid)
 }
 
-// Structure is the part of the description that a shadow has to be built with:
-// what is left out can be read under the lock of the swap and given to the
-// shadow there, whenever it was changed.
+// Structure returns the part of the description that the shadow must be built with.
+// What it leaves out may change until the swap: the swap reads it under its lock and
+// gives it to the shadow there.
 func (t *Table) Structure() *Table {
 	s := *t
 	s.Owner, s.Comment = "", ""
@@ -317,8 +319,8 @@ func (t *Table) Structure() *Table {
 	return &s
 }
 
-// WithoutLinks is the description without what the exchange gives to either
-// table: what joins it to other objects, and defaults.
+// WithoutLinks returns the description without what the exchange moves from one table
+// to the other: links to other objects, and defaults.
 func (t *Table) WithoutLinks() *Table {
 	w := *t
 	w.ForeignKeys, w.Referencing, w.KeyParts, w.Publications, w.Dependents, w.Matviews = nil, nil, nil, nil, nil, nil
@@ -336,8 +338,8 @@ func (t *Table) WithoutLinks() *Table {
 	return &w
 }
 
-// Roles are the roles whose rights a repack needs: the owners of all that is
-// altered with the table, and those it acts as.
+// Roles returns the roles whose rights a repack needs, sorted: the owners of all
+// objects that are altered with the table, and the roles of ActsAs.
 func (t *Table) Roles() []string {
 	roles := t.ActsAs()
 	for _, k := range t.Referencing {
@@ -359,8 +361,9 @@ func (t *Table) Roles() []string {
 	return slices.Compact(roles)
 }
 
-// ActsAs are the roles that a repack has to be able to become: those to which it
-// gives what it creates, and those that have granted privileges.
+// ActsAs returns the roles that a repack must be able to SET ROLE to or give objects
+// to, sorted: the owners of what it creates, and the roles that have granted
+// privileges.
 func (t *Table) ActsAs() []string {
 	roles := []string{t.Owner}
 	for _, s := range t.Statistics {
@@ -381,8 +384,8 @@ func (t *Table) ActsAs() []string {
 	return slices.Compact(roles)
 }
 
-// ValidAsIn is t with those foreign keys valid, too, that are in o: a key that
-// the swap has moved may not have been validated yet.
+// ValidAsIn returns t with each foreign key valid that is valid in t or in o. A key
+// that the swap has moved may not have been validated yet.
 func (t *Table) ValidAsIn(o *Table) *Table {
 	v := *t
 	v.eachForeignKey(func(k *ForeignKey) { k.Validated = k.Validated || o.WasValid(*k) })
