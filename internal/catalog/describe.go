@@ -15,32 +15,33 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// A description consists of many lists, each read by a query of its own, as it is
-// easiest to write and to read. They are sent as one statement, which returns the
-// rows of all lists as JSON: a statement is a round trip, which under a lock somebody
-// waits for, and is planned once for a connection.
+// A description has many lists, and each list has a query of its own: that is easiest
+// to write and to read. All queries are sent as one statement, which returns the rows
+// of all lists as JSON. One statement is one round trip, and under a lock other
+// sessions wait for it. The server plans it once for a connection.
 
-// description is a table that is being described, and what has been asked for it.
+// description is a table that is being described, with the lists that are asked for it.
 type description struct {
 	*Table
 	lists []list
 }
 
-// list is what a query asks for, and what is done with its rows. Its one parameter,
-// $1, is the OID of the table.
+// list is a query and the function that takes its rows. The query has one parameter,
+// $1: the OID of the table.
 type list struct {
 	sql  string
 	take func([]json.RawMessage) error
 }
 
-// part is one of the things that a table is described by: some lists. They are taken
-// in the order in which they were asked for, so that one can rely on those before it.
+// part is a group of lists that describes one thing, such as the columns. Lists are
+// taken in the order in which they were asked for, so a list can use the result of an
+// earlier one.
 type part struct {
 	what string
 	ask  func(*description)
 }
 
-// want asks for a list whose columns are named as T's fields.
+// want asks for a list. The query's columns have the names of T's fields.
 func want[T any](d *description, sql string, take func([]T) error) {
 	d.lists = append(d.lists, list{sql, func(rows []json.RawMessage) error {
 		values, fields := make([]T, len(rows)), fieldsOf(reflect.TypeFor[T]())
@@ -53,12 +54,13 @@ func want[T any](d *description, sql string, take func([]T) error) {
 	}})
 }
 
-// wantAs is want for what is a list of the description as it is.
+// wantAs is want for rows that go into the description unchanged.
 func wantAs[T any](d *description, sql string, as *[]T) {
 	want(d, sql, func(rows []T) error { *as = rows; return nil })
 }
 
-// numbered is a row of a list.
+// numbered is one row of the statement: the number of its list, its place there, and
+// the row itself.
 type numbered struct {
 	List, Row int64
 	JSON      json.RawMessage
@@ -66,8 +68,8 @@ type numbered struct {
 
 const listSQL = `SELECT %d AS list, row_number() OVER () AS row, to_json(x)::text AS json FROM (%s) x`
 
-// queue adds the description of the table with that OID to what b asks for. The
-// table is complete when the answer has been taken.
+// queue adds the description of a table to b. The table is complete after b's results
+// have been read.
 func queue(b *pgx.Batch, oid uint32, parts []part) *Table {
 	d := &description{Table: &Table{OID: oid}}
 	var queries, of []string
@@ -102,7 +104,7 @@ func queue(b *pgx.Batch, oid uint32, parts []part) *Table {
 	return d.Table
 }
 
-// describe reads parts of the descriptions of tables, in one round trip.
+// describe reads parts of the descriptions of several tables, in one round trip.
 func describe(ctx context.Context, q Querier, oids []uint32, parts []part) ([]*Table, error) {
 	b := &pgx.Batch{}
 	tables := make([]*Table, len(oids))
@@ -115,8 +117,9 @@ func describe(ctx context.Context, q Querier, oids []uint32, parts []part) ([]*T
 	return tables, nil
 }
 
-// unread is err, or where that is of a text that the server could not send us, which
-// list the text is in: it is asked for once more, list by list.
+// unread returns err. If err says that the server could not convert a text to our
+// encoding, unread runs the queries again, list by list, and returns an error that
+// names the list with that text.
 func unread(ctx context.Context, q Querier, oids []uint32, parts []part, err error) error {
 	var pgErr *pgconn.PgError
 	if !errors.As(err, &pgErr) || pgErr.Code != pgerrcode.CharacterNotInRepertoire && pgErr.Code != pgerrcode.UntranslatableCharacter {
@@ -137,7 +140,7 @@ func unread(ctx context.Context, q Querier, oids []uint32, parts []part, err err
 	return err
 }
 
-// described says what was being done where a whole batch could not be sent.
+// described adds "describe" to an error of a whole batch, which names no list.
 func described(err error) error {
 	if strings.HasPrefix(err.Error(), "describe ") {
 		return err
@@ -153,8 +156,9 @@ func describeOne(ctx context.Context, q Querier, oid uint32, parts []part) (*Tab
 	return tables[0], nil
 }
 
-// fieldsOf are the exported fields of a struct and of those embedded in it, by the name
-// that their columns have without underscores and case.
+// fieldsOf returns the exported fields of a struct and of structs embedded in it. The
+// map's keys are the field names in lower case: what decodeRow makes of a column's
+// name.
 func fieldsOf(t reflect.Type) map[string][]int {
 	fields := map[string][]int{}
 	for _, field := range reflect.VisibleFields(t) {
@@ -165,8 +169,8 @@ func fieldsOf(t reflect.Type) map[string][]int {
 	return fields
 }
 
-// decodeRow puts the columns of a row into the fields that are called as they are,
-// as pgx.RowToStructByNameLax does: case and underscores do not count.
+// decodeRow puts the columns of a row into the fields of the same name. It ignores case
+// and underscores, as pgx.RowToStructByNameLax does, and columns without a field.
 func decodeRow(row json.RawMessage, fields map[string][]int, into reflect.Value) error {
 	var columns map[string]json.RawMessage
 	if err := json.Unmarshal(row, &columns); err != nil {
@@ -186,7 +190,8 @@ func decodeRow(row json.RawMessage, fields map[string][]int, into reflect.Value)
 
 var errNull = errors.New("is null")
 
-// decodeColumn reads an OID, which is no number in JSON, like one.
+// decodeColumn decodes one value. JSON has an OID as a string; decodeColumn reads it as
+// a number.
 func decodeColumn(text json.RawMessage, into reflect.Value) error {
 	switch {
 	case bytes.Equal(text, []byte("null")) && into.Kind() != reflect.Pointer && into.Kind() != reflect.Slice:

@@ -7,13 +7,14 @@ import (
 	"slices"
 )
 
-// Difference is one property in which two descriptions differ. Property is a
-// path such as columns.id.type; Was and Is are JSON, empty where the property
-// is absent on that side.
+// Difference is one property in which two descriptions differ. Property is a path such
+// as columns.id. Was and Is are JSON; one of them is empty if that side does not have
+// the property.
 type Difference struct {
 	Property, Was, Is string
 }
 
+// String returns the property with the full JSON of both sides. Text is for people.
 func (d Difference) String() string {
 	switch {
 	case d.Was == "":
@@ -25,10 +26,12 @@ func (d Difference) String() string {
 	}
 }
 
-// Diff compares two descriptions property by property, in a stable order.
-// Columns, indexes and the like are matched by name, not by position, except
-// that the order of the columns is a property of its own. A property that one of
-// them, as it was stored, does not know is no difference.
+// Diff compares two descriptions property by property. It returns the differences in
+// order of Property.
+//
+// Members of lists (columns, indexes and so on) are matched by name, not by position.
+// The order of the columns is a property of its own. A property that one of the two, as
+// a stored description, does not know is no difference: see Decode.
 func Diff(was, is *Table) ([]Difference, error) {
 	unknown := maps.Clone(was.unknown)
 	if unknown == nil {
@@ -54,8 +57,9 @@ func Diff(was, is *Table) ([]Difference, error) {
 	return diffs, nil
 }
 
-// properties flattens a description to one level of members below each named
-// element, so that a whole added column is one difference. What is unknown is left out.
+// properties makes a flat map of a description: one entry for each property, and one
+// for each member of a list. So an added column is one difference. Paths in unknown are
+// left out.
 func properties(t *Table, unknown map[string]bool) (map[string]string, error) {
 	text, err := json.Marshal(t)
 	if err != nil {
@@ -86,8 +90,8 @@ func properties(t *Table, unknown map[string]bool) (map[string]string, error) {
 	return flat, nil
 }
 
-// elementName identifies a member of a list: by its name where it has one,
-// else by all of itself.
+// elementName identifies a member of a list: by its name if it has one, otherwise by
+// its whole JSON.
 func elementName(element any) string {
 	object, ok := element.(map[string]any)
 	if !ok {
@@ -100,7 +104,7 @@ func elementName(element any) string {
 	if table, ok := object["table"]; ok {
 		return compact(table) + "." + compact(name)
 	}
-	if kind, ok := object["kind"]; ok { // a rule and a policy of one table may have one name
+	if kind, ok := object["kind"]; ok { // a rule and a policy of one table may have the same name
 		return compact(kind) + " " + compact(name)
 	}
 	if text, ok := name.(string); ok {
@@ -111,7 +115,7 @@ func elementName(element any) string {
 
 func compact(value any) string {
 	text, err := json.Marshal(value)
-	if err != nil { // cannot be: value came out of a JSON decoder
+	if err != nil { // cannot happen: value came out of a JSON decoder
 		return fmt.Sprint(value)
 	}
 	return string(text)

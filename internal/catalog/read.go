@@ -9,10 +9,10 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// ErrNotFound reports that no table has the OID or name asked for.
+// ErrNotFound reports that no table has the requested OID.
 var ErrNotFound = errors.New("table does not exist")
 
-// Querier is what reading needs of a connection, pool or transaction.
+// Querier is the part of a connection, pool or transaction that reading needs.
 type Querier interface {
 	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
@@ -20,14 +20,16 @@ type Querier interface {
 	SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults
 }
 
-// Read describes the table with that OID, in one round trip, and in one more the
-// materialized views on it, if any. The session's search_path must be pg_catalog,
-// so that every name in a definition comes out qualified. It takes ACCESS SHARE
-// on the table for an instant (pg_get_expr and its kin need it) and returns
-// ErrNotFound when there is no such table.
+// Read describes the table with that OID. It needs one round trip, and a second one if
+// there are materialized views on the table.
 //
-// Columns that only newer servers have are read through to_jsonb(row), which
-// is null where the column does not exist.
+// The session's search_path must be pg_catalog: then the server qualifies every name in
+// a definition. Read takes ACCESS SHARE on the table for a moment, because functions
+// such as pg_get_expr need it. It returns ErrNotFound if there is no such table. It
+// changes nothing and may be called again.
+//
+// Some catalog columns exist only in newer servers. The queries read them through
+// to_jsonb(row), which gives null where the column does not exist.
 func Read(ctx context.Context, q Querier, oid uint32) (*Table, error) {
 	t, err := describeOne(ctx, q, oid, withMatviews)
 	if err != nil {
@@ -36,12 +38,12 @@ func Read(ctx context.Context, q Querier, oid uint32) (*Table, error) {
 	return t, ReadMatviews(ctx, q, t.Matviews)
 }
 
-// Queue is Read as a part of b: the table is described when the answers have been
-// taken, of which one may be ErrNotFound. Its materialized views are then known by
-// OID, and are described by ReadMatviews.
+// Queue adds Read of a table to b. The table is complete after b's results have been
+// read; one of them may be ErrNotFound. Its materialized views then have an OID and a
+// query only: ReadMatviews describes the rest.
 func Queue(b *pgx.Batch, oid uint32) *Table { return queue(b, oid, withMatviews) }
 
-// everything is all but the materialized views.
+// everything is all parts of a description except the materialized views.
 var everything = []part{
 	{"relation", askRelation},
 	{"columns", askColumns},
@@ -62,13 +64,13 @@ var everything = []part{
 
 var withMatviews = append(slices.Clone(everything), part{"materialized views", askMatviews})
 
-// ReadGrants describes the table with that OID as far as who may do what with it
-// and its sequences, in one round trip. It takes no lock.
+// ReadGrants describes only the sequences of a table and the privileges on it and them.
+// It needs one round trip and takes no lock on the table.
 func ReadGrants(ctx context.Context, q Querier, oid uint32) (*Table, error) {
 	return describeOne(ctx, q, oid, []part{{"sequences and grants", askSequencesAndGrants}})
 }
 
-// ask queues a query whose columns are named as T's fields, for take.
+// ask queues a query for take. The query's columns have the names of T's fields.
 func ask[T any](b *pgx.Batch, take func([]T) error, sql string, args ...any) {
 	b.Queue(sql, args...).Query(func(rows pgx.Rows) error {
 		list, err := pgx.CollectRows(rows, pgx.RowToStructByNameLax[T])
@@ -79,7 +81,7 @@ func ask[T any](b *pgx.Batch, take func([]T) error, sql string, args ...any) {
 	})
 }
 
-// askFor is ask for what is a list of the description as it is.
+// askFor is ask for rows that go into list unchanged.
 func askFor[T any](b *pgx.Batch, list *[]T, sql string, args ...any) {
 	ask(b, func(found []T) error { *list = found; return nil }, sql, args...)
 }
@@ -127,10 +129,12 @@ func askRelation(d *description) {
 	})
 }
 
-// Among a column's options servers since November 2026 (15.20, say) keep a
-// version of the column for themselves, pg_attver. Nobody can set it, pg_dump
-// leaves it out, and two tables never have the same. OFFSET 0 has the server look
-// each type up, and not walk along all types beside the columns.
+// Since November 2026 (15.20, for example) servers store a version of the column,
+// pg_attver, among the column's options. No user can set it, pg_dump leaves it out, and
+// it is different in every table. So options that begin with pg_ are left out.
+//
+// OFFSET 0 makes the server look up each type, instead of reading all types and joining
+// them to the columns.
 const columnsSQL = `
 SELECT    a.attname::text                                       AS name,
           format_type(a.atttypid, a.atttypmod)                  AS type,
@@ -175,7 +179,8 @@ ORDER BY c.conname`
 
 func askConstraints(d *description) { wantAs(d, constraintsSQL, &d.Constraints) }
 
-// collect runs a query whose columns are named as T's fields.
+// collect runs a query and returns its rows. The query's columns have the names of T's
+// fields.
 func collect[T any](ctx context.Context, q Querier, sql string, args ...any) ([]T, error) {
 	rows, err := q.Query(ctx, sql, args...)
 	if err != nil {

@@ -5,9 +5,9 @@ import (
 	"strings"
 )
 
-// The capture triggers, by the beginning of their names and of their function's,
-// are no property of the table. Those that come from a partitioned table (above)
-// belong to the partition's place there.
+// Our capture triggers are not a property of the table. They are recognized by the
+// prefix of their name and of their function's name. Triggers that come from a
+// partitioned table (above) belong to the partition's place there.
 const triggersSQL = `
 SELECT   t.tgname::text                                        AS name,
          pg_get_triggerdef(t.oid)                              AS definition,
@@ -72,9 +72,9 @@ ORDER BY p.polname`
 
 func askPolicies(d *description) { wantAs(d, policiesSQL, &d.Policies) }
 
-// Row filters and column lists exist from PostgreSQL 15 on. A name is looked for
-// in the innermost query first: prqual is the row filter where there is such a
-// column, and otherwise the null of the query around it.
+// Row filters and column lists exist from PostgreSQL 15 on. The server looks for a name
+// in the innermost query first. So prqual is the row filter if that column exists.
+// Otherwise it is the null of the outer query.
 const publicationsSQL = `
 SELECT   x.*
 FROM    (SELECT NULL::pg_node_tree AS prqual) before15
@@ -136,8 +136,8 @@ ORDER BY l.provider, l.objsubid`
 
 func askLabels(d *description) { wantAs(d, labelsSQL, &d.Labels) }
 
-// viewsSQL finds the views whose own query mentions the table. pg_get_viewdef
-// names it, as it names all, qualified.
+// viewsSQL finds the views whose own query refers to the table. pg_get_viewdef
+// qualifies the table's name, like all names.
 const viewsSQL = `
 SELECT   DISTINCT
          v.oid                              AS oid,
@@ -169,7 +169,7 @@ func askViews(d *description) {
 			t.Dependents = append(t.Dependents, Dependent{
 				OID: r.OID, Kind: "view", Name: name, Owner: r.Owner, options: r.Options, definition: r.Definition,
 				Replace: replaceViewSQL(name, r.Options, r.Definition),
-				// LOCK TABLE would lock all tables of the view as well.
+				// LOCK TABLE would also lock all tables of the view.
 				Lock: fmt.Sprintf("ALTER VIEW %s OWNER TO %s", name, Quote(r.Owner)),
 			})
 		}
@@ -185,9 +185,9 @@ func replaceViewSQL(name string, options []string, definition string) string {
 	return fmt.Sprintf("CREATE OR REPLACE VIEW %s%s AS\n%s", name, with, strings.TrimSuffix(definition, ";"))
 }
 
-// dependentsSQL finds rules and policies of other relations and functions that
-// refer to the table. pg_get_ruledef begins with CREATE RULE, which the server
-// does not say otherwise for any rule: the head is built and cut as an index's.
+// dependentsSQL finds rules and policies of other relations, and functions, that refer
+// to the table. pg_get_ruledef always begins with CREATE RULE. The query checks that
+// prefix and cuts it, as for the head of an index.
 const dependentsSQL = `
 SELECT   'rule'                                                                 AS kind,
          format('%I ON %I.%I', r.rulename, n.nspname, c.relname)                AS name,
@@ -237,8 +237,8 @@ AND      p.oid = ANY (ARRAY(
              WHERE  d.classid = 'pg_proc'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1))
 ORDER BY 1, 2`
 
-// askDependents comes behind askViews: views are replaced before what may read
-// them.
+// askDependents must come after askViews: views are replaced before the objects that
+// may read them.
 func askDependents(d *description) {
 	t := d.Table
 	want(d, dependentsSQL, func(others []Dependent) error {

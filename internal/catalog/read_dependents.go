@@ -1,10 +1,12 @@
 package catalog
 
-// KeysSQL selects the OIDs of the foreign keys of table $1, and of those to it or to
-// a partitioned table that it is in; that of every other constraint on their
-// columns, too. pg_constraint has no index by what a key refers to, but a key
-// depends on the columns that it refers to, also where it is not enforced and so
-// has no trigger there.
+// KeysSQL is a query for the OIDs of the foreign keys of table $1, and of those to it
+// or to a partitioned table that it is in. It also returns other constraints on their
+// columns.
+//
+// pg_constraint has no index on the referenced table. But a key depends on the columns
+// that it refers to, so pg_depend finds it. That is also true of a key that is NOT
+// ENFORCED, and so has no trigger on the referenced table.
 const KeysSQL = `
 SELECT k.oid
 FROM   pg_constraint k
@@ -15,10 +17,11 @@ FROM   pg_depend d
 WHERE  d.classid = 'pg_constraint'::regclass AND d.refclassid = 'pg_class'::regclass
 AND    d.refobjid = ANY (ARRAY(SELECT $1::oid UNION ALL SELECT relid FROM pg_partition_ancestors($1::oid::regclass)))`
 
-// foreignKeysSQL reads the keys that the table has declared (its) together with
-// those of other tables to it or to a partitioned table that it is in, and those
-// that it has from one that it is in (above). A key to itself is its. The
-// conditions are those by which the server finds the row that is referred to; see
+// foreignKeysSQL reads three groups of keys: those that the table has declared (its),
+// those of other tables to it or to a partitioned table that it is in, and those that
+// it has from a partitioned table (above). A key to the table itself is its.
+//
+// The conditions are those with which the server finds the referenced row; see
 // RI_Initial_Check in ri_triggers.c.
 const foreignKeysSQL = `
 SELECT   c.oid                                                 AS oid,
@@ -90,7 +93,7 @@ func (r foreignKeyRow) key() ForeignKey {
 	return key
 }
 
-// askForeignKeys comes behind askPartition: only a partition has keys from above.
+// askForeignKeys must come after askPartition: only a partition has keys from above.
 func askForeignKeys(d *description) {
 	t := d.Table
 	want(d, foreignKeysSQL, func(rows []foreignKeyRow) error {
@@ -114,9 +117,10 @@ func askForeignKeys(d *description) {
 	askKeyParts(d)
 }
 
-// keyPartsSQL finds those of the keys that an exchange drops and adds, and of
-// the keys that the table has from above its own. Of most constraints conparentid
-// is 0: that a part's is greater lets the server see that few rows are asked for.
+// keyPartsSQL finds the parts of two groups of keys: of keys that an exchange drops and
+// adds again all parts, and of keys that the table has from above its own part. Most
+// constraints have conparentid 0. The condition > 0 tells the planner that few rows
+// qualify.
 const keyPartsSQL = `
 WITH RECURSIVE part (key, id, its) AS (
     SELECT k.oid, c.oid, $1 IN (k.conrelid, k.confrelid) OR k.confrelid IN (SELECT relid FROM pg_partition_ancestors($1::oid::regclass))
@@ -177,8 +181,8 @@ func askKeyParts(d *description) {
 	})
 }
 
-// A sequence belongs to a column by an internal (identity) or automatic
-// (OWNED BY) dependency; see "pg_depend" in the manual.
+// A sequence belongs to a column by an internal dependency (identity) or an automatic
+// one (OWNED BY); see "pg_depend" in the manual.
 const sequencesSQL = `
 SELECT   s.oid                                               AS oid,
          n.nspname::text                                     AS schema_name,
@@ -204,9 +208,9 @@ WHERE    d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclas
 AND      d.refobjid = $1 AND d.refobjsubid > 0 AND d.deptype IN ('a', 'i')
 ORDER BY n.nspname, s.relname`
 
-// grantsSQL explodes the access control lists of a table, of its sequences and of
-// their columns. A list that was never touched stands for the owner's defaults
-// (acldefault). The order is that of the list, in which pg_dump writes it.
+// grantsSQL reads the access control lists of a table, its sequences and their columns.
+// A list that is null stands for the owner's default privileges (acldefault). The rows
+// are in the order of the list, which is also the order in which pg_dump writes them.
 const grantsSQL = `
 WITH relation AS (
     SELECT c.oid,
@@ -266,8 +270,8 @@ func askSequencesAndGrants(d *description) {
 	})
 }
 
-// orEmpty is an empty list where there is none: null and [] are two things to those
-// that compare stored descriptions.
+// orEmpty returns an empty list instead of nil. In a stored description null and [] are
+// different.
 func orEmpty[T any](list []T) []T {
 	if list == nil {
 		return []T{}

@@ -5,9 +5,9 @@ import (
 	"strings"
 )
 
-// indexesSQL lets the server state the head of each definition, so that what
-// follows can be cut off exactly; see cutHead. A column whose NOT NULL is not
-// valid (PostgreSQL 18) may have rows with NULL, which no key tells apart.
+// indexesSQL makes the server build the head of each definition, so that it can be cut
+// off exactly; see cutHead. A column whose NOT NULL is not valid (PostgreSQL 18) may
+// contain NULL, and no key can identify such rows.
 const indexesSQL = `
 SELECT    ic.relname::text                                     AS name,
           format('CREATE %sINDEX %I ON %s%I.%I ',
@@ -95,8 +95,8 @@ func (r indexRow) index() (Index, error) {
 	return index, err
 }
 
-// cutHead separates an index definition from the names in it, and refuses a
-// definition whose beginning is not to the letter what it should be.
+// cutHead cuts the head, with the names in it, off an index definition. It returns an
+// error if the definition does not begin exactly with that head.
 func cutHead(r indexRow) (string, error) {
 	tail, ok := strings.CutPrefix(r.Definition, r.Head)
 	if !ok {

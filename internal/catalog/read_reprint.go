@@ -11,14 +11,16 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// Learn has the server parse every definition of t once more, on scratch objects
-// in schema, and notes how it reads then. What it makes is in a savepoint of tx
-// that it rolls back. The table with that OID has t's triggers and rules: t itself,
-// or the one that t was described from.
+// Learn makes the server parse every definition of t once more, and notes the text that
+// it prints afterwards. To do so it creates scratch objects in schema, in a savepoint
+// of tx that it rolls back. oid is the table that has t's triggers and rules: t itself,
+// or the table that t was described from.
 //
-// What cannot be made so is taken to read as it does. It takes ACCESS SHARE on t
-// and on what the definitions refer to, and returns an error that reports a lock
-// which was not granted in time, or a transaction that is over.
+// If a definition cannot be created as a scratch object, Learn assumes that its text
+// stays the same. It returns an error only if the cause is not the statement: a lock
+// that was not granted in time, or a transaction or connection that is over.
+//
+// It takes ACCESS SHARE on t and on the relations that the definitions refer to.
 func (r *Reprints) Learn(ctx context.Context, tx pgx.Tx, schema string, t *Table, oid uint32) error {
 	err := apart(ctx, tx, func(tx pgx.Tx) error { return r.learn(ctx, tx, schema, t, oid) })
 	if err != nil {
@@ -27,8 +29,8 @@ func (r *Reprints) Learn(ctx context.Context, tx pgx.Tx, schema string, t *Table
 	return nil
 }
 
-// Everything is made behind one savepoint: what begins with again does away with
-// what was made before it, and goes with it to the server together.
+// All scratch objects are created after one savepoint. A statement that begins with
+// again first removes the objects that were created before it, in the same round trip.
 const (
 	scratchpointSQL = `SAVEPOINT repack_scratch`
 	again           = "ROLLBACK TO SAVEPOINT repack_scratch;\n"
@@ -59,8 +61,9 @@ func (r *Reprints) learn(ctx context.Context, tx pgx.Tx, schema string, t *Table
 	return nil
 }
 
-// makeScratch makes a table with as many of t's definitions as can be made, and
-// none where its columns cannot: together, or where one fails, each by itself.
+// makeScratch creates a table with as many of t's definitions as possible: all of them
+// together, or if one fails, each one separately. made is false if the columns
+// themselves cannot be created.
 func (t *Table) makeScratch(ctx context.Context, tx pgx.Tx, as Name, heads map[string]head) (made bool, err error) {
 	table, parts := t.scratchSQL(as), t.scratchPartsSQL(as, heads)
 	_, err = tx.Exec(ctx, again+strings.Join(append([]string{table}, parts...), ";\n"))
@@ -82,7 +85,7 @@ func (t *Table) makeScratch(ctx context.Context, tx pgx.Tx, as Name, heads map[s
 	return true, nil
 }
 
-// compare notes what has become of the definitions of t on the scratch table.
+// compare notes how the definitions of t read on the scratch table.
 func (r *Reprints) compare(t, scratch *Table, heads map[string]head) {
 	type object struct{ property, name string }
 	became := map[object]string{}
@@ -108,7 +111,7 @@ func (r *Reprints) compare(t, scratch *Table, heads map[string]head) {
 	})
 }
 
-// statisticsIn is the name that a statistics object of t has in the schema of the
+// statisticsIn returns the name that a statistics object of t has in the schema of the
 // scratch table.
 func statisticsIn(t, scratch *Table, name string) string {
 	for _, s := range t.Statistics {
@@ -119,7 +122,7 @@ func statisticsIn(t, scratch *Table, name string) string {
 	return name
 }
 
-// apart runs work in a savepoint, and rolls that back.
+// apart runs work in a savepoint and rolls it back.
 func apart(ctx context.Context, tx pgx.Tx, work func(pgx.Tx) error) error {
 	errOver := errors.New("over")
 	err := pgx.BeginFunc(ctx, tx, func(tx pgx.Tx) error {
@@ -142,7 +145,8 @@ func try(ctx context.Context, tx pgx.Tx, sql string) error {
 	})
 }
 
-// fatal reports whether err is about something else than the statement.
+// fatal reports whether the cause of err is not the statement: a lock, the connection,
+// the server or the context.
 func fatal(ctx context.Context, err error) bool {
 	var pgErr *pgconn.PgError
 	return ctx.Err() != nil || !errors.As(err, &pgErr) || pgerrcode.IsConnectionException(pgErr.Code) ||
@@ -150,8 +154,8 @@ func fatal(ctx context.Context, err error) bool {
 		pgErr.Code == pgerrcode.LockNotAvailable || pgErr.Code == pgerrcode.DeadlockDetected
 }
 
-// scratchSQL creates a table with the columns of t and nothing else that could fail
-// for want of a right.
+// scratchSQL creates a table with the columns of t. It leaves out everything else that
+// could fail because a privilege is missing.
 func (t *Table) scratchSQL(as Name) string {
 	columns := make([]string, len(t.Columns))
 	for i, c := range t.Columns {
@@ -161,7 +165,8 @@ func (t *Table) scratchSQL(as Name) string {
 	return fmt.Sprintf("CREATE TABLE %s (\n\t%s\n)", as, strings.Join(columns, ",\n\t"))
 }
 
-// scratchPartsSQL gives the scratch table the definitions of t.
+// scratchPartsSQL returns statements that add the definitions of t to the scratch
+// table.
 func (t *Table) scratchPartsSQL(as Name, heads map[string]head) []string {
 	statements := t.DefaultsSQL(as, false)
 	for _, c := range t.Constraints {
@@ -196,7 +201,7 @@ func (t *Table) scratchPartsSQL(as Name, heads map[string]head) []string {
 	return append(statements, published.PublishSQL()...)
 }
 
-// scratchParts are those that the scratch table can have.
+// scratchParts are the parts that a scratch table can have.
 var scratchParts = []part{
 	{"columns", askColumns},
 	{"constraints", askConstraints},
@@ -208,7 +213,7 @@ var scratchParts = []part{
 	{"extended statistics", askStatistics},
 }
 
-// readScratch describes the scratch table as far as it has definitions.
+// readScratch describes the definitions of the scratch table.
 func readScratch(ctx context.Context, q Querier, name Name) (*Table, error) {
 	var oid uint32
 	if err := q.QueryRow(ctx, `SELECT $1::text::regclass::oid`, name.String()).Scan(&oid); err != nil {
@@ -222,12 +227,12 @@ func readScratch(ctx context.Context, q Querier, name Name) (*Table, error) {
 	return t, nil
 }
 
-// head is what the definition of a trigger or rule begins with: own where its
-// table bears the name that it was described by, scratch on the scratch table.
+// head is the beginning of the definition of a trigger or rule: Own with the name by
+// which its table was described, Scratch with the name of the scratch table.
 type head struct{ Kind, Name, Own, Scratch string }
 
-// scratch is the statement that makes the object on the scratch table, or nothing
-// where the definition does not begin to the letter as it should.
+// scratch returns the statement that creates the object on the scratch table. It
+// returns nothing if the definition does not begin exactly with the expected head.
 func (h head) scratch(definition string) []string {
 	if sql := h.move(definition, h.Own, h.Scratch); sql != "" {
 		return []string{sql}
@@ -235,7 +240,7 @@ func (h head) scratch(definition string) []string {
 	return nil
 }
 
-// move is the definition with another head, or nothing.
+// move returns the definition with another head, or "" if it does not begin with from.
 func (h head) move(definition, from, to string) string {
 	tail, ok := strings.CutPrefix(definition, from)
 	if !ok || from == "" {
@@ -244,8 +249,9 @@ func (h head) move(definition, from, to string) string {
 	return to + tail
 }
 
-// headsSQL says how pg_get_triggerdef and pg_get_ruledef begin where the table is
-// in schema $2 and called $3, and in schema $4. See pg_trigger.h for the bits.
+// headsSQL builds the beginning of pg_get_triggerdef and pg_get_ruledef, for the table
+// $3 in schema $2 and in schema $4. pg_trigger.h in the server's source defines the
+// bits.
 const headsSQL = `
 SELECT   h.kind,
          h.name,
@@ -275,8 +281,8 @@ FROM    (SELECT 'trigger'                              AS kind,
          FROM   pg_rewrite r
          WHERE  r.ev_class = $1) h`
 
-// readTried reads, in one round trip, what is to be known of t and of what depends
-// on it, and sets the savepoint.
+// readTried reads, in one round trip, what Learn must know about t and the objects that
+// depend on it, and sets the savepoint.
 func (r *Reprints) readTried(ctx context.Context, tx pgx.Tx, schema string, t *Table, oid uint32) ([]triedDependent, map[string]head, error) {
 	b := &pgx.Batch{}
 	heads := map[string]head{}
@@ -312,8 +318,10 @@ func (r *Reprints) readTried(ctx context.Context, tx pgx.Tx, schema string, t *T
 	return tried, heads, err
 }
 
-// ViewText is how a query reads that has been parsed as that of a view with those
-// columns, in schema.
+// ViewText returns the text that the server prints of query after it has parsed it as
+// the query of a view with those columns. It creates the view in schema, in a savepoint
+// of tx that it rolls back. It takes ACCESS SHARE on the relations that the query
+// reads.
 func ViewText(ctx context.Context, tx pgx.Tx, schema, query string, columns []Column) (text string, err error) {
 	names := make([]string, len(columns))
 	for i, c := range columns {

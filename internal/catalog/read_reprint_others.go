@@ -8,16 +8,17 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// triedDependent is an object elsewhere as it is tried out.
+// triedDependent is an object elsewhere, with what is needed to try it.
 type triedDependent struct {
 	Dependent
-	tail       string   // of the object's own Replace
-	statements []string // that make one like it
+	tail       string   // the end of the object's own Replace
+	statements []string // statements that create an object like it
 }
 
-// scratchDependents say how an object elsewhere is tried out, by its kind: what
-// its own Replace ends with, and the statements that make one like it in schema
-// $2. $3 asks the same of the one that they have made, and not of the object $1.
+// scratchDependents are queries, by kind of object. Each returns two things about
+// object $1: the text that its own Replace ends with, and the statements that create an
+// object like it in schema $2. With $3 the query returns the same about the object that
+// those statements have created.
 var scratchDependents = map[string]string{
 	"view":     scratchViewSQL,
 	"rule":     scratchRuleSQL,
@@ -52,8 +53,8 @@ FROM  (SELECT pg_get_ruledef(r.oid)                AS definition,
                            ELSE $1::oid END) r
 WHERE  starts_with(r.definition, r.head || r.own)`
 
-// A policy's expressions name its table by the bare name: the scratch table has
-// the same.
+// A policy's expressions contain the bare name of its table, so the scratch table has
+// the same name.
 const scratchPolicySQL = `
 SELECT p.tail,
        ARRAY[format('CREATE TABLE %I.%I (LIKE %I.%I)', $2::text, p.relname, p.nspname, p.relname),
@@ -75,7 +76,8 @@ FROM  (SELECT p.polname, c.relname, n.nspname,
                                  WHERE  o.oid = $1)
                            ELSE $1::oid END) p`
 
-// A function's body may name its parameters by the function's bare name.
+// A function's body may refer to parameters by the function's bare name, so the scratch
+// function has the same name.
 const scratchFunctionSQL = `
 SELECT substr(f.definition, length(f.head || f.own) + 1),
        ARRAY[f.head || format('%I.%I', $2::text, f.proname) || substr(f.definition, length(f.head || f.own) + 1)]
@@ -95,7 +97,7 @@ FROM  (SELECT pg_get_functiondef(p.oid)              AS definition,
                            ELSE $1::oid END) f
 WHERE  starts_with(f.definition, f.head || f.own)`
 
-// learnDependent makes an object like d, and looks at how its definition reads.
+// learnDependent creates an object like d and notes how its definition reads.
 func (r *Reprints) learnDependent(ctx context.Context, tx pgx.Tx, schema string, d triedDependent) error {
 	head, ok := strings.CutSuffix(d.Replace, d.tail)
 	if !ok {
@@ -110,7 +112,7 @@ func (r *Reprints) learnDependent(ctx context.Context, tx pgx.Tx, schema string,
 		}
 	}
 	if errors.Is(err, pgx.ErrNoRows) || err != nil && !fatal(ctx, err) {
-		return nil // what is tried next begins behind the savepoint
+		return nil // the next try begins at the savepoint
 	}
 	return err
 }

@@ -7,13 +7,15 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// A session compiles a function once, and what it has compiled keeps the OID of
-// a row type that a variable or cast names (DECLARE r orders%ROWTYPE), which the
-// name does not mean any more after the exchange, and which is dropped with the
-// old table. It compiles the function again when the row in pg_proc is another
-// version, which any ALTER makes it. That the body names a type is recorded
-// nowhere, so these are all whose text has the table's name in it, _name being
-// the array; but none that is not ours to alter.
+// A session compiles a function once, for example one in PL/pgSQL. The compiled
+// function keeps the OID of a row type that a variable or a cast names (DECLARE r
+// orders%ROWTYPE). After the exchange the name means another type, and the old type is
+// dropped with the old table. A session compiles a function again when its row in
+// pg_proc is a new version. Any ALTER makes a new version.
+//
+// The catalog does not record that a function's body names a type. So the query returns
+// all functions whose text contains the table's name, or _name, which is its array
+// type. It leaves out functions that we may not alter.
 const recompileSQL = `
 SELECT   format('ALTER ROUTINE %s SECURITY %s', p.oid::regprocedure, CASE WHEN p.prosecdef THEN 'DEFINER' ELSE 'INVOKER' END)
 FROM     pg_proc p
@@ -28,16 +30,17 @@ AND      CASE WHEN $1 ~ '^\w+$' THEN p.prosrc ~* ('\m_?' || $1 || '\M')
               ELSE strpos(lower(p.prosrc), lower($1)) > 0 END
 ORDER BY p.oid::regprocedure::text`
 
-// RecompileSQL are statements that change nothing, and after which every session
-// compiles anew what it has compiled of functions that mention the table. Those
-// in schema apart are left alone.
+// RecompileSQL returns statements that change nothing, but make every session compile
+// again the functions that mention the table. It leaves out functions in schema apart.
+// ALTER ROUTINE takes no lock on the table.
 func (t *Table) RecompileSQL(ctx context.Context, q Querier, apart string) (statements []string, err error) {
 	b := &pgx.Batch{}
 	QueueRecompile(b, t.Name, apart, &statements)
 	return statements, q.SendBatch(ctx, b).Close()
 }
 
-// QueueRecompile is RecompileSQL as a part of b.
+// QueueRecompile adds the query of RecompileSQL to b. statements is complete after b's
+// results have been read.
 func QueueRecompile(b *pgx.Batch, table Name, apart string, statements *[]string) {
 	b.Queue(recompileSQL, table.Name, apart).Query(func(rows pgx.Rows) (err error) {
 		if *statements, err = pgx.CollectRows(rows, pgx.RowTo[string]); err != nil {

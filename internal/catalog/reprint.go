@@ -2,24 +2,24 @@ package catalog
 
 import "slices"
 
-// Reprints knows how definitions read once the server has parsed its own text of
-// them. It need not be as before: varchar IN ('a', 'b'), or a BETWEEN 1 AND 5 AND
-// b > 0, is printed in one way from what a user has written, and in another from
-// what was made of that text. A dump and restore changes them alike.
+// Reprints knows how the server prints a definition after it has parsed its own text of
+// it. The text may change: the server prints varchar IN ('a', 'b'), or a BETWEEN 1 AND
+// 5 AND b > 0, one way if it parsed the user's text, and another way if it parsed the
+// text that it printed then. A dump and restore changes the texts in the same way.
 //
-// Two definitions that become the same text mean the same. Nothing but the server
-// says what one becomes: see Learn.
+// Two definitions that become the same text mean the same. Only the server can say what
+// a text becomes: see Learn. The zero value is ready to use.
 type Reprints struct{ forms map[definition]string }
 
-// definition is a text that the server prints of what it has parsed, and what it
-// is the text of.
+// definition is a text that the server printed, and the property that it belongs to.
 type definition struct{ property, text string }
 
-// rounds bounds how often a text is followed to what it becomes: a table that has
-// been repacked may be repacked again.
+// rounds limits how often form follows a text to the text that it becomes. There may be
+// several steps, because a table that has been repacked may be repacked again.
 const rounds = 8
 
-// form is what the text becomes in the end; where nothing is known, itself.
+// form returns the text that a definition becomes in the end. If nothing is known about
+// it, that is the text itself.
 func (r *Reprints) form(d definition) string {
 	for range rounds {
 		next, known := r.forms[d]
@@ -49,16 +49,17 @@ func (r *Reprints) Knows(t *Table) bool {
 	return known
 }
 
-// Of is t with every definition as it reads in the end.
+// Of returns t with every definition as it reads in the end.
 func (r *Reprints) Of(t *Table) *Table {
 	return t.withDefinitions(func(property, _, text string) string { return r.form(definition{property, text}) })
 }
 
-// Diff compares two descriptions, of which a definition may have been printed
-// once more than that of the other.
+// Diff compares two descriptions, as the function Diff does. A definition that the
+// server has only printed in another way is no difference.
 func (r *Reprints) Diff(was, is *Table) ([]Difference, error) { return Diff(r.Of(was), r.Of(is)) }
 
-// Reread names the definitions of is that read otherwise than those of was.
+// Reread returns the names of the definitions that both descriptions have, but with
+// different texts.
 func Reread(was, is *Table) []string {
 	type object struct{ property, name string }
 	before := map[object]string{}
@@ -77,8 +78,8 @@ func Reread(was, is *Table) []string {
 	return slices.Compact(names)
 }
 
-// withDefinitions is a copy of t in which each definition has been given to change.
-// property and name tell what it is the definition of.
+// withDefinitions returns a copy of t in which change has replaced the text of each
+// definition. property and name say what the text is the definition of.
 func (t *Table) withDefinitions(change func(property, name, text string) string) *Table {
 	c := *t
 	c.Columns, c.Constraints, c.Indexes = slices.Clone(t.Columns), slices.Clone(t.Constraints), slices.Clone(t.Indexes)
@@ -129,8 +130,8 @@ func (t *Table) withDefinitions(change func(property, name, text string) string)
 	return &c
 }
 
-// byItself reports whether the index can have expressions or a predicate: those
-// of keys have none.
+// byItself reports whether the index can have expressions or a predicate. The index of
+// a primary key or unique constraint has none.
 func (t *Table) byItself(i Index) bool {
 	c, constrained := t.Constraint(i.Constraint)
 	return !constrained || c.Type == "x"

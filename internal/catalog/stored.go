@@ -7,17 +7,19 @@ import (
 	"maps"
 )
 
-// A description is stored for as long as a job lasts, and read by the binary that
-// continues it, which may be of another version.
+// A description is stored as long as a job lasts. The program that continues the job
+// reads it, and may be of another version.
 
-// storedVersion is that of the descriptions that Encode writes. It grows with
-// every property that is added and that an older binary must not pass over. One
-// without a version was written before there were any.
+// storedVersion is the version of the descriptions that Encode writes. It is increased
+// for every new property that an older program must not ignore. A description without a
+// version is older than the first version.
 const storedVersion = 1
 
-// NewerError reports a description that a newer version of the tool has written.
+// NewerError reports a description that a newer version of repack has written. Nothing
+// has been changed; only that version can continue the job.
 type NewerError struct{ Version int }
 
+// Error names both versions.
 func (e *NewerError) Error() string {
 	return fmt.Sprintf("the table was described by a newer version of repack (description %d, this one knows up to %d), nothing has been changed: use that version", e.Version, storedVersion)
 }
@@ -27,7 +29,7 @@ type stored struct {
 	*Table
 }
 
-// Encode is the description as it is stored.
+// Encode returns the description in the form in which it is stored.
 func Encode(t *Table) (json.RawMessage, error) {
 	text, err := json.Marshal(stored{storedVersion, t})
 	if err != nil {
@@ -36,10 +38,10 @@ func Encode(t *Table) (json.RawMessage, error) {
 	return text, nil
 }
 
-// Decode reads a stored description. A property that it does not have is one that
-// the binary that wrote it did not know, since all are written: Diff passes it
-// over. It returns *NewerError where the description may say more than is
-// understood here.
+// Decode reads a stored description. All properties are written, so if one is missing,
+// the program that wrote the description did not know it: Diff ignores that property.
+// Decode returns *NewerError if the description may contain more than this version
+// understands.
 func Decode(text json.RawMessage) (*Table, error) {
 	s := stored{Table: &Table{}}
 	if err := json.Unmarshal(text, &s); err != nil {
@@ -55,7 +57,8 @@ func Decode(text json.RawMessage) (*Table, error) {
 	return s.Table, s.Table.forget(known)
 }
 
-// forget notes which properties of t, as it has been decoded, known lacks.
+// forget notes which properties of t, which has just been decoded, are missing in
+// known.
 func (t *Table) forget(known map[string]any) error {
 	text, err := json.Marshal(t)
 	if err != nil {
@@ -81,8 +84,8 @@ func (t *Table) forget(known map[string]any) error {
 	return nil
 }
 
-// lacking notes the paths of what all has and known has not. Members of a list are
-// alike, and have one path.
+// lacking notes the paths that all has and known does not have. All members of a list
+// have the same path.
 func lacking(paths map[string]bool, path string, all, known any) {
 	switch all := all.(type) {
 	case map[string]any:
@@ -105,7 +108,7 @@ func lacking(paths map[string]bool, path string, all, known any) {
 	}
 }
 
-// without takes the paths out of value.
+// without removes the paths from value.
 func without(paths map[string]bool, path string, value any) {
 	switch value := value.(type) {
 	case map[string]any:
@@ -120,8 +123,8 @@ func without(paths map[string]bool, path string, value any) {
 	}
 }
 
-// members decodes an object. Numbers stay as they are: a sequence's maximum does not
-// fit a float64.
+// members decodes an object. Numbers are kept as text, because the maximum of a
+// sequence does not fit into a float64.
 func members(text []byte) (object map[string]any, err error) {
 	decoder := json.NewDecoder(bytes.NewReader(text))
 	decoder.UseNumber()

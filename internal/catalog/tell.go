@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// kinds are what the members of a description's lists are called.
+// kinds are the names of the members of a description's lists.
 var kinds = map[string]string{
 	"columns": "column", "constraints": "constraint", "indexes": "index", "foreign_keys": "foreign key", "referenced_by": "foreign key to it",
 	"key_parts": "part of a foreign key", "sequences": "sequence", "grants": "grant", "policies": "policy", "triggers": "trigger", "rules": "rule",
@@ -16,8 +16,9 @@ var kinds = map[string]string{
 	"materialized_views": "materialized view", "options": "storage parameter", "toast_options": "storage parameter of TOAST",
 }
 
-// Text is the difference in words, such as "column extra: added" or "column note:
-// type was text, is integer". String has all of either side instead.
+// Text returns the difference in words for people, such as "column extra: added" or
+// "column note: type was text, is integer". String has the full JSON of both sides
+// instead.
 func (d Difference) Text() string {
 	if d.Property == "columns order" {
 		return fmt.Sprintf("order of the columns: was %s, is %s", words(d.Was), words(d.Is))
@@ -38,8 +39,8 @@ func (d Difference) Text() string {
 	}
 }
 
-// memberName is a member of a list without the JSON that tells it from others:
-// that of a table and of a name, of a name with its schema, or of all of it.
+// memberName returns the name of a list's member without JSON: a table and a name, a
+// name with its schema, or all properties of the member.
 func memberName(name string) string {
 	if !strings.HasPrefix(name, "{") && !strings.HasPrefix(name, `"`) {
 		return name
@@ -82,7 +83,7 @@ func object(text string) map[string]any {
 	return members
 }
 
-// words is JSON as a person reads it.
+// words returns JSON as a person reads it.
 func words(text string) string {
 	var value any
 	decoder := json.NewDecoder(strings.NewReader(text))
@@ -120,7 +121,7 @@ func plain(value any) string {
 	}
 }
 
-// plainObject is a name with its schema, or the properties that there are.
+// plainObject returns a name with its schema, or the properties that have a value.
 func plainObject(v map[string]any) string {
 	schema, hasSchema := v["schema"].(string)
 	name, hasName := v["name"].(string)

@@ -8,26 +8,28 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// ATTACH PARTITION compares the checks, and before PostgreSQL 16 the generated
-// columns, of a partition with those of the partitioned table by how they are
-// printed: constraints_equivalent and MergeAttributesIntoExisting in tablecmds.c.
-// What has been parsed again may be printed otherwise (see Reprints), and the copy
-// of a partition would not be attached. So it is given the very node trees, which
-// CREATE TABLE … LIKE takes over. It does not where a whole row is referred to;
-// nothing that comes from the partitioned table can do that.
+// ATTACH PARTITION compares checks of a partition with those of the partitioned table
+// by their printed text; before PostgreSQL 16 generated columns, too. See
+// constraints_equivalent and MergeAttributesIntoExisting in tablecmds.c.
+//
+// A definition that was parsed again may be printed in another way (see Reprints), and
+// then the server would not attach the copy of the partition. So the copy gets the same
+// node trees: CREATE TABLE … LIKE copies them. LIKE cannot copy a check that refers to
+// a whole row, but such a check cannot come from the partitioned table.
 
-// Verbatim reports whether a copy of t is made by looking at t, and not at its
-// description alone.
+// Verbatim reports whether CreateSQL must copy from t itself (CREATE TABLE … LIKE), and
+// not only from its description.
 func (t *Table) Verbatim() bool {
 	return t.Partition != nil && t.Partition.Compared && !t.Partition.Whole
 }
 
-// likeSQL is all of a table's columns and checks.
+// likeSQL copies all columns and checks of a table.
 func (t *Table) likeSQL() string {
 	return "LIKE " + t.Name.String() + " INCLUDING COMPRESSION INCLUDING CONSTRAINTS INCLUDING GENERATED"
 }
 
-// dropUncheckedSQL drops what LIKE has made valid and is not.
+// dropUncheckedSQL drops the constraints that LIKE has made valid but that are not
+// valid on t.
 func (t *Table) dropUncheckedSQL(on Name) []string {
 	var statements []string
 	for _, c := range t.Constraints {
@@ -43,8 +45,9 @@ SELECT 'constraint ' || conname FROM pg_constraint WHERE conrelid = $1 AND conty
 UNION ALL
 SELECT 'generated column ' || attname FROM pg_attribute WHERE attrelid = $1 AND attgenerated <> '' AND attinhcount > 0 AND NOT attisdropped`
 
-// Unattachable names what the partition t has from the partitioned table and its
-// copy has in other words.
+// Unattachable returns the checks and generated columns that the partition t has from
+// the partitioned table, and that the server prints differently on copied, its copy. It
+// takes no lock on the table.
 func (t *Table) Unattachable(ctx context.Context, q Querier, copied *Table) ([]string, error) {
 	if t.Partition == nil {
 		return nil, nil
