@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// Trigger describes a user trigger. Definition is pg_get_triggerdef, with the
-// table's name in it, and so fits whatever table bears that name.
+// Trigger describes a user trigger. Definition is pg_get_triggerdef. It contains the
+// table's name, so it can be run for whatever table has that name.
 type Trigger struct {
 	Name       string `json:"name"`
 	Definition string `json:"definition"`
@@ -14,7 +14,7 @@ type Trigger struct {
 	Comment    string `json:"comment"`
 }
 
-// Rule describes a rule of the table other than a view's.
+// Rule describes a rule of the table. Definition is pg_get_ruledef.
 type Rule struct {
 	Name       string `json:"name"`
 	Definition string `json:"definition"`
@@ -27,13 +27,13 @@ type Policy struct {
 	Name       string   `json:"name"`
 	Command    string   `json:"command"` // ALL, SELECT, INSERT, UPDATE, DELETE
 	Permissive bool     `json:"permissive"`
-	Roles      []string `json:"roles"` // quoted; PUBLIC for all
+	Roles      []string `json:"roles"` // quoted; PUBLIC: all roles
 	Using      string   `json:"using"`
 	WithCheck  string   `json:"with_check"`
 	Comment    string   `json:"comment"`
 }
 
-// Publication describes the table's explicit membership in a publication.
+// Publication describes a publication that lists the table by name.
 type Publication struct {
 	Name    string   `json:"name"`
 	Columns []string `json:"columns"` // empty: all
@@ -44,32 +44,35 @@ type Publication struct {
 // Statistics describes an extended statistics object on the table.
 type Statistics struct {
 	Name    Name   `json:"name"`
-	Kinds   string `json:"kinds"`   // as CREATE STATISTICS lists them; empty: one expression
+	Kinds   string `json:"kinds"`   // as CREATE STATISTICS lists them; empty: a single expression
 	Columns string `json:"columns"` // pg_get_statisticsobjdef_columns
 	Target  *int32 `json:"target"`
 	Owner   string `json:"owner"`
 	Comment string `json:"comment"`
 }
 
-// Label is a security label on the table or one of its columns.
+// Label is a security label on the table or on one of its columns.
 type Label struct {
 	Provider string `json:"provider"`
 	Column   string `json:"column"`
 	Label    string `json:"label"`
 }
 
-// Dependent is an object elsewhere whose stored definition refers to the table
-// by OID: a view, a rule, a policy or a function with a SQL-standard body.
-// Replace, run when another table bears the name, makes it refer to that one;
-// the object stays the same, with its grants, comments and own dependents.
+// Dependent is an object elsewhere whose stored definition refers to the table by OID:
+// a view, a rule, a policy or a function with a SQL-standard body.
+//
+// Replace is a statement. If another table has the table's name when it runs, the
+// object refers to that table afterwards. The object stays the same one: it keeps its
+// grants, its comments and what depends on it.
 type Dependent struct {
 	OID     uint32 `json:"-"` // of the view, rule, policy or function
 	Kind    string `json:"kind"`
 	Name    string `json:"name"` // quoted
 	Owner   string `json:"owner"`
 	Replace string `json:"replace"`
-	// Lock takes the lock that Replace will want, and changes nothing; empty
-	// where none is needed. Queries lock a view before its tables, so we do.
+	// Lock is a statement that acquires the lock that Replace will need, and changes
+	// nothing. It is empty if no lock is needed. We lock a view before its tables,
+	// because queries lock it first.
 	Lock string `json:"lock"`
 
 	options    []string // of a view
@@ -78,8 +81,9 @@ type Dependent struct {
 
 var enableWords = map[string]string{"O": "ENABLE", "D": "DISABLE", "R": "ENABLE REPLICA", "A": "ENABLE ALWAYS"}
 
-// AddBehaviourSQL gives a table that bears t's name t's triggers, rules,
-// policies, row-level security and labels.
+// AddBehaviourSQL returns statements that create t's triggers, rules, policies,
+// row-level security and security labels on the table that has t's name. They take up
+// to ACCESS EXCLUSIVE on it.
 func (t *Table) AddBehaviourSQL() []string {
 	var statements []string
 	for _, part := range t.Behaviour() {
@@ -88,13 +92,14 @@ func (t *Table) AddBehaviourSQL() []string {
 	return statements
 }
 
-// Part is an object that belongs to a table, or depends on it, and what makes it.
+// Part is an object that belongs to a table or depends on it, and the statements that
+// create it. Object names it for messages.
 type Part struct {
 	Object string
 	SQL    []string
 }
 
-// Behaviour is AddBehaviourSQL, object by object.
+// Behaviour returns the statements of AddBehaviourSQL, grouped by object.
 func (t *Table) Behaviour() []Part {
 	var parts []Part
 	for _, x := range t.Triggers {
@@ -130,7 +135,8 @@ func (t *Table) Behaviour() []Part {
 	return parts
 }
 
-// DropBehaviourSQL takes t's triggers, rules and policies from it.
+// DropBehaviourSQL returns statements that drop t's triggers, rules and policies. They
+// take ACCESS EXCLUSIVE on t.
 func (t *Table) DropBehaviourSQL() []string {
 	var statements []string
 	for _, x := range t.Triggers {
@@ -145,11 +151,13 @@ func (t *Table) DropBehaviourSQL() []string {
 	return statements
 }
 
-// EnableSQL brings triggers and rules into the state that t describes.
+// EnableSQL returns statements that enable and disable triggers and rules as t
+// describes them. For a trigger they take SHARE ROW EXCLUSIVE on t, for a rule ACCESS
+// EXCLUSIVE.
 func (t *Table) EnableSQL() []string { return t.stateSQL(func(state string) string { return state }) }
 
-// DisableSQL switches triggers and rules off: those of a table that is parked
-// must not fire when it is kept in step.
+// DisableSQL returns statements that disable all triggers and rules of t. While a table
+// is kept in step as the old table, they must not fire. Locks are those of EnableSQL.
 func (t *Table) DisableSQL() []string { return t.stateSQL(func(string) string { return "D" }) }
 
 func (t *Table) stateSQL(wanted func(state string) string) []string {
@@ -186,7 +194,8 @@ func (l Label) sql(table Name) string {
 	return fmt.Sprintf("SECURITY LABEL FOR %s ON %s IS %s", Quote(l.Provider), object, Literal(l.Label))
 }
 
-// PublishSQL adds a table that bears t's name to the publications t is in.
+// PublishSQL returns statements that add the table with t's name to t's publications.
+// They take SHARE UPDATE EXCLUSIVE on the table.
 func (t *Table) PublishSQL() []string {
 	var statements []string
 	for _, part := range t.Publishing() {
@@ -195,7 +204,7 @@ func (t *Table) PublishSQL() []string {
 	return statements
 }
 
-// Publishing is PublishSQL, publication by publication.
+// Publishing returns the statements of PublishSQL, grouped by publication.
 func (t *Table) Publishing() []Part {
 	var parts []Part
 	for _, p := range t.Publications {
@@ -211,7 +220,8 @@ func (t *Table) Publishing() []Part {
 	return parts
 }
 
-// UnpublishSQL takes a table that bears t's name out of them.
+// UnpublishSQL returns statements that drop the table with t's name from t's
+// publications. They take SHARE UPDATE EXCLUSIVE on the table.
 func (t *Table) UnpublishSQL() []string {
 	var statements []string
 	for _, p := range t.Publications {
@@ -220,7 +230,8 @@ func (t *Table) UnpublishSQL() []string {
 	return statements
 }
 
-// CreateSQL creates the statistics object in the table's schema.
+// CreateSQL returns statements that create the statistics object for table, in the
+// schema of table. CREATE STATISTICS takes SHARE UPDATE EXCLUSIVE on table.
 func (s Statistics) CreateSQL(table Name) []string {
 	name := s.Name.In(table.Schema)
 	kinds := ""
@@ -234,13 +245,14 @@ func (s Statistics) CreateSQL(table Name) []string {
 	return append(statements, comment("STATISTICS "+name.String(), s.Comment)...)
 }
 
-// OwnerSQL gives the statistics object, in place, to its owner.
+// OwnerSQL returns a statement that gives the statistics object, under its own name, to
+// its owner.
 func (s Statistics) OwnerSQL() string {
 	return fmt.Sprintf("ALTER STATISTICS %s OWNER TO %s", s.Name, Quote(s.Owner))
 }
 
-// MoveSQL moves the statistics object, of the name s has, between schemas: a
-// table does not take it along.
+// MoveSQL returns a statement that moves the statistics object to another schema. ALTER
+// TABLE … SET SCHEMA does not move statistics objects with the table.
 func (s Statistics) MoveSQL(from, to string) string {
 	return fmt.Sprintf("ALTER STATISTICS %s SET SCHEMA %s", s.Name.In(from), Quote(to))
 }

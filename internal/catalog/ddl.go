@@ -7,10 +7,10 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Quote is one identifier as SQL writes it.
+// Quote returns one identifier as SQL writes it, always quoted.
 func Quote(name string) string { return pgx.Identifier{name}.Sanitize() }
 
-// QuoteAll quotes and joins a list of identifiers.
+// QuoteAll quotes identifiers and joins them with commas.
 func QuoteAll(names []string) string {
 	quoted := make([]string, len(names))
 	for i, n := range names {
@@ -19,18 +19,19 @@ func QuoteAll(names []string) string {
 	return strings.Join(quoted, ", ")
 }
 
-// Literal is a string constant. The session must have
-// standard_conforming_strings on, as ours have.
+// Literal returns a string constant. The session must have standard_conforming_strings
+// on; our sessions have it on.
 func Literal(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
 
-// CreateSQL are the statements that create an empty table like t under another
-// name: columns, validated checks and storage. Left for later are what a copy
-// would trip over or pay for (keys, indexes, NOT VALID constraints), and what
-// only the table in use may have (defaults, identity, foreign keys, grants): a
-// default on the shadow would depend on the source's sequence and keep the
-// application from dropping it.
+// CreateSQL returns statements that create an empty table like t with the name as:
+// columns, validated checks and storage parameters. It leaves out
 //
-// Where t is Verbatim they take ACCESS SHARE on it.
+//   - keys, indexes and NOT VALID constraints: they would make the copy fail, or slow
+//   - defaults, identity, foreign keys and grants: only the table in use may have them.
+//     A default on the shadow would depend on the source's sequence, so the application
+//     could not drop that sequence.
+//
+// If t is Verbatim the statements take ACCESS SHARE on t.
 func (t *Table) CreateSQL(as Name) []string {
 	create := "CREATE "
 	if t.Persistence == "u" {
@@ -50,12 +51,12 @@ func (t *Table) CreateSQL(as Name) []string {
 	return statements
 }
 
-// elements are the columns and constraints between CREATE TABLE's parentheses.
+// elements returns the columns and constraints between the parentheses of CREATE TABLE.
 func (t *Table) elements() []string {
 	if t.Verbatim() {
 		return []string{t.likeSQL()}
 	}
-	// From PostgreSQL 18 on NOT NULL is a named constraint.
+	// From PostgreSQL 18 on NOT NULL is a constraint with a name.
 	named := false
 	for _, c := range t.Constraints {
 		named = named || c.Type == "n"
@@ -97,7 +98,7 @@ func (c Column) definition(notNull bool) string {
 
 var storageWords = map[string]string{"p": "PLAIN", "e": "EXTERNAL", "m": "MAIN", "x": "EXTENDED"}
 
-// settingsSQL are the column properties that CREATE TABLE has no words for.
+// settingsSQL returns the column properties that CREATE TABLE has no syntax for.
 func (c Column) settingsSQL(table Name) []string {
 	alter := fmt.Sprintf("ALTER TABLE %s ALTER COLUMN %s SET ", table, Quote(c.Name))
 	var statements []string
@@ -124,7 +125,7 @@ func (t *Table) storageOptions() string {
 	return strings.Join(lists, ", ")
 }
 
-// optionList turns reloptions, "name=value" each, into what WITH ( ) takes.
+// optionList makes the list for WITH ( ) from reloptions, which are "name=value".
 func optionList(prefix string, options []string) string {
 	list := make([]string, len(options))
 	for i, o := range options {
@@ -134,8 +135,8 @@ func optionList(prefix string, options []string) string {
 	return strings.Join(list, ", ")
 }
 
-// DefaultsSQL gives the columns of a copy their defaults, or with drop takes
-// them away.
+// DefaultsSQL returns statements that set the defaults of t's columns on table on, or
+// with drop remove them. They take ACCESS EXCLUSIVE on that table.
 func (t *Table) DefaultsSQL(on Name, drop bool) []string {
 	var statements []string
 	for _, c := range t.Columns {
@@ -151,8 +152,9 @@ func (t *Table) DefaultsSQL(on Name, drop bool) []string {
 	return statements
 }
 
-// CreateSQL builds the index on another table, under its own name. The session's
-// default_tablespace decides where it goes.
+// CreateSQL returns the statement that builds the index on another table, with the
+// index's own name. The session's default_tablespace decides the tablespace. It takes
+// SHARE on table.
 func (i Index) CreateSQL(table Name) string {
 	unique := ""
 	if i.Unique {
@@ -161,12 +163,13 @@ func (i Index) CreateSQL(table Name) string {
 	return fmt.Sprintf("CREATE %sINDEX %s ON %s %s", unique, Quote(i.Name), table, i.Tail)
 }
 
-// FromIndex reports whether the constraint can be made of a finished unique
-// index (ADD CONSTRAINT … USING INDEX), which exclusion and temporal ones cannot.
+// FromIndex reports whether the constraint can be made from a unique index that has
+// been built (ADD CONSTRAINT … USING INDEX). Exclusion constraints and WITHOUT OVERLAPS
+// constraints cannot.
 func (c Constraint) FromIndex() bool { return (c.Type == "p" || c.Type == "u") && !c.Period }
 
-// AddSQL adds the constraint to a table, from the index of its name where that
-// is possible. It takes ACCESS EXCLUSIVE on table.
+// AddSQL returns the statement that adds the constraint to table: from the index with
+// the constraint's name if FromIndex allows it. It takes ACCESS EXCLUSIVE on table.
 func (c Constraint) AddSQL(table Name) string {
 	definition := c.Definition
 	if c.FromIndex() {
@@ -191,8 +194,10 @@ var referentialActions = map[string]string{
 	"a": "NO ACTION", "r": "RESTRICT", "c": "CASCADE", "n": "SET NULL", "d": "SET DEFAULT",
 }
 
-// AddSQL adds the foreign key to the table it names, NOT VALID, so that no row
-// is looked at. It takes SHARE ROW EXCLUSIVE on both tables.
+// AddSQL returns the statement that adds the foreign key to f.Table as NOT VALID, so
+// the server checks no row that is there. It takes SHARE ROW EXCLUSIVE on both tables.
+//
+// https://www.postgresql.org/docs/current/sql-altertable.html, "ADD table_constraint"
 func (f ForeignKey) AddSQL() string {
 	columns, refColumns := f.Columns, f.RefColumns
 	list, refList := QuoteAll(columns), QuoteAll(refColumns)
@@ -216,19 +221,23 @@ func (f ForeignKey) AddSQL() string {
 	return sql + " NOT VALID"
 }
 
-// DropSQL drops the foreign key. It takes ACCESS EXCLUSIVE on both tables.
+// DropSQL returns the statement that drops the foreign key. It takes ACCESS EXCLUSIVE
+// on both tables.
 func (f ForeignKey) DropSQL() string {
 	return fmt.Sprintf("ALTER TABLE %s DROP CONSTRAINT %s", f.Table, Quote(f.Name))
 }
 
-// ValidateSQL checks the rows that were there before the key was added. It
-// takes SHARE UPDATE EXCLUSIVE on its table and ROW SHARE on the other: neither
-// stops the application.
+// ValidateSQL returns the statement that checks the rows that were there before the key
+// was added. It takes SHARE UPDATE EXCLUSIVE on f.Table and ROW SHARE on f.Referenced.
+// Neither blocks reads or writes of the application.
+//
+// https://www.postgresql.org/docs/current/sql-altertable.html, "VALIDATE CONSTRAINT"
 func (f ForeignKey) ValidateSQL() string {
 	return fmt.Sprintf("ALTER TABLE %s VALIDATE CONSTRAINT %s", f.Table, Quote(f.Name))
 }
 
-// CommentSQL is the comment on the key, or nothing where it has none.
+// CommentSQL returns the statement for the comment on the key, or nothing if the key
+// has no comment.
 func (f ForeignKey) CommentSQL() []string {
 	return comment("CONSTRAINT "+Quote(f.Name)+" ON "+f.Table.String(), f.Comment)
 }
@@ -240,8 +249,11 @@ func comment(object, text string) []string {
 	return []string{"COMMENT ON " + object + " IS " + Literal(text)}
 }
 
-// CommentsSQL are the comments on the table, its columns, constraints and
-// indexes, for a table that bears its name.
+// CommentsSQL returns statements for the comments on the table, its columns,
+// constraints and indexes. They apply to the table that has t's name. COMMENT takes
+// SHARE UPDATE EXCLUSIVE on the object.
+//
+// https://www.postgresql.org/docs/current/sql-comment.html
 func (t *Table) CommentsSQL() []string {
 	on := t.Name.String()
 	statements := comment("TABLE "+on, t.Comment)
@@ -257,8 +269,9 @@ func (t *Table) CommentsSQL() []string {
 	return statements
 }
 
-// MarksSQL are the properties that name an index of the table: CLUSTER mark,
-// replica identity, statistics targets of index columns.
+// MarksSQL returns statements for the properties that refer to an index: the CLUSTER
+// mark, the replica identity and the statistics targets of index columns. The replica
+// identity takes ACCESS EXCLUSIVE on the table, the others SHARE UPDATE EXCLUSIVE.
 func (t *Table) MarksSQL(on Name) []string {
 	alter := "ALTER TABLE " + on.String()
 	var statements []string
@@ -282,9 +295,10 @@ func (t *Table) MarksSQL(on Name) []string {
 	return statements
 }
 
-// IdentitySQL makes a column of a table the identity that s describes; the
-// sequence is created in the table's schema. Only ALTER SEQUENCE can give it
-// another type than the column's, and a range that needs one.
+// IdentitySQL returns statements that make a column of table the identity column that s
+// describes. The server creates the sequence in the schema of table. Only ALTER
+// SEQUENCE can give it a type other than the column's, and a range that needs that
+// type. ALTER TABLE takes ACCESS EXCLUSIVE on table.
 func (s Sequence) IdentitySQL(table Name, always bool) []string {
 	generated := "BY DEFAULT"
 	if always {
@@ -303,18 +317,19 @@ func (s Sequence) IdentitySQL(table Name, always bool) []string {
 	}
 }
 
-// CommentSQL is the comment on the sequence, or nothing where it has none.
+// CommentSQL returns the statement for the comment on the sequence, or nothing if the
+// sequence has no comment.
 func (s Sequence) CommentSQL() []string { return comment("SEQUENCE "+s.Name.String(), s.Comment) }
 
-// LockSQL takes ACCESS EXCLUSIVE on the sequence, which LOCK does not know, and
-// changes nothing.
+// LockSQL returns a statement that takes ACCESS EXCLUSIVE on the sequence and changes
+// nothing. LOCK does not work on sequences.
 func (s Sequence) LockSQL() string {
 	return fmt.Sprintf("ALTER SEQUENCE %s OWNER TO %s", s.Name, Quote(s.Owner))
 }
 
-// takeValueSQL skips a number for every session that waits for the sequence it
-// takes over from: such a session has found that sequence by its name, and will
-// be given the next number of it.
+// takeValueSQL skips a number for every session that waits for the old sequence. Such a
+// session has already looked up the old sequence by name, and will get that sequence's
+// next number.
 const takeValueSQL = `
 SELECT setval(%[1]s::regclass,
               CASE WHEN w.skip = 0 OR NOT s.last_value + w.skip BETWEEN %[3]d AND %[4]d
@@ -326,8 +341,9 @@ FROM   %[2]s s,
         FROM   pg_locks
         WHERE  locktype = 'relation' AND relation = %[7]s::regclass AND NOT granted) w`
 
-// TakeValueSQL gives the sequence the value of another, which nobody can use
-// while the table it belongs to is locked, but for those who wait for it.
+// TakeValueSQL returns a statement that gives the sequence the value of another one. No
+// session can use the other one, because the table that it belongs to is locked.
+// Sessions that already wait for it are the exception: see takeValueSQL.
 func (s Sequence) TakeValueSQL(from Name) string {
 	return fmt.Sprintf(takeValueSQL, Literal(s.Name.String()), from, s.Min, s.Max, s.Increment, s.Cache, Literal(from.String()))
 }

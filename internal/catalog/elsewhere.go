@@ -8,13 +8,13 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// The server writes the names of relations without their schema where search_path
-// makes that sufficient: what it writes while search_path is a table's schema, and
-// reads while another stands before it, means the table of that name there. So
-// what belongs to a table can be tried on a copy without changing a text.
+// The server prints the name of a relation without its schema if search_path makes that
+// sufficient. A text that it prints while search_path is the table's schema can be read
+// while another schema stands first: then it means the table of that name there. So
+// triggers, rules and the like can be tried on a copy without changing a text.
 //
-// Nothing but these queries is run under such a search_path, and they name every
-// operator by its schema: anybody may have put some into the application's.
+// Only these queries run under such a search_path. They name every operator by its
+// schema, because any user may have created operators in the application's schema.
 
 const visibleSQL = `SELECT pg_catalog.pg_table_is_visible($1::pg_catalog.oid)`
 
@@ -28,11 +28,16 @@ SELECT r.rulename::pg_catalog.text, pg_catalog.pg_get_ruledef(r.oid, true)
 FROM   pg_catalog.pg_rewrite r
 WHERE  r.ev_class OPERATOR(pg_catalog.=) $1::pg_catalog.oid`
 
-// CopyIn describes a copy of t, of the same name, in another schema, as far as a
-// table that is not in use can have it: without foreign keys to other tables,
-// partitions, and what depends on the table. Triggers and rules are to be created
-// under a search_path of that schema and then t's own; they are left out, and
-// hidden is true, where search_path does not do for t. q must be a transaction.
+// CopyIn describes a copy of t with the same name in another schema. The copy has
+// everything that a table which is not in use can have. It has no foreign keys to other
+// tables, no partition, and no objects that depend on it.
+//
+// Create its triggers and rules under a search_path of that schema, followed by t's
+// own. If another relation hides t under its own schema's search_path, this does not
+// work: then triggers and rules are left out, and hidden is true.
+//
+// q must be a transaction, because CopyIn sets search_path for that transaction for a
+// moment. It takes no lock on t that blocks writes.
 func (t *Table) CopyIn(ctx context.Context, q Querier, schema string) (c *Table, hidden bool, err error) {
 	copied := *t
 	c = &copied
@@ -54,7 +59,7 @@ func (t *Table) CopyIn(ctx context.Context, q Querier, schema string) (c *Table,
 		c.Sequences[i].Name.Schema = schema
 	}
 	c.Columns = slices.Clone(t.Columns)
-	for i, column := range c.Columns { // a partition's identity may be the partitioned table's
+	for i, column := range c.Columns { // a partition's identity column may be the partitioned table's
 		if !slices.ContainsFunc(t.Sequences, func(s Sequence) bool { return s.Identity && s.Column == column.Name }) {
 			c.Columns[i].Identity = ""
 		}
@@ -86,7 +91,7 @@ func (t *Table) CopyIn(ctx context.Context, q Querier, schema string) (c *Table,
 	return c, !visible, nil
 }
 
-// askDefinitions queues a query for names and definitions.
+// askDefinitions queues a query that returns names and definitions.
 func askDefinitions(b *pgx.Batch, found map[string]string, sql string, oid uint32) {
 	b.Queue(sql, oid).Query(func(rows pgx.Rows) error {
 		var name, definition string
@@ -97,20 +102,20 @@ func askDefinitions(b *pgx.Batch, found map[string]string, sql string, oid uint3
 
 const setPathSQL = `SELECT pg_catalog.set_config('search_path', $1, true)`
 
-// underPath has what queue queues run while the transaction's search_path is that
-// schema; then it is pg_catalog again, as it is in our sessions. Where a query
-// fails the transaction is to be rolled back.
+// underPath runs the queries that queue adds under a search_path of that schema. Then
+// it sets search_path back to pg_catalog, which our sessions have. If a query fails,
+// the transaction must be rolled back.
 func underPath(b *pgx.Batch, schema string, queue func()) {
 	b.Queue(setPathSQL, Quote(schema))
 	queue()
 	b.Queue(setPathSQL, "pg_catalog")
 }
 
-// PathSQL sets the transaction's search_path.
+// PathSQL returns a statement that sets search_path for the current transaction.
 func PathSQL(schemas ...string) string { return "SET LOCAL search_path = " + QuoteAll(schemas) }
 
-// Bare is t without definitions, of which the text depends on where a table is,
-// and without what joins it to other objects.
+// Bare returns t without definitions whose text depends on the schema of the table, and
+// without its links to other objects.
 func (t *Table) Bare() *Table {
 	b := *t
 	b.Partition, b.Referencing, b.KeyParts, b.Dependents, b.Matviews, b.ForeignKeys = nil, nil, nil, nil, nil, nil
@@ -145,16 +150,19 @@ func (t *Table) Bare() *Table {
 	return &b
 }
 
-// Tried is a dependent as it can be tried on an object of ours.
+// Tried is a dependent with statements that try its definition on an object of ours.
 type Tried struct {
 	Part
-	Path []string // the search_path under which its statements are to be run
+	Path []string // search_path for the statements; empty: the session's
 }
 
-// TriedIn are the views on t, and the rules and policies of other relations and
-// the functions that mention it, each replaced by its own definition: functions
-// themselves, of the others copies in schema. They lock nothing but what is
-// created. q must be a transaction.
+// TriedIn returns statements that try the definitions of objects that depend on t:
+// views, rules and policies of other relations, and functions. Each object is replaced
+// with its own definition. For functions this is the function itself. For the others it
+// is a copy in schema, so the statements lock only what they create.
+//
+// q must be a transaction, because TriedIn sets search_path for that transaction for a
+// moment. A rule is left out if another relation hides the rule's table.
 func (t *Table) TriedIn(ctx context.Context, q Querier, schema string) ([]Tried, error) {
 	var tried []Tried
 	for n, d := range t.Dependents {

@@ -5,11 +5,13 @@ import (
 	"slices"
 )
 
-// GrantsSQL are the statements that turn the privileges have into want on an
-// object written as GRANT writes it ("TABLE a.b", "SEQUENCE a.b"). As their order
-// counts, too, nothing is kept of a list that is not the same. A privilege
-// that another than the owner has granted is granted by that role: the runner
-// must be a member of it.
+// GrantsSQL returns statements that change the privileges on an object from have to
+// want. object is written as GRANT writes it ("TABLE a.b", "SEQUENCE a.b"). It returns
+// nothing if the two lists are equal. The order of a list counts, too, so a list that
+// differs is revoked as a whole and granted again.
+//
+// A privilege whose grantor is not the owner is granted by SET LOCAL ROLE to the
+// grantor: our role must be a member of it.
 func GrantsSQL(object, owner string, have, want []Grant) []string {
 	if slices.Equal(have, want) {
 		return nil
@@ -34,7 +36,7 @@ func GrantsSQL(object, owner string, have, want []Grant) []string {
 	return statements
 }
 
-// inOrder puts the grants of each grantor behind the one that lets him grant.
+// inOrder puts each grant after the grant that gives its grantor the grant option.
 func inOrder(owner string, grants []Grant) []Grant {
 	var ordered []Grant
 	rest := slices.Clone(grants)
@@ -47,14 +49,14 @@ func inOrder(owner string, grants []Grant) []Grant {
 			}
 			return ready
 		})
-		if len(rest) == before { // a grantor without the option: let the server say so
+		if len(rest) == before { // a grantor without the grant option: the server will report it
 			return append(ordered, rest...)
 		}
 	}
 	return ordered
 }
 
-// allowedBy reports whether o lets g's grantor grant g.
+// allowedBy reports whether grant o gives g's grantor the right to grant g.
 func (g Grant) allowedBy(o Grant) bool {
 	return o.Grantee == g.Grantor && o.Grantable && o.Privilege == g.Privilege && (o.Column == "" || o.Column == g.Column)
 }

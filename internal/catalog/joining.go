@@ -5,13 +5,13 @@ import (
 	"fmt"
 )
 
-// JoiningKeys describes tables by their foreign keys alone, those of them and to them,
-// in one round trip.
+// JoiningKeys describes only the foreign keys of tables, in both directions. It needs
+// one round trip. The result is in the order of oids.
 func JoiningKeys(ctx context.Context, q Querier, oids ...uint32) ([]*Table, error) {
 	return describe(ctx, q, oids, []part{{"foreign keys", askForeignKeys}})
 }
 
-// On is the key with table on in the place of table t.
+// On returns the key with table on in place of table t, on either side.
 func (f ForeignKey) On(t, on Name) ForeignKey {
 	if f.Table == t {
 		f.Table = on
@@ -22,8 +22,10 @@ func (f ForeignKey) On(t, on Name) ForeignKey {
 	return f
 }
 
-// AddKeyOnSQL adds key, one of t to another table, to table on, which has none of its
-// parts yet. They then bear the names that they have in t.
+// AddKeyOnSQL returns statements that add key, a key from t to another table, to table
+// on. on must not have parts of the key yet. Parts of the new key get the names that
+// they have in t. Locks are those of ForeignKey.AddSQL, and of RENAME CONSTRAINT for
+// the parts.
 func (t *Table) AddKeyOnSQL(key ForeignKey, on Name) []string {
 	copied := *t
 	copied.KeyParts = nil
@@ -40,7 +42,8 @@ func (t *Table) AddKeyOnSQL(key ForeignKey, on Name) []string {
 	return copied.AddKeySQL(key)
 }
 
-// WithKeys is the description with those foreign keys, and no others.
+// WithKeys returns the description with only those foreign keys for which these is
+// true.
 func (t *Table) WithKeys(these func(ForeignKey) bool) *Table {
 	w := *t
 	w.ForeignKeys, w.Referencing, w.KeyParts = []ForeignKey{}, []ForeignKey{}, []KeyPart{}
@@ -64,13 +67,14 @@ func (t *Table) WithKeys(these func(ForeignKey) bool) *Table {
 	return &w
 }
 
-// AtCommit is the key as it is checked at COMMIT only.
+// AtCommit returns the key as DEFERRABLE INITIALLY DEFERRED: it is checked at COMMIT.
 func (f ForeignKey) AtCommit() ForeignKey {
 	f.Deferrable, f.Deferred = true, true
 	return f
 }
 
-// AlterSQL has the key checked when like is. It takes ACCESS EXCLUSIVE on its table.
+// AlterSQL returns a statement that makes the key deferrable, and deferred, as like is.
+// It takes ACCESS EXCLUSIVE on f.Table.
 func (f ForeignKey) AlterSQL(like ForeignKey) string {
 	when := deferrable(like.Deferrable, like.Deferred)
 	if when == "" {
@@ -81,12 +85,14 @@ func (f ForeignKey) AlterSQL(like ForeignKey) string {
 	return fmt.Sprintf("ALTER TABLE %s ALTER CONSTRAINT %s%s", f.Table, Quote(f.Name), when)
 }
 
-// RenameSQL gives the key another name. It takes ACCESS EXCLUSIVE on its table.
+// RenameSQL returns a statement that renames the key. It takes ACCESS EXCLUSIVE on
+// f.Table.
 func (f ForeignKey) RenameSQL(to string) string {
 	return fmt.Sprintf("ALTER TABLE %s RENAME CONSTRAINT %s TO %s", f.Table, Quote(f.Name), Quote(to))
 }
 
-// SetCommentSQL is CommentSQL of a key that may have another comment.
+// SetCommentSQL is CommentSQL for a key that may already have another comment: it also
+// removes a comment.
 func (f ForeignKey) SetCommentSQL() string {
 	text := "NULL"
 	if f.Comment != "" {

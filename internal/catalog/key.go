@@ -6,23 +6,23 @@ import (
 	"slices"
 )
 
-// KeyColumn is a column of the key that tells the rows of a table apart.
+// KeyColumn is a column of the key that identifies the rows of a table.
 type KeyColumn struct {
 	Name      string
-	Type      string // a domain's base type: the log takes values that a domain would not
-	Collation string // quoted; empty where it is the type's own
-	// Equal is the operator that the key's index calls equality, written
-	// OPERATOR(schema.=): with search_path = pg_catalog a plain = would not
-	// be citext's, say, nor could the index serve it.
+	Type      string // for a domain, its base type: the change log stores values that the domain may reject
+	Collation string // quoted; empty: the type's own
+	// Equal is the equality operator of the key's index, written OPERATOR(schema.=).
+	// Our search_path is pg_catalog. There a plain = would not be that of citext, for
+	// example, and the index could not be used for it.
 	Equal string
-	// Hashed tells that hash_record gives equal values of the column the same
-	// hash: that it takes the type's own equality, and that this is Equal.
+	// Hashed says whether hash_record gives equal values of the column the same hash.
+	// It uses the type's default equality, so Equal must be that operator.
 	Hashed bool
 }
 
-// Key chooses the index that identifies rows: the primary key, else the
-// replica identity, else the unique index with the fewest columns. ok is false
-// where there is none.
+// Key chooses the index that identifies rows: the primary key, otherwise the index of
+// the replica identity, otherwise the unique index with the fewest columns. ok is false
+// if there is no such index.
 func (t *Table) Key() (Index, bool) {
 	best := -1
 	rank := func(i Index) int {
@@ -35,7 +35,7 @@ func (t *Table) Key() (Index, bool) {
 			return 1 + len(i.KeyColumns)
 		}
 	}
-	for n, i := range t.Indexes { // in name order, so that the choice is stable
+	for n, i := range t.Indexes { // in name order, so the choice is stable
 		if len(i.KeyColumns) > 0 && !t.generated(i.KeyColumns) && (best < 0 || rank(i) < rank(t.Indexes[best])) {
 			best = n
 		}
@@ -46,8 +46,8 @@ func (t *Table) Key() (Index, bool) {
 	return t.Indexes[best], true
 }
 
-// generated reports whether one of the columns is computed: such a key is not
-// written, but comes about.
+// generated reports whether one of the columns is generated. The value of such a key is
+// computed and cannot be written.
 func (t *Table) generated(columns []string) bool {
 	return slices.ContainsFunc(columns, func(name string) bool {
 		c, _ := t.Column(name)
@@ -55,7 +55,7 @@ func (t *Table) generated(columns []string) bool {
 	})
 }
 
-// Index returns the index of that name.
+// Index returns the index of that name. ok is false if there is none.
 func (t *Table) Index(name string) (Index, bool) {
 	n := slices.IndexFunc(t.Indexes, func(i Index) bool { return i.Name == name })
 	if n < 0 {
@@ -64,14 +64,14 @@ func (t *Table) Index(name string) (Index, bool) {
 	return t.Indexes[n], true
 }
 
-// Strategy 3 of a btree operator family is equality, as is strategy 1 of a hash
-// operator family, whose support function 2 is the hash that takes a seed: "Index
-// Method Strategies" in the manual's chapter on extending indexes.
+// Strategy 3 of a btree operator family is equality. So is strategy 1 of a hash
+// operator family; its support function 2 is the hash with a seed. See the manual,
+// "Interfacing Extensions to Indexes", "Index Method Strategies".
 //
-// hash_record takes the type's default operator classes, and of types without
-// one of their own those of a type that is the same inside. Of these only
-// varchar, which has text's, and enums are looked for: others count as not hashed,
-// and neither does name, whose hash passes over a collation that its equality heeds.
+// hash_record uses the default operator classes of a type. If a type has none, it uses
+// those of a binary-compatible type. Of these types the query knows only varchar, which
+// uses text's, and enums. All others count as not hashed. So does name: its hash
+// ignores a collation that its equality respects.
 const keySQL = `
 SELECT    a.attname::text                                        AS name,
           b.type                                                 AS type,
@@ -116,7 +116,8 @@ CROSS     JOIN LATERAL (
 WHERE     i.indrelid = $1 AND ic.relname = $2 AND k.n <= i.indnkeyatts
 ORDER BY  k.n`
 
-// ReadKey describes the columns of an index that Key has chosen.
+// ReadKey describes the columns of the index that Key has chosen, in index order. It
+// takes no lock on the table.
 func ReadKey(ctx context.Context, q Querier, oid uint32, index string) ([]KeyColumn, error) {
 	key, err := collect[KeyColumn](ctx, q, keySQL, oid, index)
 	if err != nil {

@@ -6,29 +6,32 @@ import (
 	"strings"
 )
 
-// AddKeySQL adds a foreign key of t or to it, of which the parts then bear the
-// names that they have in t.
+// AddKeySQL returns statements that add a foreign key of t or to t. Parts of the new
+// key get the names and comments that they have in t. Locks are those of
+// ForeignKey.AddSQL, and of RENAME CONSTRAINT (ACCESS EXCLUSIVE) on the tables of
+// renamed parts.
 func (t *Table) AddKeySQL(key ForeignKey) []string {
 	statements := append([]string{key.AddSQL()}, key.CommentSQL()...)
 	return append(statements, t.keyPartsSQL(func(p KeyPart) bool { return p.of(key) })...)
 }
 
-// Readded are the parts of those keys that an exchange drops and adds.
+// Readded returns the parts of those keys that an exchange drops and adds again.
 func (t *Table) Readded() []KeyPart {
 	return slices.DeleteFunc(slices.Clone(t.KeyParts), func(p KeyPart) bool { return !t.readds(p) })
 }
 
-// readds reports whether the part is of a key that the exchange drops and adds,
-// and not of one of the partitioned table.
+// readds reports whether the part belongs to a key that the exchange drops and adds
+// again. A key that the partitioned table has declared is not one.
 func (t *Table) readds(part KeyPart) bool {
 	return slices.ContainsFunc(t.AllForeignKeys(), part.of)
 }
 
 func (p KeyPart) of(key ForeignKey) bool { return p.KeyTable == key.Table && p.Key == key.Name }
 
-// namePartsSQL gives parts their names. The server has numbered them in the order
-// of the partitions' bounds, which need not be that in which they were made; so
-// that two can change names, all that are to be renamed first get others.
+// namePartsSQL renames the parts of keys. The server has numbered them in the order of
+// the partitions' bounds, which may not be the order in which they were created. Two
+// parts may have to exchange their names, so the first round gives all of them
+// temporary names.
 const namePartsSQL = `
 DECLARE
     part record;
@@ -64,7 +67,8 @@ BEGIN
     END LOOP;
 END`
 
-// keyPartsSQL names those of t's parts that are there again, and comments on them.
+// keyPartsSQL returns statements that rename those of t's parts that exist again, and
+// comment on them.
 func (t *Table) keyPartsSQL(these func(KeyPart) bool) []string {
 	var wanted, comments []string
 	for _, p := range t.KeyParts {
@@ -82,8 +86,9 @@ func (t *Table) keyPartsSQL(these func(KeyPart) bool) []string {
 	return append([]string{"DO LANGUAGE plpgsql " + Literal(body)}, comments...)
 }
 
-// CheckSQL counts the rows of table on that refer by the key to none, as the
-// server looks for them when it attaches a partition.
+// CheckSQL returns a query that counts the rows of table on whose key refers to no row.
+// It joins the tables as the server does when it attaches a partition. It takes ACCESS
+// SHARE on both tables.
 func (f ForeignKey) CheckSQL(on Name) string {
 	only, and := "ONLY ", " AND "
 	if f.RefPartitioned {

@@ -6,13 +6,15 @@ import (
 	"strings"
 )
 
-// An event trigger may change what has just been created: its owner, its flags,
-// the publications that it is in. What that does to an object of ours is undone.
+// An event trigger may change an object as soon as it has been created: its owner, its
+// flags, the publications that it is in. If that happens to an object of ours, we undo
+// it.
 
-// takeBackSQL lists the statements that make new tables, materialized views,
-// functions and schemas ($1 and $2) again what CREATE makes them, and, where they are
-// to be closed ($4), take from everybody but the owner what default privileges have
-// granted. The owner comes first: the others are his to give.
+// takeBackSQL lists statements for objects that were just created: kinds $1, names $2.
+// The statements give tables, materialized views, functions and schemas the state that
+// CREATE gives them. With $4 they also revoke every privilege that default privileges
+// have granted to a role other than the owner. With $3 comments stay. The owner comes
+// first, because only the owner can run the other statements.
 const takeBackSQL = `
 WITH me AS (
     SELECT oid, rolname FROM pg_roles WHERE rolname = current_user
@@ -71,19 +73,20 @@ FROM    (SELECT 1, format('ALTER %s %s OWNER TO %I', coalesce(m.word, a.kind), a
          WHERE  $4::boolean AND e.grantee <> a.owner) x (step, statement)
 ORDER BY x.step, x.statement`
 
-// ChangedError reports an object of ours that is changed whenever we change it
-// back, by an event trigger most likely.
+// ChangedError reports that another session or an event trigger, most likely the
+// latter, changes an object of ours again each time that we undo the change.
 type ChangedError struct {
 	Kind, Object string
-	Undo         []string // what would have to be done once more
+	Undo         []string // statements that would have to be run once more
 }
 
+// Error names the object and the statements that would still be needed.
 func (e *ChangedError) Error() string {
 	return fmt.Sprintf("%s %s has been changed by others as soon as it was made, again and again: it would need %s",
 		strings.ToLower(e.Kind), e.Object, strings.Join(e.Undo, "; "))
 }
 
-// takingBack is how often what others do is undone.
+// takingBack is how often changes by others are undone before we give up.
 const takingBack = 2
 
 // Made is an object of ours that has just been created.
@@ -92,17 +95,25 @@ type Made struct {
 	Name string // quoted, as GRANT writes it
 }
 
-// TakeBack undoes what event triggers have done to an object that we have just
-// created. It has comments of ours, which stay. It returns *ChangedError where it is
-// in vain.
+// TakeBack undoes what event triggers have done to an object that we have just created.
+// Comments stay, because the object has comments of ours. It returns *ChangedError if
+// the object is changed again each time.
+//
+// Its statements take up to ACCESS EXCLUSIVE on the object. In the transaction that
+// created the object they wait for no lock.
 func TakeBack(ctx context.Context, q Querier, made Made) error {
 	return takeBack(ctx, q, []Made{made}, true, false)
 }
 
-// RevokeAll takes every privilege on objects of ours, which have just been created,
-// from everybody but the owner: default privileges may have granted some. It
-// undoes what event triggers have done to them before. It returns *ChangedError
-// where that is in vain.
+// RevokeAll revokes every privilege on new objects of ours from all roles except the
+// owner: default privileges may have granted some. Before that it undoes what event
+// triggers have done to the objects, comments included. It returns *ChangedError if an
+// object is changed again each time.
+//
+// Its statements take up to ACCESS EXCLUSIVE on the objects. In the transaction that
+// created the objects they wait for no lock.
+//
+// https://www.postgresql.org/docs/current/sql-alterdefaultprivileges.html
 func RevokeAll(ctx context.Context, q Querier, made ...Made) error {
 	return takeBack(ctx, q, made, false, true)
 }
