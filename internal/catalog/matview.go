@@ -6,20 +6,21 @@ import (
 	"slices"
 )
 
-// Matview describes a materialized view that reads the table, or reads another
-// one that does. It keeps to the table it was made of, whatever bears its name.
+// Matview describes a materialized view that reads the table, or that reads another
+// such materialized view. It reads the table by OID: it stays with that table when
+// another one gets its name.
 type Matview struct {
 	OID       uint32 `json:"oid"`
-	Query     string `json:"query"` // pg_get_viewdef, with the names of the moment
+	Query     string `json:"query"` // pg_get_viewdef, with the names at the time of reading
 	Populated bool   `json:"populated"`
 	Read      bool   `json:"read"` // by another materialized view
-	// Relation is the rest of it, described as a table.
+	// Relation is everything else about it, described as a table.
 	Relation *Table `json:"relation"`
 }
 
-// matviewsSQL finds those that read relation $1, each behind those it reads.
-// The views between a table and a materialized view are replaced in place, so
-// what reads a view is none of them.
+// matviewsSQL finds the materialized views that read relation $1. Each one comes after
+// those that it reads. One that reads a view of the table is not found: views are
+// replaced in place, so it need not be rebuilt.
 const matviewsSQL = `
 WITH RECURSIVE found (oid, depth, reads) AS (
     SELECT $1::oid, 0, 0::oid
@@ -44,8 +45,9 @@ ORDER BY f.depth, n.nspname, c.relname`
 
 func askMatviews(d *description) { wantAs(d, matviewsSQL, &d.Matviews) }
 
-// Matviews describes the materialized views that read a table, or one another,
-// in an order in which they can be created.
+// Matviews describes the materialized views that read a table, or one another, in an
+// order in which they can be created. It needs two round trips if there are any,
+// otherwise one.
 func Matviews(ctx context.Context, q Querier, oid uint32) ([]Matview, error) {
 	t, err := describeOne(ctx, q, oid, []part{{"materialized views", askMatviews}})
 	if err != nil {
@@ -54,8 +56,9 @@ func Matviews(ctx context.Context, q Querier, oid uint32) ([]Matview, error) {
 	return t.Matviews, ReadMatviews(ctx, q, t.Matviews)
 }
 
-// ReadMatviews describes the materialized views of the list, except their queries,
-// in one round trip.
+// ReadMatviews describes the materialized views of the list (Relation), in one round
+// trip. Their queries must already be there. It returns ErrNotFound if one of them has
+// been dropped.
 func ReadMatviews(ctx context.Context, q Querier, list []Matview) error {
 	if len(list) == 0 {
 		return nil
@@ -69,20 +72,22 @@ func ReadMatviews(ctx context.Context, q Querier, list []Matview) error {
 		return err
 	}
 	for i, relation := range relations {
-		relation.Rules = nil // the one that is its query
+		relation.Rules = nil // the only rule is its query
 		list[i].Relation = relation
 	}
 	return nil
 }
 
-// ReadMatview describes a materialized view, except its query.
+// ReadMatview describes one materialized view without its query. It returns ErrNotFound
+// if there is no such relation.
 func ReadMatview(ctx context.Context, q Querier, oid uint32) (*Table, error) {
 	one := []Matview{{OID: oid}}
 	err := ReadMatviews(ctx, q, one)
 	return one[0].Relation, err
 }
 
-// CreateSQL creates the materialized view, empty, under another name.
+// CreateSQL returns statements that create the materialized view without rows (WITH NO
+// DATA) under the name as.
 func (m Matview) CreateSQL(as Name) []string {
 	r := m.Relation
 	var columns []string
@@ -106,8 +111,9 @@ func (m Matview) CreateSQL(as Name) []string {
 	return statements
 }
 
-// FinishSQL gives the materialized view, which has its rows, indexes and
-// statistics objects.
+// FinishSQL returns statements that give a materialized view that has its rows its
+// indexes, the properties of MarksSQL and its statistics objects. CREATE INDEX takes
+// SHARE on it.
 func (m Matview) FinishSQL(as Name) []string {
 	var statements []string
 	for _, i := range m.Relation.Indexes {
@@ -121,25 +127,28 @@ func (m Matview) FinishSQL(as Name) []string {
 	return statements
 }
 
-// LockMatviewSQL takes ACCESS EXCLUSIVE on a materialized view, which LOCK does
-// not know, and changes nothing.
+// LockMatviewSQL returns a statement that takes ACCESS EXCLUSIVE on a materialized view
+// and changes nothing. LOCK does not work on materialized views.
 func LockMatviewSQL(r *Table) string {
 	return fmt.Sprintf("ALTER MATERIALIZED VIEW %s OWNER TO %s", r.Name, Quote(r.Owner))
 }
 
-// SettleMatviewSQL takes SHARE UPDATE EXCLUSIVE on it; it is to be rolled back.
+// SettleMatviewSQL returns a statement that takes SHARE UPDATE EXCLUSIVE on a
+// materialized view. The caller must roll it back, because it sets a comment.
 func SettleMatviewSQL(r *Table) string {
 	return fmt.Sprintf("COMMENT ON MATERIALIZED VIEW %s IS 'locked'", r.Name)
 }
 
-// MoveMatviewSQL moves a materialized view and its indexes to another schema.
+// MoveMatviewSQL returns a statement that moves a materialized view and its indexes to
+// another schema. It takes ACCESS EXCLUSIVE on it.
 func MoveMatviewSQL(name Name, to string) string {
 	return fmt.Sprintf("ALTER MATERIALIZED VIEW %s SET SCHEMA %s", name, Quote(to))
 }
 
-// ReplaceMatviewSQL parks the materialized view r and moves the one of its bare
-// name in schema built to where it was, but for grants. What reads it is
-// replaced in place.
+// ReplaceMatviewSQL returns statements that exchange a materialized view. r goes to
+// schema parked; the one with the same bare name in schema built takes its place. It
+// gets r's comments, and views that read r are replaced in place. Grants are not
+// included. The statements take ACCESS EXCLUSIVE on both materialized views.
 func ReplaceMatviewSQL(r *Table, built, parked string) []string {
 	var statements []string
 	for _, s := range r.Statistics {
@@ -159,7 +168,7 @@ func ReplaceMatviewSQL(r *Table, built, parked string) []string {
 	return statements
 }
 
-// names are those that the table and its relations bear.
+// names returns the names of the table, its indexes and its sequences.
 func (t *Table) names() []string {
 	names := []string{t.Name.Name}
 	for _, i := range t.Indexes {
@@ -171,8 +180,9 @@ func (t *Table) names() []string {
 	return names
 }
 
-// Clashes are the names that occur twice among the table, its materialized
-// views and what belongs to them: all of them have to share a schema.
+// Clashes returns the names that occur twice among the table, its materialized views
+// and their indexes, sequences and statistics objects. All of these must be in one
+// schema, the job's.
 func (t *Table) Clashes() []string {
 	names := t.names()
 	statistics := map[string]bool{}

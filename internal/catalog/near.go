@@ -12,8 +12,8 @@ import (
 	"github.com/xrash/smetrics"
 )
 
-// Names of a length that is too different are not near. Partitions are tables
-// like others here.
+// A name that is too much longer or shorter is not similar. Partitions are tables like
+// others here.
 const nearSQL = `
 SELECT n.nspname, c.relname
 FROM   pg_catalog.pg_class c
@@ -26,14 +26,14 @@ ORDER  BY lower(c.relname) = lower($1) DESC, n.nspname, c.relname
 LIMIT  20000`
 
 const (
-	mostNear       = 3 // names to offer
-	lettersForSlip = 3 // letters of a name for each that may be wrong
+	mostNear       = 3 // names to suggest
+	lettersForSlip = 3 // one wrong letter is allowed for each of so many letters
 	mostSlips      = 2
 )
 
-// Near lists tables that somebody may have meant who wrote name, the likeliest
-// first: those of that name in another schema or in other case, and those whose
-// names differ in a letter or two.
+// Near lists the tables that a user may have meant by name, the most similar first, at
+// most three. These are tables with that name in another schema or in other case, and
+// tables whose name differs in one or two letters. It takes no lock on any table.
 func Near(ctx context.Context, q Querier, name Name) ([]Name, error) {
 	rows, err := q.Query(ctx, nearSQL, name.Name, mostSlips)
 	if err != nil {
@@ -74,7 +74,7 @@ func nearest(to Name, names []Name) []Name {
 	return result
 }
 
-// distance counts the letters to change, whatever their case.
+// distance counts the letters that differ, without regard to case.
 func distance(a, b string) int {
 	return smetrics.WagnerFischer(strings.ToLower(a), strings.ToLower(b), 1, 1, 1)
 }

@@ -13,36 +13,41 @@ import (
 
 // Order is an order of a table's rows.
 type Order struct {
-	SQL     string // what follows ORDER BY, where the table's alias is f
-	Index   string // the index whose order it is; empty where columns are named
-	Column  string // the first of those columns
-	Partial bool   // the index leaves rows out
+	SQL     string // what follows ORDER BY; the table's alias is f
+	Index   string // the index with this order; empty if columns were given
+	Column  string // the first of those columns; empty if an index was given
+	Partial bool   // the index is partial
 }
 
-// OrderError reports a text that names no order of the table's rows.
+// OrderError reports that a text is not an order of the table's rows. Why says what is
+// wrong; Columns and Indexes are what can be used.
 type OrderError struct {
 	Table   Name
 	Text    string
 	Why     string
 	Columns []string
-	Indexes []string // those that have an order
+	Indexes []string // the btree indexes
 }
 
+// Error names the text, what is wrong, and the columns and indexes that can be used.
 func (e *OrderError) Error() string {
 	return fmt.Sprintf("order %q of %s: %s; columns: %s; btree indexes: %s",
 		e.Text, e.Table, e.Why, QuoteAll(e.Columns), QuoteAll(e.Indexes))
 }
 
-// ReadOrder makes an order of the name of a btree index of t, or of a list of
-// columns, each with ASC or DESC and NULLS FIRST or LAST if need be. Names are
-// written as SQL writes them. It takes ACCESS SHARE on t for an instant, and
-// returns *OrderError.
+// ReadOrder makes an Order from a text. The text is the name of a btree index of t, or
+// a list of columns separated by commas. Each column may have ASC or DESC, and NULLS
+// FIRST or NULLS LAST. Names are written as SQL writes them.
+//
+// It returns *OrderError if the text names no order. It takes ACCESS SHARE on t for a
+// moment, and changes nothing.
 func ReadOrder(ctx context.Context, q Querier, t *Table, text string) (Order, error) {
 	order, err := readOrder(ctx, q, t, text)
 	if err != nil {
 		return Order{}, err
 	}
-	// A type without an order, such as json, is better told of now.
+	// Some types, such as json, have no order. It is better to report that now than
+	// when the rows are copied.
 	_, err = q.Exec(ctx, fmt.Sprintf("EXPLAIN SELECT FROM %s f ORDER BY %s", t.Name, order.SQL))
 	var pgErr *pgconn.PgError
 	switch {
@@ -52,7 +57,7 @@ func ReadOrder(ctx context.Context, q Querier, t *Table, text string) (Order, er
 		return Order{}, fmt.Errorf("try order %q: %w", text, err)
 	case pgErr.Code == pgerrcode.UndefinedFunction, pgErr.Code == pgerrcode.SyntaxError: // an index on a constant
 		return Order{}, t.noOrder(text, pgErr.Message)
-	case pgErr.Code == pgerrcode.InsufficientPrivilege: // is looked for, and told with its remedy, elsewhere
+	case pgErr.Code == pgerrcode.InsufficientPrivilege: // reported elsewhere, together with the missing GRANT
 		return order, nil
 	default:
 		return Order{}, fmt.Errorf("try order %q: %w", text, err)
@@ -99,8 +104,9 @@ func (t *Table) noOrder(text, why string) error {
 	return e
 }
 
-// Strategies 1 and 5 of a btree operator family are less and greater; the bits
-// of indoption are DESC and NULLS FIRST.
+// Strategies 1 and 5 of a btree operator family are less and greater. The bits of
+// indoption are 1 for DESC and 2 for NULLS FIRST. See the manual, "Interfacing
+// Extensions to Indexes", "Index Method Strategies".
 const indexOrderSQL = `
 SELECT    CASE WHEN k.attnum <> 0 THEN format('f.%I', a.attname)
                ELSE pg_get_indexdef(i.indexrelid, k.n::int, false) END
@@ -142,10 +148,10 @@ func readIndexOrder(ctx context.Context, q Querier, t *Table, index string) (Ord
 	return order, nil
 }
 
-// orderTerm is a column with the keywords behind it, as SQL.
+// orderTerm is a column and the keywords after it, as SQL.
 type orderTerm struct{ column, direction string }
 
-// parseOrder takes a list of columns apart.
+// parseOrder parses a list of columns.
 func parseOrder(text string) ([]orderTerm, error) {
 	words, err := orderWords(text)
 	if err != nil {
@@ -213,12 +219,13 @@ func orderWords(text string) ([]orderWord, error) {
 	return words, nil
 }
 
-// inName reports whether a name can have r without being quoted.
+// inName reports whether r can be in a name without quotes.
 func inName(r rune) bool {
 	return r == '_' || r == '$' || r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r > '\x7f'
 }
 
-// lower folds as the server does where a character can have several bytes.
+// lower folds ASCII letters only, as the server does in an encoding in which a
+// character can have several bytes.
 func lower(r rune) rune {
 	if r >= 'A' && r <= 'Z' {
 		return r + 'a' - 'A'
@@ -226,8 +233,8 @@ func lower(r rune) rune {
 	return r
 }
 
-// cutQuoted separates a name, whose opening quote has been taken off, from what
-// follows its closing one.
+// cutQuoted separates a quoted name from the text after it. The opening quote has
+// already been removed.
 func cutQuoted(text string) (name, rest string, ok bool) {
 	for {
 		part, after, found := strings.Cut(text, `"`)

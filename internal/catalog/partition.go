@@ -4,46 +4,52 @@ import (
 	"fmt"
 )
 
-// Partition is a table's place in a partitioned table.
+// Partition describes the place of a table in a partitioned table.
 type Partition struct {
 	Parent Name   `json:"parent"`
 	Bound  string `json:"bound"` // FOR VALUES … or DEFAULT
-	// Check is true of every row by the bounds of the partition and of all
-	// that it is in.
+	// Check is an expression that is true for every row of the partition. It combines
+	// the bounds of the partition and of all partitioned tables that it is in. It is
+	// empty for a default partition that is the only partition.
 	Check string `json:"check"`
-	// Indexes are attached to those of the parent, Triggers come from there.
+	// Indexes are indexes attached to an index of the parent. Triggers are those that
+	// the partition has from the parent.
 	Indexes  []Attached `json:"indexes"`
 	Triggers []Trigger  `json:"triggers"`
-	// NotNull are the columns that are NOT NULL by the parent and by the table's
-	// own word, which are two things from PostgreSQL 18 on.
+	// NotNull are the columns that are NOT NULL in the parent and also in a declaration
+	// of the table itself. From PostgreSQL 18 on these are two properties.
 	NotNull []string `json:"not_null"`
-	// ForeignKeys are those of a partitioned table that it is in. DETACH leaves
-	// them with the table; ATTACH gives them to it, and looks for what each row
+	// ForeignKeys are the keys that the table has from a partitioned table that it is
+	// in. DETACH leaves them on the table. ATTACH adds them, and looks up what each row
 	// refers to.
 	ForeignKeys []ForeignKey `json:"foreign_keys"`
-	// Default is the parent's default partition, where that is another one: it
-	// is locked together with the parent.
+	// Default is the parent's default partition, if it is not this table. It is locked
+	// together with the parent.
 	Default *Name `json:"-"`
-	// Tree is the uppermost partitioned table that the table is in and a foreign
-	// key refers to: with the key all partitions of it are altered.
+	// Tree is the topmost partitioned table that contains the table and that a foreign
+	// key refers to. To drop and add the key alters all its partitions. It is nil if no
+	// key refers to one.
 	Tree   *Name    `json:"-"`
-	Owners []string `json:"-"` // of the parent, Default and Tree
-	// Compared tells whether the table has checks or generated columns from the
-	// parent, and Whole whether a check of it has a whole row in it.
+	Owners []string `json:"-"` // owners of the parent, Default and Tree
+	// Compared says that the table has checks or generated columns from the parent.
+	// Whole says that one of its checks refers to a whole row. See Verbatim.
 	Compared, Whole bool `json:"-"`
 }
 
-// Attached is an index that is a part of one of the parent's.
+// Attached is an index that is attached to an index of the parent.
 type Attached struct {
 	Name   string `json:"name"`
 	Parent Name   `json:"parent"`
 }
 
-// BoundName is the constraint that stands for a partition's bound while a table
-// is not attached: with it ATTACH PARTITION has no row to look at.
+// BoundName is the name of a CHECK constraint that says the same as a partition's
+// bound. A table that is not attached has it, so that ATTACH PARTITION does not scan
+// its rows.
+//
+// https://www.postgresql.org/docs/current/sql-altertable.html, "ATTACH PARTITION"
 const BoundName = "repack_bound"
 
-// A check on a whole row has column 0 among its columns.
+// The column numbers of a check on a whole row include 0.
 const partitionSQL = `
 SELECT    pn.nspname::text                               AS parent_schema,
           p.relname::text                                AS parent_name,
@@ -99,7 +105,7 @@ func askPartition(d *description) {
 	t := d.Table
 	type place struct {
 		ParentSchema, ParentName, Bound                  string
-		Check                                            *string // a default partition without others takes every row
+		Check                                            *string // null: a default partition without others takes every row
 		DefaultSchema, DefaultName, TreeSchema, TreeName *string
 		Owners, NotNull                                  []string
 		Compared, Whole                                  bool
@@ -135,8 +141,9 @@ func askPartition(d *description) {
 	})
 }
 
-// Above are the relations that are locked with a partition, and before it, as
-// LOCK TABLE takes them: without ONLY all partitions are locked.
+// Above returns the relations that must be locked with a partition, and before it, as
+// LOCK TABLE writes them. Without ONLY, LOCK TABLE locks all partitions as well. It is
+// empty if the table is no partition.
 func (t *Table) Above() []string {
 	switch p := t.Partition; {
 	case p == nil:
@@ -150,25 +157,35 @@ func (t *Table) Above() []string {
 	}
 }
 
-// DetachSQL takes the table out of the one it is a partition of, and from it the
-// foreign keys that it had from there; it is nothing where the table is no
-// partition. It takes ACCESS EXCLUSIVE on both, on the default partition and on
-// what the keys refer to. No key may refer to the parent.
+// DetachSQL returns statements that detach the table from its parent and drop the
+// foreign keys that it had from there. It returns nothing if the table is no partition.
+//
+// They take ACCESS EXCLUSIVE on the table, on the parent, on the default partition and
+// on the tables that those keys refer to. No foreign key may refer to the parent.
+//
+// https://www.postgresql.org/docs/current/sql-altertable.html, "DETACH PARTITION"
 func (t *Table) DetachSQL() []string {
 	if t.Partition == nil {
 		return nil
 	}
 	statements := []string{fmt.Sprintf("ALTER TABLE %s DETACH PARTITION %s", t.Partition.Parent, t.Name)}
 	for _, key := range t.Partition.ForeignKeys {
-		// PostgreSQL 14 takes one to a partitioned table away when it detaches.
+		// PostgreSQL 14 itself drops a key to a partitioned table when it detaches,
+		// hence IF EXISTS.
 		statements = append(statements, fmt.Sprintf("ALTER TABLE %s DROP CONSTRAINT IF EXISTS %s", t.Name, Quote(key.Name)))
 	}
 	return statements
 }
 
-// AttachSQL puts the table that now bears t's name in t's place. It must have
-// the constraint of BoundSQL, validated, which is then dropped. The server looks
-// for what each row refers to by the foreign keys of the parent.
+// AttachSQL returns statements that attach the table which now has t's name, in t's
+// place. The table must have the constraint of BoundSQL, validated; the statements drop
+// it. For the foreign keys of the parent the server looks up what each row refers to.
+// This takes time in proportion to the rows.
+//
+// They take ACCESS EXCLUSIVE on the table and on the default partition, and SHARE
+// UPDATE EXCLUSIVE on the parent.
+//
+// https://www.postgresql.org/docs/current/sql-altertable.html, "ATTACH PARTITION"
 func (t *Table) AttachSQL() []string {
 	if t.Partition == nil {
 		return nil
@@ -186,8 +203,8 @@ func (t *Table) AttachSQL() []string {
 	return statements
 }
 
-// BoundSQL gives a table the constraint of t's bound, notValid without a look
-// at its rows.
+// BoundSQL returns the statement that adds the constraint BoundName to table on. With
+// notValid the server does not scan the rows. It takes ACCESS EXCLUSIVE on the table.
 func (t *Table) BoundSQL(on Name, notValid bool) []string {
 	if t.Partition == nil || t.Partition.Check == "" {
 		return nil
@@ -199,8 +216,8 @@ func (t *Table) BoundSQL(on Name, notValid bool) []string {
 	return []string{sql}
 }
 
-// ValidateBoundSQL has the server look at the rows. It takes SHARE UPDATE
-// EXCLUSIVE on the table.
+// ValidateBoundSQL returns the statement that validates the constraint BoundName: the
+// server scans the rows. It takes SHARE UPDATE EXCLUSIVE on the table.
 func (t *Table) ValidateBoundSQL(on Name) []string {
 	if t.Partition == nil || t.Partition.Check == "" {
 		return nil
@@ -208,7 +225,8 @@ func (t *Table) ValidateBoundSQL(on Name) []string {
 	return []string{fmt.Sprintf("ALTER TABLE %s VALIDATE CONSTRAINT %s", on, BoundName)}
 }
 
-// DropBoundSQL takes it away.
+// DropBoundSQL returns the statement that drops the constraint BoundName. It takes
+// ACCESS EXCLUSIVE on the table.
 func (t *Table) DropBoundSQL(on Name) []string {
 	if t.Partition == nil || t.Partition.Check == "" {
 		return nil
