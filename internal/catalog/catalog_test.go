@@ -58,7 +58,8 @@ CREATE TABLE app.child (t bigint REFERENCES app.t);
 COMMENT ON COLUMN app.t.name IS 'name';
 GRANT SELECT ON app.t TO PUBLIC;`
 
-// TestDescriptionHasNoNumbers reads the same table from two databases.
+// TestDescriptionHasNoNumbers reads the same table from two databases in which OIDs and
+// attribute numbers differ.
 func TestDescriptionHasNoNumbers(t *testing.T) {
 	t.Parallel()
 	a, b := pgtest.New(t), pgtest.New(t)
@@ -71,7 +72,7 @@ func TestDescriptionHasNoNumbers(t *testing.T) {
 	}
 }
 
-// TestDiffShowsEveryAlteration makes one change after another.
+// TestDiffShowsEveryAlteration makes one change after another and looks for it in Diff.
 func TestDiffShowsEveryAlteration(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
@@ -152,7 +153,7 @@ func TestReadOfNothing(t *testing.T) {
 	}
 }
 
-// TestKey chooses what identifies rows.
+// TestKey checks which index identifies rows.
 func TestKey(t *testing.T) {
 	t.Parallel()
 	for columns, want := range map[string]string{
@@ -188,7 +189,7 @@ func TestCutHead(t *testing.T) {
 	}
 }
 
-// TestQuoting asks the server what it reads.
+// TestQuoting lets the server read what we quote.
 func TestQuoting(t *testing.T) {
 	t.Parallel()
 	conn := givenSession(t, pgtest.New(t))

@@ -2,7 +2,7 @@ package catalog
 
 import "testing"
 
-// Dependents of two kinds with one name are two.
+// A rule and a policy with the same name are two dependents.
 func TestDiffTellsKindsApart(t *testing.T) {
 	t.Parallel()
 	rule := Dependent{Kind: "rule", Name: "x", Replace: "a"}

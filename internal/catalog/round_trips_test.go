@@ -11,7 +11,7 @@ import (
 	"github.com/repack-go/repack/internal/tooling/pgtest"
 )
 
-// givenCounted is givenSession, of which the round trips are counted.
+// givenCounted is givenSession with a count of round trips.
 func givenCounted(t *testing.T, db *pgtest.Database) (conn *pgx.Conn, trips func() int) {
 	t.Helper()
 	config, proxy := db.Through(t, 0)
@@ -23,7 +23,7 @@ func givenCounted(t *testing.T, db *pgtest.Database) (conn *pgx.Conn, trips func
 	return conn, func() int { return proxy.Connections()[0].Trips() }
 }
 
-// muchSQL is a table that has several of everything that has a query of its own.
+// muchSQL creates a table that has several of each thing that has a query of its own.
 const muchSQL = `
 CREATE SCHEMA much;
 CREATE TABLE much.parent (id int PRIMARY KEY);
@@ -44,8 +44,8 @@ CREATE POLICY p1 ON much.t USING (a > 0);
 CREATE PUBLICATION much FOR TABLE much.t;
 CREATE STATISTICS much.st ON a, b FROM much.t;`
 
-// TestRoundTrips reads descriptions, for the first time on a connection, when the
-// driver prepares the queries, and again.
+// TestRoundTrips counts the round trips of a description: of the first one on a
+// connection, when the driver prepares the queries, and of later ones.
 func TestRoundTrips(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
@@ -61,7 +61,7 @@ func TestRoundTrips(t *testing.T) {
 		{"app.p", 2, 1},
 		{"app.t", 2, 1},
 		{"much.t", 2, 1},
-		{"app.read", 4, 2}, // the materialized views have to be found before they are described
+		{"app.read", 4, 2}, // materialized views must be found before they can be described
 	} {
 		oid := pgtest.Query[uint32](t, db.Pool, `SELECT $1::text::regclass::oid`, c.table)
 		conn, trips := givenCounted(t, db)
@@ -86,7 +86,8 @@ func TestRoundTrips(t *testing.T) {
 	}
 }
 
-// TestReadFailsNamed reads in a transaction that has failed, and what is not there.
+// TestReadFailsNamed checks the errors for a table that does not exist, and in a
+// transaction that has failed.
 func TestReadFailsNamed(t *testing.T) {
 	t.Parallel()
 	conn := givenSession(t, pgtest.New(t))
