@@ -9,59 +9,87 @@ import (
 	"github.com/repack-go/repack/stages"
 )
 
-// Errors a caller may want to tell apart with errors.Is and errors.As.
+// Errors that a caller may want to distinguish with errors.As. The package comment says
+// what to do about each.
 type (
-	// RefusedError lists why a table cannot be repacked; nothing was touched.
+	// RefusedError lists the reasons why a table cannot be repacked. Nothing was
+	// changed.
 	RefusedError = stages.RefusedError
-	// PoolerError reports a connection pooler; nothing was set on its sessions.
+	// PoolerError reports a connection pooler that cannot be used. Nothing was set in
+	// its sessions.
 	PoolerError = session.PoolerError
-	// BusyError names the process that is working on the table.
+	// BusyError names the process that works on the table: host, process id, since
+	// when.
 	BusyError = registry.BusyError
-	// LockTimeoutError names who holds a lock that was not obtained.
+	// LockTimeoutError names the sessions that hold a lock which was not granted in
+	// time. Nothing has changed since the last commit; call again to continue the job.
 	LockTimeoutError = lock.TimeoutError
-	// SnapshotError names transactions too old for the swap.
+	// SnapshotError names the transactions whose snapshots are too old for the swap.
+	// Nothing has changed; call again to continue the job.
 	SnapshotError = stages.SnapshotError
-	// DriftError lists DDL on the table since the job began.
+	// DriftError lists DDL on the table since the job began that the shadow does not
+	// have.
 	DriftError = stages.DriftError
-	// OIDsHeldError lists where the table's OID is kept as data.
+	// OIDsHeldError lists where the table's OID is stored as data. The tables were not
+	// exchanged.
 	OIDsHeldError = stages.OIDsHeldError
-	// RevertDriftError lists DDL on the table since the swap.
+	// RevertDriftError lists DDL on the table since the swap that the old table does
+	// not have. The tables were not exchanged.
 	RevertDriftError = stages.RevertDriftError
-	// NotConvergingError reports that writers are faster than the replay.
+	// NotConvergingError reports that the application changes rows faster than the
+	// change log is replayed.
 	NotConvergingError = stages.NotConvergingError
-	// ParityError lists differences between shadow and source.
+	// ParityError lists differences between the table and the one that would replace
+	// it. The exchange was rolled back.
 	ParityError = stages.ParityError
-	// StrandedError is a failure after the tables have been exchanged.
+	// StrandedError reports a failure after the exchange of the tables. It names the
+	// commands that continue the job and that go back.
 	StrandedError = stages.StrandedError
-	// DiskFullError reports a full disk, which the job has given way to.
+	// DiskFullError reports that a disk was full before the swap. The job was removed,
+	// so that the application can write; if that failed, its field Release says why.
 	DiskFullError = stages.DiskFullError
-	// OutlivedError names a check that a row does not satisfy any more.
+	// OutlivedError names a check that a row no longer satisfies, so the row cannot be
+	// copied.
 	OutlivedError = stages.OutlivedError
-	// RestoredError reports a job that came with a dump of another database.
+	// RestoredError reports a job that came with a dump of another database. Only Reset
+	// can be used with it.
 	RestoredError = stages.RestoredError
-	// NewerJobError reports a job that a newer version has begun.
+	// NewerJobError reports a job that a newer version of repack has begun. Nothing was
+	// changed.
 	NewerJobError = catalog.NewerError
-	// VerifyError names rows of the copy that are not like the table's.
+	// VerifyError names rows of the copy that differ from the table's rows and that no
+	// pending change explains.
 	VerifyError = stages.VerifyError
 )
 
-// Conditions under which nothing was changed.
+// Conditions that a caller may want to distinguish with errors.Is. Nothing was changed.
 var (
-	ErrSwapped         = stages.ErrSwapped
-	ErrNotSwapped      = stages.ErrNotSwapped
-	ErrFinishing       = stages.ErrFinishing
+	// ErrSwapped reports that Reset is not possible, because the tables have been
+	// exchanged.
+	ErrSwapped = stages.ErrSwapped
+	// ErrNotSwapped reports that Revert is not possible, because the tables have not
+	// been exchanged.
+	ErrNotSwapped = stages.ErrNotSwapped
+	// ErrFinishing reports that neither Reset nor Revert is possible, because clean_up
+	// has begun and the old table misses writes.
+	ErrFinishing = stages.ErrFinishing
+	// ErrNothingToVerify reports that the job has no two tables that should be equal:
+	// it is not between post_sync_update and clean_up, or it is being reverted.
 	ErrNothingToVerify = stages.ErrNothingToVerify
-	ErrNewerRegistry   = migrations.ErrNewerRegistry
-	// ErrPutOff reports that the application was in the way of the exchange each
-	// time that it was tried.
+	// ErrNewerRegistry reports a registry that a newer version of repack has created.
+	ErrNewerRegistry = migrations.ErrNewerRegistry
+	// ErrPutOff reports that each attempt at the exchange had to be postponed: the
+	// application had logged changes, held an older snapshot, or used a sequence.
 	ErrPutOff = stages.ErrPutOff
-	ErrNoJob  = registry.ErrNotFound
+	// ErrNoJob reports that there is no such job. See NoJobError.
+	ErrNoJob = registry.ErrNotFound
 )
 
-// UsageError reports an option that makes no sense, before the database was
-// asked for anything but names and whether it takes the option.
+// UsageError reports an option that is not valid. Until then the database was only
+// asked for names, and whether it accepts the option.
 type UsageError struct{ Err error }
 
+// Error returns the text of Err.
 func (e *UsageError) Error() string { return e.Err.Error() }
 
 // Unwrap returns the cause.
