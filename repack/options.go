@@ -15,26 +15,36 @@ import (
 
 // Defaults of Options.
 const (
-	DefaultRegistrySchema  = "repack_registry"
-	DefaultLockTimeout     = 500 * time.Millisecond
-	DefaultLockRetries     = 20
+	// DefaultRegistrySchema is the schema of the registry.
+	DefaultRegistrySchema = "repack_registry"
+	// DefaultLockTimeout limits all lock waits of one transaction together.
+	DefaultLockTimeout = 500 * time.Millisecond
+	// DefaultLockRetries is the number of attempts after the first.
+	DefaultLockRetries = 20
+	// DefaultMaxSnapshotWait limits the wait for older snapshots before the swap.
 	DefaultMaxSnapshotWait = time.Minute
-	DefaultRetryFor        = 5 * time.Minute
+	// DefaultRetryFor is how long to try to connect again.
+	DefaultRetryFor = 5 * time.Minute
 )
 
-// PoolerSession accepts poolers that keep a session for each client.
+// PoolerSession, in Options.Pooler, accepts poolers that keep a server session for each
+// client.
 const PoolerSession = string(session.SessionPooler)
 
-// The strategies, see package strategy.
+// The strategies: how writes to the source reach the shadow during the backfill. See
+// package strategy.
 const (
-	ChangeLog     = strategy.ChangeLogName
+	// ChangeLog logs the keys of changed rows and replays them.
+	ChangeLog = strategy.ChangeLogName
+	// DirectTrigger writes changes through to the shadow in the application's
+	// transaction.
 	DirectTrigger = strategy.DirectTriggerName
 )
 
-// Stage names a stage; see the constants.
+// Stage names a stage of a job; see the constants.
 type Stage = registry.Stage
 
-// The stages in order.
+// The stages in order. The package comment draws them.
 const (
 	PreValidate    = registry.PreValidate
 	Setup          = registry.Setup
@@ -48,27 +58,28 @@ const (
 // VerifyMode says how much of source and shadow is compared before the swap.
 type VerifyMode = registry.VerifyMode
 
-// The modes of verification.
+// The modes of verification: nothing, about a sixteenth of the rows, all rows.
 const (
 	VerifyOff    = registry.VerifyOff
 	VerifySample = registry.VerifySample
 	VerifyFull   = registry.VerifyFull
 )
 
-// Transfer says which way the rows of a backfill go.
+// Transfer says how the rows of a backfill get to the shadow. See Options.Transfer.
 type Transfer = stages.Transfer
 
-// The ways of Transfer.
+// The values of Transfer.
 const (
 	TransferAuto   = stages.TransferAuto
 	TransferServer = stages.TransferServer
 	TransferClient = stages.TransferClient
 )
 
-// ForeignKeys says how the foreign keys between the table and others are moved.
+// ForeignKeys says how foreign keys between the table and other tables are moved. See
+// Options.ForeignKeys.
 type ForeignKeys = stages.ForeignKeys
 
-// The ways of ForeignKeys.
+// The values of ForeignKeys.
 const (
 	ForeignKeysAuto     = stages.ForeignKeysAuto
 	ForeignKeysTogether = stages.ForeignKeysTogether
@@ -97,118 +108,126 @@ const (
 	StepCaptureDropped    = stages.StepCaptureDropped
 )
 
-// Hooks are called between the steps of a run.
+// Hooks are functions that a run calls between its steps.
 type Hooks = stages.Hooks
 
-// Outcome is what a job that is done has come to.
+// Outcome is the result of a job that is done: sizes, times, and where the old table
+// is.
 type Outcome = stages.Outcome
 
-// Progress is how far a backfill is.
+// Progress is how far a backfill is, in rows and blocks.
 type Progress = stages.Progress
 
 // IndexBuild is an index of the shadow that is being built.
 type IndexBuild = stages.IndexBuild
 
-// Options say what to repack and how. The zero value of a field stands for its
-// default.
+// Options say what to repack and how. The zero value of a field means its default.
 type Options struct {
-	// Table is written as SQL writes it, quotes included; a bare name is
-	// looked up in the role's own search_path. Status may go without.
+	// Table is the table's name as SQL writes it, quotes included. A name without a
+	// schema is looked up in the role's search_path. Status does not need it.
 	Table string
-	// Strategy is ChangeLog (default) or DirectTrigger. A job keeps the
-	// strategy it was begun with.
+	// Strategy is ChangeLog (default) or DirectTrigger. A job keeps the strategy that
+	// it was begun with.
 	Strategy string
-	// Until is the last stage to run; default CleanUp.
+	// Until is the last stage to run. Default: CleanUp.
 	Until Stage
-	// BatchSize is about how many rows make a chunk or a replay batch; by
-	// default they are sized by the time they take.
+	// BatchSize is the approximate number of rows in a chunk or a replay batch.
+	// Default: the size is adjusted to the time that chunks and batches take.
 	BatchSize int
-	// Transfer is the way the rows of a change-log backfill go: within the
-	// server (INSERT … SELECT), or through this process (COPY from one
-	// connection to another), which is a quarter less WAL and takes longer.
-	// Default TransferAuto: through this process where it runs on the server's
-	// machine, the WAL is archived or replicated, and the table has nothing but
-	// plain types and no TOASTed value.
+	// Transfer says how the rows of a change-log backfill get to the shadow: within the
+	// server (INSERT … SELECT), or through this process (COPY from one connection to
+	// another). The second way writes a quarter less WAL and takes longer.
+	//
+	// Default: TransferAuto. It chooses this process if the process runs on the
+	// server's machine, the WAL is archived or replicated, and the table has only plain
+	// types and no TOASTed values.
 	Transfer Transfer
-	// OrderBy is the order in which the rows of a change-log job are copied:
-	// the name of a btree index that is not partial, or columns separated by
-	// commas, each with ASC or DESC and NULLS FIRST or LAST if need be, names
-	// written as SQL writes them. Rows that change meanwhile go wherever there
-	// is space. One statement copies all rows: not in parallel, with one
-	// snapshot for as long as it takes, and from the beginning when it was
-	// interrupted. A job keeps the order it was begun with. Default: the rows'
-	// present order, about.
+	// OrderBy is the order in which a change-log job copies the rows: the name of a
+	// btree index that is not partial, or columns separated by commas. Each column may
+	// have ASC or DESC, and NULLS FIRST or NULLS LAST. Names are written as SQL writes
+	// them. Default: about the present order of the rows.
+	//
+	// One statement copies all rows. It is not parallel, it holds one snapshot until it
+	// ends, and it starts again from the beginning if it was interrupted. Rows that
+	// change during the job are stored wherever there is space. A job keeps the order
+	// that it was begun with.
 	OrderBy string
-	// KeepOld leaves the old table behind at clean_up.
+	// KeepOld keeps the old table at clean_up instead of dropping it.
 	KeepOld bool
-	// RebuildMatviews allows materialized views on the table: after the swap
-	// they are built anew, with the rows of that moment, and exchanged. Without
-	// it such a table is refused.
+	// RebuildMatviews allows materialized views on the table. After the swap they are
+	// built again, with the rows of that moment, and exchanged. Without it, a table
+	// that has them is refused.
 	RebuildMatviews bool
-	// UpdateOID names columns, each SCHEMA.TABLE.COLUMN as SQL writes it, that
-	// keep the OID of the table or of what belongs to it: in type oid, regclass
-	// or regtype, an array of them or a domain over them. The swap, and Revert,
-	// rewrite those values in their own transaction, so that they follow the
-	// table. It locks their tables in SHARE ROW EXCLUSIVE mode; their triggers
-	// fire. A job keeps the columns, and more may be added until it ends.
+	// UpdateOID names columns, each SCHEMA.TABLE.COLUMN as SQL writes it, that store
+	// the OID of the table or of an object that belongs to it. Their type is oid,
+	// regclass or regtype, an array of these or a domain over them. The swap and Revert
+	// update the values in their own transaction, so that the values follow the table.
+	//
+	// This takes SHARE ROW EXCLUSIVE on the tables of these columns, and fires their
+	// triggers. A job keeps its columns; more may be added until it ends.
 	UpdateOID []string
-	// IgnoreOID leaves the OIDs that are kept in other columns and in arguments of
-	// triggers as they are: they mean the old table, and after clean_up nothing.
-	// Without it such a table is refused.
+	// IgnoreOID leaves OIDs in other columns and in trigger arguments unchanged. They
+	// then refer to the old table, and after clean_up to nothing. Without it, such a
+	// table is refused.
 	IgnoreOID bool
-	// Jobs is how many connections copy, build indexes, or replay, at the same
-	// time. By default it is the processors of this machine, at most 4, but one,
-	// which rests between chunks, while other sessions are at work on the server.
+	// Jobs is the number of connections that copy, build indexes or replay at the same
+	// time. Default: the number of CPUs of this machine, at most 4; it drops to one,
+	// with pauses between chunks, while other sessions are active on the server.
 	Jobs int
-	// MaintenanceWorkMem is how much memory each of the index builds, of which
-	// Jobs run at the same time, and VACUUM may use, written as the server
-	// writes it, such as "2GB". Default: the session's maintenance_work_mem, and
-	// less of it where a btree index is sorted sooner in a processor's cache.
+	// MaintenanceWorkMem is the memory that VACUUM and each index build may use,
+	// written as the server writes it, such as "2GB". Up to Jobs index builds run at
+	// the same time. Default: the session's maintenance_work_mem, and less for a btree
+	// index that is sorted faster within a CPU's cache.
 	MaintenanceWorkMem string
-	// LockTimeout bounds all lock waits of one transaction together; it is
-	// kept below the server's deadlock_timeout. Default 500ms.
+	// LockTimeout limits all lock waits of one transaction together. It is kept below
+	// the server's deadlock_timeout, so that the server never cancels an application's
+	// transaction in a deadlock with us. Default: 500ms.
 	LockTimeout time.Duration
-	// LockRetries is how often locks are tried for again; default 20,
-	// negative: never.
+	// LockRetries is how often to try again to acquire locks. Default: 20. Negative:
+	// never.
 	LockRetries int
-	// KillBlockers is how long locks are tried for before those in the way are
-	// cancelled, and with the next attempt terminated; default zero: never.
+	// KillBlockers is how long a session may block us from a lock before it is
+	// cancelled. A later attempt terminates it. Default: zero, which means never.
 	KillBlockers time.Duration
-	// MaxSnapshotWait bounds the wait for transactions with older snapshots
-	// before the swap; default one minute.
+	// MaxSnapshotWait limits the wait for transactions with older snapshots before the
+	// swap. Default: one minute.
 	MaxSnapshotWait time.Duration
-	// ForeignKeys is how the foreign keys between the table and others are moved: all
-	// together, while all of those tables are locked, or one by one, while the swap
-	// locks the table only. One by one is not exact in a few respects, and a partition
-	// cannot be repacked so: see docs/correctness.md. Default ForeignKeysAuto:
-	// together, unless there are so many that the locks would be held for longer than
-	// LockTimeout, or the locks are not obtained in a few attempts.
+	// ForeignKeys says how foreign keys between the table and other tables are moved:
+	// all together, while all these tables are locked, or one by one, while the swap
+	// locks only the table. One by one is not exact in a few respects, and a partition
+	// cannot be repacked this way: see docs/correctness.md.
+	//
+	// Default: ForeignKeysAuto. It moves them together, unless there are so many that
+	// the locks would be held longer than LockTimeout, or the locks cannot be acquired
+	// in a few attempts.
 	ForeignKeys ForeignKeys
-	// RetryFor is how long a server that was lost, in the midst of the work, is
-	// tried to be connected to again; default five minutes, negative: never.
+	// RetryFor is how long to try to connect again if the connection to the server is
+	// lost during the work. Default: five minutes. Negative: never.
 	RetryFor time.Duration
-	// Verify is how much of source and shadow is compared before the swap;
-	// default VerifySample. Once rows differ, a job does not swap before a
-	// full comparison has passed. Verify compares in full by default.
+	// Verify is how much of source and shadow is compared before the swap. Default:
+	// VerifySample. If rows differed, the job does not swap until a full comparison
+	// finds no difference. Repack.Verify compares as much as this field says, too.
 	Verify VerifyMode
-	// ShadowSchema names a schema that an administrator has prepared for the
-	// shadow; the old table goes to the one of that name with "_old" behind
-	// it. By default both are created for the job.
+	// ShadowSchema names a schema that an administrator has prepared for the shadow.
+	// The old table goes to the schema of that name with "_old" appended. Default: both
+	// schemas are created for the job.
 	ShadowSchema string
-	// RegistrySchema is where jobs are remembered; default "repack_registry".
+	// RegistrySchema is the schema of the registry, where jobs are recorded. Default:
+	// "repack_registry".
 	RegistrySchema string
-	// Pooler is empty, or PoolerSession: connections may go through a connection
-	// pooler that keeps a session of the server for each client. Otherwise any
-	// pooler that can be seen is refused: *PoolerError.
+	// Pooler is empty, or PoolerSession: connections may go through a connection pooler
+	// that keeps a server session for each client. Without it, every pooler that can be
+	// detected is refused with *PoolerError.
 	Pooler string
-	// Logger receives progress; nil discards.
+	// Logger receives log records. Default: they are discarded.
 	Logger *slog.Logger
-	Hooks  Hooks
+	// Hooks are called during the run. Default: none.
+	Hooks Hooks
 
-	yield bool // Jobs was left to us
+	yield bool // Jobs has its default
 }
 
-// maxDefaultJobs keeps the default modest: the server has other work.
+// maxDefaultJobs keeps the default small, because the server has other work.
 const maxDefaultJobs = 4
 
 func (o Options) withDefaults() (Options, error) {
