@@ -13,7 +13,7 @@ import (
 	"github.com/repack-go/repack/repack"
 )
 
-// Repack a table, and tell apart what can be done about an error.
+// Repack a table, and distinguish what can be done about an error.
 func ExampleRepack_Run() {
 	ctx := context.Background()
 	config, err := pgx.ParseConfig(os.Getenv("DATABASE_URL"))
@@ -41,7 +41,7 @@ func ExampleRepack_Run() {
 	}
 }
 
-// Swap today, and clean up, or go back, another day.
+// Swap today, and clean up or go back another day.
 func ExampleRepack_Revert() {
 	ctx := context.Background()
 	config, err := pgx.ParseConfig("host=localhost dbname=shop")
@@ -60,7 +60,7 @@ func ExampleRepack_Revert() {
 	}
 }
 
-// Show how far every job is.
+// Show how far each job is.
 func ExampleRepack_Status() {
 	config, err := pgx.ParseConfig("host=localhost dbname=shop")
 	if err != nil {
@@ -79,7 +79,7 @@ func ExampleRepack_Status() {
 	}
 }
 
-// Options that make no sense are found out before a server is asked.
+// New reports options that are not valid, before it connects to a server.
 func ExampleNew() {
 	_, err := repack.New(nil, repack.Options{Table: "orders", Until: "later"})
 	var usage *repack.UsageError

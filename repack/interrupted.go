@@ -9,21 +9,22 @@ import (
 	"github.com/repack-go/repack/stages"
 )
 
-// InterruptedError reports that the context of a call ended before the work
-// did. That is no failure: the job, if there is one, can be gone on with.
+// InterruptedError reports that the context of a call ended before the work did. This
+// is no failure: if there is a job, the next call continues it.
 type InterruptedError struct {
-	// Advice says how far it came and what can be done now.
+	// Advice says how far the work is, and what can be done now.
 	Advice string
 	Err    error
 }
 
+// Error returns Advice and the text of Err.
 func (e *InterruptedError) Error() string { return fmt.Sprintf("%s (%v)", e.Advice, e.Err) }
 
-// Unwrap returns what the end of the context led to.
+// Unwrap returns the error that the end of the context caused.
 func (e *InterruptedError) Unwrap() error { return e.Err }
 
-// unbegun is err, which an end of ctx has led to before there was a job to note
-// it at.
+// unbegun returns err. If ctx has ended before there was a job in which to record that,
+// it returns an *InterruptedError.
 func unbegun(ctx context.Context, err error) error {
 	var told *InterruptedError
 	if err == nil || ctx.Err() == nil || errors.As(err, &told) {
@@ -32,8 +33,9 @@ func unbegun(ctx context.Context, err error) error {
 	return &InterruptedError{Advice: "interrupted before the job was taken up: run the same command again", Err: err}
 }
 
-// noting is work that notes at the job that it was stopped, and tells what can
-// be done then.
+// noting returns a function that runs work. If the context ends, the function records
+// in the job that work was interrupted, and returns an *InterruptedError that says what
+// can be done.
 func (r *Repack) noting(work func(context.Context, *stages.Env) error) func(context.Context, *stages.Env) error {
 	return func(ctx context.Context, e *stages.Env) error {
 		err := work(ctx, e)
@@ -55,7 +57,7 @@ func interruption(job *registry.Job) string {
 	switch {
 	case job.State.Over():
 		return fmt.Sprintf("interrupted when the job of %s was %s", job.Table(), job.State)
-	case job.State == registry.Resetting: // by repack reset, or by a run that met a full disk
+	case job.State == registry.Resetting: // by repack reset, or by a run after the disk was full
 		return fmt.Sprintf("interrupted while job %d of %s was %s: finish with: repack reset --table '%[2]s'", job.ID, job.Table(), job.State)
 	case job.State == registry.Reverting:
 		return fmt.Sprintf("interrupted while job %d of %s was %s: run the same command again to go on", job.ID, job.Table(), job.State)

@@ -10,20 +10,22 @@ import (
 	"github.com/repack-go/repack/stages"
 )
 
-// NoJobError reports that a table has no job, or that there is no such table.
-// It is an ErrNoJob; nothing was changed.
+// NoJobError reports that a table has no job, or that there is no such table. Nothing
+// was changed. errors.Is(err, ErrNoJob) is true for it.
 type NoJobError struct {
 	Table catalog.Name
-	// Exists tells whether there is such a table.
+	// Exists says whether there is such a table.
 	Exists bool
-	// Near are tables whose names are like the one that was not found.
+	// Near are tables with similar names, if the table does not exist.
 	Near []catalog.Name
-	// Last is the number of the table's latest job, which is over; zero where
-	// it never had one.
-	Last      int64
+	// Last is the number of the table's latest job, which has ended. It is zero if the
+	// table has never had a job.
+	Last int64
+	// LastState is the state of that job: done, reverted or reset.
 	LastState string
 }
 
+// Error says what is missing, and what can be done.
 func (e *NoJobError) Error() string {
 	switch {
 	case e.Last != 0:
@@ -38,7 +40,7 @@ func (e *NoJobError) Error() string {
 // Unwrap returns ErrNoJob.
 func (e *NoJobError) Unwrap() error { return ErrNoJob }
 
-// notFound is the way out for who has named a table that is not there.
+// notFound returns advice for a user who has named a table that does not exist.
 func notFound(near []catalog.Name) string {
 	const lookedUp = "a bare name is looked up in the role's search_path"
 	if len(near) == 0 {
@@ -51,7 +53,7 @@ func notFound(near []catalog.Name) string {
 	return "did you mean " + strings.Join(names, " or ") + "? (" + lookedUp + ")"
 }
 
-// noJob says which of the two is missing, the table or a job of it.
+// noJob returns a NoJobError that says what is missing: the table, or a job for it.
 func (r *Repack) noJob(ctx context.Context, q catalog.Querier, oid uint32, name catalog.Name) error {
 	e := &NoJobError{Table: name, Exists: oid != 0}
 	exists, err := r.registry.Exists(ctx, q)
@@ -78,21 +80,22 @@ func (r *Repack) noJob(ctx context.Context, q catalog.Querier, oid uint32, name 
 	return e
 }
 
-// noJobHere is noJob for hold.
+// noJobHere is noJob as a function that hold can call.
 func (r *Repack) noJobHere(ctx context.Context, e *stages.Env, oid uint32, name catalog.Name) error {
 	return r.noJob(ctx, e.Pool, oid, name)
 }
 
-// PrivilegesError lists the statements that give the role the rights that it
-// lacks to read what is remembered of jobs.
+// PrivilegesError lists the GRANT statements that let the role read the registry.
+// Nothing was changed.
 type PrivilegesError struct{ Grants []string }
 
+// Error lists the statements.
 func (e *PrivilegesError) Error() string {
 	return "the role may not read what is remembered of jobs; have an administrator run:\n  " + strings.Join(e.Grants, "\n  ")
 }
 
-// mayRead returns *PrivilegesError where the role may not read the registry, or
-// the change log of a job.
+// mayRead returns *PrivilegesError if the role may not read the registry, or with jobs,
+// the change logs of those jobs.
 func (r *Repack) mayRead(ctx context.Context, q catalog.Querier, jobs []*registry.Job) error {
 	var grants []string
 	var err error

@@ -14,35 +14,35 @@ import (
 	"github.com/repack-go/repack/stages/throttle"
 )
 
-// A Plan and its parts. Encoded as JSON their field names are stable: see
-// docs/plan.md.
+// Plan and its parts. Their JSON field names are stable: see docs/plan.md.
 type (
 	// Plan is what Run would do with the table.
 	Plan = stages.Plan
-	// PlannedProperty is a kind of property that is carried over.
+	// PlannedProperty is a kind of property that is carried over, with its objects.
 	PlannedProperty = stages.Carried
 	// PlannedStep is a part of a stage, mostly one transaction.
 	PlannedStep = stages.Step
-	// PlannedWait is a transaction that would have to be waited for.
+	// PlannedWait is a transaction that the run would have to wait for.
 	PlannedWait = stages.Session
-	// PlannedStandby is a standby that replays the lock of the swap.
+	// PlannedStandby is a standby on which the lock of the swap is replayed.
 	PlannedStandby = stages.PlannedStandby
 	// PlannedKeys says how foreign keys with other tables would be moved.
 	PlannedKeys = stages.PlannedKeys
-	// PlannedLock is a lock that a step takes.
+	// PlannedLock is a lock that a step acquires.
 	PlannedLock = stages.Lock
 )
 
-// Plan describes what Run would do with the table up to Options.Until, from
-// where its job stands: the locks and statements of every stage, what is
-// carried over and what is needed. Where Run would refuse the table it returns
-// *RefusedError, together with a plan that lists the reasons and no more; where
-// Run would stop because the table has changed, *DriftError.
+// Plan describes what Run would do with the table up to Options.Until, from where its
+// job stands: the locks and statements of each stage, what is carried over, and what is
+// needed.
 //
-// A partitioned table has no plan: *UsageError names its partitions, which have.
+// If Run would refuse the table, Plan returns *RefusedError and a plan that contains
+// only the reasons. If Run would stop because the table has changed, it returns
+// *DriftError. A partitioned table has no plan: *UsageError names its partitions, which
+// have one each.
 //
-// It takes ACCESS SHARE on the table, in sessions that are read-only, and
-// neither creates nor changes anything. It waits for no other process.
+// Plan takes ACCESS SHARE on the table, in read-only sessions. It creates and changes
+// nothing, does not wait for other processes, and may be called at any time.
 func (r *Repack) Plan(ctx context.Context) (*Plan, error) {
 	plan, err := r.plan(ctx)
 	return plan, r.unable(ctx, err)
@@ -81,7 +81,7 @@ func (r *Repack) plan(ctx context.Context) (*Plan, error) {
 	if job.State == registry.Reverting || job.State == registry.Resetting {
 		return nil, fmt.Errorf("the job of %s is %s: go on with repack revert or repack reset", name, job.State)
 	}
-	// Open would record options that are asked for late.
+	// Open would record options that are given only now, so they are set after it.
 	keep, rebuild := e.KeepOld, e.RebuildMatviews
 	e.KeepOld, e.RebuildMatviews = false, false
 	update, ignore := e.UpdateOID, e.IgnoreOID
@@ -123,7 +123,7 @@ func (r *Repack) readOnlyEnv(ctx context.Context) (*stages.Env, func(), error) {
 	return e, e.Pool.Close, nil
 }
 
-// look is find without an upgrade of the registry.
+// look is find without the upgrade of the registry.
 func (r *Repack) look(ctx context.Context, v *visit) (*registry.Job, error) {
 	if err := r.mayCall(ctx, v.conn, v.name); err != nil {
 		return nil, err

@@ -21,19 +21,20 @@ import (
 	"github.com/repack-go/repack/strategy"
 )
 
-// Repack works on one table of one database. Its methods open connections of
-// their own and close them again.
+// Repack works on one table of one database. Its methods open their own connections and
+// close them.
 type Repack struct {
 	config   *session.Target
 	options  Options
 	registry *registry.Registry
-	// partitioned is the repack of a partitioned table that this is a part of.
+	// partitioned is the repack of the partitioned table that this table is a partition
+	// of.
 	partitioned *int64
 	tenure      *tenure // of one call: see persist
 	resets      bool    // a job of another database is no error
 }
 
-// New checks the options; it does not connect. It returns *UsageError.
+// New checks the options and does not connect. It returns *UsageError.
 func New(config *pgx.ConnConfig, options Options) (*Repack, error) {
 	options, err := options.withDefaults()
 	if err != nil {
@@ -42,24 +43,26 @@ func New(config *pgx.ConnConfig, options Options) (*Repack, error) {
 	return &Repack{config: session.NewTarget(config, session.Pooler(options.Pooler)), options: options, registry: registry.New(options.RegistrySchema), tenure: newTenure()}, nil
 }
 
-// Run takes the table through its stages up to Options.Until, from where its
-// job stands or from the beginning. After an error it may be called again,
-// except that *RefusedError and *DriftError ask for something to be done first.
-// Where ctx ends before, the error is an *InterruptedError.
+// Run takes the table through its stages up to Options.Until, from the beginning or
+// from where its job stands.
 //
-// Locks on the table: see the package stages; none is waited for longer than
+// After an error Run may be called again. *RefusedError and *DriftError require a
+// change first. If ctx ends, the error is an *InterruptedError. The package comment
+// lists the other errors.
+//
+// Locks on the table: see package stages. A run waits for no lock longer than
 // Options.LockTimeout.
 //
-// Of a partitioned table it repacks one partition after the other, having first
-// made sure that none is refused. Those that are done are not repacked again
-// until all are.
+// If the table is partitioned, Run repacks its partitions one after the other, after it
+// has made sure that none will be refused. Partitions that are done are not repacked
+// again until all are done.
 func (r *Repack) Run(ctx context.Context) error {
 	return r.persist(ctx, func(ctx context.Context, r *Repack) error {
 		return r.visiting(ctx, r.runVisited, func(p *partitioned) error { return p.run(ctx) })
 	})
 }
 
-// visiting runs one of the two: for a table, or for the partitions of one.
+// visiting runs table for a table, or over for the partitions of a partitioned table.
 func (r *Repack) visiting(ctx context.Context, table func(context.Context, *visit) error, over func(*partitioned) error) error {
 	v, err := r.visit(ctx)
 	if err != nil {
@@ -91,12 +94,13 @@ func (r *Repack) runVisited(ctx context.Context, v *visit) error {
 		}
 		if e.Job == nil {
 			if r.partitioned != nil && e.Source.Partition == nil {
-				return errNoPartition // it has been detached in between
+				return errNoPartition // it has been detached since it was listed
 			}
 			if err := stages.Run(ctx, e, registry.PreValidate); err != nil || r.options.Until == PreValidate {
 				return err
 			}
-			// Not before: a refusal leaves no trace.
+			// The registry is created only now, because a refusal must leave nothing
+			// behind.
 			if !r.tenure.registry {
 				if err := r.migrateOn(ctx, e.Pool); err != nil {
 					return err
@@ -109,17 +113,22 @@ func (r *Repack) runVisited(ctx context.Context, v *visit) error {
 	return unbegun(ctx, err)
 }
 
-// Revert puts the old table back, with every write made since the swap, and
-// ends the job. It returns ErrNoJob or ErrNotSwapped where there is nothing to
-// revert; after any other error it may be called again.
+// Revert puts the old table back, with every write made since the swap, and ends the
+// job.
+//
+// It returns ErrNoJob, ErrNotSwapped or ErrFinishing if it cannot revert, and
+// *RevertDriftError if DDL since the swap would be lost. After any other error it may
+// be called again. Its locks are those of the swap: ACCESS EXCLUSIVE on the table for
+// milliseconds.
 func (r *Repack) Revert(ctx context.Context) error { return r.undo(ctx, stages.Revert) }
 
-// Reset removes every artefact of a job before the swap. It returns ErrNoJob or
-// ErrSwapped where there is nothing to reset; after any other error it may be
-// called again.
+// Reset removes everything that a job has created before the swap. It returns ErrNoJob,
+// ErrSwapped or ErrFinishing if it cannot reset. After any other error it may be called
+// again. It takes ACCESS EXCLUSIVE on the table, to drop our triggers.
 //
-// What a dump that was taken during a job has brought here is removed, too, by
-// name: also after the swap, and where the registry is not in it.
+// A dump that was taken during a job may have brought the job's objects into this
+// database. Reset removes these, too, by name: even after the swap, and even if the
+// dump did not contain the registry.
 func (r *Repack) Reset(ctx context.Context) error {
 	again := *r
 	again.resets = true
@@ -150,12 +159,13 @@ func (r *Repack) undoVisited(ctx context.Context, v *visit, inverse func(context
 	return unbegun(ctx, r.hold(ctx, v, without, r.noting(inverse)))
 }
 
-// releasing is how long giving the job back may take after a cancelled run.
+// releasing limits the time that is spent on releasing the job after a run was
+// cancelled.
 const releasing = 5 * time.Second
 
-// hold makes this process the only one to work on the table, and runs work.
-// Where the table has no job it runs without first, which may refuse that. It ends
-// the connection of v.
+// hold makes this process the only one that works on the table, and runs work. If the
+// table has no job, hold first calls without, which may return an error instead. hold
+// ends the connection of v.
 func (r *Repack) hold(ctx context.Context, v *visit, without func(context.Context, *stages.Env, uint32, catalog.Name) error,
 	work func(context.Context, *stages.Env) error,
 ) error {
@@ -208,8 +218,8 @@ func (r *Repack) hold(ctx context.Context, v *visit, without func(context.Contex
 	return e.Named(ctx, oid, name, err)
 }
 
-// find takes the lock of the table. Where a job of another process has ended while
-// that was waited for, the name means another table by now.
+// find acquires the lock of the table. If a job of another process has ended during the
+// wait, the name may mean another table now; then find looks it up again.
 func (r *Repack) find(ctx context.Context, v *visit) (job *registry.Job, err error) {
 	for {
 		if job, err = r.lock(ctx, v.conn, v.oid, v.name); err != nil || job != nil {
@@ -226,8 +236,8 @@ func (r *Repack) find(ctx context.Context, v *visit) (job *registry.Job, err err
 	}
 }
 
-// lock takes the advisory lock of the table's job, or where there is none of
-// the table, and returns the job as it is under the lock.
+// lock acquires the advisory lock of the table's job, or of the table if it has no job.
+// It returns the job as it is under the lock.
 func (r *Repack) lock(ctx context.Context, conn *pgx.Conn, oid uint32, name catalog.Name) (*registry.Job, error) {
 	for {
 		seen, err := r.job(ctx, conn, oid, name)
@@ -248,15 +258,15 @@ func (r *Repack) lock(ctx context.Context, conn *pgx.Conn, oid uint32, name cata
 		if job == nil && seen == nil || job != nil && job.Source == key {
 			return job, nil
 		}
-		// Another process began or ended a job between the look and the lock.
+		// Another process began or ended a job between the look-up and the lock.
 		if err := registry.Unlock(ctx, conn, key); err != nil {
 			return nil, err
 		}
 	}
 }
 
-// job returns the unfinished job, or nil. It creates no registry, but upgrades
-// one that is there.
+// job returns the unfinished job, or nil. It does not create the registry, but upgrades
+// an older one.
 func (r *Repack) job(ctx context.Context, conn *pgx.Conn, oid uint32, name catalog.Name) (*registry.Job, error) {
 	if ready, err := r.registryReady(ctx, conn, name); err != nil || !ready {
 		return nil, err
@@ -268,8 +278,8 @@ func (r *Repack) job(ctx context.Context, conn *pgx.Conn, oid uint32, name catal
 	return job, err
 }
 
-// registryReady makes sure, once, that the registry is of this version and that the
-// role may use it. ready is false where there is none.
+// registryReady makes sure, once, that the registry has this version and that the role
+// may use it. ready is false if there is no registry.
 func (r *Repack) registryReady(ctx context.Context, conn *pgx.Conn, name catalog.Name) (ready bool, err error) {
 	if r.tenure.registry {
 		return true, nil
@@ -289,7 +299,7 @@ func (r *Repack) registryReady(ctx context.Context, conn *pgx.Conn, name catalog
 	return err == nil, err
 }
 
-// migrate brings the registry up to date on a connection of its own.
+// migrate upgrades the registry on a connection of its own.
 func (r *Repack) migrate(ctx context.Context) error {
 	conn, err := session.Connect(ctx, r.config)
 	if err != nil {
@@ -313,9 +323,9 @@ func (r *Repack) migrateOn(ctx context.Context, pool *pgxpool.Pool) error {
 	return err
 }
 
-// upgrade brings the registry up to date. Where there is none yet it is tried
-// first whether it can be made, so that a refusal leaves nothing of it. After an
-// error conn has to be closed.
+// upgrade creates or upgrades the registry. If there is no registry, it first tries
+// whether one can be created, so that a refusal leaves nothing behind. After an error
+// the caller must close conn.
 func (r *Repack) upgrade(ctx context.Context, conn *pgx.Conn) error {
 	exists, err := r.registry.Exists(ctx, conn)
 	if err != nil {
@@ -330,8 +340,8 @@ func (r *Repack) upgrade(ctx context.Context, conn *pgx.Conn) error {
 	return migrations.Apply(ctx, conn, r.options.RegistrySchema)
 }
 
-// noRegistry is why there can be no registry, or nil where another process has made
-// one meanwhile.
+// noRegistry returns the reason why there can be no registry. If another process has
+// created one in the meantime, it upgrades that one.
 func (r *Repack) noRegistry(ctx context.Context, failed error) error {
 	v, err := r.visit(ctx)
 	if err != nil {
@@ -346,7 +356,8 @@ func (r *Repack) noRegistry(ctx context.Context, failed error) error {
 	return stages.RefusalOf(ctx, v.conn, v.name, "the registry", failed)
 }
 
-// spareConns are for what is done beside the workers, who have two each.
+// spareConns are connections for other work besides that of the workers, which have two
+// each.
 const spareConns = 2
 
 func poolSize(jobs int) int { return 2*jobs + spareConns }
@@ -383,7 +394,7 @@ func (r *Repack) env(ctx context.Context) (*stages.Env, func(), error) {
 
 const tryMemorySQL = `SELECT set_config('maintenance_work_mem', $1, true)`
 
-// tryMemory makes sure that the server takes the option, long before it is used.
+// tryMemory makes sure that the server accepts the option, long before it is used.
 func (r *Repack) tryMemory(ctx context.Context, pool *pgxpool.Pool) error {
 	if r.options.MaintenanceWorkMem == "" {
 		return nil
@@ -399,7 +410,7 @@ func (r *Repack) tryMemory(ctx context.Context, pool *pgxpool.Pool) error {
 	return nil
 }
 
-// updateOID finds the columns of the option.
+// updateOID looks up the columns of Options.UpdateOID.
 func (r *Repack) updateOID(ctx context.Context, pool *pgxpool.Pool) ([]registry.OIDColumn, error) {
 	columns, err := stages.ReadOIDColumns(ctx, pool, r.options.UpdateOID)
 	var none *stages.OIDColumnError
@@ -429,7 +440,7 @@ func (r *Repack) describe(ctx context.Context, e *stages.Env, oid uint32, name c
 	return err
 }
 
-// claim takes the job over from a process that is gone.
+// claim takes over a job whose process is gone.
 func (r *Repack) claim(ctx context.Context, conn *pgx.Conn, e *stages.Env, job *registry.Job) error {
 	if err := r.registry.Claim(ctx, conn, job, e.Runner); err != nil {
 		return err

@@ -16,35 +16,35 @@ import (
 	"github.com/repack-go/repack/strategy"
 )
 
-// Status is where the latest job of a table stands.
+// Status says where the latest job of a table stands.
 type Status struct {
 	Job      int64  `json:"job"`
 	Table    string `json:"table"` // as SQL writes it
 	Schema   string `json:"schema"`
 	Name     string `json:"name"`
 	Strategy string `json:"strategy"`
-	// Stage is the latest stage begun, StageDone whether it is complete.
+	// Stage is the latest stage that was begun. StageDone says whether it is complete.
 	Stage     Stage `json:"stage"`
 	StageDone bool  `json:"stage_done"`
-	// State is running, stopped (after Options.Until), interrupted, failed,
-	// reverting, resetting, done, reverted or reset.
+	// State is one of: running, stopped (after Options.Until), interrupted, failed,
+	// reverting, resetting, done, reverted, reset.
 	State      string `json:"state"`
 	Swapped    bool   `json:"swapped"`
 	RowsCopied int64  `json:"rows_copied"`
 	RowsTotal  int64  `json:"rows_total"` // an estimate
-	// PendingChanges counts the rows of the change log.
+	// PendingChanges is the number of rows in the change log.
 	PendingChanges int64    `json:"pending_changes"`
-	Rate           float64  `json:"rate"`        // rows a second
-	ETASeconds     *float64 `json:"eta_seconds"` // of the backfill
-	// IndexBuilds are under way; to a role without the rights of the one that
-	// runs the job the server does not show them.
+	Rate           float64  `json:"rate"`        // rows per second
+	ETASeconds     *float64 `json:"eta_seconds"` // seconds until the backfill ends; nil: not known
+	// IndexBuilds are the indexes that are being built. The server does not show them
+	// to a role that lacks the privileges of the role that runs the job.
 	IndexBuilds []IndexBuild `json:"index_builds"`
 	LastError   *string      `json:"last_error"`
-	// LongestLockMS is the longest time, in milliseconds, that a transaction of the
-	// job held up the application: from when it asked for its first strong lock to
-	// its commit. Nil before the first.
+	// LongestLockMS is the longest time, in milliseconds, for which a transaction of
+	// the job blocked the application: from the request for its first strong lock to
+	// its commit. It is nil before the first such transaction.
 	LongestLockMS *int64  `json:"longest_lock_ms"`
-	Runner        *Runner `json:"runner"` // nil when nobody works on it
+	Runner        *Runner `json:"runner"` // nil: no process works on it
 
 	StartedAt  time.Time  `json:"started_at"`
 	UpdatedAt  time.Time  `json:"updated_at"`
@@ -58,11 +58,13 @@ type Runner struct {
 	Since time.Time `json:"since"`
 }
 
-// Status returns the latest job of every table, or of Options.Table alone, or of
-// the partitions of Options.Table. In a database without a registry it is empty.
-// It creates nothing and takes no lock on any table of the application. It
-// returns *NoJobError where Options.Table has no job or is no table, and
-// *PrivilegesError where the role may not read what is remembered.
+// Status returns the latest job of each table, or of Options.Table, or of the
+// partitions of Options.Table if it is partitioned. In a database without a registry
+// the list is empty.
+//
+// It returns *NoJobError if Options.Table has no job or does not exist, and
+// *PrivilegesError if the role may not read the registry. It creates nothing, takes no
+// lock on a table of the application, and may be called at any time.
 func (r *Repack) Status(ctx context.Context) ([]Status, error) {
 	list, err := r.list(ctx)
 	if grants := r.lacking(ctx, err); len(grants) > 0 {
@@ -129,7 +131,7 @@ func (r *Repack) list(ctx context.Context) ([]Status, error) {
 	return list, nil
 }
 
-// visitAny is visit; without a table it looks up none.
+// visitAny is visit, or only a connection if no table was given.
 func (r *Repack) visitAny(ctx context.Context) (*visit, error) {
 	if r.options.Table != "" {
 		return r.visit(ctx)
@@ -170,8 +172,8 @@ func (r *Repack) status(ctx context.Context, conn *pgx.Conn, job *registry.Job) 
 	return s, err
 }
 
-// extrapolate estimates what is left of the backfill by blocks: unlike a count
-// of rows from old statistics, they cannot mislead.
+// extrapolate estimates the rest of the backfill from blocks. Their number is exact,
+// while a number of rows comes from statistics that may be old.
 func (s *Status) extrapolate(job *registry.Job, copied registry.Copied) {
 	s.RowsTotal = *job.RowEstimate
 	if copied.Blocks > 0 {
@@ -200,7 +202,7 @@ func state(job *registry.Job, running bool) string {
 	}
 }
 
-// pending counts the change log, which may just have been dropped.
+// pending counts the rows of the change log. The change log may just have been dropped.
 func pending(ctx context.Context, conn *pgx.Conn, job *registry.Job) (n int64, err error) {
 	log := catalog.Name{Schema: job.ShadowSchema, Name: job.ChangeLog}
 	var there bool

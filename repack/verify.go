@@ -10,47 +10,49 @@ import (
 	"github.com/repack-go/repack/strategy"
 )
 
-// Verification is what the comparison of a table and its copy has come to.
+// Verification is the result of the comparison of a table and its copy.
 type Verification struct {
 	Job  int64      `json:"job"`
 	Mode VerifyMode `json:"mode"`
-	// Table is the table in use; Copy is its shadow, or after the swap the old
-	// table. Both are written as SQL writes them.
+	// Table is the table in use. Copy is its shadow, or after the swap the old table.
+	// Both are written as SQL writes them.
 	Table   string `json:"table"`
 	Copy    string `json:"copy"`
 	Swapped bool   `json:"swapped"`
-	// Rows of the table were looked for in the copy, CopyRows of the copy
-	// compared with the table's.
+	// Rows is the number of the table's rows that were looked up in the copy. CopyRows
+	// is the number of the copy's rows that were compared with the table.
 	Rows     int64 `json:"rows"`
 	CopyRows int64 `json:"copy_rows"`
-	// Pending counts differences explained by a change that has not been
-	// replayed.
+	// Pending is the number of differences that a change explains which has not been
+	// replayed yet.
 	Pending int64 `json:"pending"`
-	// Mismatches are the others, ten at most.
+	// Mismatches are the other differences, at most ten.
 	Mismatches []Mismatch `json:"mismatches"`
 	Seconds    float64    `json:"seconds"`
 }
 
-// Equal reports whether every row that was compared and is not about to be
-// replayed is the same in both tables.
+// Equal reports whether all rows that were compared are equal, apart from pending
+// changes.
 func (v Verification) Equal() bool { return len(v.Mismatches) == 0 }
 
-// Mismatch is a row of the copy that is not like the table's.
+// Mismatch is a row of the copy that differs from the table.
 type Mismatch struct {
 	Kind    string            `json:"kind"` // missing in the copy, extra there, or different
 	Key     map[string]string `json:"key"`
-	Columns []string          `json:"columns"` // those that differ
-	Text    string            `json:"-"`       // all of it on one line
+	Columns []string          `json:"columns"` // the columns that differ
+	Text    string            `json:"-"`       // everything on one line
 }
 
-// Verify compares the table with its copy, from post_sync_update to clean_up:
-// before the swap source and shadow, after it the new table and the old one.
-// Options.Verify says how much. It changes neither, and replays nothing. It
-// returns *VerifyError together with the result where rows differ; ErrNoJob or
-// ErrNothingToVerify; and *BusyError while another process is at work on the
-// table.
+// Verify compares the table with its copy, row by row: between post_sync_update and the
+// swap source and shadow, between the swap and clean_up the new table and the old one.
+// Options.Verify says how many rows; VerifyOff is not allowed.
 //
-// It takes ACCESS SHARE on both tables, chunk by chunk.
+// It returns *VerifyError, together with the result, if rows differ. It returns
+// ErrNoJob or ErrNothingToVerify if there is nothing to compare, and *BusyError while
+// another process works on the table. It changes neither table, replays nothing, and
+// may be called again.
+//
+// It takes ACCESS SHARE on both tables, for one chunk at a time.
 func (r *Repack) Verify(ctx context.Context) (v Verification, err error) {
 	if r.options.Verify == VerifyOff {
 		return v, &UsageError{errors.New("verify: want sample or full")}
