@@ -15,12 +15,13 @@ import (
 	"github.com/repack-go/repack/stages"
 )
 
-// means are what a run needs of the server before it touches anything: functions
-// that an administrator may have taken from PUBLIC, and connections.
+// The means of a run are what it needs from the server before it changes anything:
+// functions whose EXECUTE privilege an administrator may have revoked from PUBLIC, and
+// connections.
 
-// functions of pg_catalog that are called, by name: also by its views, for which who
-// reads them needs the right, and by tern. Options.KillBlockers needs
-// pg_terminate_backend as well.
+// functions are the functions of pg_catalog that are called: by us, by tern, and by
+// views of pg_catalog. To read such a view, a role needs EXECUTE on the functions in
+// it. Options.KillBlockers also needs pg_terminate_backend.
 var functions = []string{
 	"abs", "acldefault", "aclexplode", "age", "array_agg", "array_position", "array_remove", "array_replace",
 	"array_to_string", "bool_and", "bool_or", "cardinality", "ceil", "clock_timestamp", "col_description", "count",
@@ -51,8 +52,9 @@ func (r *Repack) called() []string {
 	return append(slices.Clone(functions), "pg_terminate_backend")
 }
 
-// missingFunctionsSQL calls one function, and so can be told only of that one when
-// the role may not call it. GRANT … ON FUNCTION is for aggregates, too.
+// missingFunctionsSQL calls only one function. So if the role may not call that
+// function, the error can only be about it. GRANT … ON FUNCTION also works for
+// aggregates.
 const missingFunctionsSQL = `
 SELECT   p.oid::regprocedure::text
 FROM     pg_proc p
@@ -64,8 +66,8 @@ const askFunction = "has_function_privilege(oid,text)"
 
 const mayUsePlpgsqlSQL = `SELECT has_language_privilege('plpgsql', 'USAGE')`
 
-// missingMeans lists the grants that the role lacks. It leaves conn as it was found,
-// which may be a session of a pooler, and takes none of its settings for granted.
+// missingMeans lists the grants that the role lacks. conn may be a session of a pooler:
+// so missingMeans does not change the session, and does not rely on its settings.
 func missingMeans(ctx context.Context, conn *pgx.Conn, called []string) (grants []string, err error) {
 	tx, err := conn.Begin(ctx)
 	if err != nil {
@@ -118,7 +120,7 @@ func forbidden(err error) bool {
 
 const anyMissingSQL = "SELECT NOT has_language_privilege('plpgsql', 'USAGE') OR EXISTS (" + missingFunctionsSQL + ")"
 
-// mayCall returns *RefusedError with the grants that are missing.
+// mayCall returns *RefusedError with the missing grants, if there are any.
 func (r *Repack) mayCall(ctx context.Context, conn *pgx.Conn, name catalog.Name) error {
 	var missing bool
 	err := conn.QueryRow(ctx, anyMissingSQL, r.called()).Scan(&missing)
@@ -138,16 +140,16 @@ func (r *Repack) mayCall(ctx context.Context, conn *pgx.Conn, name catalog.Name)
 	return nil
 }
 
-// lacking are the grants for want of which, as err says, something was forbidden
-// before this process had a job: the look-ups that come before mayCall, and the
-// settings of a session, need functions, too.
+// lacking returns the grants whose absence caused err, if err says that something was
+// not permitted and this process has no job yet. Look-ups before mayCall and the
+// settings of a session need functions, too.
 func (r *Repack) lacking(ctx context.Context, err error) []string {
 	if !forbidden(err) || len(r.tenure.jobs) > 0 {
 		return nil
 	}
 	conn, connectErr := session.Unset(ctx, r.config)
 	if connectErr != nil {
-		return nil // err is the one to tell
+		return nil // report err instead
 	}
 	defer session.Close(ctx, conn)
 	grants, lookErr := missingMeans(ctx, conn, r.called())
@@ -157,7 +159,8 @@ func (r *Repack) lacking(ctx context.Context, err error) []string {
 	return grants
 }
 
-// unable makes a refusal of err where functions that may not be called are behind it.
+// unable returns *RefusedError instead of err if err was caused by functions that may
+// not be called.
 func (r *Repack) unable(ctx context.Context, err error) error {
 	if grants := r.lacking(ctx, err); len(grants) > 0 {
 		return &stages.RefusedError{Table: catalog.Name{Name: r.options.Table}, Reasons: stages.MissingPrivileges(grants)}
@@ -165,10 +168,10 @@ func (r *Repack) unable(ctx context.Context, err error) error {
 	return err
 }
 
-// freeSQL counts what the strictest limit leaves to this process, whose sessions
-// ($1) are not counted: some may just be ending. Limits of a role and a database
-// do not concern superusers. Of other roles' sessions not more is visible than
-// whose they are.
+// freeSQL counts the connections that the strictest limit leaves for this process. It
+// does not count sessions of this process ($1), because some of them may just be
+// ending. Limits of a role and a database do not apply to superusers. Of the sessions
+// of other roles, only the role and the database are visible.
 //
 // https://www.postgresql.org/docs/current/runtime-config-connection.html
 const freeSQL = `
@@ -195,12 +198,12 @@ FROM    (SELECT 'the role' AS whose, rolconnlimit AS most, (SELECT count(*) FROM
 ORDER BY 2
 LIMIT    1`
 
-// besidePool are the connection that holds the lock, and one for what needs a
-// connection of its own for a moment.
+// besidePool counts two connections outside the pool: the one that holds the advisory
+// lock, and one for short work that needs a connection of its own.
 const besidePool = 2
 
-// fit is how many jobs the free connections are enough for, at most those asked
-// for. It returns *RefusedError when there are too few for one.
+// fit returns how many jobs the free connections are enough for, at most Options.Jobs.
+// It returns *RefusedError if they are not enough for one job.
 func (r *Repack) fit(ctx context.Context, conn *pgx.Conn, name catalog.Name) (int, error) {
 	var whose string
 	var free int
@@ -208,7 +211,7 @@ func (r *Repack) fit(ctx context.Context, conn *pgx.Conn, name catalog.Name) (in
 		return 0, fmt.Errorf("count free connections: %w", err)
 	}
 	beside := besidePool
-	if r.partitioned != nil { // and the one that holds the partitioned table's
+	if r.partitioned != nil { // and the connection that holds the lock of the partitioned table
 		beside++
 	}
 	need := func(jobs int) int { return poolSize(jobs) + beside }

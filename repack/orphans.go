@@ -9,8 +9,8 @@ import (
 	"github.com/repack-go/repack/stages"
 )
 
-// removeOrphans stands in for noJobHere in a reset: a table without a job may have
-// artefacts of one all the same, which a dump has brought without the registry.
+// removeOrphans replaces noJobHere in a reset. A table without a job may still have
+// objects of one: a dump may have contained them without the registry.
 func (r *Repack) removeOrphans(ctx context.Context, e *stages.Env, oid uint32, name catalog.Name) error {
 	removed, err := stages.RemoveOrphans(ctx, e, oid, name)
 	if err != nil || removed {
@@ -19,8 +19,8 @@ func (r *Repack) removeOrphans(ctx context.Context, e *stages.Env, oid uint32, n
 	return r.noJob(ctx, e.Pool, oid, name)
 }
 
-// resetAny is reset, of a job of this database or of another. Where there is no job
-// removeOrphans has done it.
+// resetAny returns a reset for a job of this database or of another one. If there is no
+// job, it does nothing, because removeOrphans has done the work.
 func resetAny(reset func(context.Context, *stages.Env) error) func(context.Context, *stages.Env) error {
 	return func(ctx context.Context, e *stages.Env) error {
 		switch {
@@ -34,7 +34,8 @@ func resetAny(reset func(context.Context, *stages.Env) error) func(context.Conte
 	}
 }
 
-// orphans removes them of every partition.
+// orphans removes the objects of lost jobs for every partition. found is false if there
+// were none.
 func (p *partitioned) orphans(ctx context.Context, reset func(context.Context, *stages.Env) error) (found bool, err error) {
 	for _, l := range p.partitions {
 		switch err := p.each(l).undoTable(ctx, reset); {

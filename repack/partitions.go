@@ -12,9 +12,9 @@ import (
 	"github.com/repack-go/repack/stages"
 )
 
-// A partitioned table has no rows of its own: to repack it is to repack its
-// partitions, one after the other, each with a job of its own. The registry
-// remembers which are done, so that a run that was ended goes on with the rest.
+// A partitioned table has no rows of its own. To repack it means to repack its
+// partitions, one after the other, each with a job of its own. The registry records
+// which ones are done, so that a later run continues with the others.
 
 // partition is a partition that has rows.
 type partition struct {
@@ -22,7 +22,7 @@ type partition struct {
 	Name catalog.Name
 }
 
-// partitionsSQL lists those that are not partitioned themselves.
+// partitionsSQL lists the partitions that are not partitioned themselves.
 const partitionsSQL = `
 SELECT   c.oid, n.nspname, c.relname
 FROM     pg_partition_tree($1::oid::regclass) t
@@ -31,7 +31,7 @@ JOIN     pg_namespace n ON n.oid = c.relnamespace
 WHERE    t.isleaf
 ORDER BY n.nspname, c.relname`
 
-// partitioned is a partitioned table, and the connection that works for it.
+// partitioned is a partitioned table, and the connection that holds its advisory lock.
 type partitioned struct {
 	*Repack
 	conn       *pgx.Conn
@@ -56,15 +56,15 @@ func (r *Repack) overPartitions(ctx context.Context, v *visit) (*partitioned, er
 	return p, nil
 }
 
-// each is the Repack of one partition.
+// each returns the Repack of one partition.
 func (p *partitioned) each(l partition) *Repack {
 	r := *p.Repack
 	r.options.Table = l.Name.String()
 	return &r
 }
 
-// run repacks the partitions that are left, having first made sure that none
-// will be refused.
+// run repacks the partitions that are not done. Before that it makes sure that none of
+// them will be refused.
 func (p *partitioned) run(ctx context.Context) error {
 	if err := registry.TryLock(ctx, p.conn, p.oid, p.name.String()); err != nil {
 		return err
@@ -121,8 +121,8 @@ func (p *partitioned) run(ctx context.Context) error {
 	return p.registry.EndPartitioned(ctx, p.conn, whole.ID)
 }
 
-// undo has inverse end the jobs of the partitions, and with them the repack of
-// the whole. A job that cannot be ended so keeps no other from it.
+// undo ends the jobs of the partitions with inverse, and then the repack of the whole
+// table. If it fails for one partition, it still tries the others.
 func (p *partitioned) undo(ctx context.Context, inverse func(context.Context, *stages.Env) error) error {
 	if err := registry.TryLock(ctx, p.conn, p.oid, p.name.String()); err != nil {
 		return err
@@ -133,7 +133,7 @@ func (p *partitioned) undo(ctx context.Context, inverse func(context.Context, *s
 	}
 	var whole registry.Partitioned
 	if exists {
-		if _, err := p.job(ctx, p.conn, p.oid, p.name); err != nil { // may it be read, is it up to date
+		if _, err := p.job(ctx, p.conn, p.oid, p.name); err != nil { // is it readable and up to date
 			return err
 		}
 		if whole, err = p.registry.FindPartitioned(ctx, p.conn, p.oid); err == nil {
@@ -175,7 +175,7 @@ func (p *partitioned) undo(ctx context.Context, inverse func(context.Context, *s
 	return p.noJob(ctx, p.conn, p.oid, p.name)
 }
 
-// plan says that only a partition has a plan.
+// plan returns the error that says that only a partition has a plan.
 func (p *partitioned) plan() error {
 	names := ""
 	for _, l := range p.partitions {

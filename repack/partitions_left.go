@@ -9,14 +9,16 @@ import (
 	"github.com/repack-go/repack/stages"
 )
 
-// errNoPartition reports that a table is not the partition that it was when the
+// errNoPartition reports that a table is no longer the partition that it was when the
 // partitions were listed.
 var errNoPartition = errors.New("it is no partition any more")
 
-// partition repacks one, or tries whether it would be refused, unless it is none
-// any more: before it begins, or where that is why it fails. It may be dropped or
-// detached at any moment, and the server then fails in many ways. So no error is
-// looked at, but the partition itself. What a job has left of such a one is removed.
+// partition repacks one partition, or checks whether it would be refused. If the table
+// is no longer a partition, it is left alone, and what its job has created is removed.
+//
+// A session may drop or detach the partition at any moment, and the server then fails
+// in many ways. So partition does not look at the error but at the table: before the
+// work, and again if the work fails.
 func (p *partitioned) partition(ctx context.Context, l partition, work func() error) error {
 	left, err := p.left(ctx, l)
 	if err != nil {
@@ -35,7 +37,8 @@ func (p *partitioned) partition(ctx context.Context, l partition, work func() er
 	return p.settle(ctx, l)
 }
 
-// What is being detached concurrently is not in pg_partition_tree for everybody.
+// While a partition is being detached concurrently, some sessions still see it in
+// pg_partition_tree. inhdetachpending says so.
 const stillSQL = `
 SELECT EXISTS (
     SELECT FROM pg_partition_tree($1::oid::regclass) t
@@ -45,8 +48,8 @@ SELECT EXISTS (
     AND    NOT EXISTS (SELECT FROM pg_partition_ancestors(c.oid) a
                        JOIN   pg_inherits i ON i.inhrelid = a.relid AND i.inhdetachpending))`
 
-// left reports whether the partition, which may be the job's new table by now, has
-// been dropped, detached or renamed since they were listed.
+// left reports whether the partition has been dropped, detached or renamed since the
+// partitions were listed. After the swap the partition is the job's new table.
 func (p *partitioned) left(ctx context.Context, l partition) (bool, error) {
 	job, err := p.job(ctx, p.conn, l.OID, l.Name)
 	if err != nil {
@@ -57,7 +60,7 @@ func (p *partitioned) left(ctx context.Context, l partition) (bool, error) {
 	case job == nil:
 	case job.Swapped():
 		oid = *job.Shadow
-	default: // of another table, where that has been replaced by one of its name
+	default: // the job may be of another table, which one of the same name has replaced
 		oid = job.Source
 	}
 	var still bool
@@ -67,8 +70,8 @@ func (p *partitioned) left(ctx context.Context, l partition) (bool, error) {
 	return !still, nil
 }
 
-// settle ends the job of a table that is no partition any more: before the swap it
-// is reset, after it clean_up drops the old table.
+// settle ends the job of a table that is no longer a partition. Before the swap the job
+// is reset. After the swap clean_up drops the old table.
 func (p *partitioned) settle(ctx context.Context, l partition) error {
 	job, err := p.job(ctx, p.conn, l.OID, l.Name)
 	if err != nil || job == nil {
@@ -91,8 +94,8 @@ func (p *partitioned) settle(ctx context.Context, l partition) error {
 	return nil
 }
 
-// withLeft adds the tables that have an unfinished job of the repack whole, and
-// are not among the partitions that have been listed.
+// withLeft adds the tables that have an unfinished job in this repack, and that are not
+// in the list of partitions.
 func (p *partitioned) withLeft(ctx context.Context, whole int64) error {
 	jobs, err := p.registry.JobsOfPartitioned(ctx, p.conn, whole)
 	if err != nil {

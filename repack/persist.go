@@ -17,27 +17,28 @@ import (
 	"github.com/repack-go/repack/stages"
 )
 
-// A connection may be lost at any moment, and the server restarted. What was
-// committed is in the registry: so the way on is to connect again, to take the
-// advisory lock again, to make sure that no other process has taken the job
-// meanwhile, and to begin where the registry says.
+// A connection may be lost at any moment, and the server may be restarted. What was
+// committed is in the registry. So a run connects again, acquires the advisory lock
+// again, makes sure that no other process has taken the job, and continues where the
+// registry says.
 
-// tenure is what this process remembers of its jobs while it is not connected.
+// tenure is what this process knows about its jobs while it is not connected.
 type tenure struct {
-	connected bool             // at least once: a first failure is told at once
-	claims    map[string]bool  // ours
-	jobs      map[string]int64 // by table, those that were held
-	lost      int              // how often the connection was
-	registry  bool             // is there, up to date, and may be used
+	connected bool             // at least once; a first failure is reported at once
+	claims    map[string]bool  // claims of this process
+	jobs      map[string]int64 // by table: jobs that this process held
+	lost      int              // how often the connection was lost
+	registry  bool             // exists, is up to date, and may be used
 }
 
 func newTenure() *tenure { return &tenure{claims: map[string]bool{}, jobs: map[string]int64{}} }
 
-// maxLosses ends a run that itself may be why the server crashes.
+// maxLosses is the number of lost connections after which a run ends. The run itself
+// may be the reason why the server crashes.
 const maxLosses = 20
 
-// persist runs work, again when the connection was lost, until it has had no
-// connection for Options.RetryFor.
+// persist runs work, and runs it again each time that the connection was lost. It gives
+// up when it has had no connection for Options.RetryFor.
 func (r *Repack) persist(ctx context.Context, work func(ctx context.Context, r *Repack) error) error {
 	again := *r
 	again.tenure = newTenure()
@@ -55,7 +56,8 @@ func (r *Repack) persist(ctx context.Context, work func(ctx context.Context, r *
 	}
 }
 
-// reconnect waits until the server lets us in; cause is what the last try said.
+// reconnect waits until the server accepts a connection. cause is the error of the last
+// try.
 func (r *Repack) reconnect(ctx context.Context, cause error) error {
 	return r.retrying(ctx, cause, func() error {
 		conn, err := session.Connect(ctx, r.config)
@@ -66,8 +68,8 @@ func (r *Repack) reconnect(ctx context.Context, cause error) error {
 	})
 }
 
-// retrying calls try, with growing pauses, until it does not fail for want of a
-// connection, or because the server has not noticed yet that we had one.
+// retrying calls try, with growing pauses, while it fails for one of two reasons: there
+// is no connection, or the server has not noticed yet that our old session is gone.
 func (r *Repack) retrying(ctx context.Context, cause error, try func() error) error {
 	pauses := backoff.NewExponentialBackOff()
 	pauses.InitialInterval, pauses.MaxInterval = 100*time.Millisecond, 10*time.Second
@@ -90,14 +92,14 @@ func (r *Repack) retrying(ctx context.Context, cause error, try func() error) er
 	}
 }
 
-// byUs reports whether it is a session of this process that has the lock.
+// byUs reports whether a session of this process holds the lock.
 func byUs(err error) bool {
 	var busy *BusyError
-	host, _ := os.Hostname() // without a name it is another's
+	host, _ := os.Hostname() // without a name it counts as another host
 	return errors.As(err, &busy) && busy.PID == int32(os.Getpid()) && host != "" && busy.Host == host
 }
 
-// holding is the connection that has the advisory lock of a job.
+// holding is the connection that holds the advisory lock of a job.
 type holding struct {
 	*Repack
 	conn *pgx.Conn
@@ -105,12 +107,12 @@ type holding struct {
 	name catalog.Name
 	env  *stages.Env
 
-	lost    atomic.Pointer[error] // why conn has ended, by the watch
-	unwatch func()                // ends the watch of conn, which then may be used
-	turn    chan struct{}         // of those who find it lost
+	lost    atomic.Pointer[error] // set by the watch: why conn has ended
+	unwatch func()                // ends the watch of conn, so that conn can be used
+	turn    chan struct{}         // one worker at a time reconnects
 }
 
-// watch notices that the connection has ended: nothing else arrives on it.
+// watch notices when the connection ends. Nothing else arrives on it.
 func (h *holding) watch(ctx context.Context) {
 	watchCtx, cancel := context.WithCancel(ctx)
 	conn, done := h.conn, make(chan struct{})
@@ -127,9 +129,9 @@ func (h *holding) watch(ctx context.Context) {
 	}()
 }
 
-// check makes sure, before anything is written, that this process has the lock.
-// Where the connection was lost it takes the lock again; it returns
-// registry.ErrStageMoved when the job has been another's since.
+// check makes sure, before each write, that this process still holds the lock. If the
+// connection was lost, it acquires the lock again. It returns registry.ErrStageMoved if
+// another process has had the job since.
 func (h *holding) check(ctx context.Context) error {
 	if h.lost.Load() == nil {
 		return nil
@@ -141,7 +143,7 @@ func (h *holding) check(ctx context.Context) error {
 		return ctx.Err()
 	}
 	cause := h.lost.Load()
-	if cause == nil { // another worker has been here
+	if cause == nil { // another worker has reconnected
 		return nil
 	}
 	if h.options.RetryFor < 0 {
@@ -150,7 +152,7 @@ func (h *holding) check(ctx context.Context) error {
 	return h.retrying(ctx, *cause, func() error { return h.regain(ctx) })
 }
 
-// regain takes the lock on a new connection.
+// regain acquires the lock on a new connection.
 func (h *holding) regain(ctx context.Context) error {
 	conn, err := session.Connect(ctx, h.config)
 	if err != nil {
@@ -170,13 +172,13 @@ func (h *holding) regain(ctx context.Context) error {
 	h.unwatch()
 	h.conn = conn
 	h.lost.Store(nil)
-	// The workers' contexts end before the lock may.
+	// The workers' contexts end before the lock may be released.
 	h.watch(context.WithoutCancel(ctx))
 	h.options.Logger.Info("connected again", "table", h.name.String())
 	return nil
 }
 
-// still makes sure that the job is ours.
+// still makes sure that the job's claim is ours.
 func (h *holding) still(ctx context.Context, conn *pgx.Conn) error {
 	if h.env.Job == nil {
 		return nil
@@ -188,9 +190,8 @@ func (h *holding) still(ctx context.Context, conn *pgx.Conn) error {
 	return err
 }
 
-// close gives the job back and ends the connection. What was done stays done
-// when that fails: the lock ends with the session, and the next process claims
-// the job for itself.
+// close releases the job and ends the connection. If the release fails, committed work
+// stays: the lock ends with the session, and the next process claims the job.
 func (h *holding) close(ctx context.Context) {
 	h.unwatch()
 	defer session.Close(ctx, h.conn)
@@ -204,9 +205,9 @@ func (h *holding) close(ctx context.Context) {
 	}
 }
 
-// resume makes sure, under the lock and after a connection was lost, that job is
-// as this process has left it. over reports that it had come to its end: a COMMIT
-// whose answer was lost may have been the last.
+// resume makes sure, under the lock and after a lost connection, that the job is as
+// this process left it. over says that the job has ended: a COMMIT whose answer was
+// lost may have been the last one.
 func (r *Repack) resume(ctx context.Context, conn *pgx.Conn, job *registry.Job) (over bool, err error) {
 	id, held := r.tenure.jobs[r.options.Table]
 	if !held || r.tenure.lost == 0 {

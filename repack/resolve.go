@@ -14,8 +14,8 @@ import (
 	"github.com/repack-go/repack/stages"
 )
 
-// resolveSQL runs with the role's own search_path, as nothing else does. A name
-// that no table bears is still a name, for jobs whose table is gone.
+// resolveSQL is the only query that runs with the role's own search_path. If no table
+// has the name, the query still returns the name: the table of a job may be gone.
 const resolveSQL = `
 SELECT    coalesce(c.oid, 0),
           coalesce(n.nspname, CASE WHEN pg_catalog.cardinality(i.parts) OPERATOR(pg_catalog.>) 1
@@ -29,12 +29,12 @@ LEFT JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespa
 // visit is a connection on which Options.Table has been looked up.
 type visit struct {
 	conn        *pgx.Conn
-	oid         uint32 // 0 where there is no such table
+	oid         uint32 // 0: there is no such table
 	name        catalog.Name
 	partitioned bool
 }
 
-// visit connects, and finds the table that its name means to the role.
+// visit connects, and looks up the table as the role sees it.
 func (r *Repack) visit(ctx context.Context) (*visit, error) {
 	if r.options.Table == "" {
 		return nil, &UsageError{errors.New("no table given")}
@@ -75,8 +75,7 @@ func (v *visit) resolve(ctx context.Context, table string) error {
 
 const bearerSQL = `SELECT coalesce(to_regclass($1)::oid, 0)`
 
-// again looks up which table bears the name by now, and reports whether it is
-// another.
+// again looks up which table has the name now. another says whether it is another one.
 func (v *visit) again(ctx context.Context) (another bool, err error) {
 	was := v.oid
 	if err := v.conn.QueryRow(ctx, bearerSQL, v.name.String()).Scan(&v.oid); err != nil {
@@ -91,8 +90,8 @@ SELECT p.parts[1], p.parts[pg_catalog.cardinality(p.parts)],
 FROM   (SELECT pg_catalog.parse_ident($1) AS parts) p
 WHERE  NOT pg_catalog.has_schema_privilege(p.parts[1], 'USAGE')`
 
-// mayNotLook refuses a table in a schema that the role may not look into. Where that
-// is not why it was forbidden to look, cause is returned.
+// mayNotLook refuses a table in a schema on which the role has no USAGE privilege. If
+// that is not the reason for the error, it returns cause.
 func mayNotLook(ctx context.Context, conn *pgx.Conn, table string, cause error) error {
 	var name catalog.Name
 	var grant string
