@@ -7,33 +7,33 @@ import (
 	"github.com/repack-go/repack/repack"
 )
 
-const demoDescription = `Starts a throwaway PostgreSQL server, makes a table of which half is empty space,
-lets four connections insert, update and delete, and repacks the table under
-them. In the end every row is compared with what the four have recorded. Then
-the server and its files are removed, also after an interrupt (Ctrl-C).
+const demoDescription = `Starts a temporary PostgreSQL server and creates a table; half of its space is
+empty. Four connections insert, update and delete, and the table is repacked at
+the same time. At the end, every row is compared with what the connections have
+recorded. Then the server and its files are removed, also after Ctrl-C.
 
-The server's programs have to be installed. A million rows take a minute or so,
-and 2 GB where temporary files are (TMPDIR).
+The server's programs must be installed. A million rows take about a minute, and
+2 GB in the directory for temporary files (TMPDIR).
 
-The exit code is 0 only if the proof holds.`
+The exit code is 0 only if the proof succeeds.`
 
 func demoCommand() *cli.Command {
 	return &cli.Command{
 		Name:        "demo",
-		Usage:       "see a table repacked under load, on a throwaway server",
+		Usage:       "show how a table is repacked under load, on a temporary server",
 		Description: demoDescription,
 		Flags: []cli.Flag{
 			&cli.Int64Flag{Name: "rows", Value: 1_000_000, Usage: "`NUMBER` of rows in the table"},
 			&cli.StringFlag{Name: "strategy", Value: repack.ChangeLog, Usage: "change-log or direct-trigger"},
 			&cli.BoolFlag{
 				Name:  "keep",
-				Usage: "at the end print how to connect and leave the server running until Ctrl-C; with --dsn, leave the schemas behind",
+				Usage: "at the end, print how to connect, and keep the server running until Ctrl-C; with --dsn, keep the schemas",
 			},
 			// No EnvVars: a demo must not land in a database by accident.
 			&cli.StringFlag{
 				Name: "dsn",
-				Usage: "use this server, never one from the environment: connection `STRING` or URL; " +
-					"schemas repack_demo and repack_demo_… are made there, and dropped at the end",
+				Usage: "use this server, and never one from the environment: connection `STRING` or URL; " +
+					"schemas repack_demo and repack_demo_… are created there, and dropped at the end",
 			},
 			&cli.StringFlag{Name: "log-level", Value: "warn", Usage: "debug, info, warn or error"},
 			&cli.StringFlag{Name: "log-format", Value: "text", Usage: "text or json"},

@@ -17,16 +17,16 @@ func connectionFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{
 			Name: "dsn", EnvVars: []string{"REPACK_DSN", "DATABASE_URL"},
-			Usage: "connection `STRING` or URL; without it libpq's PG* variables, service and password files",
+			Usage: "connection `STRING` or URL (default: libpq's PG* variables, service file and password file)",
 		},
 		&cli.StringFlag{
 			Name:  "pooler",
-			Usage: "`session`: connections may go through a pooler that keeps a session for each client, as PgBouncer's pool_mode = session does (default: poolers are refused)",
+			Usage: "`session`: accept a connection pooler that keeps a server session for each client, such as PgBouncer with pool_mode = session (default: poolers are refused)",
 		},
-		&cli.StringFlag{Name: "registry-schema", Value: repack.DefaultRegistrySchema, Usage: "`SCHEMA` that remembers jobs"},
+		&cli.StringFlag{Name: "registry-schema", Value: repack.DefaultRegistrySchema, Usage: "`SCHEMA` in which jobs are recorded"},
 		&cli.StringFlag{Name: "log-level", Value: "info", Usage: "debug, info, warn or error"},
 		&cli.StringFlag{Name: "log-format", Value: "text", Usage: "text or json"},
-		&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "no progress, and no log below error"},
+		&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "show no progress, and log errors only"},
 	}
 }
 
@@ -34,7 +34,7 @@ func connectionFlags() []cli.Flag {
 func tableFlag() cli.Flag {
 	return &cli.StringFlag{
 		Name: "table", Aliases: []string{"t"},
-		Usage: "`[SCHEMA.]NAME` as SQL writes it, quotes included, also without --table: repack run orders; a bare name is looked up in the role's search_path; a partitioned table stands for its partitions",
+		Usage: "`[SCHEMA.]NAME` of the table, as SQL writes it, quotes included; --table can be left out: repack run orders; a name without a schema is looked up in the role's search_path; for a partitioned table the command works on its partitions",
 	}
 }
 
@@ -43,25 +43,25 @@ func lockFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.DurationFlag{
 			Name: "lock-timeout", Value: repack.DefaultLockTimeout,
-			Usage: "longest that one attempt may hold up the application: waits for locks, which are kept below deadlock_timeout, and the exchange under them together",
+			Usage: "longest `TIME` for which one attempt may block the application: lock waits and the exchange of the tables together; lock waits are kept below deadlock_timeout",
 		},
-		&cli.IntFlag{Name: "lock-retries", Value: repack.DefaultLockRetries, Usage: "how `OFTEN` to try again for locks, with growing pauses"},
+		&cli.IntFlag{Name: "lock-retries", Value: repack.DefaultLockRetries, Usage: "`NUMBER` of times to try again to acquire locks, with growing pauses"},
 		&cli.StringFlag{
 			Name: "foreign-keys", Value: string(repack.ForeignKeysAuto),
-			Usage: "`WAY` to move foreign keys with other tables: together (all those tables are locked at once), one-by-one (the swap locks the table only), " +
-				"or auto (one by one where together would take longer than --lock-timeout, or is not had in a few attempts)",
+			Usage: "`WAY` to move foreign keys between the table and other tables: together (locks all these tables at the same time), one-by-one (the swap locks only the table), " +
+				"or auto (together; one by one if together would take longer than --lock-timeout, or if the locks are not acquired in a few attempts)",
 		},
 		&cli.DurationFlag{
 			Name:  "kill-blockers",
-			Usage: "cancel, and with the next attempt terminate, the sessions that have kept us from a lock for so `LONG` (default: never)",
+			Usage: "cancel sessions that have blocked us from a lock for this `TIME`, and terminate them in a later attempt (default: never)",
 		},
 		&cli.DurationFlag{
 			Name: "max-snapshot-wait", Value: repack.DefaultMaxSnapshotWait,
-			Usage: "longest wait before the swap for transactions with older snapshots",
+			Usage: "longest `TIME` to wait, before the swap, for transactions with older snapshots",
 		},
 		&cli.DurationFlag{
 			Name: "retry-for", Value: repack.DefaultRetryFor,
-			Usage: "how long to try to connect again when the connection is lost in the midst of the work; 0: not at all",
+			Usage: "`TIME` for which to try to connect again if the connection is lost during the work; 0: do not try",
 		},
 	}
 }
@@ -71,10 +71,10 @@ func oidFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringSliceFlag{
 			Name: "update-oid",
-			Usage: "rewrite the OIDs of the table and of what belongs to it in `SCHEMA.TABLE.COLUMN`, in the transaction that exchanges the tables " +
-				"(may be given several times; default: a table whose OID is kept as data is refused)",
+			Usage: "update the OIDs of the table, and of objects that belong to it, in `SCHEMA.TABLE.COLUMN`, in the transaction that exchanges the tables " +
+				"(can be given several times; default: a table whose OID is stored as data is refused)",
 		},
-		&cli.BoolFlag{Name: "ignore-oid", Usage: "leave OIDs of the table that are kept as data as they are: they mean the old table, and nothing once that is dropped"},
+		&cli.BoolFlag{Name: "ignore-oid", Usage: "do not change OIDs of the table that are stored as data: they refer to the old table, and to nothing after it is dropped"},
 	}
 }
 

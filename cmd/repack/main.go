@@ -49,8 +49,8 @@ func application(stdout, stderr io.Writer) *cli.App {
 	app := &cli.App{
 		Name:  "repack",
 		Usage: "rewrite a PostgreSQL table while the application keeps writing to it",
-		Description: "repack copies a live table into a shadow table, keeps the two in step, and swaps\n" +
-			"them in milliseconds. A run that was interrupted goes on when it is started again.\n\n" +
+		Description: "repack copies a table in use into a shadow table, keeps both in step, and swaps\n" +
+			"them in milliseconds. If a run is interrupted, the same command continues it.\n\n" +
 			exitCodes,
 		Version:   version, // lists --version in the help
 		Writer:    stdout,

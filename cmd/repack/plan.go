@@ -18,10 +18,10 @@ import (
 func planCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "plan",
-		Usage: "show what a run would do: locks, SQL, what is carried over, disk; changes nothing",
+		Usage: "show what a run would do, and change nothing: locks, SQL, what is carried over, disk space",
 		Flags: slices.Concat(runFlags(), []cli.Flag{
 			&cli.StringFlag{Name: "format", Value: "text", Usage: "text or json"},
-			&cli.BoolFlag{Name: "sql", Usage: "show the statements too, and every name; json always has them"},
+			&cli.BoolFlag{Name: "sql", Usage: "also show the SQL statements and all names; json always has them"},
 		}, lockFlags(), connectionFlags()),
 		Action: func(c *cli.Context) error {
 			write, ok := map[string]func(io.Writer, *repack.Plan) error{"text": writePlan, "json": writePlanJSON}[c.String("format")]

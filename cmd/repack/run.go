@@ -15,9 +15,9 @@ import (
 func runCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "run",
-		Usage: "repack a table, or go on with a repack",
+		Usage: "repack a table, or continue a repack",
 		Flags: slices.Concat(runFlags(), []cli.Flag{
-			&cli.BoolFlag{Name: "dry-run", Usage: "change nothing, and show what would be done: see repack plan"},
+			&cli.BoolFlag{Name: "dry-run", Usage: "change nothing, and show what a run would do: see repack plan"},
 		}, lockFlags(), connectionFlags()),
 		Action: func(c *cli.Context) error {
 			if c.Bool("dry-run") {
@@ -59,40 +59,40 @@ func runFlags() []cli.Flag {
 		tableFlag(),
 		&cli.StringFlag{
 			Name: "strategy", Value: repack.ChangeLog,
-			Usage: "change-log (changed keys are logged and replayed) or direct-trigger (changes are written through)",
+			Usage: "change-log (logs the keys of changed rows and replays them) or direct-trigger (writes changes through to the shadow)",
 		},
-		&cli.StringFlag{Name: "until", Value: string(repack.CleanUp), Usage: "end after `STAGE`: " + strings.Join(names, ", ")},
-		&cli.IntFlag{Name: "batch-size", Usage: "`ROWS` per chunk or replay batch, about (default: sized by the time they take)"},
+		&cli.StringFlag{Name: "until", Value: string(repack.CleanUp), Usage: "stop after `STAGE`: " + strings.Join(names, ", ")},
+		&cli.IntFlag{Name: "batch-size", Usage: "approximate number of `ROWS` in a chunk or replay batch (default: adjusted to the time that they take)"},
 		&cli.StringFlag{
 			Name: "transfer", Value: string(repack.TransferAuto),
-			Usage: "`WAY` of the rows of a change-log backfill: server (INSERT … SELECT), client (COPY through this process: less WAL, more time) or auto (client when on the server's machine and the WAL is archived or replicated)",
+			Usage: "`WAY` in which a change-log backfill copies rows: server (INSERT … SELECT), client (COPY through this process: less WAL, more time) or auto (client if this process runs on the server's machine, the WAL is archived or replicated, and the table has only plain types and no TOASTed values)",
 		},
 		&cli.StringFlag{
 			Name: "order-by",
-			Usage: "copy the rows in order (change-log only): `COLUMNS|INDEX`, such as \"customer, placed DESC NULLS LAST\" or a btree index; " +
-				"one statement, so not in parallel, with one snapshot throughout, and begun again when interrupted; " +
-				"rows that change meanwhile go wherever there is space",
+			Usage: "copy the rows in this order (change-log only): `COLUMNS|INDEX`, such as \"customer, placed DESC NULLS LAST\" or the name of a btree index; " +
+				"one statement copies all rows: it is not parallel, holds one snapshot until it ends, and starts again if interrupted; " +
+				"rows that change during the job are stored wherever there is space",
 		},
-		&cli.BoolFlag{Name: "keep-old", Usage: "leave the old table behind at clean_up, detached"},
-		&cli.BoolFlag{Name: "rebuild-matviews", Usage: "after the swap build materialized views on the table anew, with the rows of that moment (default: such a table is refused)"},
+		&cli.BoolFlag{Name: "keep-old", Usage: "keep the old table at clean_up, separate from all tables in use"},
+		&cli.BoolFlag{Name: "rebuild-matviews", Usage: "after the swap, build materialized views on the table again, with the rows of that moment (default: such a table is refused)"},
 		oidFlags()[0], oidFlags()[1],
-		&cli.IntFlag{Name: "jobs", Aliases: []string{"j"}, Usage: "`CONNECTIONS` that copy, build indexes or replay at the same time (default: processors, at most 4, but one, which rests between chunks, while other sessions are at work)"},
+		&cli.IntFlag{Name: "jobs", Aliases: []string{"j"}, Usage: "`CONNECTIONS` that copy, build indexes or replay at the same time (default: number of CPUs, at most 4; drops to one, with pauses, while other sessions are active)"},
 		&cli.StringFlag{
 			Name:  "maintenance-work-mem",
-			Usage: "memory that each index build, of which --jobs run at the same time, and VACUUM may use: a `SIZE` such as 2GB (default: the server's, less where that sorts faster)",
+			Usage: "memory, a `SIZE` such as 2GB, that VACUUM and each index build may use; up to --jobs builds run at the same time (default: the server's setting, or less if that sorts faster)",
 		},
 		&cli.StringFlag{
 			Name: "verify", Value: string(repack.VerifySample),
-			Usage: "compare shadow and source before the swap: off, sample (about a sixteenth) or full; a job whose rows differ does not swap",
+			Usage: "compare shadow and source before the swap: off, sample (about a sixteenth of the rows) or full; if rows differ, the job does not swap",
 		},
-		&cli.StringFlag{Name: "shadow-schema", Usage: "prepared `SCHEMA` for the shadow; the old table goes to SCHEMA_old (default: both are created)"},
+		&cli.StringFlag{Name: "shadow-schema", Usage: "`SCHEMA` that has been prepared for the shadow; the old table goes to SCHEMA_old (default: both schemas are created)"},
 	}
 }
 
 func revertCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "revert",
-		Usage: "put the old table back, with every write since the swap (after swap, before clean_up)",
+		Usage: "put the old table back, with every write since the swap (after the swap, before clean_up)",
 		Flags: slices.Concat([]cli.Flag{tableFlag()}, oidFlags(), lockFlags(), connectionFlags()),
 		Action: func(c *cli.Context) error {
 			config, o, err := options(c)
@@ -117,7 +117,7 @@ func revertCommand() *cli.Command {
 func resetCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "reset",
-		Usage: "remove every artefact of a repack (before swap; at any stage of one that a restored dump has brought)",
+		Usage: "remove everything that a repack has created (before the swap; at any stage if a restored dump contained the job)",
 		Flags: slices.Concat([]cli.Flag{tableFlag()}, lockFlags(), connectionFlags()),
 		Action: func(c *cli.Context) error {
 			config, o, err := options(c)

@@ -24,7 +24,7 @@ func statusCommand() *cli.Command {
 		Flags: slices.Concat([]cli.Flag{
 			tableFlag(),
 			&cli.StringFlag{Name: "format", Value: "text", Usage: "text or json"},
-			&cli.BoolFlag{Name: "watch", Aliases: []string{"w"}, Usage: "show again every two seconds, until interrupted"},
+			&cli.BoolFlag{Name: "watch", Aliases: []string{"w"}, Usage: "show the status again every two seconds, until interrupted"},
 		}, connectionFlags()),
 		Action: func(c *cli.Context) error {
 			config, o, err := options(c)

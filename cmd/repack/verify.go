@@ -18,10 +18,10 @@ func verifyCommand() *cli.Command {
 		Usage: "compare a table with its copy, row by row (from post_sync_update to clean_up)",
 		Flags: slices.Concat([]cli.Flag{
 			tableFlag(),
-			&cli.StringFlag{Name: "mode", Value: string(repack.VerifyFull), Usage: "full, or sample: about a sixteenth of either table"},
+			&cli.StringFlag{Name: "mode", Value: string(repack.VerifyFull), Usage: "full, or sample: about a sixteenth of the rows of each table"},
 			&cli.StringFlag{Name: "format", Value: "text", Usage: "text or json"},
-			&cli.IntFlag{Name: "batch-size", Usage: "`ROWS` per chunk, about (default: sized by the time they take)"},
-			&cli.IntFlag{Name: "jobs", Aliases: []string{"j"}, Usage: "`CONNECTIONS` that compare at the same time (default: processors, at most 4, but one, which rests between chunks, while other sessions are at work)"},
+			&cli.IntFlag{Name: "batch-size", Usage: "approximate number of `ROWS` in a chunk (default: adjusted to the time that chunks take)"},
+			&cli.IntFlag{Name: "jobs", Aliases: []string{"j"}, Usage: "`CONNECTIONS` that compare at the same time (default: number of CPUs, at most 4; drops to one, with pauses, while other sessions are active)"},
 		}, lockFlags(), connectionFlags()),
 		Action: func(c *cli.Context) error {
 			config, o, err := options(c)
