@@ -13,10 +13,10 @@ import (
 	"github.com/repack-go/repack/repack"
 )
 
-// arrange makes of what was typed what the flag package understands: a table
-// that is named without --table, flags behind it, and a value that is attached
-// to a short flag. What makes no sense is a *repack.UsageError that says what is
-// wanted. Values are not repeated in messages where they might be a password.
+// arrange changes the typed arguments into a form that the flag package understands. It
+// accepts a table without --table, flags after the table, and a value that is attached
+// to a short flag. If an argument is wrong, it returns a *repack.UsageError that says
+// what is expected. Messages do not repeat values that might be a password.
 func arrange(app *cli.App, args []string) ([]string, error) {
 	if len(args) < 2 {
 		return args, nil
@@ -32,7 +32,7 @@ func arrange(app *cli.App, args []string) ([]string, error) {
 	}
 	command := app.Command(first)
 	if command == nil {
-		return args, nil // noCommand says so
+		return args, nil // noCommand reports it
 	}
 	a := arguments{flags: command.Flags}
 	if err := a.read(args[2:]); err != nil {
@@ -43,7 +43,7 @@ func arrange(app *cli.App, args []string) ([]string, error) {
 
 var helpFlags = []string{"--help", "-help", "-h", "--h"}
 
-// misplaced is the error of a flag that stands where a command should.
+// misplaced returns the error for a flag that stands before the command.
 func misplaced(app *cli.App, args []string) error {
 	name, _, _ := strings.Cut(args[0], "=")
 	known := slices.ContainsFunc(app.Commands, func(c *cli.Command) bool { return find(c.Flags, strings.TrimLeft(name, "-")) != nil })
@@ -58,11 +58,11 @@ func misplaced(app *cli.App, args []string) error {
 	return usagef("unknown flag %s, and no command given: see repack --help", name)
 }
 
-// arguments are those behind a command, as they are read.
+// arguments are the arguments after a command, while they are being read.
 type arguments struct {
 	flags  []cli.Flag
-	tables []string // as given by --table
-	words  []string // what belongs to no flag
+	tables []string // given with --table
+	words  []string // words that belong to no flag
 	result []string
 }
 
@@ -87,7 +87,8 @@ func (a *arguments) read(args []string) error {
 	return a.end()
 }
 
-// flag reads one, and its value if it takes one, and returns what follows.
+// flag reads one flag, and its value if it takes one. It returns the arguments that
+// follow.
 func (a *arguments) flag(word string, rest []string) ([]string, error) {
 	name, value, given := strings.Cut(strings.TrimLeft(word, "-"), "=")
 	if slices.Contains(helpFlags, word) {
@@ -122,10 +123,10 @@ func (a *arguments) flag(word string, rest []string) ([]string, error) {
 	return rest, check(f, value)
 }
 
-// end makes one table of those that were named.
+// end makes one --table of the tables that were named.
 func (a *arguments) end() error {
 	if find(a.flags, "table") == nil {
-		a.result = append(a.result, a.words...) // which the command refuses
+		a.result = append(a.result, a.words...) // the command refuses them
 		return nil
 	}
 	for _, word := range a.words {
@@ -150,7 +151,8 @@ func (a *arguments) end() error {
 	return nil
 }
 
-// check says what a value should look like: the flag package does not.
+// check reports a value that has the wrong form, and says what it should look like. The
+// flag package does not say that.
 func check(f cli.Flag, value string) error {
 	name := f.Names()[0]
 	switch f.(type) {
@@ -197,15 +199,15 @@ func isBool(f cli.Flag) bool {
 	return ok
 }
 
-// likeness is how near, by Jaro and Winkler, a word must be to be offered.
+// likeness is the similarity (Jaro-Winkler, 0 to 1) above which a word is suggested.
 const likeness = 0.8
 
-// didYouMean offers the word that is most like the one that is not known.
+// didYouMean suggests the known word that is most similar to an unknown one.
 func didYouMean(word string, known []string, prefix string) string {
 	best, like := "", likeness
 	for _, k := range known {
 		l := smetrics.JaroWinkler(strings.ToLower(word), k, 0.7, 4)
-		if letters(word) == letters(k) { // dns for dsn: short words with two letters exchanged
+		if letters(word) == letters(k) { // dns for dsn: in short words two letters are often exchanged
 			l = 1
 		}
 		if l > like {
@@ -218,7 +220,7 @@ func didYouMean(word string, known []string, prefix string) string {
 	return fmt.Sprintf("; did you mean %s%s?", prefix, best)
 }
 
-// letters are those of a word, whatever their order.
+// letters returns the letters of a word in sorted order.
 func letters(word string) string {
 	runes := []rune(strings.ToLower(word))
 	slices.Sort(runes)

@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// TestUsageSaysWhatIsWanted gives what no command understands; nothing is
-// connected to.
+// TestUsageSaysWhatIsWanted gives arguments that no command understands. No connection
+// is made.
 func TestUsageSaysWhatIsWanted(t *testing.T) {
 	t.Setenv("REPACK_DSN", "postgres://nobody@host.invalid/x")
 	for _, c := range []struct {

@@ -42,7 +42,7 @@ func demoCommand() *cli.Command {
 			if err := noArguments(c); err != nil {
 				return err
 			}
-			bar := newProgress(c) // before the logger, which writes through it
+			bar := newProgress(c) // before the logger: the logger writes through it
 			defer bar.finish()
 			logger, err := logger(c)
 			if err != nil {

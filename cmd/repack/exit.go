@@ -24,7 +24,8 @@ const exitCodes = `Exit codes:
   4    busy or lock not obtained, safe to run again
   130  interrupted, safe to run again`
 
-// exitCode is the one place where errors become exit codes.
+// exitCode is the only place that turns errors into exit codes. README.md has the same
+// table.
 func exitCode(ctx context.Context, err error) int {
 	var (
 		usage    *repack.UsageError

@@ -12,7 +12,7 @@ import (
 	"github.com/repack-go/repack/repack"
 )
 
-// connectionFlags are those of every command that speaks to a server.
+// connectionFlags are the flags of all commands that connect to a server, except demo.
 func connectionFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{
@@ -30,7 +30,7 @@ func connectionFlags() []cli.Flag {
 	}
 }
 
-// tableFlag is --table, written as SQL writes it.
+// tableFlag is --table. Its value is written as SQL writes it.
 func tableFlag() cli.Flag {
 	return &cli.StringFlag{
 		Name: "table", Aliases: []string{"t"},
@@ -38,7 +38,7 @@ func tableFlag() cli.Flag {
 	}
 }
 
-// lockFlags are those of commands that lock the application's tables.
+// lockFlags are the flags of commands that lock tables of the application.
 func lockFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.DurationFlag{
@@ -66,7 +66,7 @@ func lockFlags() []cli.Flag {
 	}
 }
 
-// oidFlags say what is to become of the table's OID where it is kept as data.
+// oidFlags say what to do with the table's OID where it is stored as data.
 func oidFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringSliceFlag{
@@ -78,7 +78,8 @@ func oidFlags() []cli.Flag {
 	}
 }
 
-// options collects what flags a command has; those it has not are zero.
+// options reads the options from a command's flags. Options whose flags the command
+// does not have are zero.
 func options(c *cli.Context) (*pgx.ConnConfig, repack.Options, error) {
 	if err := noArguments(c); err != nil {
 		return nil, repack.Options{}, err
@@ -126,7 +127,8 @@ func options(c *cli.Context) (*pgx.ConnConfig, repack.Options, error) {
 	}, nil
 }
 
-// logger writes to standard error: standard output is for results.
+// logger returns a logger that writes to standard error. Standard output is for
+// results.
 func logger(c *cli.Context) (*slog.Logger, error) {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(c.String("log-level"))); err != nil {
@@ -146,7 +148,7 @@ func logger(c *cli.Context) (*slog.Logger, error) {
 	}
 }
 
-// isTerminal reports whether a progress bar on w would be seen.
+// isTerminal reports whether w is a terminal, on which a progress bar can be seen.
 func isTerminal(w any) bool {
 	file, ok := w.(*os.File)
 	return ok && terminal(file)

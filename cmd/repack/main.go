@@ -1,5 +1,4 @@
-// Command repack rewrites a PostgreSQL table while the application keeps
-// writing to it.
+// Command repack rewrites a PostgreSQL table while the application keeps writing to it.
 package main
 
 import (
@@ -18,14 +17,14 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), interruptions()...)
-	context.AfterFunc(ctx, stop) // a second one ends the process at once
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	code := run(ctx, os.Args, os.Stdout, os.Stderr)
 	stop()
 	os.Exit(code)
 }
 
-// interruptions are the signals that end a command. One that was ignored when we
-// were started, as nohup does with SIGHUP, stays so.
+// interruptions are the signals that end a command. SIGHUP stays ignored if it was
+// ignored when we were started, as nohup does.
 func interruptions() []os.Signal {
 	signals := []os.Signal{os.Interrupt, syscall.SIGTERM}
 	if !signal.Ignored(syscall.SIGHUP) {
@@ -63,7 +62,7 @@ func application(stdout, stderr io.Writer) *cli.App {
 		OnUsageError:    usageError,
 		Action:          noCommand,
 		HideHelpCommand: true,
-		// A quoted name may have a comma.
+		// A quoted name may contain a comma.
 		DisableSliceFlagSeparator: true,
 	}
 	for _, command := range app.Commands {
@@ -74,7 +73,7 @@ func application(stdout, stderr io.Writer) *cli.App {
 
 func usageError(_ *cli.Context, err error, _ bool) error { return &repack.UsageError{Err: err} }
 
-// noCommand is reached when the first word is no command, or there is none.
+// noCommand is called if the first word is not a command, or if there are no arguments.
 func noCommand(c *cli.Context) error {
 	switch words := c.Args().Slice(); {
 	case len(words) == 0:
@@ -93,7 +92,7 @@ func noCommand(c *cli.Context) error {
 	return usagef("unknown command %q%s: see repack --help", word, didYouMean(word, known, "repack "))
 }
 
-// noArguments refuses words that are not flags, which would be ignored.
+// noArguments refuses words that are not flags. Otherwise they would be ignored.
 func noArguments(c *cli.Context) error {
 	if c.NArg() > 0 {
 		return &repack.UsageError{Err: fmt.Errorf("unexpected argument %q", c.Args().First())}

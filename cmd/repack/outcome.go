@@ -16,20 +16,20 @@ import (
 	"github.com/repack-go/repack/repack"
 )
 
-// teller says on standard error what a command has come to: as a sentence, or
-// where the log is JSON as a line of it.
+// teller writes the result of a command to standard error: as a sentence, or as a log
+// line if the log is JSON.
 type teller struct {
 	out    io.Writer
 	logger *slog.Logger
 	json   bool
-	table  string // as the user has written it
+	table  string // as the user wrote it
 }
 
 func newTeller(c *cli.Context, logger *slog.Logger) teller {
 	return teller{c.App.ErrWriter, logger, strings.EqualFold(c.String("log-format"), "json"), strings.TrimSpace(c.String("table"))}
 }
 
-// say writes text where people read, else message with attrs.
+// say writes text, or with a JSON log message and attrs.
 func (t teller) say(text, message string, attrs ...any) {
 	switch {
 	case t.json:
@@ -39,7 +39,7 @@ func (t teller) say(text, message string, attrs ...any) {
 	}
 }
 
-// outcome tells what a job has gained, and where the old table is if it is kept.
+// outcome writes the result of a job, and where the old table is if it is kept.
 func (t teller) outcome(o repack.Outcome) {
 	attrs := []any{"table", o.Table.String(), "bytes_before", o.Before, "bytes_after", o.After, "seconds", o.Took.Seconds()}
 	if o.LongestLock != nil {
@@ -55,8 +55,8 @@ func (t teller) outcome(o repack.Outcome) {
 	t.say(text, "table repacked", attrs...)
 }
 
-// gained is the line at the end: the sizes, unless they are not known, the time
-// and the longest lock.
+// gained returns the last line: the sizes if they are known, the time, and the longest
+// lock.
 func gained(o repack.Outcome) string {
 	text := "repacked"
 	if o.Before > 0 {
@@ -70,7 +70,7 @@ func gained(o repack.Outcome) string {
 	return text
 }
 
-// seconds is a time as people say it, never none at all.
+// seconds returns a duration as people say it, at least one second.
 func seconds(d time.Duration) string {
 	n := max(int(math.Round(d.Seconds())), 1)
 	switch {
@@ -83,7 +83,8 @@ func seconds(d time.Duration) string {
 	}
 }
 
-// name is how the user has called the table, except for a partition's.
+// name returns the table's name as the user wrote it. A partition has its own name
+// instead.
 func (t teller) name(schema, name string) string {
 	parts := strings.ToLower(strings.ReplaceAll(t.table, `"`, ""))
 	if strings.EqualFold(parts, name) || strings.EqualFold(parts, schema+"."+name) {
@@ -92,7 +93,7 @@ func (t teller) name(schema, name string) string {
 	return plain(schema) + "." + plain(name)
 }
 
-// plain is a name as SQL writes it, without quotes where it needs none.
+// plain returns a name as SQL writes it, without quotes if it needs none.
 func plain(name string) string {
 	for i, c := range name {
 		if c != '_' && (c < 'a' || c > 'z') && (i == 0 || c < '0' || c > '9') {
@@ -102,7 +103,7 @@ func plain(name string) string {
 	return name
 }
 
-// untilText says what can be done once a run has ended where it was told to.
+// untilText says what can be done after a run that ended after --until.
 func (t teller) untilText(until repack.Stage, list []repack.Status) string {
 	again := fmt.Sprintf("repack run --table '%s'", t.table)
 	if len(list) == 0 {
@@ -117,7 +118,7 @@ func (t teller) untilText(until repack.Stage, list []repack.Status) string {
 		"\n  or undo it with: repack reset --table '%s'", t.table, latest(list, until), again, t.table)
 }
 
-// latest is the stage of the job that is under way.
+// latest returns the stage of the job that has not ended.
 func latest(list []repack.Status, otherwise repack.Stage) repack.Stage {
 	for _, s := range list {
 		if s.FinishedAt == nil {
@@ -127,8 +128,8 @@ func latest(list []repack.Status, otherwise repack.Stage) repack.Stage {
 	return otherwise
 }
 
-// until tells what can be done after --until. That it cannot be found out does
-// not make a failure of the run.
+// until writes what can be done after --until. The run has succeeded, so it does not
+// fail if the status cannot be read.
 func (t teller) until(ctx context.Context, r *repack.Repack, until repack.Stage) {
 	if !t.logger.Enabled(ctx, slog.LevelInfo) {
 		return
@@ -142,7 +143,7 @@ func (t teller) until(ctx context.Context, r *repack.Repack, until repack.Stage)
 	t.say(t.untilText(until, list), "run ended as told", "table", t.table, "until", until)
 }
 
-// complain says why a command has not done what it was to do.
+// complain writes why a command has failed.
 func complain(ctx context.Context, w io.Writer, err error) {
 	var told *repack.InterruptedError
 	switch {

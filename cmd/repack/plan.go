@@ -65,10 +65,10 @@ func writePlan(w io.Writer, plan *repack.Plan) error { return planText{}.write(w
 
 func writeFullPlan(w io.Writer, plan *repack.Plan) error { return planText{full: true}.write(w, plan) }
 
-// planText writes a plan for people; full is with statements and all names.
+// planText writes a plan as text. full includes the statements and all names.
 type planText struct{ full bool }
 
-// write writes nothing of a refused table: what stands in its way is the error.
+// write writes nothing for a refused table: the error already has the reasons.
 func (t planText) write(w io.Writer, plan *repack.Plan) error {
 	if len(plan.Refused) > 0 {
 		return nil
@@ -135,7 +135,7 @@ func session(s repack.PlannedWait) string {
 	return who + ")"
 }
 
-// shownNames is how many names a line has room for.
+// shownNames is the number of names that fit on a line.
 const shownNames = 6
 
 func (t planText) carried(b *strings.Builder, carried []repack.PlannedProperty) {
@@ -149,7 +149,7 @@ func (t planText) carried(b *strings.Builder, carried []repack.PlannedProperty) 
 		}
 		fmt.Fprintf(table, "  %s\t%d\t%s%s\n", c.Kind, c.Count, strings.Join(names, ", "), rest)
 	}
-	_ = table.Flush() // a strings.Builder takes everything
+	_ = table.Flush() // a strings.Builder never fails
 }
 
 func (t planText) stages(b *strings.Builder, plan *repack.Plan) {
@@ -178,7 +178,8 @@ func (t planText) stages(b *strings.Builder, plan *repack.Plan) {
 	}
 }
 
-// waitOf is the bound of a lock that others may have to queue behind.
+// waitOf returns the limit of the wait for a lock. It is empty for weak locks: other
+// sessions do not have to wait behind a request for one.
 func waitOf(l repack.PlannedLock) string {
 	if l.Mode == "ACCESS SHARE" || l.Mode == "ROW SHARE" {
 		return ""
@@ -198,7 +199,7 @@ func statements(b *strings.Builder, sql []string) {
 	}
 }
 
-// bytes is a size as people read it.
+// bytes returns a size as people read it.
 func bytes(n int64) string {
 	units := []string{"bytes", "kB", "MB", "GB", "TB"}
 	size, unit := float64(n), 0

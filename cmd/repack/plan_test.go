@@ -43,11 +43,11 @@ INSERT INTO app.customer VALUES (1, 'one');
 INSERT INTO app.orders (customer) SELECT 1 FROM generate_series(1, 5000);
 ANALYZE app.orders`
 
-// sizePattern is what depends on the server's version.
+// sizePattern matches what depends on the server's version.
 var sizePattern = regexp.MustCompile(`\d+ (bytes|kB|MB)|About \d+%`)
 
-// Not parallel: package cli has state of its own, which two runs in one process
-// share.
+// Not parallel: package cli has global state, so two runs in one process would share
+// it.
 func TestPlanText(t *testing.T) {
 	db := pgtest.New(t)
 	db.Exec(t, plannedSQL)

@@ -20,24 +20,26 @@ import (
 func terminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
 
 const (
-	progressEvery = 30 * time.Second       // between lines where there is no bar
-	drawEvery     = 100 * time.Millisecond // between pictures of the bar
+	progressEvery = 30 * time.Second       // between log lines, where there is no bar
+	drawEvery     = 100 * time.Millisecond // between updates of the bar
 	defaultWidth  = 80
 )
 
-// progress shows how far the backfill, and then the index builds, are: as one
-// line that is drawn over, on a terminal that can do that, elsewhere as a line
-// of the log now and then. Its line has no colour, nor any other control
-// character than the carriage return. What is logged meanwhile is to be written
-// through it, so that it does not come to stand on that line.
+// progress shows how far the backfill is, and then how far the index builds are. On a
+// terminal that can overwrite a line, it is one line that is drawn again and again.
+// Elsewhere it is a log line from time to time.
+//
+// The line has no colours and no control character except the carriage return. Log
+// output must be written through progress while it runs, so that it does not end up on
+// that line.
 type progress struct {
 	mu    sync.Mutex
 	shown bool
 	out   io.Writer
-	width func() int // of the terminal; nil: defaultWidth
-	line  string     // on the screen
-	began time.Time  // of the backfill's first picture
-	from  int64      // blocks then
+	width func() int // width of the terminal; nil: defaultWidth
+	line  string     // the line on the screen
+	began time.Time  // time of the first drawing of the backfill
+	from  int64      // blocks at that time
 	drawn time.Time
 
 	tick <-chan time.Time // when to log a line; nil: never
@@ -46,7 +48,7 @@ type progress struct {
 	end  sync.Once
 }
 
-// newProgress takes the place of the command's standard error, where it draws.
+// newProgress replaces the command's standard error if it draws there.
 func newProgress(c *cli.Context) *progress {
 	p := &progress{shown: drawable(c.App.ErrWriter, os.Getenv("TERM")) && !c.Bool("quiet"), out: c.App.ErrWriter}
 	if file, ok := c.App.ErrWriter.(*os.File); ok {
@@ -64,10 +66,11 @@ func newProgress(c *cli.Context) *progress {
 	return p
 }
 
-// drawable reports whether w is a terminal on which a line can be drawn over.
+// drawable reports whether w is a terminal on which a line can be overwritten.
 func drawable(w io.Writer, kind string) bool { return isTerminal(w) && kind != "dumb" }
 
-// Write writes above the line that is drawn.
+// Write writes text above the drawn line. It returns the result of the underlying
+// writer.
 func (p *progress) Write(text []byte) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -78,7 +81,7 @@ func (p *progress) Write(text []byte) (int, error) {
 	return n, err
 }
 
-// hooks are those by which it hears of a run; lines go to logger.
+// hooks returns the hooks through which progress follows a run. Lines go to logger.
 func (p *progress) hooks(logger *slog.Logger) repack.Hooks {
 	if !p.shown {
 		if p.tick == nil {
@@ -115,7 +118,7 @@ func (p *progress) note(attrs ...any) {
 	p.now = attrs
 }
 
-// log writes a line with each tick, until finish.
+// log writes a line at each tick, until finish.
 func (p *progress) log(logger *slog.Logger) {
 	for {
 		select {
@@ -130,7 +133,7 @@ func (p *progress) log(logger *slog.Logger) {
 	}
 }
 
-// draw counts blocks, whose number is known: that of rows is an estimate.
+// draw shows blocks, because their number is known. The number of rows is an estimate.
 func (p *progress) draw(now repack.Progress) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -157,8 +160,7 @@ func percentOf(n, of int64) int64 {
 	return min(100*n/of, 100)
 }
 
-// drawBuilds shows the phase of the build that was begun first: a line has no
-// room for all.
+// drawBuilds shows the phase of the build that began first. A line has no room for all.
 func (p *progress) drawBuilds(builds []repack.IndexBuild) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -167,7 +169,7 @@ func (p *progress) drawBuilds(builds []repack.IndexBuild) {
 	}
 	first, percent := builds[0], 0.0
 	if first.Percent != nil {
-		percent = min(*first.Percent, 99) // there may be another phase
+		percent = min(*first.Percent, 99) // another phase may follow
 	}
 	text := fmt.Sprintf("building %s: %s", first.Index, phase(first))
 	if len(builds) > 1 {
@@ -176,8 +178,8 @@ func (p *progress) drawBuilds(builds []repack.IndexBuild) {
 	p.put(text + fmt.Sprintf(" %3.0f%%", percent))
 }
 
-// put draws over the line what fits into the terminal, one column less: in the
-// last one some terminals begin another line.
+// put replaces the drawn line. It cuts the text to one column less than the terminal's
+// width, because some terminals start a new line after the last column.
 func (p *progress) put(line string) {
 	width := defaultWidth
 	if p.width != nil {
@@ -189,7 +191,7 @@ func (p *progress) put(line string) {
 	if line == p.line {
 		return
 	}
-	// The terminal may be narrower than it was.
+	// The terminal may have become narrower.
 	erase := min(utf8.RuneCountInString(p.line), max(width-1, 0)) - utf8.RuneCountInString(line)
 	text := "\r" + line + strings.Repeat(" ", max(erase, 0))
 	if erase > 0 {
@@ -199,14 +201,14 @@ func (p *progress) put(line string) {
 	p.line = line
 }
 
-// clear takes the line away.
+// clear removes the line.
 func (p *progress) clear() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.put("")
 }
 
-// finish is clear at the end, after which no line is logged.
+// finish clears the line and ends the log lines. It may be called more than once.
 func (p *progress) finish() {
 	p.clear()
 	p.end.Do(func() {

@@ -24,7 +24,7 @@ func TestProgressOfBuilds(t *testing.T) {
 	p.drawBuilds([]repack.IndexBuild{{Index: "orders_pkey", Phase: "building index: sorting live tuples"}})
 	p.drawBuilds([]repack.IndexBuild{{Index: "orders_pkey", Phase: "building index: loading tuples in tree", Percent: percent(100)}})
 	p.finish()
-	p.draw(repack.Progress{Blocks: 1, TotalBlocks: 2}) // a bar of its own
+	p.draw(repack.Progress{Blocks: 1, TotalBlocks: 2}) // the backfill has another bar
 	p.finish()
 	for _, want := range []string{
 		"building orders_pkey: scanning table (and 1 more)  40%",
@@ -38,8 +38,8 @@ func TestProgressOfBuilds(t *testing.T) {
 	}
 }
 
-// screen is what a terminal shows of text: a carriage return goes back to the
-// beginning of the line, which is written over.
+// screen returns what a terminal shows of text. A carriage return goes back to the
+// beginning of the line, and the text after it overwrites the line.
 func screen(text string) []string {
 	var lines []string
 	var line []rune
@@ -58,7 +58,8 @@ func screen(text string) []string {
 	return append(lines, strings.TrimRight(string(line), " "))
 }
 
-// TestLogAboveTheProgress logs while there is a line, and looks at the terminal.
+// TestLogAboveTheProgress logs while a line is drawn, and checks what the terminal
+// shows.
 func TestLogAboveTheProgress(t *testing.T) {
 	t.Parallel()
 	for _, width := range []int{20, 40, 80, 200} {
@@ -84,7 +85,8 @@ func TestLogAboveTheProgress(t *testing.T) {
 	}
 }
 
-// TestProgressInTheLog has time pass where there is no terminal.
+// TestProgressInTheLog checks the log lines that progress writes where there is no
+// terminal.
 func TestProgressInTheLog(t *testing.T) {
 	t.Parallel()
 	read, write := io.Pipe()

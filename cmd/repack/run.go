@@ -23,7 +23,7 @@ func runCommand() *cli.Command {
 			if c.Bool("dry-run") {
 				return showPlan(c, writePlan)
 			}
-			bar := newProgress(c) // before the logger, which writes through it
+			bar := newProgress(c) // before the logger: the logger writes through it
 			config, o, err := options(c)
 			if err != nil {
 				return err
@@ -49,7 +49,7 @@ func runCommand() *cli.Command {
 	}
 }
 
-// runFlags say what to repack and how.
+// runFlags are the flags that say what to repack and how.
 func runFlags() []cli.Flag {
 	var names []string
 	for _, s := range registry.Stages {

@@ -44,7 +44,8 @@ func statusCommand() *cli.Command {
 	}
 }
 
-// errWatched ends status --watch: there is nothing to say about an interrupt.
+// errWatched ends status --watch. An interrupt is its normal end, so nothing is
+// reported.
 var errWatched = errors.New("watched until interrupted")
 
 // show writes the status once, or with --watch until the context ends.
@@ -120,7 +121,7 @@ func writeText(w io.Writer, list []repack.Status) error {
 	return nil
 }
 
-// wayBack is the command that undoes a job.
+// wayBack returns the command that undoes a job.
 func wayBack(s repack.Status) string {
 	if s.Swapped {
 		return "revert"
@@ -128,7 +129,8 @@ func wayBack(s repack.Status) string {
 	return "reset"
 }
 
-// phase of a build: that it builds an index has been said.
+// phase returns the phase of a build, without the words that say that it builds an
+// index.
 func phase(b repack.IndexBuild) string { return strings.TrimPrefix(b.Phase, "building index: ") }
 
 func percent(b repack.IndexBuild) string {

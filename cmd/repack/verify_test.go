@@ -10,11 +10,10 @@ import (
 	"github.com/repack-go/repack/repack"
 )
 
-// secondsPattern is what depends on the machine.
+// secondsPattern matches what depends on the machine.
 var secondsPattern = regexp.MustCompile(`in \d+\.\ds`)
 
-// verifyOutput runs the command and returns its exit code, its result and what
-// it said besides.
+// verifyOutput runs the command and returns its exit code, its result and its messages.
 func verifyOutput(t *testing.T, db *pgtest.Database, args ...string) (code int, result, said string) {
 	t.Helper()
 	var stdout, stderr strings.Builder
