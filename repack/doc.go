@@ -50,7 +50,8 @@
 //
 // Use errors.As for types and errors.Is for values. After any error before the swap, the
 // table has the rows that the application wrote. What the job has created stays for the
-// next Run, and Reset removes it.
+// next Run, and Reset removes it. After *DiskFullError it has been removed already, unless
+// the error's field Release says why not.
 //
 //	error                              what to do
 //	*UsageError                        correct the options
@@ -66,13 +67,13 @@
 //	*OutlivedError                     change or delete such rows and call Run again
 //	*VerifyError                       before the swap: call Reset. After it: do not revert
 //	*ParityError                       report a bug; the exchange was rolled back
-//	*StrandedError                     after the exchange: call Run, or Revert
+//	*StrandedError                     call Run or Revert: its text says which is possible
 //	*RevertDriftError                  undo the DDL since the swap and call Revert again
 //	*RestoredError                     call Reset: the job came with a dump
 //	*NewerJobError, ErrNewerRegistry   use the newer version of repack
 //	*NoJobError, ErrNoJob              nothing to do, or the name is wrong
 //	ErrSwapped                         call Revert, or Run to finish
-//	ErrNotSwapped                      call Reset
+//	ErrNotSwapped                      call Reset to remove the job, or Run to continue it
 //	ErrFinishing                       call Run to finish
 //	ErrNothingToVerify                 call Run up to post_sync_update first
 //	*InterruptedError                  the context ended: call again to continue

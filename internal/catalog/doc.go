@@ -31,7 +31,8 @@
 // The session's search_path must be pg_catalog. Then the server qualifies every other
 // name in a definition.
 //
-// To add a property: add a field to Table, a query, and an ask function in everything.
+// To add a property: add a field to Table, its query and ask function, the latter to
+// everything, and a test.
 //
 // # Comparing
 //
