@@ -172,7 +172,8 @@ func (h *holding) regain(ctx context.Context) error {
 	h.unwatch()
 	h.conn = conn
 	h.lost.Store(nil)
-	// The workers' contexts end before the lock may be released.
+	// The lock must outlive the workers, so the watch does not end with their context:
+	// pgx would then close the connection.
 	h.watch(context.WithoutCancel(ctx))
 	h.options.Logger.Info("connected again", "table", h.name.String())
 	return nil

@@ -117,10 +117,10 @@ func askForeignKeys(d *description) {
 	askKeyParts(d)
 }
 
-// keyPartsSQL finds the parts of two groups of keys: of keys that an exchange drops and
-// adds again all parts, and of keys that the table has from above its own part. Most
-// constraints have conparentid 0. The condition > 0 tells the planner that few rows
-// qualify.
+// keyPartsSQL finds parts of keys. If an exchange drops and adds the key again, these
+// are all its parts. If the table has the key from above, it is only the table's own
+// part. Most constraints have conparentid 0. The condition > 0 tells the planner that
+// few rows qualify.
 const keyPartsSQL = `
 WITH RECURSIVE part (key, id, its) AS (
     SELECT k.oid, c.oid, $1 IN (k.conrelid, k.confrelid) OR k.confrelid IN (SELECT relid FROM pg_partition_ancestors($1::oid::regclass))
