@@ -164,7 +164,7 @@ const attemptSQL = `
         END;`
 
 // A change of a key is seen in the transition tables.
-const passOverRowsSQL = `
+const skipRowTriggerSQL = `
     IF TG_LEVEL = 'ROW' THEN
         RETURN NULL;
     END IF;`
@@ -178,10 +178,10 @@ func (l *Link) WriteThrough(completedBy string) Capture {
 	}
 	before := l.mirror()
 	if l.keyTrigger() {
-		before += passOverRowsSQL
+		before += skipRowTriggerSQL
 	}
 	body := fmt.Sprintf(writeThroughSQL, xid, catalog.Literal(l.From.Schema), catalog.Literal(l.From.Name),
-		l.attempts(immediate, l.Reread), l.attempts(immediate, true), l.logRows(logBothSQL), before, l.many())
+		l.attempts(immediate, l.Reread), l.attempts(immediate, true), l.logRows(logBothSQL), before, l.overRowLimit())
 	return Capture{
 		Function: fmt.Sprintf(functionSQL, l.Capture, catalog.Literal(body), writeThroughSettings),
 		Triggers: l.triggers(bothTables, l.PerRow && l.Counted),

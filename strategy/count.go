@@ -9,7 +9,7 @@ import (
 
 // An index may lack rows that it should have, such as the second one of a key, where
 // it is damaged. So rows are counted in the tables themselves.
-const withoutIndexes = `
+const seqScanSQL = `
 SET LOCAL enable_hashjoin = on;
 SET LOCAL enable_mergejoin = on;
 SET LOCAL enable_seqscan = on;
@@ -34,7 +34,7 @@ SELECT EXISTS (SELECT FROM %[3]s AS l WHERE l.truncated),
 // snapshot there are as many. It is how rows are noticed that have one key, of which
 // a lookup by the key sees one. Where a TRUNCATE is pending both are zero.
 func (c *Comparison) Counts(ctx context.Context, tx pgx.Tx) (from, to int64, err error) {
-	if _, err := tx.Exec(ctx, withoutIndexes); err != nil {
+	if _, err := tx.Exec(ctx, seqScanSQL); err != nil {
 		return 0, 0, fmt.Errorf("set planner options: %w", err)
 	}
 	var truncated bool

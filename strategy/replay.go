@@ -178,7 +178,7 @@ func (l *Link) concurrentBatch() string {
 // From it leaves the log empty and the copy in step.
 func (l *Link) ReplayAll(ctx context.Context, tx pgx.Tx, concurrent bool) (Replayed, error) {
 	// Rows of before a TRUNCATE would be in the way of rows of after it.
-	if err := l.makeUpTruncate(ctx, tx); err != nil {
+	if err := l.replayTruncate(ctx, tx); err != nil {
 		return Replayed{}, err
 	}
 	return l.ReplayRange(ctx, tx, 0, maxBlock, concurrent)
@@ -208,8 +208,8 @@ func (l *Link) deleteAbsent(ctx context.Context, tx pgx.Tx) error {
 
 const truncatedSQL = `SELECT EXISTS (SELECT FROM %s WHERE truncated)`
 
-// makeUpTruncate deletes what a TRUNCATE that is in the log has deleted.
-func (l *Link) makeUpTruncate(ctx context.Context, tx pgx.Tx) error {
+// replayTruncate deletes what a TRUNCATE that is in the log has deleted.
+func (l *Link) replayTruncate(ctx context.Context, tx pgx.Tx) error {
 	var truncated bool
 	if err := tx.QueryRow(ctx, fmt.Sprintf(truncatedSQL, l.Log)).Scan(&truncated); err != nil {
 		return fmt.Errorf("look for TRUNCATE in the change log: %w", err)
@@ -230,7 +230,7 @@ WHERE  %[4]s`
 // began: a subset of one state of From, on which every unique constraint of
 // From holds. It returns the number of rows deleted.
 func (l *Link) RemoveLogged(ctx context.Context, tx pgx.Tx) (int64, error) {
-	if err := l.makeUpTruncate(ctx, tx); err != nil {
+	if err := l.replayTruncate(ctx, tx); err != nil {
 		return 0, err
 	}
 	tag, err := tx.Exec(ctx, fmt.Sprintf(removeLoggedSQL, l.To, l.logColumns(""), l.Log, l.toIsLog("t", "k")))

@@ -75,10 +75,10 @@ func (c *Comparison) BeginSQL() string {
 	return fmt.Sprintf(beginSQL, c.From, c.To, c.Log) + ";" + AloneSQL
 }
 
-// foundSQL reduces rows with a key and a verdict, which is null for rows that
+// verdictsSQL reduces rows with a key and a verdict, which is null for rows that
 // are right, to their number and what is wrong. OFFSET 0 has the verdict
 // reached once a row.
-const foundSQL = `
+const verdictsSQL = `
 SELECT count(*),
        coalesce(array_agg(r.kind) FILTER (WHERE r.kind IS NOT NULL), '{}'),
        coalesce(array_agg(ARRAY[%[1]s]) FILTER (WHERE r.kind IS NOT NULL), '{}')
@@ -103,7 +103,7 @@ const copyRangeSQL = `
 func (c *Comparison) CopyRange(ctx context.Context, tx pgx.Tx, first, end int64) (Compared, error) {
 	rows := fmt.Sprintf(copyRangeSQL, c.keyAs("t", c.toName), qualified("f", c.Key[0].Name),
 		differ(c.Columns, c.generated), c.To, c.From, c.toIsFrom("t", "f"))
-	return c.find(ctx, tx, rows, TID(first), TID(end))
+	return c.compare(ctx, tx, rows, TID(first), TID(end))
 }
 
 // Only the key of To is read, so that its index has to be read and no more.
@@ -120,7 +120,7 @@ const rangeSQL = `
 func (c *Comparison) Range(ctx context.Context, tx pgx.Tx, first, end int64) (Compared, error) {
 	rows := fmt.Sprintf(rangeSQL, c.keyAs("f", same), qualified("t", c.toName(c.Key[0].Name)),
 		c.From, c.To, c.toIsFrom("t", "f"))
-	return c.find(ctx, tx, rows, TID(first), TID(end))
+	return c.compare(ctx, tx, rows, TID(first), TID(end))
 }
 
 const keysSQL = `
@@ -137,9 +137,9 @@ const keysSQL = `
 // Keys compares the rows of certain keys, such as were pending before.
 func (c *Comparison) Keys(ctx context.Context, tx pgx.Tx, keys [][]string) (Compared, error) {
 	rows := fmt.Sprintf(keysSQL, c.logColumns("k"), qualified("f", c.Key[0].Name),
-		qualified("t", c.toName(c.Key[0].Name)), differ(c.Columns, c.generated), c.given(),
+		qualified("t", c.toName(c.Key[0].Name)), differ(c.Columns, c.generated), c.keysQuery(),
 		c.From, c.fromIsLog("f", "k"), c.To, c.toIsLog("t", "k"))
-	return c.find(ctx, tx, rows, c.arguments(keys)...)
+	return c.compare(ctx, tx, rows, c.keyArguments(keys)...)
 }
 
 // AloneSQL are the settings of a transaction that looks up rows by their keys. In
@@ -151,11 +151,11 @@ SET LOCAL max_parallel_workers_per_gather = 0`
 // find, under AloneSQL, runs a query for rows with verdicts, and asks the log about those that
 // are wrong. Every row finds its partner by an index, however large the tables
 // and however wrong the estimates.
-func (c *Comparison) find(ctx context.Context, tx pgx.Tx, rows string, args ...any) (Compared, error) {
+func (c *Comparison) compare(ctx context.Context, tx pgx.Tx, rows string, args ...any) (Compared, error) {
 	var found Compared
 	var kinds []string
 	var keys [][]string
-	sql := fmt.Sprintf(foundSQL, c.keyTexts("r"), rows)
+	sql := fmt.Sprintf(verdictsSQL, c.keyTexts("r"), rows)
 	if err := tx.QueryRow(ctx, sql, args...).Scan(&found.Rows, &kinds, &keys); err != nil {
 		return Compared{}, fmt.Errorf("compare %s with %s: %w", c.To, c.From, err)
 	}
@@ -172,8 +172,8 @@ func (c *Comparison) find(ctx context.Context, tx pgx.Tx, rows string, args ...a
 			continue
 		}
 		m := Mismatch{Kind: kinds[i], Key: key}
-		if len(found.Mismatches) < explained && m.Kind == Different {
-			if m.Columns, err = c.differing(ctx, tx, key); err != nil {
+		if len(found.Mismatches) < maxExplained && m.Kind == Different {
+			if m.Columns, err = c.differingColumns(ctx, tx, key); err != nil {
 				return Compared{}, err
 			}
 		}
@@ -182,8 +182,8 @@ func (c *Comparison) find(ctx context.Context, tx pgx.Tx, rows string, args ...a
 	return found, nil
 }
 
-// explained is how many mismatches of one comparison say which columns differ.
-const explained = 10
+// maxExplained is how many mismatches of one comparison say which columns differ.
+const maxExplained = 10
 
 // A TRUNCATE explains everything. A row of the log that was not found has no
 // ctid; what else it has not, one that was found may lack as well. The log may
@@ -204,8 +204,8 @@ func (c *Comparison) pending(ctx context.Context, tx pgx.Tx, keys [][]string) ([
 	if _, err := tx.Exec(ctx, hashJoinsSQL); err != nil {
 		return nil, fmt.Errorf("set planner options: %w", err)
 	}
-	sql := fmt.Sprintf(isPendingSQL, c.Log, c.given(), c.logIsLog("l", "k"))
-	rows, err := tx.Query(ctx, sql, c.arguments(keys)...)
+	sql := fmt.Sprintf(isPendingSQL, c.Log, c.keysQuery(), c.logIsLog("l", "k"))
+	rows, err := tx.Query(ctx, sql, c.keyArguments(keys)...)
 	if err != nil {
 		return nil, fmt.Errorf("look for pending changes: %w", err)
 	}
@@ -219,14 +219,14 @@ func (c *Comparison) pending(ctx context.Context, tx pgx.Tx, keys [][]string) ([
 	return pending, nil
 }
 
-const differingSQL = `
+const differingColumnsSQL = `
 SELECT array_remove(ARRAY[%[1]s], NULL)
 FROM   (%[2]s) AS k
 JOIN   %[3]s AS f ON %[4]s
 JOIN   %[5]s AS t ON %[6]s`
 
-// differing names the columns of From in which the two rows of a key differ.
-func (c *Comparison) differing(ctx context.Context, tx pgx.Tx, key []string) (columns []string, err error) {
+// differingColumns names the columns of From in which the two rows of a key differ.
+func (c *Comparison) differingColumns(ctx context.Context, tx pgx.Tx, key []string) (columns []string, err error) {
 	if _, err := tx.Exec(ctx, AloneSQL); err != nil {
 		return nil, fmt.Errorf("set planner options: %w", err)
 	}
@@ -237,16 +237,16 @@ func (c *Comparison) differing(ctx context.Context, tx pgx.Tx, key []string) (co
 	if len(c.generated) > 0 {
 		names += ", " + list(c.generated, ", ", func(_ int, m Mapping) string { return name(m, differ(nil, []Mapping{m})) })
 	}
-	sql := fmt.Sprintf(differingSQL, names, c.given(), c.From, c.fromIsLog("f", "k"), c.To, c.toIsLog("t", "k"))
-	if err := tx.QueryRow(ctx, sql, c.arguments([][]string{key})...).Scan(&columns); err != nil {
+	sql := fmt.Sprintf(differingColumnsSQL, names, c.keysQuery(), c.From, c.fromIsLog("f", "k"), c.To, c.toIsLog("t", "k"))
+	if err := tx.QueryRow(ctx, sql, c.keyArguments([][]string{key})...).Scan(&columns); err != nil {
 		return nil, fmt.Errorf("compare columns of %s with %s: %w", c.To, c.From, err)
 	}
 	return columns, nil
 }
 
-// given is a query for keys handed over as one array of texts a column; see
+// keysQuery is a query for keys handed over as one array of texts a column; see
 // arguments. n is the place of a key, from 1.
-func (c *Comparison) given() string {
+func (c *Comparison) keysQuery() string {
 	columns := list(c.Key, ", ", func(i int, k catalog.KeyColumn) string {
 		value := fmt.Sprintf("u.%s::%s", logColumn(i), k.Type)
 		if k.Collation != "" {
@@ -258,8 +258,8 @@ func (c *Comparison) given() string {
 	return fmt.Sprintf("SELECT u.n, %s FROM unnest(%s) WITH ORDINALITY AS u(%s, n)", columns, arrays, c.logColumns(""))
 }
 
-// arguments are what the parameters of given stand for.
-func (c *Comparison) arguments(keys [][]string) []any {
+// keyArguments are what the parameters of given stand for.
+func (c *Comparison) keyArguments(keys [][]string) []any {
 	args := make([]any, len(c.Key))
 	for i := range c.Key {
 		column := make([]string, len(keys))
