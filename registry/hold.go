@@ -58,9 +58,9 @@ LEFT JOIN pg_stat_activity a ON a.pid = l.pid
 WHERE     l.locktype = 'advisory' AND l.classid = $1::oid AND l.objid = $2::oid AND l.granted
 AND       l.database = (SELECT oid FROM pg_database WHERE datname = current_database())`
 
-// patience is how long a lock may be held by the backend of a process that has
+// lockGrace is how long a lock may be held by the backend of a process that has
 // been killed: it notices within client_connection_check_interval.
-const patience = 3 * time.Second
+const lockGrace = 3 * time.Second
 
 // TryLock takes the advisory lock of the table with that OID on conn, for as
 // long as the connection lives. It returns *BusyError when another process has
@@ -68,7 +68,7 @@ const patience = 3 * time.Second
 func TryLock(ctx context.Context, conn *pgx.Conn, oid uint32, table string) error {
 	ticker := time.NewTicker(100 * time.Millisecond)
 	defer ticker.Stop()
-	for deadline := time.Now().Add(patience); ; {
+	for deadline := time.Now().Add(lockGrace); ; {
 		var locked bool
 		if err := conn.QueryRow(ctx, tryLockSQL, lockClass, oid).Scan(&locked); err != nil {
 			return fmt.Errorf("take advisory lock of %s: %w", table, err)
@@ -127,7 +127,7 @@ func (r *Registry) Claim(ctx context.Context, conn *pgx.Conn, j *Job, runner Run
 		}
 		return busy
 	}
-	return moved(tag.RowsAffected(), err, fmt.Sprintf("claim job %d", j.ID))
+	return requireMoved(tag.RowsAffected(), err, fmt.Sprintf("claim job %d", j.ID))
 }
 
 const releaseSQL = `

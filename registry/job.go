@@ -286,10 +286,10 @@ const columns = `
          partitioned, filenode, blocks, row_estimate, completed_by, swapped_at, longest_lock_ms,
          runner_host, runner_pid, runner_since, error, interrupted, created_at, updated_at, finished_at`
 
-// older stands in for the columns that the registry of an older version does not
+// jobWithDefaults stands in for the columns that the registry of an older version does not
 // have: in the subquery beside it their names mean the table's where it has them.
 // So that what only reads need not upgrade it.
-const older = `(VALUES (NULL::bigint, NULL::bigint, false)) older (partitioned, longest_lock_ms, interrupted),
+const jobWithDefaults = `(VALUES (NULL::bigint, NULL::bigint, false)) older (partitioned, longest_lock_ms, interrupted),
          LATERAL (SELECT` + columns + ` FROM %[1]s) job`
 
 // A swap turns the OID that bears the table's name from the source's into the
@@ -297,7 +297,7 @@ const older = `(VALUES (NULL::bigint, NULL::bigint, false)) older (partitioned, 
 // still the job of that name, until it is reset.
 const findSQL = `
 SELECT   job.*
-FROM     ` + older + `
+FROM     ` + jobWithDefaults + `
 WHERE    state IN ('active', 'reverting', 'resetting', 'finishing')
 AND      (source = $1 OR shadow = $1 AND swapped_at IS NOT NULL
           OR table_schema = $2 AND table_name = $3)
@@ -308,24 +308,24 @@ LIMIT    1`
 // is none) or name. It returns ErrNotFound.
 func (r *Registry) Find(ctx context.Context, q catalog.Querier, oid uint32, name catalog.Name) (*Job, error) {
 	rows, err := q.Query(ctx, fmt.Sprintf(findSQL, r.job), oid, name.Schema, name.Name)
-	return one(rows, err, "find job of "+name.String())
+	return oneJob(rows, err, "find job of "+name.String())
 }
 
 const getSQL = `
 SELECT job.*
-FROM   ` + older + `
+FROM   ` + jobWithDefaults + `
 WHERE  id = $1`
 
 // Get reads a job.
 func (r *Registry) Get(ctx context.Context, q catalog.Querier, id int64) (*Job, error) {
 	rows, err := q.Query(ctx, fmt.Sprintf(getSQL, r.job), id)
-	return one(rows, err, fmt.Sprintf("read job %d", id))
+	return oneJob(rows, err, fmt.Sprintf("read job %d", id))
 }
 
 // The latest job of every table.
 const listSQL = `
 SELECT   DISTINCT ON (table_schema, table_name) job.*
-FROM     ` + older + `
+FROM     ` + jobWithDefaults + `
 ORDER BY table_schema, table_name, id DESC`
 
 // List returns the latest job of every table, in the tables' order.
@@ -341,7 +341,7 @@ func (r *Registry) List(ctx context.Context, q catalog.Querier) ([]*Job, error) 
 	return jobs, nil
 }
 
-func one(rows pgx.Rows, err error, doing string) (*Job, error) {
+func oneJob(rows pgx.Rows, err error, doing string) (*Job, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", doing, err)
 	}

@@ -76,7 +76,7 @@ SELECT id, $3 FROM moved`
 // its own, which does not wait for the disk.
 func (r *Registry) BeginStage(ctx context.Context, q catalog.Querier, id int64, claim string, s Stage) error {
 	tag, err := q.Exec(ctx, fmt.Sprintf(beginStageSQL, r.job, r.history), id, claim, s)
-	return moved(tag.RowsAffected(), err, fmt.Sprintf("begin %s of job %d", s, id))
+	return requireMoved(tag.RowsAffected(), err, fmt.Sprintf("begin %s of job %d", s, id))
 }
 
 const endStageSQL = `
@@ -99,7 +99,7 @@ SELECT count(*) FROM moved`
 func (r *Registry) EndStage(ctx context.Context, q catalog.Querier, id int64, claim string, s Stage) error {
 	var n int64
 	err := q.QueryRow(ctx, fmt.Sprintf(endStageSQL, r.job, r.history), id, claim, s).Scan(&n)
-	return moved(n, err, fmt.Sprintf("end %s of job %d", s, id))
+	return requireMoved(n, err, fmt.Sprintf("end %s of job %d", s, id))
 }
 
 const failSQL = `
@@ -200,10 +200,10 @@ SELECT count(*) FROM (
 func (r *Registry) Fence(ctx context.Context, tx pgx.Tx, id int64, claim string) error {
 	var n int64
 	err := tx.QueryRow(ctx, fmt.Sprintf(fenceSQL, r.job), id, claim).Scan(&n)
-	return moved(n, err, fmt.Sprintf("hold job %d", id))
+	return requireMoved(n, err, fmt.Sprintf("hold job %d", id))
 }
 
-func moved(n int64, err error, doing string) error {
+func requireMoved(n int64, err error, doing string) error {
 	if err == nil && n != 1 {
 		err = ErrStageMoved
 	}
@@ -233,7 +233,7 @@ func (r *Registry) Update(ctx context.Context, q catalog.Querier, j *Job, claim 
 func (r *Registry) QueueUpdate(b *pgx.Batch, j *Job, claim string) {
 	b.Queue(fmt.Sprintf(updateSQL, r.job), j.ID, claim, j.Filenode, j.Blocks, j.RowEstimate, j.CompletedBy, j.SwappedAt,
 		j.State, j.Options, j.Description, j.Partitioned, j.LongestLockMS).Exec(func(tag pgconn.CommandTag) error {
-		return moved(tag.RowsAffected(), nil, fmt.Sprintf("update job %d", j.ID))
+		return requireMoved(tag.RowsAffected(), nil, fmt.Sprintf("update job %d", j.ID))
 	})
 }
 
@@ -247,7 +247,7 @@ WHERE  id = $1 AND claim = $2`
 // that, and not for the description, which Update writes anew.
 func (r *Registry) SetState(ctx context.Context, tx pgx.Tx, id int64, claim string, state State) error {
 	tag, err := tx.Exec(ctx, fmt.Sprintf(setStateSQL, r.job), id, claim, state)
-	return moved(tag.RowsAffected(), err, fmt.Sprintf("make job %d %s", id, state))
+	return requireMoved(tag.RowsAffected(), err, fmt.Sprintf("make job %d %s", id, state))
 }
 
 const deleteSQL = `
@@ -257,5 +257,5 @@ WHERE  id = $1 AND claim = $2`
 // Delete forgets a job and its history. It takes no room on the disk.
 func (r *Registry) Delete(ctx context.Context, tx pgx.Tx, id int64, claim string) error {
 	tag, err := tx.Exec(ctx, fmt.Sprintf(deleteSQL, r.job), id, claim)
-	return moved(tag.RowsAffected(), err, fmt.Sprintf("delete job %d", id))
+	return requireMoved(tag.RowsAffected(), err, fmt.Sprintf("delete job %d", id))
 }
