@@ -76,9 +76,9 @@ func watchInterval(timeout time.Duration) time.Duration {
 	return min(max(timeout/4, 5*time.Millisecond), 25*time.Millisecond)
 }
 
-// seldom is how many times less often it is looked while no lock of a table is asked
+// idleFactor is how many times less often it is looked while no lock of a table is asked
 // for. What else a transaction may wait for is rows, and mostly it waits for nothing.
-const seldom = 4
+const idleFactor = 4
 
 // watch looks for whom the backend pid waits, until it is stopped: who it is
 // cannot be asked any more when the wait is over.
@@ -88,13 +88,13 @@ type watch struct {
 	oids    []uint32
 	attempt int
 	kill    *kill
-	late    time.Duration // the age of a transaction that was too old when the wait began
+	maxAge  time.Duration // the age of a transaction that was too old when the wait began
 
 	asking atomic.Bool // whether a lock of a table is being asked for
 
-	mu       sync.Mutex
-	blockers []Blocker
-	gaveWay  error // why the wait was cancelled: errDeadlock or ErrHeld
+	mu           sync.Mutex
+	blockers     []Blocker
+	cancelReason error // why the wait was cancelled: errDeadlock or ErrHeld
 }
 
 func (w *watch) run(ctx context.Context, stop <-chan struct{}, every time.Duration) {
@@ -108,7 +108,7 @@ func (w *watch) run(ctx context.Context, stop <-chan struct{}, every time.Durati
 			return
 		case <-ticker.C:
 		}
-		if !w.asking.Load() && tick%seldom != 0 {
+		if !w.asking.Load() && tick%idleFactor != 0 {
 			continue
 		}
 		// An error here would be that of the waiting session, too, or the end
@@ -117,39 +117,39 @@ func (w *watch) run(ctx context.Context, stop <-chan struct{}, every time.Durati
 		if err != nil || len(found) == 0 {
 			continue
 		}
-		reason := w.giveWay(ctx, found)
+		reason := w.cancelWait(ctx, found)
 		w.mu.Lock()
 		w.blockers = found
-		if w.gaveWay == nil {
-			w.gaveWay = reason
+		if w.cancelReason == nil {
+			w.cancelReason = reason
 		}
 		w.mu.Unlock()
 		for _, b := range found {
-			if signal := w.kill.due(b, w.attempt); signal != "" {
-				w.kill.waiting(ctx, w.pool, signal, b, w.pid)
+			if signal := w.kill.nextSignal(b, w.attempt); signal != "" {
+				w.kill.signalBlocker(ctx, w.pool, signal, b, w.pid)
 			}
 		}
 	}
 }
 
-// giveWay cancels a wait that is of no use, and says why.
-func (w *watch) giveWay(ctx context.Context, found []Blocker) error {
+// cancelWait cancels a wait that is of no use, and says why.
+func (w *watch) cancelWait(ctx context.Context, found []Blocker) error {
 	var cancelled bool
 	if err := w.pool.QueryRow(ctx, breakDeadlockSQL, int32(w.pid)).Scan(&cancelled); err == nil && cancelled {
 		return errDeadlock
 	}
-	if !slices.ContainsFunc(found, func(b Blocker) bool { return b.Age > w.late }) {
+	if !slices.ContainsFunc(found, func(b Blocker) bool { return b.Age > w.maxAge }) {
 		return nil
 	}
-	if err := w.pool.QueryRow(ctx, leaveQueueSQL, int32(w.pid)).Scan(&cancelled); err == nil && cancelled {
+	if err := w.pool.QueryRow(ctx, cancelLockWaitSQL, int32(w.pid)).Scan(&cancelled); err == nil && cancelled {
 		return ErrHeld
 	}
 	return nil
 }
 
-// leaveQueueSQL cancels the wait of a backend for a lock that the application may
+// cancelLockWaitSQL cancels the wait of a backend for a lock that the application may
 // have to stand behind.
-const leaveQueueSQL = `
+const cancelLockWaitSQL = `
 SELECT pg_cancel_backend($1)
 FROM   pg_locks
 WHERE  pid = $1 AND locktype = 'relation' AND NOT granted
@@ -167,10 +167,10 @@ WITH RECURSIVE blocking (pid) AS (
 SELECT CASE WHEN EXISTS (SELECT FROM blocking WHERE pid = $1)
             THEN pg_cancel_backend($1) ELSE false END`
 
-func (w *watch) seen() (blockers []Blocker, gaveWay error) {
+func (w *watch) seen() (blockers []Blocker, cancelReason error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.blockers, w.gaveWay
+	return w.blockers, w.cancelReason
 }
 
 func blockers(ctx context.Context, pool *pgxpool.Pool, pid uint32, oids []uint32) ([]Blocker, error) {

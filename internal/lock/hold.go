@@ -66,21 +66,21 @@ func (h *hold) watch(ctx context.Context) {
 	}
 }
 
-// cancelling is how long it may take to cancel a statement.
-const cancelling = 5 * time.Second
+// cancelTimeout is how long it may take to cancel a statement.
+const cancelTimeout = 5 * time.Second
 
 // cancel is not cut short by the end of the watch: what it does must not come later.
 func (h *hold) cancel(ctx context.Context) {
-	cancelCtx, done := context.WithTimeout(context.WithoutCancel(ctx), cancelling)
+	cancelCtx, done := context.WithTimeout(context.WithoutCancel(ctx), cancelTimeout)
 	defer done()
 	// An error would be that of the session as well.
 	_, _ = h.pool.Exec(cancelCtx, `SELECT pg_cancel_backend($1)`, int32(h.pid))
 }
 
-// inTime ends the watch before COMMIT, which must not be cancelled: one that waits for
+// checkBound ends the watch before COMMIT, which must not be cancelled: one that waits for
 // a synchronous standby would end without it. Where the bound has passed it is
 // ErrNoTime, and all is rolled back.
-func (h *hold) inTime() error {
+func (h *hold) checkBound() error {
 	if h.end() == 0 {
 		return nil
 	}
@@ -187,7 +187,7 @@ func (t *Tx) LockAll(ctx context.Context, statements []string) error {
 	}
 	var pgErr *pgconn.PgError
 	if wasLate := <-late; wasLate && errors.As(err, &pgErr) && pgErr.Code == pgerrcode.QueryCanceled {
-		return fmt.Errorf("%w: %w", errLate, err)
+		return fmt.Errorf("%w: %w", errLocksTimedOut, err)
 	}
 	if err != nil {
 		return fmt.Errorf("take locks: %w", err)
@@ -195,5 +195,5 @@ func (t *Tx) LockAll(ctx context.Context, statements []string) error {
 	return nil
 }
 
-// errLate reports that several locks were not granted within their common bound.
-var errLate = errors.New("the locks were not granted in time")
+// errLocksTimedOut reports that several locks were not granted within their common bound.
+var errLocksTimedOut = errors.New("the locks were not granted in time")

@@ -29,9 +29,9 @@ type clock struct {
 
 func newKill(p Policy) *kill { return &kill{policy: p, clocks: map[key]*clock{}} }
 
-// due is the signal to be sent to b now, or empty. Who gets none but has been in
+// nextSignal is the signal to be sent to b now, or empty. Who gets none but has been in
 // the way for some time may get one later.
-func (k *kill) due(b Blocker, attempt int) string {
+func (k *kill) nextSignal(b Blocker, attempt int) string {
 	if k.policy.KillAfter <= 0 || b.PID == 0 {
 		return ""
 	}
@@ -70,21 +70,21 @@ type executor interface {
 	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
 }
 
-// beside signals b if it is still in the way of what is wanted.
-func (k *kill) beside(ctx context.Context, conn executor, signal string, b Blocker, wants []Want) {
+// signalHolder signals b if it is still in the way of what is wanted.
+func (k *kill) signalHolder(ctx context.Context, conn executor, signal string, b Blocker, wants []Want) {
 	relations, modes := arguments(wants)
 	tag, err := conn.Exec(ctx, fmt.Sprintf(signalHolderSQL, signal), relations, modes, b.PID, b.Transaction)
-	k.tell(signal, b, tag, err)
+	k.logSignal(signal, b, tag, err)
 }
 
-// waiting signals b if session pid still waits for it.
-func (k *kill) waiting(ctx context.Context, conn executor, signal string, b Blocker, pid uint32) {
+// signalBlocker signals b if session pid still waits for it.
+func (k *kill) signalBlocker(ctx context.Context, conn executor, signal string, b Blocker, pid uint32) {
 	tag, err := conn.Exec(ctx, fmt.Sprintf(signalBlockerSQL, signal), b.PID, b.Transaction, int32(pid))
-	k.tell(signal, b, tag, err)
+	k.logSignal(signal, b, tag, err)
 }
 
-// tell logs what has become of a signal. What cannot be signalled is left alone.
-func (k *kill) tell(signal string, b Blocker, tag pgconn.CommandTag, err error) {
+// logSignal logs what has become of a signal. What cannot be signalled is left alone.
+func (k *kill) logSignal(signal string, b Blocker, tag pgconn.CommandTag, err error) {
 	switch {
 	case err != nil:
 		k.policy.Log.Warn("blocker not signalled", "signal", signal, "blocker", b.String(), "error", err)

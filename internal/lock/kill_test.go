@@ -33,9 +33,9 @@ func TestSignalIsForOneTransaction(t *testing.T) {
 
 	first := hold()
 	exec(holder, `COMMIT`)
-	k.beside(t.Context(), asked, "pg_terminate_backend", first, wants)
+	k.signalHolder(t.Context(), asked, "pg_terminate_backend", first, wants)
 	second := hold()
-	k.beside(t.Context(), asked, "pg_terminate_backend", first, wants)
+	k.signalHolder(t.Context(), asked, "pg_terminate_backend", first, wants)
 	exec(holder, `SELECT 1`)
 
 	waiter := db.Connect(t)
@@ -46,9 +46,9 @@ func TestSignalIsForOneTransaction(t *testing.T) {
 	}()
 	pgtest.WaitBlockedBy(t, db.Pool, uint32(pid))
 	waiting := waiter.PgConn().PID()
-	k.waiting(t.Context(), asked, "pg_terminate_backend", first, waiting)
+	k.signalBlocker(t.Context(), asked, "pg_terminate_backend", first, waiting)
 	exec(holder, `SELECT 1`)
-	k.waiting(t.Context(), asked, "pg_terminate_backend", second, waiting)
+	k.signalBlocker(t.Context(), asked, "pg_terminate_backend", second, waiting)
 	if _, err := holder.Exec(t.Context(), `SELECT 1`); err == nil {
 		t.Error("the transaction in the way was not signalled")
 	}
@@ -58,7 +58,7 @@ func TestSignalIsForOneTransaction(t *testing.T) {
 
 	holder = db.Connect(t)
 	pid = int32(holder.PgConn().PID())
-	k.beside(t.Context(), asked, "pg_terminate_backend", hold(), wants)
+	k.signalHolder(t.Context(), asked, "pg_terminate_backend", hold(), wants)
 	if _, err := holder.Exec(t.Context(), `SELECT 1`); err == nil {
 		t.Error("the transaction beside the queue was not signalled")
 	}

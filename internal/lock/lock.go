@@ -149,7 +149,7 @@ func Transact(ctx context.Context, conn *pgxpool.Conn, p Policy, relation string
 		if err == nil || !Denied(err) && !Moved(err) {
 			return err
 		}
-		last := attempt > p.Retries && (s.credit <= 0 || !errors.Is(err, ErrHeld))
+		last := attempt > p.Retries && (s.pauseLeft <= 0 || !errors.Is(err, ErrHeld))
 		if last && Moved(err) {
 			return err
 		}
@@ -157,16 +157,16 @@ func Transact(ctx context.Context, conn *pgxpool.Conn, p Policy, relation string
 			return &TimeoutError{Relation: relation, Attempts: attempt, Waited: time.Since(began), Blockers: blockers, Err: err}
 		}
 		pause := s.pause(attempt, err)
-		p.Log.Warn(denial(err), "table", relation, "attempt", attempt, "retry_in", pause, "blockers", blockers)
-		if err := s.rest(ctx, attempt, pause, err); err != nil {
+		p.Log.Warn(retryMessage(err), "table", relation, "attempt", attempt, "retry_in", pause, "blockers", blockers)
+		if err := s.waitToRetry(ctx, attempt, pause, err); err != nil {
 			return err
 		}
 	}
 }
 
-// denial is what is logged of an attempt. A lock that was obtained, and given back
+// retryMessage is what is logged of an attempt. A lock that was obtained, and given back
 // because what it was taken for took too long, is not one that was not.
-func denial(err error) string {
+func retryMessage(err error) string {
 	switch {
 	case errors.Is(err, ErrNoTime):
 		return "lock given back, the work under it took too long"
@@ -186,9 +186,9 @@ type series struct {
 	work   func(context.Context, *Tx) error
 	queue  *queue
 	pauses *backoff.ExponentialBackOff
-	// credit is what pauses beside the queue have had left when they were over:
+	// pauseLeft is what pauses beside the queue have had left when they were over:
 	// there are more attempts then, and no less time.
-	credit time.Duration
+	pauseLeft time.Duration
 }
 
 // try is one attempt: work is done at once, or when nobody is in the way any more
@@ -200,9 +200,9 @@ func (s *series) try(ctx context.Context, attempt int) ([]Blocker, error) {
 		if !errors.As(err, &held) {
 			return blockers, err
 		}
-		blockers, besideErr := s.queue.beside(ctx, s.conn, held, attempt, until)
-		if besideErr != nil {
-			return nil, besideErr
+		blockers, awaitErr := s.queue.awaitHolders(ctx, s.conn, held, attempt, until)
+		if awaitErr != nil {
+			return nil, awaitErr
 		}
 		if len(blockers) > 0 {
 			return blockers, err
@@ -217,21 +217,21 @@ func (s *series) pause(attempt int, err error) time.Duration {
 		pause = min(pause, deadlockPause)
 	}
 	if attempt > s.policy.Retries {
-		pause = min(pause, s.credit)
-		s.credit -= pause
+		pause = min(pause, s.pauseLeft)
+		s.pauseLeft -= pause
 	}
 	return pause
 }
 
-// rest is the pause. It ends early where an attempt may succeed.
-func (s *series) rest(ctx context.Context, attempt int, pause time.Duration, err error) error {
+// waitToRetry is the pause. It ends early where an attempt may succeed.
+func (s *series) waitToRetry(ctx context.Context, attempt int, pause time.Duration, err error) error {
 	var held *heldError
 	if !errors.As(err, &held) {
 		return sleep(ctx, pause)
 	}
 	until := time.Now().Add(pause)
-	_, err = s.queue.beside(ctx, s.conn, held, attempt, until)
-	s.credit += max(time.Until(until), 0)
+	_, err = s.queue.awaitHolders(ctx, s.conn, held, attempt, until)
+	s.pauseLeft += max(time.Until(until), 0)
 	return err
 }
 
@@ -239,7 +239,7 @@ func (s *series) rest(ctx context.Context, attempt int, pause time.Duration, err
 func (s *series) once(ctx context.Context, attempt int) ([]Blocker, error) {
 	seen := &watch{
 		pool: s.policy.Pool, pid: s.conn.Conn().PgConn().PID(), oids: s.oids, attempt: attempt, kill: s.queue.kill,
-		late: s.policy.Timeout + s.bounds.strong,
+		maxAge: s.policy.Timeout + s.bounds.strong,
 	}
 	stop := make(chan struct{})
 	var group sync.WaitGroup
@@ -252,15 +252,15 @@ func (s *series) once(ctx context.Context, attempt int) ([]Blocker, error) {
 		if err := s.work(ctx, bounded); err != nil {
 			return err
 		}
-		return held.inTime()
+		return held.checkBound()
 	})
 	took := held.end()
 	close(stop)
 	group.Wait()
-	blockers, gaveWay := seen.seen()
+	blockers, cancelReason := seen.seen()
 	switch {
-	case err != nil && gaveWay != nil && ctx.Err() == nil:
-		err = fmt.Errorf("%w: %w", gaveWay, err)
+	case err != nil && cancelReason != nil && ctx.Err() == nil:
+		err = fmt.Errorf("%w: %w", cancelReason, err)
 	case err != nil && ctx.Err() == nil:
 		err = held.explain(err)
 	case err == nil && took > 0 && s.policy.Held != nil:
@@ -292,7 +292,7 @@ func sleep(ctx context.Context, d time.Duration) error {
 // Denied reports whether err is the server's refusal of a lock.
 func Denied(err error) bool {
 	var pgErr *pgconn.PgError
-	return errors.Is(err, errDeadlock) || errors.Is(err, ErrNoTime) || errors.Is(err, ErrHeld) || errors.Is(err, errLate) || errors.As(err, &pgErr) &&
+	return errors.Is(err, errDeadlock) || errors.Is(err, ErrNoTime) || errors.Is(err, ErrHeld) || errors.Is(err, errLocksTimedOut) || errors.As(err, &pgErr) &&
 		(pgErr.Code == pgerrcode.LockNotAvailable || pgErr.Code == pgerrcode.DeadlockDetected)
 }
 

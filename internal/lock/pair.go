@@ -58,12 +58,12 @@ const pairPause = 4 * time.Millisecond
 // A wait of less than cheap nobody notices. Who waits for longer than brief waits for
 // those as well who still have a way to go.
 const (
-	cheap = 10 * time.Millisecond
-	brief = 25 * time.Millisecond
+	shortWait = 10 * time.Millisecond
+	longWait  = 25 * time.Millisecond
 )
 
-// besidePause is for when somebody is in the way who will not let go soon.
-const besidePause = 100 * time.Millisecond
+// holderPause is for when somebody is in the way who will not let go soon.
+const holderPause = 100 * time.Millisecond
 
 // Try tries until the locks have been obtained and the work is done, at most for so
 // long, waiting for the first lock no longer than wait in any attempt. It returns
@@ -80,14 +80,14 @@ func (p *Pairs) Try(ctx context.Context, conn *pgxpool.Conn, pair Pair, wait, lo
 		}
 		pause := pairPause/2 + rand.N(pairPause)
 		switch {
-		case len(found.old) > 0:
-			blockers, last, pause = found.old, ErrHeld, besidePause
-			for _, b := range found.old {
-				if signal := p.queue.kill.due(b, p.failed); signal != "" {
-					p.queue.kill.beside(ctx, conn, signal, b, pair.wants())
+		case len(found.longHolders) > 0:
+			blockers, last, pause = found.longHolders, ErrHeld, holderPause
+			for _, b := range found.longHolders {
+				if signal := p.queue.kill.nextSignal(b, p.failed); signal != "" {
+					p.queue.kill.signalHolder(ctx, conn, signal, b, pair.wants())
 				}
 			}
-		case found.promising(wait):
+		case found.worthTrying(wait):
 			attempts++
 			err := p.once(ctx, conn, pair, p.first(found), wait)
 			if err == nil || !Denied(err) {
@@ -97,7 +97,7 @@ func (p *Pairs) Try(ctx context.Context, conn *pgxpool.Conn, pair Pair, wait, lo
 			last = err
 			var noTime *noTimeError
 			if errors.As(err, &noTime) {
-				pause = besidePause
+				pause = holderPause
 			}
 		}
 		if waited := time.Since(began); waited >= long {
@@ -129,27 +129,27 @@ const pairHoldersSQL = `
 SELECT bool_or(w.relation = ($1::text[])[1]), bool_or(w.relation <> ($1::text[])[1])` + conflictingSQL + `
 GROUP BY l.virtualtransaction`
 
-// moment is who holds the two locks.
-type moment struct {
-	old          []Blocker // who is not expected to let go
+// pairHolders is who holds the two locks.
+type pairHolders struct {
+	longHolders  []Blocker // who is not expected to let go
 	onlyA, onlyB int
 }
 
-// promising reports whether it is the moment for an attempt that waits for so long. A
+// worthTrying reports whether it is the moment for an attempt that waits for so long. A
 // cheap one is worth it as soon as all who hold one of the locks hold the other one as
 // well: where everybody comes to them in the same order it succeeds.
-func (m moment) promising(wait time.Duration) bool {
+func (m pairHolders) worthTrying(wait time.Duration) bool {
 	switch {
-	case m.onlyA == 0 && m.onlyB == 0, wait > brief:
+	case m.onlyA == 0 && m.onlyB == 0, wait > longWait:
 		return true
 	default:
-		return wait <= cheap && (m.onlyA == 0 || m.onlyB == 0)
+		return wait <= shortWait && (m.onlyA == 0 || m.onlyB == 0)
 	}
 }
 
 // first is 0 where A is asked for first, and 1 where B is: the one that all who hold the
 // other one hold as well.
-func (p *Pairs) first(m moment) int {
+func (p *Pairs) first(m pairHolders) int {
 	switch {
 	case m.onlyA == 0 && m.onlyB > 0:
 		return 1
@@ -160,8 +160,8 @@ func (p *Pairs) first(m moment) int {
 	}
 }
 
-func (p *Pairs) look(ctx context.Context, conn *pgxpool.Conn, pair Pair) (m moment, err error) {
-	if m.old, err = p.queue.old(ctx, conn, pair.wants()); err != nil || len(m.old) > 0 || pair.B.Relation == "" {
+func (p *Pairs) look(ctx context.Context, conn *pgxpool.Conn, pair Pair) (m pairHolders, err error) {
+	if m.longHolders, err = p.queue.longHolders(ctx, conn, pair.wants()); err != nil || len(m.longHolders) > 0 || pair.B.Relation == "" {
 		return m, err
 	}
 	relations, modes := arguments(pair.wants())
@@ -208,7 +208,7 @@ func (p *Pairs) once(ctx context.Context, conn *pgxpool.Conn, pair Pair, first i
 		if _, err := tx.Exec(ctx, strings.Join(append(statements, pair.SQL...), ";\n")); err != nil {
 			return fmt.Errorf("%s: %w", pair.What, err)
 		}
-		return held.inTime()
+		return held.checkBound()
 	})
 	took := held.end()
 	switch {

@@ -125,9 +125,9 @@ type querier interface {
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 }
 
-// old returns those that hold a lock that conflicts with a wanted one and are not
+// longHolders returns those that hold a lock that conflicts with a wanted one and are not
 // expected to end in time.
-func (q *queue) old(ctx context.Context, conn querier, wants []Want) ([]Blocker, error) {
+func (q *queue) longHolders(ctx context.Context, conn querier, wants []Want) ([]Blocker, error) {
 	found, err := inTheWay(ctx, conn, wants)
 	if err != nil {
 		return nil, err
@@ -144,17 +144,17 @@ func (q *queue) old(ctx context.Context, conn querier, wants []Want) ([]Blocker,
 			q.seen[b.key()] = now
 		}
 	}
-	return slices.DeleteFunc(found, func(b Blocker) bool { return !q.stays(b, now) }), nil
+	return slices.DeleteFunc(found, func(b Blocker) bool { return !q.outlasts(b, now) }), nil
 }
 
 // dumpApplication is what pg_dump calls itself. Its leader holds all tables until
 // the end, and its workers fail when somebody stands in the queue behind it.
 const dumpApplication = "pg_dump"
 
-// stays reports whether a holder is not expected to end in time: its transaction
+// outlasts reports whether a holder is not expected to end in time: its transaction
 // has been open for longer than we may wait. Where the server does not tell us, it
 // is our clock that counts, and of those who were there before it, the worst.
-func (q *queue) stays(b Blocker, now time.Time) bool {
+func (q *queue) outlasts(b Blocker, now time.Time) bool {
 	switch since := q.seen[b.key()]; {
 	case b.Application == dumpApplication:
 		return true
@@ -165,14 +165,14 @@ func (q *queue) stays(b Blocker, now time.Time) bool {
 	}
 }
 
-// besideInterval is how often it is asked whether the queue may be joined.
-const besideInterval = 20 * time.Millisecond
+// holderInterval is how often it is asked whether the queue may be joined.
+const holderInterval = 20 * time.Millisecond
 
-// beside waits beside the queue until nobody is in the way who will not let go in
+// awaitHolders waits beside the queue until nobody is in the way who will not let go in
 // time, at most until then: nobody waits behind us meanwhile. It returns those who
 // still are.
-func (q *queue) beside(ctx context.Context, conn *pgxpool.Conn, held *heldError, attempt int, until time.Time) ([]Blocker, error) {
-	ticker := time.NewTicker(besideInterval)
+func (q *queue) awaitHolders(ctx context.Context, conn *pgxpool.Conn, held *heldError, attempt int, until time.Time) ([]Blocker, error) {
+	ticker := time.NewTicker(holderInterval)
 	defer ticker.Stop()
 	for blockers := held.blockers; ; {
 		if time.Now().After(until) {
@@ -184,12 +184,12 @@ func (q *queue) beside(ctx context.Context, conn *pgxpool.Conn, held *heldError,
 		case <-ticker.C:
 		}
 		var err error
-		if blockers, err = q.old(ctx, conn, held.wants); err != nil || len(blockers) == 0 {
+		if blockers, err = q.longHolders(ctx, conn, held.wants); err != nil || len(blockers) == 0 {
 			return nil, err
 		}
 		for _, b := range blockers {
-			if signal := q.kill.due(b, attempt); signal != "" {
-				q.kill.beside(ctx, conn, signal, b, held.wants)
+			if signal := q.kill.nextSignal(b, attempt); signal != "" {
+				q.kill.signalHolder(ctx, conn, signal, b, held.wants)
 			}
 		}
 	}
@@ -204,7 +204,7 @@ func (t *Tx) Room(ctx context.Context, wants ...Want) error {
 		return nil
 	}
 	t.strong = true
-	blockers, err := t.queue.old(ctx, t.Tx, wants)
+	blockers, err := t.queue.longHolders(ctx, t.Tx, wants)
 	if err != nil || len(blockers) == 0 {
 		return err
 	}
