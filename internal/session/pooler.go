@@ -68,7 +68,7 @@ func (e *PoolerError) Error() string {
 			"and so cannot be used; nothing has been changed. Connect to the server itself: its own host and port, often 5432"
 	case e.Crowded != nil:
 		return fmt.Sprintf("the connection pooler had no second session for us within %s; nothing has been changed. "+
-			"Give it more (PgBouncer's pool_size), or connect to the server itself: %v", secondSession, e.Crowded)
+			"Give it more (PgBouncer's pool_size), or connect to the server itself: %v", secondSessionTimeout, e.Crowded)
 	default:
 		return fmt.Sprintf("this is a connection pooler: it names process %d and process %d answers. It would give sessions that repack has set up "+
 			"to the application; nothing has been changed. Connect to the server itself: its own host and port, often 5432 (PgBouncer often has 6432); "+
@@ -132,8 +132,8 @@ func (t *Target) admit(ctx context.Context, conn *pgx.Conn) error {
 	return nil
 }
 
-// secondSession is how long a pooler may take to give us another session.
-const secondSession = 10 * time.Second
+// secondSessionTimeout is how long a pooler may take to give us another session.
+const secondSessionTimeout = 10 * time.Second
 
 // keepsSessions makes sure, once, as far as a client can: while first has the
 // server's process pid, a second client must get another one, and first must
@@ -146,15 +146,15 @@ func (t *Target) keepsSessions(ctx context.Context, first *pgx.Conn, pid uint32)
 	if t.checked {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, secondSession)
+	ctx, cancel := context.WithTimeout(ctx, secondSessionTimeout)
 	defer cancel()
-	second, err := pgx.ConnectConfig(ctx, t.bare())
+	second, err := pgx.ConnectConfig(ctx, t.withoutSettings())
 	if err != nil {
 		return &PoolerError{Crowded: err}
 	}
 	defer second.Close(context.WithoutCancel(ctx))
 	for range 3 {
-		if err := apart(ctx, first, second, pid); err != nil {
+		if err := checkApart(ctx, first, second, pid); err != nil {
 			return err
 		}
 	}
@@ -162,9 +162,9 @@ func (t *Target) keepsSessions(ctx context.Context, first *pgx.Conn, pid uint32)
 	return nil
 }
 
-// apart makes second hold a session, by a transaction, while first is asked for
+// checkApart makes second hold a session, by a transaction, while first is asked for
 // its own again.
-func apart(ctx context.Context, first, second *pgx.Conn, pid uint32) error {
+func checkApart(ctx context.Context, first, second *pgx.Conn, pid uint32) error {
 	if _, err := second.PgConn().Exec(ctx, "BEGIN").ReadAll(); err != nil {
 		return &PoolerError{Crowded: err}
 	}
@@ -188,9 +188,9 @@ func apart(ctx context.Context, first, second *pgx.Conn, pid uint32) error {
 	return nil
 }
 
-// same reports whether a connection through a pooler still has the session it
+// checkSession reports whether a connection through a pooler still has the session it
 // was set up on.
-func same(ctx context.Context, conn *pgx.Conn) error {
+func checkSession(ctx context.Context, conn *pgx.Conn) error {
 	pid, pooled := conn.PgConn().CustomData()[pooledKey].(uint32)
 	if !pooled {
 		return nil
@@ -205,8 +205,8 @@ func same(ctx context.Context, conn *pgx.Conn) error {
 	return nil
 }
 
-// leaving bounds what is done to a session before it is left.
-const leaving = 5 * time.Second
+// closeTimeout bounds what is done to a session before it is left.
+const closeTimeout = 5 * time.Second
 
 // DISCARD ALL is what a pooler of sessions is to do between clients: settings,
 // prepared statements and advisory locks go. Some are told to do nothing.
@@ -217,15 +217,15 @@ const discardSQL = `DISCARD ALL`
 // Close ends conn, also when ctx has ended. A session that a pooler would hand on
 // is left as it was found.
 func Close(ctx context.Context, conn *pgx.Conn) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaving)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 	defer cancel()
-	leave(ctx, conn)
+	discard(ctx, conn)
 	_ = conn.Close(ctx) // nothing is left to be lost
 }
 
-// leave discards what was set. A session where that fails is in the midst of
+// discard discards what was set. A session where that fails is in the midst of
 // something, and no pooler hands on one of those.
-func leave(ctx context.Context, conn *pgx.Conn) {
+func discard(ctx context.Context, conn *pgx.Conn) {
 	if _, pooled := conn.PgConn().CustomData()[pooledKey]; pooled && !conn.IsClosed() {
 		_, _ = conn.PgConn().Exec(ctx, discardSQL).ReadAll()
 	}

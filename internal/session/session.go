@@ -110,9 +110,9 @@ func ApplicationName() string {
 	return name[:min(len(name), 63)]
 }
 
-// bare is a copy of the configuration that says nothing of ours. A pooler would
+// withoutSettings is a copy of the configuration that says nothing of ours. A pooler would
 // remember what is said at the start of a session, or refuse it.
-func (t *Target) bare() *pgx.ConnConfig {
+func (t *Target) withoutSettings() *pgx.ConnConfig {
 	c := t.ConnConfig.Copy()
 	delete(c.RuntimeParams, "search_path")
 	delete(c.RuntimeParams, "options")
@@ -122,7 +122,7 @@ func (t *Target) bare() *pgx.ConnConfig {
 // Connect opens one configured connection, to be closed by Close. It returns
 // *PoolerError.
 func Connect(ctx context.Context, target *Target) (*pgx.Conn, error) {
-	return open(ctx, target, target.bare(), Configure)
+	return open(ctx, target, target.withoutSettings(), Configure)
 }
 
 // ConnectAsIs opens a connection that keeps the settings of the role and of the
@@ -132,13 +132,13 @@ func ConnectAsIs(ctx context.Context, target *Target) (*pgx.Conn, error) {
 	return open(ctx, target, target.ConnConfig, NoTimeouts)
 }
 
-// patience is how long a session of ours that has been closed may take to end.
-const patience = 2 * time.Second
+// connectRetryTime is how long a session of ours that has been closed may take to end.
+const connectRetryTime = 2 * time.Second
 
-// patiently connects, again for a moment where the limit of connections says no:
+// connectRetrying connects, again for a moment where the limit of connections says no:
 // a session that we have just left counts until it has ended.
-func patiently(ctx context.Context, config *pgx.ConnConfig) (*pgx.Conn, error) {
-	for deadline := time.Now().Add(patience); ; {
+func connectRetrying(ctx context.Context, config *pgx.ConnConfig) (*pgx.Conn, error) {
+	for deadline := time.Now().Add(connectRetryTime); ; {
 		conn, err := pgx.ConnectConfig(ctx, config)
 		var pgErr *pgconn.PgError
 		if !errors.As(err, &pgErr) || pgErr.Code != pgerrcode.TooManyConnections || time.Now().After(deadline) {
@@ -153,7 +153,7 @@ func patiently(ctx context.Context, config *pgx.ConnConfig) (*pgx.Conn, error) {
 }
 
 func open(ctx context.Context, target *Target, config *pgx.ConnConfig, configure func(context.Context, *pgx.Conn) error) (*pgx.Conn, error) {
-	conn, err := patiently(ctx, config)
+	conn, err := connectRetrying(ctx, config)
 	if err != nil {
 		return nil, Failed(err)
 	}
@@ -171,7 +171,7 @@ func open(ctx context.Context, target *Target, config *pgx.ConnConfig, configure
 // other end is not known. It is for asking why no other connection can be opened, and
 // to be closed by Close.
 func Unset(ctx context.Context, target *Target) (*pgx.Conn, error) {
-	conn, err := patiently(ctx, target.bare())
+	conn, err := connectRetrying(ctx, target.withoutSettings())
 	if err != nil {
 		return nil, Failed(err)
 	}
@@ -184,7 +184,7 @@ func Pool(ctx context.Context, target *Target, size int) (*pgxpool.Pool, error) 
 	if err != nil {
 		return nil, fmt.Errorf("configure connection pool: %w", err)
 	}
-	poolConfig.ConnConfig = target.bare()
+	poolConfig.ConnConfig = target.withoutSettings()
 	poolConfig.MaxConns = int32(size)
 	poolConfig.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
 		if err := target.admit(ctx, conn); err != nil {
@@ -193,13 +193,13 @@ func Pool(ctx context.Context, target *Target, size int) (*pgxpool.Pool, error) 
 		return Configure(ctx, conn)
 	}
 	poolConfig.PrepareConn = func(ctx context.Context, conn *pgx.Conn) (bool, error) {
-		err := same(ctx, conn)
+		err := checkSession(ctx, conn)
 		return err == nil, err
 	}
 	poolConfig.BeforeClose = func(conn *pgx.Conn) {
-		ctx, cancel := context.WithTimeout(context.Background(), leaving)
+		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 		defer cancel()
-		leave(ctx, conn)
+		discard(ctx, conn)
 	}
 	pool, err := pgxpool.NewWithConfig(ctx, poolConfig)
 	if err != nil {
@@ -224,11 +224,11 @@ func set(conn *pgx.Conn, values map[string]string) (request, error) {
 		delete(values, "wal_compression")
 	}
 	text, err := json.Marshal(values)
-	return request{sql, [][]byte{text}, unset}, err
+	return request{sql, [][]byte{text}, settingsError}, err
 }
 
-// unset is why settings could not be set: of ours only one is not everybody's to set.
-func unset(err error) error {
+// settingsError is why settings could not be set: of ours only one is not everybody's to set.
+func settingsError(err error) error {
 	var pgErr *pgconn.PgError
 	if errors.As(err, &pgErr) && pgErr.Code == pgerrcode.InsufficientPrivilege && strings.Contains(pgErr.Message, "session_replication_role") {
 		return fmt.Errorf("session_replication_role is not origin and cannot be reset (ALTER ROLE … RESET session_replication_role): %w", err)
@@ -236,9 +236,9 @@ func unset(err error) error {
 	return fmt.Errorf("set session defaults: %w", err)
 }
 
-// ask sends requests in one round trip. That one fails is not the end of those
+// send sends requests in one round trip. That one fails is not the end of those
 // behind it; the first failure is returned.
-func ask(ctx context.Context, conn *pgx.Conn, requests ...request) error {
+func send(ctx context.Context, conn *pgx.Conn, requests ...request) error {
 	pipeline := conn.PgConn().StartPipeline(ctx)
 	for _, r := range requests {
 		pipeline.SendQueryParams(r.sql, r.values, nil, nil, nil)
@@ -248,15 +248,15 @@ func ask(ctx context.Context, conn *pgx.Conn, requests ...request) error {
 	}
 	var first error
 	for _, r := range requests {
-		if err := answer(pipeline); err != nil && first == nil {
+		if err := readResult(pipeline); err != nil && first == nil {
 			first = r.failed(err)
 		}
 	}
 	return errors.Join(first, pipeline.Close())
 }
 
-// answer reads what has come of one request.
-func answer(pipeline *pgconn.Pipeline) (failed error) {
+// readResult reads what has come of one request.
+func readResult(pipeline *pgconn.Pipeline) (failed error) {
 	for {
 		results, err := pipeline.GetResults()
 		var pgErr *pgconn.PgError
@@ -283,7 +283,7 @@ func NoTimeouts(ctx context.Context, conn *pgx.Conn) error {
 	if err != nil {
 		return err
 	}
-	return ask(ctx, conn, limits)
+	return send(ctx, conn, limits)
 }
 
 // Configure forces the settings every session of ours has, in one round trip. It
@@ -296,5 +296,5 @@ func Configure(ctx context.Context, conn *pgx.Conn) error {
 		return err
 	}
 	// The second is best effort: see there.
-	return ask(ctx, conn, forced, request{connectionCheckSQL, nil, func(error) error { return nil }})
+	return send(ctx, conn, forced, request{connectionCheckSQL, nil, func(error) error { return nil }})
 }
