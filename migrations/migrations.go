@@ -101,8 +101,8 @@ func open(ctx context.Context, conn *pgx.Conn, schema string) (*migrate.Migrator
 	return migrator, nil
 }
 
-// errTried rolls back what Try has made.
-var errTried = errors.New("the registry was made to see whether it can be")
+// errRollBack rolls back what Try has made.
+var errRollBack = errors.New("the registry was made to see whether it can be")
 
 // Try creates the registry and takes that back, to see whether anything is in the
 // way, such as an event trigger. There must be none yet; its schema may be there.
@@ -112,9 +112,9 @@ func Try(ctx context.Context, conn *pgx.Conn, schema string) error {
 		if err := try(ctx, tx, schema); err != nil {
 			return err
 		}
-		return errTried
+		return errRollBack
 	})
-	if errors.Is(err, errTried) {
+	if errors.Is(err, errRollBack) {
 		return nil
 	}
 	return err
