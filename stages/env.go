@@ -1,7 +1,3 @@
-// Package stages does the work of a job: one file per stage, and the inverses
-// revert and reset. What a stage has done and the record of it in the registry
-// commit together, so that a job goes on from its last committed step however
-// its process ended.
 package stages
 
 import (

@@ -1,0 +1,49 @@
+// Package stages takes a job through its stages. What a stage has done and the record of
+// it in the registry commit together: a job continues from its last committed step,
+// however its process ended.
+//
+// # Packages
+//
+// Imports go one way, from the left to the right and from the top to the bottom:
+//
+//	cmd/repack ─ repack ─ stages ─┬─ stages/checks    what is refused, one check for each
+//	               │              ├─ stages/chunker   ranges of blocks for workers
+//	               │              ├─ stages/builds    how indexes are built
+//	               │              └─ stages/throttle  giving way to the application
+//	               │                     │
+//	           migrations            strategy         how a write reaches the copy
+//	               │                     │
+//	               │                 registry         the job's row, its lock
+//	               │                     │
+//	               └──────────── internal/catalog, internal/lock, internal/session
+//
+// internal/tooling is for tests, the demo and the benchmark: the product does not need it.
+//
+// # Stages
+//
+// Run executes the stages in their order. Each is in the file of its name; the others are
+// what several stages use.
+//
+//	pre_validate      prevalidate.go, drybuild.go, dryswap.go, oids.go
+//	setup             setup.go, capture.go
+//	backfill          backfill.go, order.go, pipe.go
+//	sync_schema       syncschema.go
+//	post_sync_update  replay.go, compare.go
+//	swap              swap.go, exchange.go, neighbours_join.go, neighbours_handover.go, matviews.go
+//	clean_up          cleanup.go
+//
+// The inverses are revert.go and reset.go; restored.go is for a job that a dump has brought
+// to another database. plan.go and the files that begin with plan_ tell what Run would do.
+//
+// # Types
+//
+// Worker is what every stage shares: the pool, the registry, the claim on the job, its row
+// and the transactions that are fenced by the claim. Env is a Worker with the options of
+// the run.
+//
+// # Failures
+//
+// A transaction that cannot commit changes nothing, and the next run does it again. A
+// process that has lost its claim cannot commit any more. A failure is noted in the
+// registry. If DDL on the table may be the cause, the error is a *DriftError that names it.
+package stages
