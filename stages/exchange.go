@@ -17,6 +17,21 @@ import (
 
 // exchange is the swap itself, in one transaction. What it gives to the new
 // table is read under the lock, so that nothing changed during the job is lost.
+//
+// These are its statements for a plain table app.t, as `repack plan --sql` prints them:
+//
+//	LOCK TABLE "app"."t" IN SHARE UPDATE EXCLUSIVE MODE;  -- in a savepoint: see lock.Tx.Settle
+//	LOCK TABLE ONLY "app"."t" IN ACCESS EXCLUSIVE MODE;
+//	DROP TRIGGER IF EXISTS "00_repack_insert" ON "app"."t";  -- and the other four
+//	ALTER TABLE "app"."t" SET SCHEMA "repack_job_N_old";
+//	ALTER TABLE "repack_job_N"."t" SET SCHEMA "app";
+//	CREATE OR REPLACE FUNCTION "repack_job_N"."repack_capture_N"() …;  -- for the old table
+//	CREATE OR REPLACE TRIGGER "00_repack_insert" AFTER INSERT ON "app"."t" …;
+//
+// Between LOCK and DROP the description of the table, the checks and the change log are
+// read; before COMMIT the new table is compared with that description. A table with more
+// has more of each: foreign keys are dropped first and added last, identities and
+// grants are given when the new table is in place, views are replaced after that.
 func (e *Env) exchange(ctx context.Context) error {
 	return e.learning(ctx, e.Job.Source, e.exchangeKnown)
 }
