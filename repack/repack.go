@@ -195,7 +195,7 @@ func (r *Repack) hold(ctx context.Context, v *visit, without func(context.Contex
 	defer closePool()
 	if job == nil {
 		if err := without(ctx, e, oid, name); err != nil {
-			return e.Named(ctx, oid, name, stages.Readable(name, err))
+			return e.WithHolders(ctx, oid, name, stages.Readable(name, err))
 		}
 	} else if err := r.claim(ctx, conn, e, job); err != nil {
 		return err
@@ -215,7 +215,7 @@ func (r *Repack) hold(ctx context.Context, v *visit, without func(context.Contex
 	if e.Job == nil {
 		err = stages.Readable(name, err)
 	}
-	return e.Named(ctx, oid, name, err)
+	return e.WithHolders(ctx, oid, name, err)
 }
 
 // find acquires the lock of the table. If a job of another process has ended during the

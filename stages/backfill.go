@@ -225,7 +225,7 @@ func (e *Env) endChunk(ctx context.Context, tx pgx.Tx, chunk registry.Chunk) err
 		}
 		return nil
 	})
-	e.queueNamed(b)
+	e.queueSameTables(b)
 	e.Registry.QueueChunk(b, e.Job.ID, chunk)
 	return tx.SendBatch(ctx, b).Close()
 }

@@ -164,9 +164,9 @@ func execEach(ctx context.Context, tx pgx.Tx, statements []string) error {
 	return err
 }
 
-// Named makes of a plain refusal of a lock one that names who holds the table:
+// WithHolders makes of a plain refusal of a lock one that names who holds the table:
 // nobody but an ACCESS EXCLUSIVE lock keeps us from reading it.
-func (e *Env) Named(ctx context.Context, oid uint32, name catalog.Name, err error) error {
+func (e *Env) WithHolders(ctx context.Context, oid uint32, name catalog.Name, err error) error {
 	var told *lock.TimeoutError
 	if !lock.Denied(err) || errors.As(err, &told) {
 		return detailed(err)

@@ -98,7 +98,7 @@ func (e *Env) beginRowByRow(ctx context.Context) error {
 			return fmt.Errorf("switch capture to rows: %w", err)
 		}
 		job.Options.RowByRow = link.Rows
-		return e.named(ctx, tx)
+		return e.sameTables(ctx, tx)
 	})
 	if err == nil {
 		e.link(e.Link.Key)

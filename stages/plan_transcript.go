@@ -36,7 +36,7 @@ func (t *transcript) QueryRow(_ context.Context, sql string, _ ...any) pgx.Row {
 	if !strings.HasPrefix(strings.TrimSpace(sql), "SELECT") {
 		t.note(sql)
 	}
-	return answer{yes: sql == namedSQL}
+	return answer{yes: sql == sameTablesSQL}
 }
 
 // Query answers the one question that is asked of objects that are not there

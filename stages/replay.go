@@ -235,7 +235,7 @@ func (e *Env) batch(ctx context.Context, taken logRange) (r strategy.Replayed, e
 			if r, err = e.Link.ReplayRange(ctx, tx, taken.first, taken.end, e.concurrent()); err != nil {
 				return err
 			}
-			return e.named(ctx, tx)
+			return e.sameTables(ctx, tx)
 		})
 	}
 	err = replay()
@@ -254,7 +254,7 @@ func (e *Env) batch(ctx context.Context, taken logRange) (r strategy.Replayed, e
 		if r, err = e.Link.ReplayAll(ctx, tx, e.concurrent()); err != nil {
 			return err
 		}
-		return e.named(ctx, tx)
+		return e.sameTables(ctx, tx)
 	})
 	return r, err
 }

@@ -295,19 +295,19 @@ func (e *Env) checkAgain(ctx context.Context, q catalog.Querier, t *catalog.Tabl
 	return nil
 }
 
-const namedSQL = `
+const sameTablesSQL = `
 SELECT coalesce(to_regclass($1)::oid = $2, false) AND coalesce(to_regclass($3)::oid = $4, false)`
 
-// named makes sure that the names a statement has just used are those of the
+// sameTables makes sure that the names a statement has just used are those of the
 // job's tables. It is asked after the statement, whose locks keep them so.
-func (e *Env) named(ctx context.Context, q catalog.Querier) error {
-	return e.isNamed(q.QueryRow(ctx, namedSQL, e.names()...))
+func (e *Env) sameTables(ctx context.Context, q catalog.Querier) error {
+	return e.areSameTables(q.QueryRow(ctx, sameTablesSQL, e.names()...))
 }
 
-// queueNamed is named as a part of b.
-func (e *Env) queueNamed(b *pgx.Batch) { b.Queue(namedSQL, e.names()...).QueryRow(e.isNamed) }
+// queueSameTables is sameTables as a part of b.
+func (e *Env) queueSameTables(b *pgx.Batch) { b.Queue(sameTablesSQL, e.names()...).QueryRow(e.areSameTables) }
 
-// names are the arguments of namedSQL.
+// names are the arguments of sameTablesSQL.
 func (e *Env) names() []any {
 	from, to := e.Job.Source, *e.Job.Shadow
 	if e.Job.Swapped() {
@@ -316,7 +316,7 @@ func (e *Env) names() []any {
 	return []any{e.Link.From.String(), from, e.Link.To.String(), to}
 }
 
-func (e *Env) isNamed(row pgx.Row) error {
+func (e *Env) areSameTables(row pgx.Row) error {
 	var ok bool
 	if err := row.Scan(&ok); err != nil {
 		return fmt.Errorf("look up %s: %w", e.Link.From, err)

@@ -86,7 +86,7 @@ func (e *Env) replayShare(ctx context.Context, taken logRange, share strategy.Sh
 		if r, err = e.Link.ReplayShare(ctx, tx, taken.first, taken.end, share); err != nil {
 			return err
 		}
-		return e.named(ctx, tx)
+		return e.sameTables(ctx, tx)
 	})
 	return r, err
 }

@@ -191,7 +191,7 @@ func (e *Env) drainLocked(ctx context.Context, tx *lock.Tx) error {
 		if _, err := e.Link.ReplayAll(ctx, tx, false); err != nil {
 			return err
 		}
-		return e.named(ctx, tx)
+		return e.sameTables(ctx, tx)
 	})
 }
 

@@ -108,7 +108,7 @@ func (e *Env) removeLogged(ctx context.Context, then ...string) error {
 			return err
 		}
 		e.Log.Debug("logged keys removed from shadow", "job", e.Job.ID, "rows", n)
-		if err := e.named(ctx, tx); err != nil {
+		if err := e.sameTables(ctx, tx); err != nil {
 			return err
 		}
 		return execAll(ctx, tx, then)
