@@ -8,14 +8,19 @@ import (
 	"github.com/repack-go/repack/internal/catalog"
 )
 
-// The change log has no index: appending to it is all that the application
-// pays for. A row with truncated set stands for TRUNCATE. Vacuum makes room for
-// reuse, but does not shorten the file: for that it would take ACCESS EXCLUSIVE
-// on the log, and writers wait.
+// createLogSQL creates the change log. The log has no index: the application pays only
+// for appending rows. A row with truncated set stands for a TRUNCATE.
+//
+// Vacuum makes the space of deleted rows available for reuse, but does not truncate the
+// file: to do so it would take ACCESS EXCLUSIVE on the log, and writers would wait for
+// it.
+//
+// https://www.postgresql.org/docs/current/sql-createtable.html, "vacuum_truncate"
 const createLogSQL = `CREATE TABLE %s (%s, truncated boolean)
 WITH (vacuum_truncate = off, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 50000)`
 
-// CreateLogSQL creates the change log.
+// CreateLogSQL returns the statement that creates the change log. It takes no lock on
+// From or To.
 func (l *Link) CreateLogSQL() string {
 	return fmt.Sprintf(createLogSQL, l.Log, list(l.Key, ", ", func(i int, k catalog.KeyColumn) string {
 		column := logColumn(i) + " " + k.Type
@@ -26,10 +31,15 @@ func (l *Link) CreateLogSQL() string {
 	}))
 }
 
-// functionSQL is SECURITY DEFINER because those who write to the table need no
-// right on our log and shadow; nothing comes from the caller but the rows. The
-// planner settings keep a plan that was made for one huge statement (and is
-// cached) from scanning the shadow for every small one after it.
+// functionSQL is SECURITY DEFINER, because roles that write to the table need no
+// privilege on the change log and the copy. The function uses nothing from its caller
+// except the rows.
+//
+// The planner settings protect later small statements. A plan that was made for one
+// huge statement is cached; without the settings it could scan the whole copy for every
+// small statement after it.
+//
+// https://www.postgresql.org/docs/current/sql-createfunction.html, "Writing SECURITY DEFINER Functions Safely"
 const functionSQL = `
 CREATE OR REPLACE FUNCTION %[1]s()
 RETURNS trigger
@@ -38,28 +48,34 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp%[3]s
 AS %[2]s`
 
-// The lock timeout is for rows of the copy: a wait there is none of the
-// application's, and ends with the key in the log.
+// writeThroughSettings bounds waits for row locks on the copy, which the application
+// must not feel: on time-out the key is logged instead.
 const writeThroughSettings = `
 SET lock_timeout = '100ms'
 SET enable_hashjoin = off
 SET enable_mergejoin = off
 SET enable_seqscan = off`
 
-// Capture is how writes are noticed: a function and the triggers that call it,
-// which CREATE OR REPLACE whatever was there. The triggers take SHARE ROW
-// EXCLUSIVE on From: running writers are waited for, new ones wait.
+// Capture is the trigger function and the triggers that notice writes. The statements
+// use CREATE OR REPLACE, so that they replace a Capture that is already there.
+//
+// Creating a trigger takes SHARE ROW EXCLUSIVE on From until the transaction ends. It
+// waits for transactions that have written to From, and new writers wait for it.
+//
+// https://www.postgresql.org/docs/current/sql-createtrigger.html
 type Capture struct {
-	Function string
-	Triggers []string
+	Function string   // the statement that creates the function
+	Triggers []string // the statements that create and enable the triggers
 }
 
-// SQL is the statements in their order.
+// SQL returns all statements in the order in which they must run.
 func (c Capture) SQL() []string { return append([]string{c.Function}, c.Triggers...) }
 
-// logRowsSQL is shared by all capture functions. Key updates log the old key
-// and the new. Every condition is paid for by every statement of the
-// application, so what most of them do comes first.
+// logRowsSQL logs keys. All capture functions that log share it. When a key is updated,
+// it logs the old key and the new key.
+//
+// Every statement of the application pays for each condition, so the most frequent
+// operation comes first.
 const logRowsSQL = `
     IF TG_OP = 'UPDATE' THEN%[6]s
     ELSIF TG_OP = 'INSERT' THEN
@@ -70,10 +86,12 @@ const logRowsSQL = `
         INSERT INTO %[1]s (truncated) VALUES (true);
     END IF;`
 
+// logBothSQL logs the old and the new keys of an UPDATE from its transition tables.
 const logBothSQL = `
         INSERT INTO %[1]s (%[2]s) SELECT %[3]s FROM %[4]s r UNION SELECT %[3]s FROM %[5]s r;`
 
-// logNewSQL leaves the old keys to the trigger for rows whose key has changed.
+// logNewSQL logs the new keys of an UPDATE. The row trigger for changed keys logs the
+// old keys.
 const logNewSQL = `
         IF TG_LEVEL = 'ROW' THEN
             INSERT INTO %[1]s (%[2]s) VALUES (%[6]s);
@@ -87,8 +105,8 @@ func (l *Link) logRows(updatesSQL string) string {
 	return fmt.Sprintf(logRowsSQL, append(args, updates)...)
 }
 
-// newRows and oldRows are the rows that a trigger fires for, to be followed by
-// an alias.
+// newRows is the row set that the trigger fires for, as it is after the change. SQL
+// must add an alias. See oldRows.
 func (l *Link) newRows() string {
 	if l.PerRow {
 		return "(SELECT (NEW).*)"
@@ -96,6 +114,7 @@ func (l *Link) newRows() string {
 	return "new_rows"
 }
 
+// oldRows is the row set that the trigger fires for, as it was before the change.
 func (l *Link) oldRows() string {
 	if l.PerRow {
 		return "(SELECT (OLD).*)"
@@ -103,7 +122,8 @@ func (l *Link) oldRows() string {
 	return "old_rows"
 }
 
-// LogCapture appends keys to the change log.
+// LogCapture returns the capture that appends the keys of changed rows to the change
+// log. It does not write to the copy, except while MirrorSince is set.
 func (l *Link) LogCapture() Capture {
 	updates, triggers := logBothSQL, l.triggers(bothTables, false)
 	if l.keyTrigger() {
@@ -117,28 +137,29 @@ func (l *Link) LogCapture() Capture {
 	return Capture{Function: fmt.Sprintf(functionSQL, l.Capture, catalog.Literal(body), settings), Triggers: triggers}
 }
 
-// writeThroughSQL tries three ways, each in a subtransaction, and whatever
-// goes wrong with our copy never reaches the application: the last way is to
-// log the key.
+// writeThroughSQL tries three ways in this order. The first two each run in a
+// subtransaction, whose errors do not reach the application.
 //
-//  1. Rows that are gone are deleted, the others inserted or updated in place.
-//  2. All keys are deleted, then the rows inserted: right for statements that
-//     move unique values between rows.
-//  3. The keys are logged.
+//  1. Delete the rows that are gone, and insert the others or update them in place.
+//  2. Delete all keys, then insert the rows. This works for statements that move
+//     unique values between rows.
+//  3. Log the keys.
 //
-// A writer above READ COMMITTED whose snapshot does not see transaction
-// %[1]s, which completed the shadow, logs as well: its DELETE would not find
-// rows that its snapshot does not show. So does one of a table that has been
-// renamed since, as the statements name it.
+// A writer above READ COMMITTED also logs if its snapshot does not see transaction
+// %[1]s, which completed the shadow: its DELETE would not find rows that its snapshot
+// does not show. A writer to a table that has been renamed since also logs, because the
+// statements contain the table's name.
 //
-// What is written is read from the table, as a function or trigger in the
-// statement may have changed a row once more. SERIALIZABLE writers write what
-// the statement has written: reading would give them predicate locks, and
-// serialization failures, that they would not have had.
+// The function reads the rows to write from the table, because a function or trigger in
+// the same statement may have changed a row again. For a SERIALIZABLE writer it uses
+// the rows of the statement: reading the table would add predicate locks, and with them
+// serialization failures that the application would not have had.
 //
-// Every subtransaction that writes takes a transaction id. Called for a statement
-// that is one; called for rows it would be one a row, so that there a transaction
-// that changes many logs them.
+// Every subtransaction that writes takes a transaction id. A statement trigger uses one
+// per statement. A row trigger would use one per row; therefore a transaction that
+// changes many rows logs them.
+//
+// https://www.postgresql.org/docs/current/plpgsql-control-structures.html, "Trapping Errors"
 const writeThroughSQL = `
 #variable_conflict use_column
 DECLARE
@@ -156,6 +177,7 @@ BEGIN%[7]s
 END
 `
 
+// attemptSQL runs one attempt in a subtransaction, and returns if it succeeds.
 const attemptSQL = `
         BEGIN%s%s
             RETURN NULL;
@@ -163,14 +185,17 @@ const attemptSQL = `
             NULL;
         END;`
 
-// A change of a key is seen in the transition tables.
+// skipRowTriggerSQL ignores the row trigger for changed keys: the transition tables
+// show such a change already.
 const skipRowTriggerSQL = `
     IF TG_LEVEL = 'ROW' THEN
         RETURN NULL;
     END IF;`
 
-// WriteThrough writes changes through to the copy. completedBy is the transaction whose commit put the copy in step, as
-// text; while there is none (empty), all writers above READ COMMITTED log.
+// WriteThrough returns the capture that writes changes to the copy in the application's
+// own transaction. completedBy is the id, as text, of the transaction whose commit made
+// the copy equal to the table. While completedBy is empty, all writers above READ
+// COMMITTED log instead.
 func (l *Link) WriteThrough(completedBy string) Capture {
 	xid, immediate := "NULL", ""
 	if completedBy != "" {
@@ -188,7 +213,9 @@ func (l *Link) WriteThrough(completedBy string) Capture {
 	}
 }
 
-// attempts are the ways to write through; reread says where rows come from.
+// attempts returns the attempts to write through. If reread is true, rows are read from
+// the table, otherwise they are those of the trigger. Replace leaves out the attempt to
+// update in place.
 func (l *Link) attempts(immediate string, reread bool) string {
 	rows := l.newRows() + " n"
 	if reread {
@@ -202,8 +229,10 @@ func (l *Link) attempts(immediate string, reread bool) string {
 	return attempts + fmt.Sprintf(attemptSQL, immediate, l.replaceRows(rows))
 }
 
-// immediate has the copy's constraints checked within the attempt: at COMMIT a
-// stale row of the copy would be the application's error.
+// immediate makes the server check the copy's constraints within the attempt. At
+// COMMIT, a violation by a stale row of the copy would be an error of the application.
+//
+// https://www.postgresql.org/docs/current/sql-set-constraints.html
 func (l *Link) immediate() string {
 	if len(l.Deferrable) == 0 {
 		return ""
@@ -211,11 +240,14 @@ func (l *Link) immediate() string {
 	return "\n            SET CONSTRAINTS " + l.deferrable() + " IMMEDIATE;"
 }
 
-// Whether a key is really gone is asked of the table, not of the event: one
-// command can delete a row and insert another of the same key (MERGE, a
-// data-modifying CTE), and its triggers fire in no order of ours. A snapshot
-// that is older than a replay of the row does not show the copy's row, and a
-// DELETE passes it over in silence: then fewer are deleted than removed.
+// upsertRowsSQL is the first attempt. It asks the table, not the event, whether a key
+// is gone: one command can delete a row and insert another row with the same key
+// (MERGE, or a data-modifying CTE), and its triggers fire in an order that we do not
+// control.
+//
+// A snapshot that is older than a replay of the row does not show the copy's row, and
+// DELETE silently skips it. Then the number of deleted rows is too small, and the
+// attempt fails.
 const upsertRowsSQL = `
             IF TG_OP <> 'INSERT' THEN
                 DELETE FROM %[1]s t
@@ -244,6 +276,9 @@ func (l *Link) upsertRows(rows string) string {
 		"\n            END IF;"
 }
 
+// replaceRowsSQL is the second attempt: it deletes all keys and inserts the rows. It
+// fails when the table has a row again for a key that the command removed, because the
+// attempt has deleted that key's row from the copy and not inserted it.
 const replaceRowsSQL = `
             IF TG_OP <> 'INSERT' THEN
                 DELETE FROM %[1]s t USING %[8]s r WHERE %[4]s;
@@ -269,6 +304,8 @@ func (l *Link) replaceRows(rows string) string {
 		rows, l.From, l.fromIsFrom("f", "r"), l.oldRows(), l.newRows())
 }
 
+// onConflict is what an INSERT does when the copy has the key already: update the row
+// in place.
 func (l *Link) onConflict() string {
 	if len(l.Assigned) == 0 {
 		return "DO NOTHING"
@@ -278,9 +315,10 @@ func (l *Link) onConflict() string {
 	})
 }
 
-// Our triggers' names sort before those of user triggers and of foreign keys
-// (RI_…), in whose order the server fires them: "Overview of Trigger Behavior"
-// in the manual.
+// Names of our triggers. The server fires triggers in the order of their names. Ours sort
+// before most user triggers and before the triggers of foreign keys (RI_…).
+//
+// https://www.postgresql.org/docs/current/trigger-definition.html, "Overview of Trigger Behavior"
 const (
 	insertTrigger   = "00_repack_insert"
 	updateTrigger   = "00_repack_update"
@@ -291,16 +329,20 @@ const (
 
 var allTriggers = []string{insertTrigger, updateTrigger, keyTrigger, deleteTrigger, truncateTrigger}
 
-// What an update trigger is given.
+// Transition tables of a trigger for UPDATE.
 const (
 	bothTables = "REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows"
 	newTable   = "REFERENCING NEW TABLE AS new_rows"
 )
 
-// keyTrigger reports whether a trigger for rows whose key changes spares logging
-// the old rows of every UPDATE, which make a large one half as slow again. Its
-// condition is evaluated as the application, which may be denied any but the
-// server's own operators. A partition's triggers are all for rows.
+// keyTrigger reports whether a separate row trigger catches rows whose key changes.
+// With it, an UPDATE need not log the old keys of all its rows, which makes a large
+// UPDATE half as slow again.
+//
+// The server evaluates the trigger's condition as the application's role, which may
+// have no privilege on operators other than the server's own. Therefore all key columns
+// must use an operator of pg_catalog. With PerRow all triggers are row triggers, and
+// none is needed for keys.
 func (l *Link) keyTrigger() bool {
 	for _, k := range l.Key {
 		if !strings.HasPrefix(k.Equal, "OPERATOR(pg_catalog.") {
@@ -310,10 +352,12 @@ func (l *Link) keyTrigger() bool {
 	return !l.PerRow
 }
 
-// triggers are AFTER … FOR EACH STATEMENT, except those with PerRow. On a partition
-// a statement on the partitioned table does not fire these, and triggers FOR EACH
-// ROW have no transition tables. They fire for replica-role writers too
-// (ENABLE ALWAYS).
+// triggers are AFTER … FOR EACH STATEMENT, or FOR EACH ROW with PerRow. A statement on
+// a partitioned table does not fire the statement triggers of its partitions, and row
+// triggers of a partition cannot have transition tables. ENABLE ALWAYS makes the
+// triggers fire for writers with session_replication_role = replica too.
+//
+// https://www.postgresql.org/docs/current/sql-createtrigger.html
 func (l *Link) triggers(updates string, counted bool) []string {
 	var statements []string
 	add := func(name, event, each string) { statements = append(statements, l.trigger(name, event, each)...) }
@@ -336,6 +380,7 @@ func (l *Link) triggers(updates string, counted bool) []string {
 	return statements
 }
 
+// trigger returns the statements that create one trigger and enable it always.
 func (l *Link) trigger(name, event, each string) []string {
 	return []string{
 		fmt.Sprintf("CREATE OR REPLACE TRIGGER %s AFTER %s ON %s %s EXECUTE FUNCTION %s()", catalog.Quote(name), event, l.From, each, l.Capture),
@@ -343,6 +388,8 @@ func (l *Link) trigger(name, event, each string) []string {
 	}
 }
 
+// notCapturingSQL returns a row unless all triggers exist, are ENABLE ALWAYS and call
+// the capture function.
 const notCapturingSQL = `
 SELECT 'triggers'
 FROM  (SELECT count(*) AS n
@@ -350,14 +397,15 @@ FROM  (SELECT count(*) AS n
        WHERE  tgrelid = $1 AND tgname = ANY ($%[2]d) AND tgenabled = 'A' AND tgfoid = to_regprocedure($%[3]d)) t
 WHERE  t.n <> $%[1]d`
 
-// ErrNotCapturing reports that a capture trigger is gone or switched off: writes
-// may have been missed.
+// ErrNotCapturing reports that a capture trigger has been dropped, disabled or
+// replaced. Changes may be missing from the copy, so the job cannot continue.
 var ErrNotCapturing = errors.New("the triggers that capture changes have been dropped, disabled or replaced, and changes may be missing from the shadow; " +
 	"start afresh with repack reset")
 
-// NotCapturing is a query that returns a row unless all our triggers on the table
-// whose OID is $1, which is From, are there, fire and call our function: see
-// ErrNotCapturing. Its other arguments are those from number first on.
+// NotCapturing returns a query that returns a row unless all our triggers on the table
+// exist, fire always and call our function: see ErrNotCapturing. Parameter $1 of the
+// query is the OID of the table, which must be From. args are its other parameters,
+// numbered from first on. The query takes no lock on the table.
 func (l *Link) NotCapturing(first int) (sql string, args []any) {
 	names, want := allTriggers, len(allTriggers)
 	switch {
@@ -370,8 +418,11 @@ func (l *Link) NotCapturing(first int) (sql string, args []any) {
 	return fmt.Sprintf(notCapturingSQL, first, first+1, first+2), []any{want, names, l.Capture.String() + "()"}
 }
 
-// DropTriggersSQL detaches the capture function from a table. It takes ACCESS
-// EXCLUSIVE on the table.
+// DropTriggersSQL returns the statements that drop the capture triggers of a table.
+// They take ACCESS EXCLUSIVE on the table until the transaction ends. Triggers that do
+// not exist are skipped, so the statements may run again.
+//
+// https://www.postgresql.org/docs/current/sql-droptrigger.html
 func DropTriggersSQL(table catalog.Name) []string {
 	var statements []string
 	for _, name := range allTriggers {

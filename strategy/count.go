@@ -7,8 +7,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// An index may lack rows that it should have, such as the second one of a key, where
-// it is damaged. So rows are counted in the tables themselves.
+// seqScanSQL forbids index scans. A damaged index may lack rows, such as the second row
+// of a duplicate key, so rows are counted in the tables themselves.
 const seqScanSQL = `
 SET LOCAL enable_hashjoin = on;
 SET LOCAL enable_mergejoin = on;
@@ -17,8 +17,8 @@ SET LOCAL enable_indexscan = off;
 SET LOCAL enable_indexonlyscan = off;
 SET LOCAL enable_bitmapscan = off`
 
-// Where nothing is pending no row's key has to be looked for, which takes longer than
-// to count the row. The server runs those subqueries only whose results it needs.
+// countsSQL does not look up keys when nothing is pending: a lookup takes longer than
+// counting the row. The server runs only the subqueries whose result it needs.
 const countsSQL = `
 SELECT EXISTS (SELECT FROM %[3]s AS l WHERE l.truncated),
        CASE WHEN EXISTS (SELECT FROM %[3]s)
@@ -30,9 +30,13 @@ SELECT EXISTS (SELECT FROM %[3]s AS l WHERE l.truncated),
             ELSE (SELECT count(*) FROM %[2]s)
        END`
 
-// Counts counts the rows of From and of To whose keys are not pending: in one
-// snapshot there are as many. It is how rows are noticed that have one key, of which
-// a lookup by the key sees one. Where a TRUNCATE is pending both are zero.
+// Counts counts the rows of From and of To whose keys are not pending. In one snapshot
+// both numbers must be equal. Only a count notices several rows with the same key,
+// because a lookup by the key finds one of them. If a TRUNCATE is pending, both numbers
+// are zero.
+//
+// Counts turns index scans off in tx: call other methods in another transaction. It
+// reads both tables completely and relies on the locks of BeginSQL.
 func (c *Comparison) Counts(ctx context.Context, tx pgx.Tx) (from, to int64, err error) {
 	if _, err := tx.Exec(ctx, seqScanSQL); err != nil {
 		return 0, 0, fmt.Errorf("set planner options: %w", err)
@@ -48,6 +52,7 @@ func (c *Comparison) Counts(ctx context.Context, tx pgx.Tx) (from, to int64, err
 	return from, to, nil
 }
 
+// duplicatesSQL lists keys that more than one row of From has.
 const duplicatesSQL = `
 SELECT   ARRAY[%[1]s]
 FROM    (SELECT   %[2]s
@@ -57,8 +62,9 @@ FROM    (SELECT   %[2]s
 ORDER BY 1
 LIMIT    %[5]d`
 
-// Duplicates names keys that more than one row of From has, as mismatches. tx is one
-// that Counts was called in.
+// Duplicates returns up to limit keys that more than one row of From has, as mismatches
+// of kind Duplicate. Call it in the transaction in which Counts was called: it needs
+// the same planner settings.
 func (c *Comparison) Duplicates(ctx context.Context, tx pgx.Tx, limit int) ([]Mismatch, error) {
 	rows, err := tx.Query(ctx, fmt.Sprintf(duplicatesSQL,
 		c.keyTexts("r"), c.keyAs("f", same), c.From, c.fromKey("f"), limit))

@@ -6,12 +6,15 @@ import (
 	"github.com/repack-go/repack/internal/catalog"
 )
 
-// mirrorSQL is for SERIALIZABLE writers whose snapshot is older than the
-// exchange %[1]s, and concurrent transactions that read the table while it was
-// still the other one. The server has noted what they read there, and finds the
-// conflict when the same is written there; so it is, and the failure that this
-// may end in is the application's own. Whatever else goes wrong is not: the key
-// is in the log, as always.
+// mirrorSQL makes the changes of SERIALIZABLE writers whose snapshot is older than the
+// exchange %[1]s to the other table too. Concurrent transactions may have read the
+// table when it was still the other one. The server keeps predicate locks for what they
+// read there, and detects a conflict only if the writer writes there.
+//
+// A serialization failure that results belongs to the application and is raised. All
+// other errors are caught: the key is in the log, as always.
+//
+// https://www.postgresql.org/docs/current/transaction-iso.html, "Serializable Isolation Level"
 const mirrorSQL = `
     IF current_setting('transaction_isolation') = 'serializable'
        AND NOT pg_visible_in_snapshot(%[1]s::xid8, pg_current_snapshot()) THEN
@@ -31,20 +34,24 @@ const mirrorSQL = `
         END;
     END IF;`
 
+// mirrorDeleteSQL deletes keys from the other table.
 const mirrorDeleteSQL = `
                 DELETE FROM %[1]s t USING (%[2]s) r WHERE %[3]s;`
 
+// mirrorInsertSQL inserts rows into the other table, or updates them in place.
 const mirrorInsertSQL = `
                 INSERT INTO %[1]s (%[2]s) OVERRIDING SYSTEM VALUE
                 SELECT %[3]s FROM %[4]s n
                 ON CONFLICT (%[5]s) %[6]s;`
 
-// mirrorKeySQL is what the trigger for rows whose key changes does apart.
+// mirrorKeySQL separates the row trigger for changed keys, which deletes the old key,
+// from the statement trigger, which writes the rows.
 const mirrorKeySQL = `
                 IF TG_LEVEL = 'ROW' THEN%[1]s
                 ELSE%[2]s
                 END IF;`
 
+// mirror is mirrorSQL while MirrorSince is set, otherwise empty.
 func (l *Link) mirror() string {
 	if l.MirrorSince == "" {
 		return ""

@@ -12,33 +12,33 @@ import (
 	"github.com/repack-go/repack/internal/catalog"
 )
 
-// maxBlock is beyond the last block a relation can have.
+// maxBlock is higher than the number of any block that a relation can have.
 const maxBlock = 1<<32 - 1
 
-// Replayed counts what one batch of the change log came to.
+// Replayed counts what the replay of a part of the change log has done.
 type Replayed struct {
 	Logged int64 // rows taken from the log
-	Aside  int64 // keys put back, because their row was locked
+	Aside  int64 // deferred keys: put back into the log, because their row was locked
 	Copied int64 // rows written to the copy
 }
 
-// Add sums up two counts.
+// Add adds the counts of o to r.
 func (r *Replayed) Add(o Replayed) {
 	r.Logged += o.Logged
 	r.Aside += o.Aside
 	r.Copied += o.Copied
 }
 
-// Share is the part N, from 0, of Of parts into which the keys of the log are
-// divided: all rows of a key are in one of them, as are all that stand for
-// TRUNCATE. The zero Share is everything. Only where Link.Divisible.
+// Share is part N, counted from 0, of the Of parts into which the keys of the log are
+// divided. All log rows of a key are in one part, and all rows that stand for TRUNCATE
+// are in one part. The zero Share is the whole log. Use others only if Link.Divisible.
 type Share struct{ N, Of int }
 
-// The remainder has the sign of the hash.
+// shareSQL uses abs, because the remainder has the sign of the hash.
 const shareSQL = `
     AND    abs(mod(hash_record_extended(ROW(%s), 0), %d)) = %d`
 
-// inShare is the condition for a row of the log, or nothing.
+// inShare is the condition for log rows of a share. It is empty for the zero Share.
 func (l *Link) inShare(log string, s Share) string {
 	if s.Of == 0 {
 		return ""
@@ -46,11 +46,13 @@ func (l *Link) inShare(log string, s Share) string {
 	return fmt.Sprintf(shareSQL, l.logColumns(log), s.Of, s.N)
 }
 
-// batchSQL takes a range of the log and brings the rows of its keys up to date,
-// in one statement and so in one snapshot: a key whose log row is visible has
-// its change visible. The deletes are counted before the first insert, so that
-// unique values may move between the rows of a batch. Keys are taken in order,
-// since neighbours share pages of the key's index.
+// batchSQL removes a range of the log and brings the rows of its keys up to date. It
+// does so in one statement, and so in one snapshot: if the log row of a key is visible,
+// its change is visible too.
+//
+// The deletes are counted before the first insert, so that unique values may move
+// between the rows of a range. Keys are processed in order, because neighbouring keys
+// share pages of the key's index.
 const batchSQL = `
 WITH taken AS (
     DELETE FROM %[1]s l
@@ -76,12 +78,15 @@ SELECT (SELECT count(*) FROM taken),
        (SELECT count(*) FROM copied),
        (SELECT count(*) FROM taken WHERE truncated)`
 
-// concurrentBatchSQL is for when the application writes through at the same
-// time. The current rows are locked FOR SHARE (foreign-key checks pass) without
-// waiting. A row that is locked by others is put back into the log. A key
-// without a row is deleted from the copy in the version that the same snapshot
-// shows: READ COMMITTED would follow it to one that a writer, who has inserted
-// the key again, has made of it since.
+// concurrentBatchSQL is batchSQL for the time when the application writes through. It
+// locks the current rows FOR SHARE, so that checks of foreign keys pass, and skips rows
+// that other sessions have locked. The keys of those go back into the log.
+//
+// A key without a row in the table is deleted from the copy only in the row version
+// that the same snapshot shows. Otherwise READ COMMITTED would follow the row to a
+// newer version, which a writer may have made by inserting the key again.
+//
+// https://www.postgresql.org/docs/current/transaction-iso.html, "Read Committed Isolation Level"
 const concurrentBatchSQL = `
 WITH taken AS (
     DELETE FROM %[1]s l
@@ -122,16 +127,21 @@ SELECT (SELECT count(*) FROM taken),
        (SELECT count(*) FROM copied),
        (SELECT count(*) FROM taken WHERE truncated)`
 
-// Every key finds its rows by an index, however large the table and however
-// wrong the estimates.
+// nestLoopsSQL makes every key find its rows by an index, however large the table is
+// and however wrong the planner's estimates are.
 const nestLoopsSQL = `
 SET LOCAL enable_hashjoin = off;
 SET LOCAL enable_mergejoin = off;
 SET LOCAL enable_seqscan = off`
 
-// ReplayRange replays the log's blocks from first up to but not including end
-// inside tx, which must be READ COMMITTED. concurrent says that the application
-// may write through at the same time.
+// ReplayRange replays the blocks of the log from first (inclusive) to end (exclusive)
+// inside tx, which must be READ COMMITTED. Set concurrent if the application may write
+// through at the same time.
+//
+// It takes ROW EXCLUSIVE on To and the log, and ACCESS SHARE on From, or ROW SHARE with
+// row locks FOR SHARE if concurrent is set. tx holds them until it ends. An error for
+// which Collision is true means that the rows of the range conflict with older rows of
+// To.
 func (l *Link) ReplayRange(ctx context.Context, tx pgx.Tx, first, end int64, concurrent bool) (Replayed, error) {
 	sql := l.batch(Share{})
 	if concurrent {
@@ -140,14 +150,16 @@ func (l *Link) ReplayRange(ctx context.Context, tx pgx.Tx, first, end int64, con
 	return l.replay(ctx, tx, sql, first, end)
 }
 
-// ReplayShare replays the share's part of such a range. The transactions of
-// other shares may run at the same time: no two of them have a key in common.
-// But a unique value can move from one's row to the other's, so they may wait
-// for each other, be in a deadlock, or collide.
+// ReplayShare replays a share of such a range. Transactions may replay the other shares
+// at the same time: no two shares have a key in common. But a unique value can move
+// from a row of one share to a row of another. Then the transactions may block each
+// other, deadlock, or fail with a Collision.
 func (l *Link) ReplayShare(ctx context.Context, tx pgx.Tx, first, end int64, share Share) (Replayed, error) {
 	return l.replay(ctx, tx, l.batch(share), first, end)
 }
 
+// replay runs a batch statement, and then deletes truncated rows if the log asks for
+// it.
 func (l *Link) replay(ctx context.Context, tx pgx.Tx, sql string, first, end int64) (Replayed, error) {
 	if _, err := tx.Exec(ctx, nestLoopsSQL); err != nil {
 		return Replayed{}, fmt.Errorf("set planner options: %w", err)
@@ -164,27 +176,30 @@ func (l *Link) replay(ctx context.Context, tx pgx.Tx, sql string, first, end int
 	return r, nil
 }
 
+// batch is batchSQL for this link.
 func (l *Link) batch(share Share) string {
 	return fmt.Sprintf(batchSQL, l.Log, l.logColumns("l"), l.logColumns(""), l.To, l.toIsLog("t", "k"),
 		l.toColumns(), l.fromColumns("f"), l.From, l.fromIsLog("f", "k"), l.inShare("l", share))
 }
 
+// concurrentBatch is concurrentBatchSQL for this link.
 func (l *Link) concurrentBatch() string {
 	return fmt.Sprintf(concurrentBatchSQL, l.Log, l.logColumns("l"), l.logColumns(""), l.fromColumns("f"), l.From,
 		l.fromIsLog("f", "k"), l.fromKey("p"), l.To, l.toIsLog("t", "k"), l.toColumns())
 }
 
-// ReplayAll replays the whole log in one statement. When nobody can write to
-// From it leaves the log empty and the copy in step.
+// ReplayAll replays the whole log in one statement. If no session can write to From,
+// the log is empty afterwards and the copy is equal to From. Locks and errors are those
+// of ReplayRange.
 func (l *Link) ReplayAll(ctx context.Context, tx pgx.Tx, concurrent bool) (Replayed, error) {
-	// Rows of before a TRUNCATE would be in the way of rows of after it.
+	// Rows from before a TRUNCATE could conflict with rows from after it.
 	if err := l.replayTruncate(ctx, tx); err != nil {
 		return Replayed{}, err
 	}
 	return l.ReplayRange(ctx, tx, 0, maxBlock, concurrent)
 }
 
-// Like a batch, it deletes only the versions its snapshot shows.
+// deleteAbsentSQL deletes, like a batch, only row versions that its snapshot shows.
 const deleteAbsentSQL = `
 WITH stale AS MATERIALIZED (
     SELECT %[4]s, t.xmin AS version
@@ -195,8 +210,8 @@ DELETE FROM %[1]s t
 USING  stale k
 WHERE  %[5]s AND t.xmin = k.version`
 
-// deleteAbsent makes up for a TRUNCATE of From. It looks at what is there now,
-// so it may run at any time after it.
+// deleteAbsent replays a TRUNCATE of From: it deletes the rows of To that From does not
+// have. It looks at the current rows, so it may run at any time after the TRUNCATE.
 func (l *Link) deleteAbsent(ctx context.Context, tx pgx.Tx) error {
 	sql := "SET LOCAL enable_hashjoin = on;\nSET LOCAL enable_seqscan = on;" +
 		fmt.Sprintf(deleteAbsentSQL, l.To, l.From, l.toIsFrom("t", "f"), l.toKeyAsLog("t"), l.toIsLog("t", "k"))
@@ -206,9 +221,10 @@ func (l *Link) deleteAbsent(ctx context.Context, tx pgx.Tx) error {
 	return nil
 }
 
+// truncatedSQL reports whether the log has a row that stands for TRUNCATE.
 const truncatedSQL = `SELECT EXISTS (SELECT FROM %s WHERE truncated)`
 
-// replayTruncate deletes what a TRUNCATE that is in the log has deleted.
+// replayTruncate calls deleteAbsent if a TRUNCATE is in the log.
 func (l *Link) replayTruncate(ctx context.Context, tx pgx.Tx) error {
 	var truncated bool
 	if err := tx.QueryRow(ctx, fmt.Sprintf(truncatedSQL, l.Log)).Scan(&truncated); err != nil {
@@ -220,15 +236,19 @@ func (l *Link) replayTruncate(ctx context.Context, tx pgx.Tx) error {
 	return l.deleteAbsent(ctx, tx)
 }
 
+// removeLoggedSQL deletes the rows of all logged keys from the copy.
 const removeLoggedSQL = `
 DELETE FROM %[1]s t
 USING (SELECT DISTINCT %[2]s FROM %[3]s WHERE truncated IS NULL) k
 WHERE  %[4]s`
 
-// RemoveLogged deletes from the copy the row of every key in the log, which
-// stays as it is. What is left are rows that have not changed since capture
-// began: a subset of one state of From, on which every unique constraint of
-// From holds. It returns the number of rows deleted.
+// RemoveLogged deletes from To the row of every key in the log, and returns how many
+// rows it has deleted. The log does not change, so calling it again is safe.
+//
+// The rows that remain have not changed since capture began. They are a subset of one
+// state of From, and so every unique constraint of From holds for them.
+//
+// It takes ROW EXCLUSIVE on To and ACCESS SHARE on the log, until tx ends.
 func (l *Link) RemoveLogged(ctx context.Context, tx pgx.Tx) (int64, error) {
 	if err := l.replayTruncate(ctx, tx); err != nil {
 		return 0, err
@@ -242,7 +262,7 @@ func (l *Link) RemoveLogged(ctx context.Context, tx pgx.Tx) (int64, error) {
 
 const pendingSQL = `SELECT count(*) FROM %s`
 
-// Pending counts the rows of the change log.
+// Pending counts the rows of the change log. It reads the whole log.
 func (l *Link) Pending(ctx context.Context, q catalog.Querier) (n int64, err error) {
 	if err := q.QueryRow(ctx, fmt.Sprintf(pendingSQL, l.Log)).Scan(&n); err != nil {
 		return 0, fmt.Errorf("count pending changes: %w", err)
@@ -252,7 +272,10 @@ func (l *Link) Pending(ctx context.Context, q catalog.Querier) (n int64, err err
 
 const blocksSQL = `SELECT pg_relation_size($1::text::regclass) / current_setting('block_size')::bigint`
 
-// Blocks is the number of blocks of a relation's main fork.
+// Blocks returns the number of blocks in the main fork of a relation. It takes no lock
+// that lasts.
+//
+// https://www.postgresql.org/docs/current/functions-admin.html, "Database Object Size Functions"
 func Blocks(ctx context.Context, q catalog.Querier, relation catalog.Name) (n int64, err error) {
 	if err := q.QueryRow(ctx, blocksSQL, relation.String()).Scan(&n); err != nil {
 		return 0, fmt.Errorf("measure %s: %w", relation, err)
@@ -260,8 +283,9 @@ func Blocks(ctx context.Context, q catalog.Querier, relation catalog.Name) (n in
 	return n, nil
 }
 
-// Collision reports whether err is the violation of a unique or exclusion
-// constraint: two rows of the copy were taken at different moments.
+// Collision reports whether err is the violation of a unique or exclusion constraint
+// (SQLSTATE 23505 or 23P01). It happens when two rows of the copy come from different
+// moments.
 func Collision(err error) bool {
 	var pgErr *pgconn.PgError
 	return errors.As(err, &pgErr) &&

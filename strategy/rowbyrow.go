@@ -9,19 +9,21 @@ import (
 	"github.com/repack-go/repack/registry"
 )
 
-// While foreign keys join both tables to the same neighbours (see package stages,
-// neighbours.go), every change of a row is made to the copy as well, at once, in the
-// order of the changes, and as it was made: an update of the key is an update. The
-// server's own triggers then find in the copy what they find in the table. There is
-// no other way to fall back on, as a copy that lags would be the application's
-// error, or have its rows deleted; so nothing is caught, and nothing is logged.
+// rowByRowSQL makes every change of a row to the copy too, at once, in the order of the
+// changes and in the same form: an update of the key is an update. It is used while
+// foreign keys lead to both tables or from both (see package stages, neighbours.go).
+// The server's triggers for foreign keys then find in the copy what they find in the
+// table.
 //
-// An update that finds no row has come after a cascade of one of the copy's own
-// keys, which has changed the row already.
+// No error is caught and no key is logged, because there is no other way. A copy that
+// lags behind would cause errors for the application, or its rows would be deleted.
 //
-// A TRUNCATE deletes, as the neighbours with keys to the copy are not locked. Where
-// the snapshot is one of the transaction it does not see all rows: those are left to
-// the replay.
+// If an UPDATE finds no row with the old key, a cascade of one of the copy's own
+// foreign keys has changed the row already.
+//
+// A TRUNCATE becomes a DELETE, because the tables whose foreign keys reference the copy
+// are not locked. Above READ COMMITTED the transaction's snapshot does not show all
+// rows: the rest is left to the replay.
 const rowByRowSQL = `
 #variable_conflict use_column
 BEGIN
@@ -48,34 +50,37 @@ BEGIN
 END
 `
 
-// As a constraint of the copy that can be deferred may be violated between two rows
-// of a statement, it is checked at COMMIT, as late as the table's can be.
+// deferSQL defers the copy's deferrable constraints to COMMIT, which is as late as the
+// table's can be checked. Between two rows of one statement they may be violated.
 const deferSQL = `
     SET CONSTRAINTS %s DEFERRED;`
 
-// The application's lock timeout is in force: the row is one that it has locked in
-// the table.
+// rowByRowSettings leaves lock_timeout to the application: the copied row belongs to a
+// row that the application has locked in the table.
 const rowByRowSettings = `
 SET enable_hashjoin = off
 SET enable_mergejoin = off
 SET enable_seqscan = off`
 
-// Names that sort behind those of the server's triggers (RI_ConstraintTrigger_…),
-// and before those that most applications give to theirs.
+// Names that sort after the server's triggers for foreign keys (RI_ConstraintTrigger_…),
+// and before the names of most user triggers.
 const (
 	lateInsertTrigger = "RI_repack_insert"
 	lateUpdateTrigger = "RI_repack_update"
 	lateDeleteTrigger = "RI_repack_delete"
 )
 
+// Triggers that fire before the server's triggers for foreign keys, and after them.
 var (
 	earlyTriggers = []string{insertTrigger, updateTrigger, deleteTrigger}
 	lateTriggers  = []string{lateInsertTrigger, lateUpdateTrigger, lateDeleteTrigger}
 )
 
-// RowByRow makes every change to the copy as well, in the application's statement,
-// before the triggers of foreign keys or after them, as Rows says. To must have no
-// identity column GENERATED ALWAYS. The triggers take SHARE ROW EXCLUSIVE on From.
+// RowByRow returns the capture that makes every change to the copy too, in the
+// application's statement. Rows says whether it does so before or after the triggers of
+// foreign keys. To must have no identity column GENERATED ALWAYS.
+//
+// Creating the triggers takes SHARE ROW EXCLUSIVE on From until the transaction ends.
 func (l *Link) RowByRow() Capture {
 	names, ignored := earlyTriggers, []string{keyTrigger}
 	if l.Rows == registry.AfterKeys {
@@ -96,13 +101,14 @@ func (l *Link) RowByRow() Capture {
 	return capture
 }
 
+// deferrable lists the qualified names of To's deferrable constraints.
 func (l *Link) deferrable() string {
 	return list(l.Deferrable, ", ", func(_ int, name string) string {
 		return catalog.Name{Schema: l.To.Schema, Name: name}.String()
 	})
 }
 
-// rowByRowTriggers are those of RowByRow.
+// rowByRowTriggers are the names of the triggers of RowByRow.
 func (l *Link) rowByRowTriggers() []string {
 	names := earlyTriggers
 	if l.Rows == registry.AfterKeys {
@@ -111,15 +117,16 @@ func (l *Link) rowByRowTriggers() []string {
 	return append(slices.Clone(names), truncateTrigger)
 }
 
-// MayBeLate reports whether triggers that sort behind those of the server's foreign
-// keys see the changes in their order: a trigger of the user that comes before them
-// may change the row again.
+// MayBeLate reports whether our row triggers may fire after the server's triggers for
+// foreign keys. They may not if a user trigger fires before them: it may change the row
+// again, and then ours would see the changes in the wrong order.
 func MayBeLate(t *catalog.Table) bool {
 	return !slices.ContainsFunc(t.Triggers, func(x catalog.Trigger) bool { return x.Name < lateDeleteTrigger })
 }
 
-// DropLateTriggersSQL drops what RowByRow has added to the triggers that
-// DropTriggersSQL drops. It takes ACCESS EXCLUSIVE on the table.
+// DropLateTriggersSQL returns the statements that drop the triggers of RowByRow that
+// DropTriggersSQL does not drop. They take ACCESS EXCLUSIVE on the table until the
+// transaction ends, and may run again.
 func DropLateTriggersSQL(table catalog.Name) []string {
 	var statements []string
 	for _, name := range lateTriggers {
@@ -128,9 +135,9 @@ func DropLateTriggersSQL(table catalog.Name) []string {
 	return statements
 }
 
-// lockReferredSQL locks the row that a row of a neighbour refers to in the table in
-// use, as the server's trigger will lock it in the other table right after. A
-// transaction that changes a row comes to the two tables in this order.
+// lockReferredSQL locks the row of the table in use that a row of a neighbour
+// references. The server's trigger locks the row of the other table right after that. A
+// transaction that changes a row locks the two tables in the same order.
 const lockReferredSQL = `
 #variable_conflict use_column
 DECLARE
@@ -144,10 +151,13 @@ BEGIN
 END
 `
 
-// LockReferredSQL creates a function and a constraint trigger, both new. By them a
-// transaction that writes a row of the key's table locks the row of the table in use
-// that it refers to, before the server's triggers and as late as the key is checked.
-// It takes SHARE ROW EXCLUSIVE on the key's table.
+// LockReferredSQL returns the statements that create a function and a constraint
+// trigger, neither of which may exist. When a transaction writes a row of the foreign
+// key's table, the trigger locks the referenced row of the table in use: before the
+// server's triggers, and as late as the foreign key is checked.
+//
+// Creating the trigger takes SHARE ROW EXCLUSIVE on the foreign key's table until the
+// transaction ends.
 func (l *Link) LockReferredSQL(key catalog.ForeignKey, function catalog.Name, trigger string) []string {
 	columns := func(alias string) string {
 		return list(key.Columns, ", ", func(_ int, c string) string { return alias + "." + catalog.Quote(c) })

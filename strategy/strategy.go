@@ -1,6 +1,3 @@
-// Package strategy is how writes to a table reach its copy: capture by
-// triggers, the backfill of a range of blocks, and the replay of the change
-// log. It knows two relations and a log between them, and nothing of stages.
 package strategy
 
 import "fmt"
@@ -11,21 +8,21 @@ const (
 	DirectTriggerName = "direct-trigger"
 )
 
-// Strategy is what differs between the ways of keeping a shadow in step while
-// it is being filled. From the building of the indexes on all are alike.
+// Strategy is what differs between the ways to keep a shadow up to date during the
+// backfill. From the index builds on, all strategies are alike.
 type Strategy interface {
 	// Name is the strategy's name on the command line and in the registry.
 	Name() string
-	// KeyFirst reports whether the shadow needs its key before the backfill.
+	// KeyFirst reports whether the shadow needs its key index before the backfill.
 	KeyFirst() bool
-	// Capture is what is in force during the backfill.
+	// Capture returns the capture that is in force during the backfill.
 	Capture(l *Link) Capture
-	// CopySQL copies the rows with TIDs from $1 up to but not including $2,
-	// both as text; see TID.
+	// CopySQL returns the statement that copies the rows with TIDs from $1 (inclusive)
+	// to $2 (exclusive), both as text; see TID.
 	CopySQL(l *Link) string
 }
 
-// New returns the strategy of that name.
+// New returns the strategy with that name, or an error if there is none.
 func New(name string) (Strategy, error) {
 	switch name {
 	case ChangeLogName:
@@ -37,22 +34,22 @@ func New(name string) (Strategy, error) {
 	}
 }
 
-// ChangeLog notes the keys of changed rows while the backfill copies, without
-// locks and without an index on the shadow.
+// ChangeLog logs the keys of changed rows while the backfill copies. It takes no row
+// locks and needs no index on the shadow.
 type ChangeLog struct{}
 
-// Name is "change-log".
+// Name returns "change-log".
 func (ChangeLog) Name() string { return ChangeLogName }
 
-// KeyFirst is false: the key is built in bulk when all rows are there.
+// KeyFirst is false: the key index is built in bulk when all rows have been copied.
 func (ChangeLog) KeyFirst() bool { return false }
 
-// Capture logs.
+// Capture logs keys: see Link.LogCapture.
 func (ChangeLog) Capture(l *Link) Capture { return l.LogCapture() }
 
-// copySQL reads without locking: a row that changes while it is copied may
-// come never, once or twice, with any of its values, but its key is in the log
-// by the time the change is visible.
+// copySQL reads without row locks. A row that changes during the backfill may be copied
+// never, once or twice, with any of its values. But its key is in the log by the time
+// the change is visible.
 const copySQL = `
 INSERT INTO %[1]s (%[2]s) OVERRIDING SYSTEM VALUE
 SELECT %[3]s
@@ -60,7 +57,7 @@ FROM   %[4]s f
 WHERE  f.ctid >= $1::text::tid
 AND    f.ctid <  $2::text::tid`
 
-// Blocks are numbers; COPY takes no parameters.
+// copyOutSQL contains block numbers, because COPY takes no parameters.
 const copyOutSQL = `
 COPY (
     SELECT %s
@@ -69,54 +66,64 @@ COPY (
     AND    f.ctid <  '(%d,0)'
 ) TO STDOUT (FORMAT binary)`
 
+// copyInSQL writes the rows of copyOutSQL into the copy.
 const copyInSQL = `COPY %s (%s) FROM STDIN (FORMAT binary)`
 
-// PipeSQL is the two ends of a copy of the blocks from first up to but not
-// including end that goes through the client. The server writes the rows it is
-// given by COPY a page at a time, with less WAL than those of an INSERT. The
-// first statement takes ACCESS SHARE on the source.
+// PipeSQL returns the two COPY statements that copy the blocks from first (inclusive)
+// to end (exclusive) through the client. The server writes the rows of a COPY a page at
+// a time, with less WAL than those of an INSERT.
+//
+// The first statement takes ACCESS SHARE on From, the second ROW EXCLUSIVE on To, until
+// their transactions end.
 func (l *Link) PipeSQL(first, end int64) (out, in string) {
 	return fmt.Sprintf(copyOutSQL, l.fromColumns("f"), l.From, first, end),
 		fmt.Sprintf(copyInSQL, l.To, l.toColumns())
 }
 
-// CopySQL is one INSERT … SELECT over a range of TIDs. It takes ACCESS SHARE
-// on the source.
+// CopySQL returns one INSERT … SELECT over a range of TIDs. It takes ACCESS SHARE on
+// From and ROW EXCLUSIVE on To until the transaction ends.
 func (ChangeLog) CopySQL(l *Link) string {
 	return fmt.Sprintf(copySQL, l.To, l.toColumns(), l.fromColumns("f"), l.From)
 }
 
+// copyOrderedSQL copies all rows in a given order.
 const copyOrderedSQL = `
 INSERT INTO %[1]s (%[2]s) OVERRIDING SYSTEM VALUE
 SELECT   %[3]s
 FROM     %[4]s f
 ORDER BY %[5]s`
 
-// CopyOrderedSQL copies all rows at once; order is over the alias f. Like
-// CopySQL it is for a source that is being logged, and takes ACCESS SHARE on it.
+// CopyOrderedSQL returns the statement that copies all rows at once. order is the ORDER
+// BY list and uses the alias f for From. Like ChangeLog.CopySQL it needs a source whose
+// changes are logged, and takes the same locks.
 func (l *Link) CopyOrderedSQL(order string) string {
 	return fmt.Sprintf(copyOrderedSQL, l.To, l.toColumns(), l.fromColumns("f"), l.From, order)
 }
 
-// DirectTrigger writes each change through to the shadow while the backfill
-// copies. Writers above READ COMMITTED, whose snapshot may be older than the
-// rows of the shadow, log instead.
+// DirectTrigger writes each change through to the shadow while the backfill copies.
+// Writers above READ COMMITTED log instead: their snapshot may be older than the rows
+// of the shadow.
 type DirectTrigger struct{}
 
-// Name is "direct-trigger".
+// Name returns "direct-trigger".
 func (DirectTrigger) Name() string { return DirectTriggerName }
 
 // KeyFirst is true: a write finds its row in the shadow by the key.
 func (DirectTrigger) KeyFirst() bool { return true }
 
-// Capture writes through, but for snapshots above READ COMMITTED.
+// Capture writes through, except for writers above READ COMMITTED, whose changes it
+// logs.
 func (DirectTrigger) Capture(l *Link) Capture { return l.WriteThrough("") }
 
-// lockedCopySQL locks what it copies, so that a writer waits for the chunk, or
-// is seen by it: FOR SHARE, since FOR KEY SHARE would let an UPDATE pass. It
-// waits for no row, or it could deadlock with a transaction that waits for
-// one of ours: rows locked by others are logged and come with the replay.
+// lockedCopySQL locks the rows that it copies, so that a writer waits for the chunk or
+// the chunk sees the writer. It uses FOR SHARE, because FOR KEY SHARE would let an
+// UPDATE pass.
+//
+// It waits for no row: it could deadlock with a transaction that waits for one of ours.
+// Instead it logs the rows that other sessions have locked, and the replay copies them.
 // A row that is already in the shadow was written through and is newer.
+//
+// https://www.postgresql.org/docs/current/explicit-locking.html, "Row-Level Locks"
 const lockedCopySQL = `
 WITH present AS MATERIALIZED (
     SELECT %[3]s
@@ -139,7 +146,8 @@ SELECT p.*
 FROM   present p
 ON     CONFLICT (%[9]s) DO NOTHING`
 
-// CopySQL copies under FOR SHARE row locks. It takes ROW SHARE on the source.
+// CopySQL returns the statement that copies rows under row locks FOR SHARE. It takes
+// ROW SHARE on From and ROW EXCLUSIVE on To and the log, until the transaction ends.
 func (DirectTrigger) CopySQL(l *Link) string {
 	return fmt.Sprintf(lockedCopySQL, l.To, l.toColumns(), l.fromColumns("f"), l.From,
 		l.Log, l.logColumns(""), l.fromKey("f"), l.fromKey("p"), l.toKey(""))

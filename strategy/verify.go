@@ -9,50 +9,50 @@ import (
 	"github.com/repack-go/repack/internal/catalog"
 )
 
-// How the copy of a row can be wrong.
+// Kinds of mismatches.
 const (
-	Missing   = "missing"   // From has the row, To has not
-	Extra     = "extra"     // To has a row that From has not
-	Different = "different" // both have it, with different values
-	Duplicate = "duplicate" // From has more than one row of the key, To has one
+	Missing   = "missing"   // From has the row, To does not
+	Extra     = "extra"     // To has a row that From does not have
+	Different = "different" // both have the row, with different values
+	Duplicate = "duplicate" // From has more than one row with the key
 )
 
-// Mismatch is a row of To that is not the copy of a row of From, and is not
-// going to be either: no change of its key is pending.
+// Mismatch is a key whose rows in From and To are not equal, although no change of the
+// key is pending. So the replay will not correct it.
 type Mismatch struct {
 	Kind    string
 	Key     []string // the key's values as the server writes them
-	Columns []string // those of From that differ, where Kind is Different
+	Columns []string // columns of From that differ, if Kind is Different
 }
 
-// Compared is what one comparison has found.
+// Compared is the result of one comparison.
 type Compared struct {
-	Rows       int64      // looked at
-	Pending    [][]string // keys of rows that differ, with their change in the log
+	Rows       int64      // number of rows compared
+	Pending    [][]string // keys of rows that differ and whose change is in the log
 	Mismatches []Mismatch
 }
 
-// Comparison compares the rows of a Link's two relations. Its methods work in a
-// transaction that began with BeginSQL, and so in one snapshot of both
-// relations and the log between them. There a change is in both relations, or
-// its key is in the log: nothing is left to chance or to time.
+// Comparison compares the rows of a Link's two relations. Call its methods in a
+// transaction that began with BeginSQL, and so in one snapshot of both relations and
+// the log. In that snapshot a change is in both relations, or its key is in the log.
+// Therefore every difference without a log row is an error.
 //
-// Values are compared by their image, that is by what is stored, after
-// decompression: -0 is not 0, 1.0 is not 1.00, and text is compared by its
-// bytes whatever its collation; types need no equality operator. A generated
-// column is not copied but computed again, and then a part of a composite value
-// can be stored compressed that was not before, or the reverse: it is the same
-// if its text is.
+// Values are compared by their binary image, which is what is stored, after
+// decompression: -0 is not 0, 1.0 is not 1.00, and text is compared by its bytes
+// whatever its collation. Types need no equality operator.
 //
-// https://www.postgresql.org/docs/current/functions-comparisons.html,
-// "Composite Type Comparison"
+// A generated column is not copied but computed again. Then a part of a composite value
+// may be compressed that was not compressed before, or the reverse. Such a value counts
+// as equal if its text is equal.
+//
+// https://www.postgresql.org/docs/current/functions-comparisons.html, "Composite Type Comparison"
 type Comparison struct {
 	*Link
 	generated []Mapping
 }
 
-// NewComparison compares every column of t that is stored, generated ones
-// included.
+// NewComparison returns a Comparison of all columns of t that are stored, generated
+// columns included. It does not query the server.
 func NewComparison(l *Link, t *catalog.Table) *Comparison {
 	c := &Comparison{Link: l}
 	for _, column := range t.Columns {
@@ -63,21 +63,22 @@ func NewComparison(l *Link, t *catalog.Table) *Comparison {
 	return c
 }
 
-// The locks come before the snapshot, which the first query takes: a TRUNCATE
-// that was waited for must be visible.
+// beginSQL takes the locks before the snapshot, which the first query takes: a TRUNCATE
+// for which LOCK TABLE has waited must be visible.
 const beginSQL = `
 SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY;
 LOCK TABLE %[1]s, %[2]s, %[3]s IN ACCESS SHARE MODE`
 
-// BeginSQL are the first statements of a transaction that compares, and looks up rows
-// by their keys. They take ACCESS SHARE on both relations and the log.
+// BeginSQL returns the first statements of a transaction that compares. It makes the
+// transaction REPEATABLE READ and READ ONLY, sets the planner settings for lookups by
+// key, and takes ACCESS SHARE on both relations and the log until the transaction ends.
 func (c *Comparison) BeginSQL() string {
 	return fmt.Sprintf(beginSQL, c.From, c.To, c.Log) + ";" + AloneSQL
 }
 
-// verdictsSQL reduces rows with a key and a verdict, which is null for rows that
-// are right, to their number and what is wrong. OFFSET 0 has the verdict
-// reached once a row.
+// verdictsSQL reduces rows that have a key and a verdict to their number and the list
+// of wrong rows. The verdict is null for correct rows. OFFSET 0 makes the server
+// compute the verdict once per row.
 const verdictsSQL = `
 SELECT count(*),
        coalesce(array_agg(r.kind) FILTER (WHERE r.kind IS NOT NULL), '{}'),
@@ -85,9 +86,11 @@ SELECT count(*),
 FROM   (%[2]s
         OFFSET 0) AS r`
 
-// Whether there is a row at the other end of a LEFT JOIN is told by its key,
-// which is NOT NULL. IS NULL would be true as well of a composite value that
-// has only nulls in it.
+// copyRangeSQL tells by the key, which is NOT NULL, whether the LEFT JOIN has found a
+// row. It uses IS NOT DISTINCT FROM NULL, because IS NULL is also true for a composite
+// value whose fields are all null.
+//
+// https://www.postgresql.org/docs/current/functions-comparison.html
 const copyRangeSQL = `
         SELECT %[1]s,
                CASE WHEN %[2]s IS NOT DISTINCT FROM NULL THEN 'extra'
@@ -98,15 +101,16 @@ const copyRangeSQL = `
         WHERE  t.ctid >= $1::text::tid
         AND    t.ctid <  $2::text::tid`
 
-// CopyRange compares the rows in a range of To's blocks, end exclusive, with
-// those of the same keys in From.
+// CopyRange compares the rows in the blocks of To from first (inclusive) to end
+// (exclusive) with the rows of the same keys in From. It finds extra and different
+// rows.
 func (c *Comparison) CopyRange(ctx context.Context, tx pgx.Tx, first, end int64) (Compared, error) {
 	rows := fmt.Sprintf(copyRangeSQL, c.keyAs("t", c.toName), qualified("f", c.Key[0].Name),
 		differ(c.Columns, c.generated), c.To, c.From, c.toIsFrom("t", "f"))
 	return c.compare(ctx, tx, rows, TID(first), TID(end))
 }
 
-// Only the key of To is read, so that its index has to be read and no more.
+// rangeSQL reads only the key of To, so that an index-only scan is enough.
 const rangeSQL = `
         SELECT %[1]s,
                CASE WHEN %[2]s IS NOT DISTINCT FROM NULL THEN 'missing' END AS kind
@@ -115,14 +119,15 @@ const rangeSQL = `
         WHERE  f.ctid >= $1::text::tid
         AND    f.ctid <  $2::text::tid`
 
-// Range looks in To for the keys of the rows in a range of From's blocks, end
-// exclusive.
+// Range looks up in To the keys of the rows in the blocks of From from first
+// (inclusive) to end (exclusive). It finds missing rows.
 func (c *Comparison) Range(ctx context.Context, tx pgx.Tx, first, end int64) (Compared, error) {
 	rows := fmt.Sprintf(rangeSQL, c.keyAs("f", same), qualified("t", c.toName(c.Key[0].Name)),
 		c.From, c.To, c.toIsFrom("t", "f"))
 	return c.compare(ctx, tx, rows, TID(first), TID(end))
 }
 
+// keysSQL compares the rows of given keys.
 const keysSQL = `
         SELECT %[1]s,
                CASE WHEN %[2]s IS NOT DISTINCT FROM NULL AND %[3]s IS NOT DISTINCT FROM NULL THEN NULL
@@ -134,7 +139,8 @@ const keysSQL = `
         LEFT   JOIN %[6]s AS f ON %[7]s
         LEFT   JOIN %[8]s AS t ON %[9]s`
 
-// Keys compares the rows of certain keys, such as were pending before.
+// Keys compares the rows of the given keys, such as keys that were pending before. A
+// key that neither relation has is correct.
 func (c *Comparison) Keys(ctx context.Context, tx pgx.Tx, keys [][]string) (Compared, error) {
 	rows := fmt.Sprintf(keysSQL, c.logColumns("k"), qualified("f", c.Key[0].Name),
 		qualified("t", c.toName(c.Key[0].Name)), differ(c.Columns, c.generated), c.keysQuery(),
@@ -142,15 +148,15 @@ func (c *Comparison) Keys(ctx context.Context, tx pgx.Tx, keys [][]string) (Comp
 	return c.compare(ctx, tx, rows, c.keyArguments(keys)...)
 }
 
-// AloneSQL are the settings of a transaction that looks up rows by their keys. In
-// parallel the server would rather read the whole of an index, and filter it
-// by TID, than a range of TIDs: there is no parallel scan of those.
+// AloneSQL are the planner settings of a transaction that looks up rows by their keys.
+// PostgreSQL has no parallel TID range scan. With parallel workers the planner would
+// rather read a whole index and filter it by TID.
 const AloneSQL = nestLoopsSQL + `;
 SET LOCAL max_parallel_workers_per_gather = 0`
 
-// find, under AloneSQL, runs a query for rows with verdicts, and asks the log about those that
-// are wrong. Every row finds its partner by an index, however large the tables
-// and however wrong the estimates.
+// compare runs a query for rows with verdicts and asks the log about the wrong ones. It
+// needs the settings of AloneSQL: with them every row finds its partner by an index,
+// however large the tables are and however wrong the planner's estimates are.
 func (c *Comparison) compare(ctx context.Context, tx pgx.Tx, rows string, args ...any) (Compared, error) {
 	var found Compared
 	var kinds []string
@@ -182,12 +188,13 @@ func (c *Comparison) compare(ctx context.Context, tx pgx.Tx, rows string, args .
 	return found, nil
 }
 
-// maxExplained is how many mismatches of one comparison say which columns differ.
+// maxExplained is for how many mismatches of one comparison the columns are named.
 const maxExplained = 10
 
-// A TRUNCATE explains everything. A row of the log that was not found has no
-// ctid; what else it has not, one that was found may lack as well. The log may
-// be long and has no index: it is hashed.
+// isPendingSQL reports for each key whether the log has a row of it. A TRUNCATE in the
+// log makes all keys pending. ctid tells whether the LEFT JOIN has found a log row,
+// because all other columns of a log row may be null. The log may be long and has no
+// index, so the server should use a hash join.
 const isPendingSQL = `
 SELECT    bool_or(l.ctid IS NOT NULL) OR EXISTS (SELECT FROM %[1]s AS l WHERE l.truncated)
 FROM      (%[2]s) AS k
@@ -195,11 +202,12 @@ LEFT JOIN %[1]s AS l ON %[3]s
 GROUP BY  k.n
 ORDER BY  k.n`
 
+// hashJoinsSQL lets the planner use hash joins and sequential scans again.
 const hashJoinsSQL = `
 SET LOCAL enable_hashjoin = on;
 SET LOCAL enable_seqscan = on`
 
-// pending tells, key by key, which have a change in the log.
+// pending reports for each key whether a change of it is in the log.
 func (c *Comparison) pending(ctx context.Context, tx pgx.Tx, keys [][]string) ([]bool, error) {
 	if _, err := tx.Exec(ctx, hashJoinsSQL); err != nil {
 		return nil, fmt.Errorf("set planner options: %w", err)
@@ -219,13 +227,14 @@ func (c *Comparison) pending(ctx context.Context, tx pgx.Tx, keys [][]string) ([
 	return pending, nil
 }
 
+// differingColumnsSQL names the columns in which the two rows of a key differ.
 const differingColumnsSQL = `
 SELECT array_remove(ARRAY[%[1]s], NULL)
 FROM   (%[2]s) AS k
 JOIN   %[3]s AS f ON %[4]s
 JOIN   %[5]s AS t ON %[6]s`
 
-// differingColumns names the columns of From in which the two rows of a key differ.
+// differingColumns returns the columns of From in which the two rows of a key differ.
 func (c *Comparison) differingColumns(ctx context.Context, tx pgx.Tx, key []string) (columns []string, err error) {
 	if _, err := tx.Exec(ctx, AloneSQL); err != nil {
 		return nil, fmt.Errorf("set planner options: %w", err)
@@ -244,8 +253,8 @@ func (c *Comparison) differingColumns(ctx context.Context, tx pgx.Tx, key []stri
 	return columns, nil
 }
 
-// keysQuery is a query for keys handed over as one array of texts a column; see
-// arguments. n is the place of a key, from 1.
+// keysQuery is a query for keys that are passed as one text array per column; see
+// keyArguments. Column n is the position of a key, from 1.
 func (c *Comparison) keysQuery() string {
 	columns := list(c.Key, ", ", func(i int, k catalog.KeyColumn) string {
 		value := fmt.Sprintf("u.%s::%s", logColumn(i), k.Type)
@@ -258,7 +267,7 @@ func (c *Comparison) keysQuery() string {
 	return fmt.Sprintf("SELECT u.n, %s FROM unnest(%s) WITH ORDINALITY AS u(%s, n)", columns, arrays, c.logColumns(""))
 }
 
-// keyArguments are what the parameters of given stand for.
+// keyArguments are the values of the parameters of keysQuery.
 func (c *Comparison) keyArguments(keys [][]string) []any {
 	args := make([]any, len(c.Key))
 	for i := range c.Key {
@@ -271,32 +280,34 @@ func (c *Comparison) keyArguments(keys [][]string) []any {
 	return args
 }
 
+// same is the name function for a relation that has From's column names.
 func same(name string) string { return name }
 
-// keyAs are the key's columns in one of the relations, called as in the log.
+// keyAs lists the key columns of one of the relations under the names of the log's
+// columns.
 func (c *Comparison) keyAs(alias string, name func(from string) string) string {
 	return list(c.Key, ", ", func(i int, k catalog.KeyColumn) string {
 		return qualified(alias, name(k.Name)) + " AS " + logColumn(i)
 	})
 }
 
-// keyTexts writes the key's columns through their types' output functions,
-// which a cast to text need not.
+// keyTexts writes the key columns with the output functions of their types. A cast to
+// text need not do that.
 func (c *Comparison) keyTexts(alias string) string {
 	return list(c.Key, ", ", func(i int, _ catalog.KeyColumn) string {
 		return fmt.Sprintf("format('%%s', %s)", qualified(alias, logColumn(i)))
 	})
 }
 
-// logIsLog compares the keys of two row sets that are called as in the log.
+// logIsLog compares the keys of two row sets that have the log's column names.
 func (c *Comparison) logIsLog(a, b string) string {
 	return list(c.Key, " AND ", func(i int, k catalog.KeyColumn) string {
 		return qualified(a, logColumn(i)) + " " + k.Equal + " " + qualified(b, logColumn(i))
 	})
 }
 
-// differ is true where the rows f and t of From and To differ, in columns that
-// are copied or in the text as well of those that are generated.
+// differ is true if the rows f of From and t of To differ: in the image of copied
+// columns, or in both the image and the text of generated columns.
 func differ(copied, generated []Mapping) string {
 	image := func(columns []Mapping, cast string) string {
 		from := list(columns, ", ", func(_ int, m Mapping) string { return qualified("f", m.From) + cast })
