@@ -177,7 +177,9 @@ BEGIN%[7]s
 END
 `
 
-// attemptSQL runs one attempt in a subtransaction, and returns if it succeeds.
+// attemptSQL runs one attempt in a subtransaction, and returns if it succeeds. OTHERS
+// does not catch QUERY_CANCELED, so that the application can still cancel its
+// statement.
 const attemptSQL = `
         BEGIN%s%s
             RETURN NULL;

@@ -14,8 +14,8 @@
 //   - LogCapture appends the keys of changed rows to the change log.
 //   - WriteThrough also tries to make the change to the copy, and logs the keys if it
 //     cannot.
-//   - RowByRow makes each change to the copy, and never falls back to the log except for
-//     TRUNCATE. It is used while foreign keys are moved one by one.
+//   - RowByRow makes each change to the copy, and logs nothing except a TRUNCATE above
+//     READ COMMITTED. It is used while foreign keys are moved one by one.
 //
 // Strategy is what differs during the backfill. ChangeLog and DirectTrigger implement it.
 //
@@ -41,7 +41,7 @@
 //	                            └── backfill, FOR SHARE ───┴──────────────────┘
 //
 // Writers above READ COMMITTED log as long as their snapshot may be older than rows of the
-// copy. A TRUNCATE is always logged: the replay deletes the rows that From no longer has.
+// copy. Both strategies log a TRUNCATE: the replay deletes the rows that From no longer has.
 //
 // After the backfill both strategies log. Shortly before the swap both write through, so
 // that table and copy stay equal.
@@ -49,8 +49,9 @@
 // # Failure handling
 //
 // LogCapture and WriteThrough catch the errors of writing to the copy, and the key is in the
-// log. Two errors reach the application: a serialization failure while MirrorSince is set,
-// and any error of RowByRow, because a copy that lags would be worse.
+// log. These errors reach the application: an error of appending to the log (a full disk,
+// for example), a cancelled statement, a serialization failure while MirrorSince is set, and
+// any error of RowByRow, because a copy that lags would be worse.
 //
 // A log row is deleted in the same transaction that replays its key. A replay that fails
 // rolls back and may run again. ReplayRange may defer keys whose row is locked: it puts them

@@ -272,8 +272,8 @@ func (l *Link) Pending(ctx context.Context, q catalog.Querier) (n int64, err err
 
 const blocksSQL = `SELECT pg_relation_size($1::text::regclass) / current_setting('block_size')::bigint`
 
-// Blocks returns the number of blocks in the main fork of a relation. It takes no lock
-// that lasts.
+// Blocks returns the number of blocks in the main fork of a relation. It takes ACCESS
+// SHARE on the relation for a moment.
 //
 // https://www.postgresql.org/docs/current/functions-admin.html, "Database Object Size Functions"
 func Blocks(ctx context.Context, q catalog.Querier, relation catalog.Name) (n int64, err error) {
