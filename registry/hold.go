@@ -14,14 +14,15 @@ import (
 	"github.com/repack-go/repack/internal/lock"
 )
 
-// Runner is the process that works on a job. Claim is its token in the job row.
+// Runner is the process that works on a job. Claim is a random token. The process
+// writes it to the job row; see Registry.Claim.
 type Runner struct {
 	Host  string
 	PID   int32
 	Claim string
 }
 
-// NewRunner describes this process with a claim of its own.
+// NewRunner describes this process, with a new claim.
 func NewRunner() Runner {
 	host, err := os.Hostname()
 	if err != nil {
@@ -30,7 +31,8 @@ func NewRunner() Runner {
 	return Runner{Host: host, PID: int32(os.Getpid()), Claim: rand.Text()}
 }
 
-// BusyError reports that another process is working on the table.
+// BusyError reports that another process is working on the table. Nothing has changed.
+// Host is "unknown" and PID is zero if the other process cannot be identified.
 type BusyError struct {
 	Table string
 	Host  string
@@ -43,14 +45,18 @@ func (e *BusyError) Error() string {
 		e.Table, e.PID, e.Host, e.Since.Format(time.RFC3339))
 }
 
-// lockClass is the first key of our advisory locks, "repk"; the second is the
-// OID of the source. Advisory locks are per database.
+// lockClass is the first key of our advisory locks ("repk"). The second key is the OID
+// of the source. Advisory locks are per database.
+//
+// https://www.postgresql.org/docs/current/explicit-locking.html, "Advisory Locks"
 const lockClass = 0x7265706b
 
+// tryLockSQL does not wait. A key is an int, so the OID is cast by its bits.
 const tryLockSQL = `SELECT pg_try_advisory_lock($1::int, $2::oid::int8::bit(32)::int)`
 
 const unlockSQL = `SELECT pg_advisory_unlock($1::int, $2::oid::int8::bit(32)::int)`
 
+// holderSQL returns the session that holds the advisory lock.
 const holderSQL = `
 SELECT    coalesce(a.application_name, ''), coalesce(a.backend_start, now())
 FROM      pg_locks l
@@ -58,13 +64,15 @@ LEFT JOIN pg_stat_activity a ON a.pid = l.pid
 WHERE     l.locktype = 'advisory' AND l.classid = $1::oid AND l.objid = $2::oid AND l.granted
 AND       l.database = (SELECT oid FROM pg_database WHERE datname = current_database())`
 
-// lockGrace is how long a lock may be held by the backend of a process that has
-// been killed: it notices within client_connection_check_interval.
+// lockGrace is how long the backend of a killed process may still hold its lock. The
+// backend notices within client_connection_check_interval that its client is gone.
 const lockGrace = 3 * time.Second
 
-// TryLock takes the advisory lock of the table with that OID on conn, for as
-// long as the connection lives. It returns *BusyError when another process has
-// it for longer than a killed one could.
+// TryLock acquires the advisory lock of the table with this OID at session level: conn
+// holds it until Unlock or until the connection ends. It takes no lock on the table.
+//
+// If another session holds the lock, TryLock tries again for 3 s, because a process
+// that has just been killed may still hold it. Then it returns *BusyError.
 func TryLock(ctx context.Context, conn *pgx.Conn, oid uint32, table string) error {
 	ticker := time.NewTicker(100 * time.Millisecond)
 	defer ticker.Stop()
@@ -87,7 +95,7 @@ func TryLock(ctx context.Context, conn *pgx.Conn, oid uint32, table string) erro
 	}
 }
 
-// holder turns the lock's owner into a *BusyError.
+// holder returns a *BusyError that names the holder of the lock.
 func holder(ctx context.Context, conn *pgx.Conn, oid uint32, table string) error {
 	busy := &BusyError{Table: table, Host: "unknown", Since: time.Now()}
 	var application string
@@ -95,14 +103,14 @@ func holder(ctx context.Context, conn *pgx.Conn, oid uint32, table string) error
 	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 		return fmt.Errorf("look for who repacks %s: %w", table, err)
 	}
-	// session.ApplicationName is the other end of this.
+	// session.ApplicationName writes this name.
 	if _, err := fmt.Sscanf(application, "repack %d@%s", &busy.PID, &busy.Host); err != nil {
 		busy.Host = application
 	}
 	return busy
 }
 
-// Unlock gives the advisory lock of a table back.
+// Unlock releases the advisory lock of a table, which conn must hold.
 func Unlock(ctx context.Context, conn *pgx.Conn, oid uint32) error {
 	if _, err := conn.Exec(ctx, unlockSQL, lockClass, oid); err != nil {
 		return fmt.Errorf("give back advisory lock of table %d: %w", oid, err)
@@ -110,6 +118,7 @@ func Unlock(ctx context.Context, conn *pgx.Conn, oid uint32) error {
 	return nil
 }
 
+// claimSQL needs a row lock that conflicts with the one of Fence.
 const claimSQL = `
 UPDATE %[1]s
 SET    claim = $2, runner_host = $3, runner_pid = $4, runner_since = now(), updated_at = now()
@@ -130,6 +139,7 @@ func (r *Registry) Claim(ctx context.Context, conn *pgx.Conn, j *Job, runner Run
 	return requireMoved(tag.RowsAffected(), err, fmt.Sprintf("claim job %d", j.ID))
 }
 
+// releaseSQL removes the runner but not the claim.
 const releaseSQL = `
 WITH asynchronous AS (
     ` + asynchronousSQL + `
@@ -139,8 +149,9 @@ SET    runner_host = NULL, runner_pid = NULL, runner_since = NULL, updated_at = 
 FROM   asynchronous
 WHERE  id = $1 AND claim = $2`
 
-// Release notes that nobody works on the job any more, in a transaction of its own,
-// which does not wait for the disk.
+// Release records that no process works on the job any more. It does so in a
+// transaction of its own, which does not wait for the disk. If claim is no longer the
+// job's, it changes nothing.
 func (r *Registry) Release(ctx context.Context, conn *pgx.Conn, id int64, claim string) error {
 	if _, err := conn.Exec(ctx, fmt.Sprintf(releaseSQL, r.job), id, claim); err != nil {
 		return fmt.Errorf("release job %d: %w", id, err)
@@ -148,7 +159,7 @@ func (r *Registry) Release(ctx context.Context, conn *pgx.Conn, id int64, claim 
 	return nil
 }
 
-// Held reports whether some process holds the advisory lock of the source.
+// Held reports whether a session holds the advisory lock of the table with this OID.
 func Held(ctx context.Context, q catalog.Querier, oid uint32) (held bool, err error) {
 	err = q.QueryRow(ctx, "SELECT EXISTS ("+holderSQL+")", lockClass, oid).Scan(&held)
 	if err != nil {
@@ -157,13 +168,14 @@ func Held(ctx context.Context, q catalog.Querier, oid uint32) (held bool, err er
 	return held, nil
 }
 
+// claimOfSQL reads a job's claim.
 const claimOfSQL = `
 SELECT coalesce(claim, '')
 FROM   %[1]s
 WHERE  id = $1`
 
-// ClaimOf returns the token of the process that may write for the job, or
-// ErrNotFound.
+// ClaimOf returns the claim of the process that may write for job id. It returns
+// ErrNotFound if there is no such job.
 func (r *Registry) ClaimOf(ctx context.Context, q catalog.Querier, id int64) (claim string, err error) {
 	err = q.QueryRow(ctx, fmt.Sprintf(claimOfSQL, r.job), id).Scan(&claim)
 	if errors.Is(err, pgx.ErrNoRows) {

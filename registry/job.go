@@ -18,31 +18,31 @@ type Job struct {
 	ID          int64
 	TableSchema string
 	TableName   string
-	Source      uint32  // OID of the table at setup; the old table after the swap
-	Shadow      *uint32 // OID of the shadow; the table after the swap
+	Source      uint32  // OID of the table at setup; after the swap it is the old table
+	Shadow      *uint32 // OID of the shadow; after the swap it is the table
 	Strategy    string
 	Options     Options
 	Stage       Stage // latest stage begun
-	StageDone   bool
+	StageDone   bool  // Stage is complete
 	State       State
 
 	ShadowSchema string
 	OldSchema    string
 	OwnSchemas   bool   // whether the job created its two schemas
-	ChangeLog    string // names of artefacts in ShadowSchema
+	ChangeLog    string // ChangeLog, Capture and KeyIndex are names in ShadowSchema
 	Capture      string
 	KeyIndex     string
-	Description  json.RawMessage // the source at setup, a catalog.Table
+	Description  json.RawMessage // the source at setup, an encoded catalog.Table
 
-	Partitioned *int64 // the Partitioned that the job belongs to
+	Partitioned *int64 // id of the Partitioned that the job belongs to
 
-	Filenode    *uint32
+	Filenode    *uint32 // file of the source in which Blocks was measured
 	Blocks      *int64
 	RowEstimate *int64
-	CompletedBy *string
-	SwappedAt   *time.Time
-	// LongestLockMS is the longest time, in milliseconds, that a transaction of the
-	// job held strong locks, from when the first was asked for.
+	CompletedBy *string    // transaction whose commit made the copy equal to the table
+	SwappedAt   *time.Time // nil before the swap and after a revert
+	// LongestLockMS is the longest time, in milliseconds, that a transaction of the job
+	// held strong locks. It is counted from the request for the first lock.
 	LongestLockMS *int64 `db:"longest_lock_ms"`
 
 	RunnerHost  *string
@@ -55,43 +55,46 @@ type Job struct {
 	FinishedAt  *time.Time
 }
 
-// Options are what a job was begun with and what resuming it keeps to.
+// Options are the options that a job began with. A run that resumes it uses them again.
 type Options struct {
 	KeepOld         bool `json:"keep_old"`
 	RebuildMatviews bool `json:"rebuild_matviews,omitempty"`
-	// OrderBy is the order of the copied rows, as catalog.ReadOrder takes it.
+	// OrderBy is the order of the copied rows, in the form that catalog.ReadOrder
+	// takes.
 	OrderBy string `json:"order_by,omitempty"`
 	// UpdateOID are columns that keep OIDs of the table, and follow it.
 	UpdateOID []OIDColumn `json:"update_oid,omitempty"`
-	// IgnoreOID allows that OIDs of the table are kept elsewhere.
+	// IgnoreOID allows other places to contain OIDs of the table.
 	IgnoreOID bool `json:"ignore_oid,omitempty"`
-	// RowTriggers has changes captured row by row, without transition tables, which
+	// RowTriggers makes capture use row triggers. They need no transition tables, which
 	// may need temporary files.
 	RowTriggers bool `json:"row_triggers,omitempty"`
-	// CountRows has triggers for rows count them: every role may call what that takes.
+	// CountRows makes row triggers count rows. Every role that writes may call the
+	// functions that this needs.
 	CountRows bool `json:"count_rows,omitempty"`
 	// RowByRow is set while foreign keys are moved one by one.
 	RowByRow RowByRow `json:"row_by_row,omitempty"`
 }
 
-// RowByRow says when a change of a row is made to the copy as well.
+// RowByRow says when the trigger makes a change of a row to the copy too.
 type RowByRow string
 
-// The moments of RowByRow: before the server's triggers for foreign keys, or after
-// them.
+// Values of RowByRow: before the server's triggers for foreign keys, or after them. The
+// empty value means that changes are not made row by row.
 const (
 	BeforeKeys RowByRow = "before_keys"
 	AfterKeys  RowByRow = "after_keys"
 )
 
-// OIDColumn is a column that keeps OIDs.
+// OIDColumn is a column that contains OIDs.
 type OIDColumn struct {
 	Schema string `json:"schema"`
 	Table  string `json:"table"`
 	Column string `json:"column"`
 }
 
-// WithOIDs are the options with what is said about OIDs later in a job.
+// WithOIDs returns o with the options for OIDs that a later run adds. Columns that o
+// has already are not added again.
 func (o Options) WithOIDs(update []OIDColumn, ignore bool) Options {
 	o.IgnoreOID = o.IgnoreOID || ignore
 	o.UpdateOID = slices.Clone(o.UpdateOID)
@@ -103,20 +106,20 @@ func (o Options) WithOIDs(update []OIDColumn, ignore bool) Options {
 	return o
 }
 
-// Table is the name of the table that is repacked.
+// Table returns the name of the table that the job repacks.
 func (j *Job) Table() catalog.Name { return catalog.Name{Schema: j.TableSchema, Name: j.TableName} }
 
-// ShadowTable is the shadow's name before the swap.
+// ShadowTable returns the name that the shadow has before the swap.
 func (j *Job) ShadowTable() catalog.Name { return j.Table().In(j.ShadowSchema) }
 
-// OldTable is the name of the source after the swap.
+// OldTable returns the name that the source has after the swap.
 func (j *Job) OldTable() catalog.Name { return j.Table().In(j.OldSchema) }
 
-// Swapped reports whether the shadow is in the source's place.
+// Swapped reports whether the shadow has taken the source's place.
 func (j *Job) Swapped() bool { return j.SwappedAt != nil }
 
-// SourceDescription decodes what the source was at setup. It returns
-// *catalog.NewerError where a newer version of the tool has described it.
+// SourceDescription decodes the description of the source at setup. It returns
+// *catalog.NewerError if a newer version of repack has written it.
 func (j *Job) SourceDescription() (*catalog.Table, error) {
 	t, err := catalog.Decode(j.Description)
 	if err != nil {
@@ -126,21 +129,22 @@ func (j *Job) SourceDescription() (*catalog.Table, error) {
 	return t, nil
 }
 
-// ErrNotFound reports that there is no job of that kind.
+// ErrNotFound reports that the registry has no such job.
 var ErrNotFound = errors.New("no such job")
 
-// ErrStageMoved reports that a job was not in the stage expected of it:
-// another process has gone on with it.
+// ErrStageMoved reports that the job has another claim or stage than the caller
+// expects: another process has continued it. The caller's transaction must roll back.
 var ErrStageMoved = errors.New("the job has been moved on by another process")
 
-// Registry is the schema that remembers jobs.
+// Registry reads and writes the registry's tables in one schema. It holds no
+// connection.
 type Registry struct {
 	schema              string
 	job, history, chunk string // qualified and quoted
 	partitioned         string
 }
 
-// New names the registry in schema; it does not look whether it is there.
+// New returns the Registry in schema. It does not query whether the schema exists.
 func New(schema string) *Registry {
 	table := func(name string) string { return pgx.Identifier{schema, name}.Sanitize() }
 	return &Registry{
@@ -149,13 +153,14 @@ func New(schema string) *Registry {
 	}
 }
 
+// existsSQL reports whether the schema has the table of jobs.
 const existsSQL = `
 SELECT EXISTS (
     SELECT FROM pg_class c
     JOIN   pg_namespace n ON n.oid = c.relnamespace
     WHERE  n.nspname = $1 AND c.relname = 'job')`
 
-// Schema is the name of the registry's schema.
+// Schema returns the name of the registry's schema, not quoted.
 func (r *Registry) Schema() string { return r.schema }
 
 // Exists reports whether the registry has been created in this database.
@@ -166,8 +171,8 @@ func (r *Registry) Exists(ctx context.Context, q catalog.Querier) (exists bool, 
 	return exists, nil
 }
 
-// missingPrivilegesSQL lists the statements that let the current role use the
-// registry, or create it.
+// missingPrivilegesSQL lists the statements that allow the current role to use the
+// registry, or to create it.
 const missingPrivilegesSQL = `
 SELECT CASE WHEN $2
             THEN format('CREATE SCHEMA %I AUTHORIZATION %I;', $1::text, current_user)
@@ -192,8 +197,7 @@ AND    NOT (has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 
             AND has_table_privilege(c.oid, 'INSERT') AND has_table_privilege(c.oid, 'UPDATE'))
 ORDER  BY 1`
 
-// Ready reports whether the registry has been created in this database, and lists
-// what MissingPrivileges does.
+// Ready does the work of Exists and MissingPrivileges in one round trip.
 func (r *Registry) Ready(ctx context.Context, q catalog.Querier, prepared bool) (exists bool, missing []string, err error) {
 	err = q.QueryRow(ctx, readySQL, r.schema, prepared).Scan(&exists, &missing)
 	if err != nil {
@@ -202,11 +206,13 @@ func (r *Registry) Ready(ctx context.Context, q catalog.Querier, prepared bool) 
 	return exists, missing, nil
 }
 
+// readySQL joins the queries of Exists and MissingPrivileges.
 const readySQL = "SELECT (" + existsSQL + "), ARRAY(" + missingPrivilegesSQL + ")"
 
-// MissingPrivileges lists the statements that an administrator has to run
-// before the current role can use the registry. Where the schemas of jobs are
-// prepared too, it asks for the registry's; else for the right to create them.
+// MissingPrivileges lists the statements that an administrator must run before the
+// current role can use the registry. If there is no schema yet, prepared decides: true,
+// if an administrator also creates the schemas of jobs, asks for the registry's schema;
+// false asks for CREATE on the database.
 func (r *Registry) MissingPrivileges(ctx context.Context, q catalog.Querier, prepared bool) ([]string, error) {
 	rows, err := q.Query(ctx, missingPrivilegesSQL, r.schema, prepared)
 	if err != nil {
@@ -219,7 +225,7 @@ func (r *Registry) MissingPrivileges(ctx context.Context, q catalog.Querier, pre
 	return statements, nil
 }
 
-// missingToReadSQL lists the statements that let the current role read the
+// missingToReadSQL lists the statements that allow the current role to read the
 // registry.
 const missingToReadSQL = `
 SELECT s.statement
@@ -234,14 +240,14 @@ CROSS  JOIN LATERAL (
 WHERE  n.nspname = $1
 ORDER  BY s.statement DESC`
 
-// MissingToRead lists the statements that an administrator has to run before the
-// current role can read the registry.
+// MissingToRead lists the statements that an administrator must run before the current
+// role can read the registry.
 func (r *Registry) MissingToRead(ctx context.Context, q catalog.Querier) ([]string, error) {
 	return statements(ctx, q, missingToReadSQL, r.schema)
 }
 
-// missingToCountSQL asks for the change logs alone: what is granted on the
-// shadow would be granted on the table after the swap.
+// missingToCountSQL asks for privileges on the change logs only. A privilege on the
+// shadow would be one on the table after the swap.
 const missingToCountSQL = `
 SELECT s.statement
 FROM   unnest($1::text[], $2::text[]) j (schema, log)
@@ -255,9 +261,8 @@ CROSS  JOIN LATERAL (
        WHERE  NOT has_table_privilege(c.oid, 'SELECT')) s (statement)
 ORDER  BY n.nspname, s.statement DESC`
 
-// MissingToCount lists the statements that an administrator has to run before
-// the current role can count the pending changes of those jobs that are not
-// over.
+// MissingToCount lists the statements that an administrator must run before the current
+// role can count the pending changes of jobs. Finished jobs are skipped.
 func MissingToCount(ctx context.Context, q catalog.Querier, jobs []*Job) ([]string, error) {
 	var schemas, logs []string
 	for _, j := range jobs {
@@ -268,6 +273,7 @@ func MissingToCount(ctx context.Context, q catalog.Querier, jobs []*Job) ([]stri
 	return statements(ctx, q, missingToCountSQL, schemas, logs)
 }
 
+// statements runs a query whose rows are statements.
 func statements(ctx context.Context, q catalog.Querier, sql string, args ...any) ([]string, error) {
 	rows, err := q.Query(ctx, sql, args...)
 	if err != nil {
@@ -280,21 +286,23 @@ func statements(ctx context.Context, q catalog.Querier, sql string, args ...any)
 	return list, nil
 }
 
+// columns are the columns of a Job.
 const columns = `
          id, table_schema, table_name, source, shadow, strategy, options, stage, stage_done, state,
          shadow_schema, old_schema, own_schemas, change_log, capture, key_index, description,
          partitioned, filenode, blocks, row_estimate, completed_by, swapped_at, longest_lock_ms,
          runner_host, runner_pid, runner_since, error, interrupted, created_at, updated_at, finished_at`
 
-// jobWithDefaults stands in for the columns that the registry of an older version does not
-// have: in the subquery beside it their names mean the table's where it has them.
-// So that what only reads need not upgrade it.
+// jobWithDefaults supplies default values for columns that the registry of an older
+// version does not have. In the LATERAL subquery a column name means the table's column
+// if there is one, otherwise the default. Therefore commands that only read need not
+// upgrade the registry.
 const jobWithDefaults = `(VALUES (NULL::bigint, NULL::bigint, false)) older (partitioned, longest_lock_ms, interrupted),
          LATERAL (SELECT` + columns + ` FROM %[1]s) job`
 
-// A swap turns the OID that bears the table's name from the source's into the
-// shadow's. A job of that name whose table has been dropped or replaced is
-// still the job of that name, until it is reset.
+// findSQL finds a job by the OID of its table, or by the table's name. At the swap the
+// table's OID changes from the source's to the shadow's. If the table has been dropped
+// or replaced, the job is still found by the name until it is reset.
 const findSQL = `
 SELECT   job.*
 FROM     ` + jobWithDefaults + `
@@ -304,31 +312,33 @@ AND      (source = $1 OR shadow = $1 AND swapped_at IS NOT NULL
 ORDER BY (source = $1 OR shadow = $1) IS TRUE DESC, id DESC
 LIMIT    1`
 
-// Find returns the unfinished job of the table with that OID (zero where there
-// is none) or name. It returns ErrNotFound.
+// Find returns the unfinished job of the table with this OID or name. A match by OID is
+// preferred. Pass OID zero if the table does not exist. It returns ErrNotFound if there
+// is no such job.
 func (r *Registry) Find(ctx context.Context, q catalog.Querier, oid uint32, name catalog.Name) (*Job, error) {
 	rows, err := q.Query(ctx, fmt.Sprintf(findSQL, r.job), oid, name.Schema, name.Name)
 	return oneJob(rows, err, "find job of "+name.String())
 }
 
+// getSQL reads one job.
 const getSQL = `
 SELECT job.*
 FROM   ` + jobWithDefaults + `
 WHERE  id = $1`
 
-// Get reads a job.
+// Get reads job id. It returns ErrNotFound if there is no such job.
 func (r *Registry) Get(ctx context.Context, q catalog.Querier, id int64) (*Job, error) {
 	rows, err := q.Query(ctx, fmt.Sprintf(getSQL, r.job), id)
 	return oneJob(rows, err, fmt.Sprintf("read job %d", id))
 }
 
-// The latest job of every table.
+// listSQL keeps the latest job of every table.
 const listSQL = `
 SELECT   DISTINCT ON (table_schema, table_name) job.*
 FROM     ` + jobWithDefaults + `
 ORDER BY table_schema, table_name, id DESC`
 
-// List returns the latest job of every table, in the tables' order.
+// List returns the latest job of every table, ordered by the table's schema and name.
 func (r *Registry) List(ctx context.Context, q catalog.Querier) ([]*Job, error) {
 	rows, err := q.Query(ctx, fmt.Sprintf(listSQL, r.job))
 	if err != nil {
@@ -341,6 +351,7 @@ func (r *Registry) List(ctx context.Context, q catalog.Querier) ([]*Job, error) 
 	return jobs, nil
 }
 
+// oneJob collects the only row of a query. It returns ErrNotFound if there is none.
 func oneJob(rows pgx.Rows, err error, doing string) (*Job, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", doing, err)

@@ -11,25 +11,27 @@ import (
 	"github.com/repack-go/repack/internal/catalog"
 )
 
-// Partitioned is a repack of a partitioned table: it is over when each of the
-// partitions has a job of it that is done.
+// Partitioned is a repack of a partitioned table. It has one job per partition, and
+// ends when each partition has a job that is done.
 type Partitioned struct {
 	ID    int64
 	Began time.Time
 }
 
+// findPartitionedSQL reads the unfinished repack of a partitioned table.
 const findPartitionedSQL = `
 SELECT id, began
 FROM   %[1]s
 WHERE  source = $1 AND ended IS NULL`
 
+// openPartitionedSQL records a new repack of a partitioned table.
 const openPartitionedSQL = `
 INSERT INTO %[1]s (table_schema, table_name, source)
 VALUES ($1, $2, $3)
 RETURNING id, began`
 
-// FindPartitioned returns the repack of the partitioned table that is to be
-// gone on with, or ErrNotFound.
+// FindPartitioned returns the unfinished repack of the partitioned table with this OID.
+// It returns ErrNotFound if there is none.
 func (r *Registry) FindPartitioned(ctx context.Context, q catalog.Querier, oid uint32) (p Partitioned, err error) {
 	err = q.QueryRow(ctx, fmt.Sprintf(findPartitionedSQL, r.partitioned), oid).Scan(&p.ID, &p.Began)
 	if errors.Is(err, pgx.ErrNoRows) {
@@ -41,8 +43,9 @@ func (r *Registry) FindPartitioned(ctx context.Context, q catalog.Querier, oid u
 	return p, nil
 }
 
-// OpenPartitioned begins one where there is none. The caller must hold the
-// advisory lock of the partitioned table.
+// OpenPartitioned returns the unfinished repack of a partitioned table, and records a
+// new one if there is none. The caller must hold the advisory lock of the partitioned
+// table (TryLock). Calling it again is safe.
 func (r *Registry) OpenPartitioned(ctx context.Context, q catalog.Querier, oid uint32, name catalog.Name) (Partitioned, error) {
 	p, err := r.FindPartitioned(ctx, q, oid)
 	if !errors.Is(err, ErrNotFound) {
@@ -55,12 +58,13 @@ func (r *Registry) OpenPartitioned(ctx context.Context, q catalog.Querier, oid u
 	return p, nil
 }
 
+// endPartitionedSQL records the end of a repack of a partitioned table.
 const endPartitionedSQL = `
 UPDATE %[1]s
 SET    ended = clock_timestamp()
 WHERE  id = $1`
 
-// EndPartitioned ends it: the next run begins with every partition.
+// EndPartitioned ends repack id. The next run starts a new repack of all partitions.
 func (r *Registry) EndPartitioned(ctx context.Context, q catalog.Querier, id int64) error {
 	if _, err := q.Exec(ctx, fmt.Sprintf(endPartitionedSQL, r.partitioned), id); err != nil {
 		return fmt.Errorf("end repack %d of a partitioned table: %w", id, err)
@@ -68,14 +72,15 @@ func (r *Registry) EndPartitioned(ctx context.Context, q catalog.Querier, id int
 	return nil
 }
 
-// The shadow of a job that is done is the partition now. One that has been
-// replaced since is not done.
+// donePartitionSQL looks for a job that is done and whose shadow is the partition.
+// After the swap the shadow is the partition; if the partition has been replaced since,
+// its OID is another and it counts as not done.
 const donePartitionSQL = `
 SELECT EXISTS (
     SELECT FROM %[1]s
     WHERE  partitioned = $1 AND shadow = $2 AND state = 'done')`
 
-// DonePartition reports whether the partition has been repacked by it.
+// DonePartition reports whether repack id has repacked the partition with this OID.
 func (r *Registry) DonePartition(ctx context.Context, q catalog.Querier, id int64, oid uint32) (done bool, err error) {
 	if err := q.QueryRow(ctx, fmt.Sprintf(donePartitionSQL, r.job), id, oid).Scan(&done); err != nil {
 		return false, fmt.Errorf("look for the job of partition %d: %w", oid, err)
@@ -83,14 +88,15 @@ func (r *Registry) DonePartition(ctx context.Context, q catalog.Querier, id int6
 	return done, nil
 }
 
+// jobsOfPartitionedSQL lists the unfinished jobs of a repack.
 const jobsOfPartitionedSQL = `
 SELECT ` + columns + `
 FROM     %[1]s
 WHERE    partitioned = $1 AND state IN ('active', 'reverting', 'resetting', 'finishing')
 ORDER BY id`
 
-// JobsOfPartitioned returns the jobs of it that are not finished, also those of
-// tables that are no partitions any more.
+// JobsOfPartitioned returns the unfinished jobs of repack id, ordered by id. It
+// includes jobs of tables that are no longer partitions.
 func (r *Registry) JobsOfPartitioned(ctx context.Context, q catalog.Querier, id int64) ([]*Job, error) {
 	rows, err := q.Query(ctx, fmt.Sprintf(jobsOfPartitionedSQL, r.job), id)
 	if err != nil {

@@ -29,7 +29,7 @@ func connect(t *testing.T, db *pgtest.Database) *pgx.Conn {
 	return conn
 }
 
-// given is a registry with a job of table app.t, OID 4711, held by a runner.
+// given returns a registry with a job for table app.t, OID 4711, that a runner has claimed.
 func given(t *testing.T) (*pgtest.Database, *registry.Registry, *registry.Job, registry.Runner) {
 	t.Helper()
 	db := pgtest.New(t)
@@ -122,7 +122,7 @@ func TestJobIsReadAsWritten(t *testing.T) {
 	}
 }
 
-// TestOneJobATable: no second unfinished job of the same table.
+// TestOneJobATable checks that a table cannot have a second unfinished job.
 func TestOneJobATable(t *testing.T) {
 	t.Parallel()
 	db, r, job, runner := given(t)
@@ -136,8 +136,8 @@ func TestOneJobATable(t *testing.T) {
 	}
 }
 
-// TestClaimFencesOff: nothing of an earlier runner commits after a later one
-// has claimed the job.
+// TestClaimFencesOff checks that an earlier runner can commit nothing after a later
+// runner has claimed the job.
 func TestClaimFencesOff(t *testing.T) {
 	t.Parallel()
 	db, r, job, first := given(t)
@@ -188,8 +188,8 @@ func TestClaimFencesOff(t *testing.T) {
 	}
 }
 
-// TestNotesDoNotWait: what is only noted is committed without waiting for the disk, what
-// ends a stage is not.
+// TestNotesDoNotWait checks that records on which nothing depends are committed without
+// waiting for the disk, and that the end of a stage waits.
 func TestNotesDoNotWait(t *testing.T) {
 	t.Parallel()
 	db, r, job, runner := given(t)

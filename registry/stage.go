@@ -1,5 +1,3 @@
-// Package registry remembers jobs: the row of each, the history of its stages,
-// the chunks of its backfill, and the advisory lock of the process that runs it.
 package registry
 
 import (
@@ -7,11 +5,12 @@ import (
 	"slices"
 )
 
-// Stage is a step of a job, in the spelling of the command line.
+// Stage is a stage of a job. Its value is the name on the command line and in the
+// registry.
 type Stage string
 
-// The stages in the order in which they run. PreValidate changes nothing and so
-// is never the stage of a job.
+// The stages in the order in which they run. PreValidate changes nothing, and so it is
+// never the stage of a job.
 const (
 	PreValidate    Stage = "pre_validate"
 	Setup          Stage = "setup"
@@ -22,10 +21,10 @@ const (
 	CleanUp        Stage = "clean_up"
 )
 
-// Stages lists all stages in order.
+// Stages lists all stages in the order in which they run.
 var Stages = []Stage{PreValidate, Setup, Backfill, SyncSchema, PostSyncUpdate, Swap, CleanUp}
 
-// ParseStage returns the stage of that name.
+// ParseStage returns the stage with that name, or an error if there is none.
 func ParseStage(name string) (Stage, error) {
 	if !slices.Contains(Stages, Stage(name)) {
 		return "", fmt.Errorf("unknown stage %q: want one of %v", name, Stages)
@@ -33,15 +32,15 @@ func ParseStage(name string) (Stage, error) {
 	return Stage(name), nil
 }
 
-// Before reports whether s comes before o.
+// Before reports whether s runs before o.
 func (s Stage) Before(o Stage) bool { return slices.Index(Stages, s) < slices.Index(Stages, o) }
 
-// State says whether a job goes on.
+// State is the state of a job. The package overview draws the transitions.
 type State string
 
-// The first four hold artefacts in the database. Those that are not Active have
-// passed a point after which only what they are about can be gone on with:
-// Resetting and Finishing jobs capture no changes any more.
+// The states of a job. In the first four, the job has artefacts in the database. A job that
+// is Reverting, Resetting or Finishing can only complete that operation. Resetting and
+// Finishing jobs no longer capture changes.
 const (
 	Active    State = "active"
 	Reverting State = "reverting"
@@ -52,5 +51,5 @@ const (
 	Reset     State = "reset"
 )
 
-// Over reports whether nothing of the job is left.
+// Over reports whether the job has ended and has no artefacts left.
 func (s State) Over() bool { return s == Done || s == Reverted || s == Reset }

@@ -15,14 +15,14 @@ import (
 // VerifyMode says how much of source and shadow is compared before the swap.
 type VerifyMode string
 
-// The modes in the spelling of the command line.
+// The modes, as the command line spells them.
 const (
 	VerifyOff    VerifyMode = "off"
 	VerifySample VerifyMode = "sample"
 	VerifyFull   VerifyMode = "full"
 )
 
-// ParseVerifyMode returns the mode of that name.
+// ParseVerifyMode returns the mode with that name, or an error if there is none.
 func ParseVerifyMode(name string) (VerifyMode, error) {
 	switch mode := VerifyMode(name); mode {
 	case VerifyOff, VerifySample, VerifyFull:
@@ -32,18 +32,19 @@ func ParseVerifyMode(name string) (VerifyMode, error) {
 	}
 }
 
-// Verification is a comparison of source and shadow that has ended.
+// Verification is the result of a completed comparison of source and shadow.
 type Verification struct {
 	Mode       VerifyMode
-	Rows       int64 // of the shadow, compared
-	Mismatches int64 // 0: passed
+	Rows       int64 // rows of the shadow that were compared
+	Mismatches int64 // 0 if the verification has passed
 }
 
+// addVerificationSQL records a verification.
 const addVerificationSQL = `
 INSERT INTO %[1]s (job_id, mode, rows, mismatches)
 VALUES ($1, $2, $3, $4)`
 
-// AddVerification records inside tx how a comparison has ended.
+// AddVerification records the result of a comparison for job id inside tx.
 func (r *Registry) AddVerification(ctx context.Context, tx pgx.Tx, id int64, v Verification) error {
 	_, err := tx.Exec(ctx, fmt.Sprintf(addVerificationSQL, r.verification()), id, v.Mode, v.Rows, v.Mismatches)
 	if err != nil {
@@ -52,6 +53,7 @@ func (r *Registry) AddVerification(ctx context.Context, tx pgx.Tx, id int64, v V
 	return nil
 }
 
+// lastVerificationSQL reads the latest verification of a job.
 const lastVerificationSQL = `
 SELECT   mode, rows, mismatches
 FROM     %[1]s
@@ -59,7 +61,8 @@ WHERE    job_id = $1
 ORDER BY id DESC
 LIMIT    1`
 
-// LastVerification returns the latest comparison of a job, or nil.
+// LastVerification returns the latest verification of job id. It returns nil if there
+// is none, or if the registry is of an older version that has no such table.
 func (r *Registry) LastVerification(ctx context.Context, q catalog.Querier, id int64) (*Verification, error) {
 	var v Verification
 	err := q.QueryRow(ctx, fmt.Sprintf(lastVerificationSQL, r.verification()), id).Scan(&v.Mode, &v.Rows, &v.Mismatches)
@@ -73,4 +76,5 @@ func (r *Registry) LastVerification(ctx context.Context, q catalog.Querier, id i
 	return &v, nil
 }
 
+// verification is the qualified and quoted name of the table of verifications.
 func (r *Registry) verification() string { return pgx.Identifier{r.schema, "verification"}.Sanitize() }

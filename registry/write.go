@@ -11,9 +11,11 @@ import (
 	"github.com/repack-go/repack/internal/catalog"
 )
 
+// nextIDSQL takes the next id of the table of jobs.
 const nextIDSQL = `SELECT nextval(pg_get_serial_sequence($1, 'id'))`
 
-// NextID reserves the number of a job, after which its artefacts are named.
+// NextID reserves the id of a new job. The names of the job's artefacts contain it, so
+// it is needed before Insert.
 func (r *Registry) NextID(ctx context.Context, tx pgx.Tx) (id int64, err error) {
 	if err := tx.QueryRow(ctx, nextIDSQL, r.job).Scan(&id); err != nil {
 		return 0, fmt.Errorf("number a new job: %w", err)
@@ -21,6 +23,7 @@ func (r *Registry) NextID(ctx context.Context, tx pgx.Tx) (id int64, err error) 
 	return id, nil
 }
 
+// insertSQL records a job and its completed setup.
 const insertSQL = `
 WITH begun AS (
 INSERT INTO %[1]s (
@@ -37,7 +40,7 @@ RETURNING id, stage
 INSERT INTO %[2]s (job_id, stage, ended)
 SELECT id, stage, clock_timestamp() FROM begun`
 
-// Insert records a job whose setup tx is just completing, held by runner.
+// Insert records a job whose setup tx completes, and gives it to runner.
 func (r *Registry) Insert(ctx context.Context, tx pgx.Tx, j *Job, runner Runner) error {
 	_, err := tx.Exec(ctx, fmt.Sprintf(insertSQL, r.job, r.history), pgx.StrictNamedArgs{
 		"id": j.ID, "table_schema": j.TableSchema, "table_name": j.TableName, "source": j.Source,
@@ -53,12 +56,14 @@ func (r *Registry) Insert(ctx context.Context, tx pgx.Tx, j *Job, runner Runner)
 }
 
 // asynchronousSQL makes the commit of its transaction wait neither for the disk nor for
-// a standby. It is for records that are no promise: a crash that loses one loses all
-// that was written after it as well, as if it had come before.
+// a standby. It is for records that nothing depends on. If a crash loses such a record,
+// it also loses everything that was written after it. The result is the same as that of
+// an earlier crash.
 //
 // https://www.postgresql.org/docs/current/wal-async-commit.html
 const asynchronousSQL = `SELECT set_config('synchronous_commit', 'off', true)`
 
+// beginStageSQL changes nothing unless the claim is $2.
 const beginStageSQL = `
 WITH asynchronous AS (
     ` + asynchronousSQL + `
@@ -72,13 +77,15 @@ WITH asynchronous AS (
 INSERT INTO %[2]s (job_id, stage)
 SELECT id, $3 FROM moved`
 
-// BeginStage records that a job enters a stage, or enters it again, in a transaction of
-// its own, which does not wait for the disk.
+// BeginStage records that job id begins stage s, for the first time or again. It does
+// so in a transaction of its own, which does not wait for the disk. It returns
+// ErrStageMoved if claim is not the job's.
 func (r *Registry) BeginStage(ctx context.Context, q catalog.Querier, id int64, claim string, s Stage) error {
 	tag, err := q.Exec(ctx, fmt.Sprintf(beginStageSQL, r.job, r.history), id, claim, s)
 	return requireMoved(tag.RowsAffected(), err, fmt.Sprintf("begin %s of job %d", s, id))
 }
 
+// endStageSQL changes nothing unless the claim is $2 and the stage is $3.
 const endStageSQL = `
 WITH moved AS (
     UPDATE %[1]s
@@ -94,14 +101,16 @@ WITH moved AS (
 )
 SELECT count(*) FROM moved`
 
-// EndStage records that a stage is complete: in the transaction of its last write, so
-// that both commit or fail together.
+// EndStage records that stage s is complete. Call it in the transaction of the stage's
+// last write, so that both commit or fail together. It returns ErrStageMoved if claim
+// is not the job's or the job is in another stage.
 func (r *Registry) EndStage(ctx context.Context, q catalog.Querier, id int64, claim string, s Stage) error {
 	var n int64
 	err := q.QueryRow(ctx, fmt.Sprintf(endStageSQL, r.job, r.history), id, claim, s).Scan(&n)
 	return requireMoved(n, err, fmt.Sprintf("end %s of job %d", s, id))
 }
 
+// failSQL records an error for the job and for its stage that has not ended.
 const failSQL = `
 WITH failed AS (
     UPDATE %[1]s
@@ -114,7 +123,8 @@ SET    ended = clock_timestamp(), error = $3
 FROM   failed
 WHERE  h.job_id = failed.id AND h.ended IS NULL`
 
-// Fail records why a job has stopped; its stage stays where it is.
+// Fail records why job id has stopped. The stage does not change. If claim is not the
+// job's, Fail changes nothing.
 func (r *Registry) Fail(ctx context.Context, q interface {
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
@@ -131,6 +141,7 @@ func (r *Registry) Fail(ctx context.Context, q interface {
 	return nil
 }
 
+// interruptSQL does not change a job that has finished.
 const interruptSQL = `
 WITH stopped AS (
     UPDATE %[1]s
@@ -143,8 +154,9 @@ SET    ended = clock_timestamp(), error = 'interrupted'
 FROM   stopped
 WHERE  h.job_id = stopped.id AND h.ended IS NULL`
 
-// Interrupt records that the job was stopped by the one who ran it: that is no failure.
-// It returns the job as it is then. A job that is over stays as it is.
+// Interrupt records that a signal stopped job id, which is not a failure. It returns
+// the job as it is afterwards. A job that is over, or has another claim, does not
+// change.
 func (r *Registry) Interrupt(ctx context.Context, q catalog.Querier, id int64, claim string) (*Job, error) {
 	if _, err := q.Exec(ctx, fmt.Sprintf(interruptSQL, r.job, r.history), id, claim); err != nil {
 		return nil, fmt.Errorf("record that job %d was interrupted: %w", id, err)
@@ -152,6 +164,7 @@ func (r *Registry) Interrupt(ctx context.Context, q catalog.Querier, id int64, c
 	return r.Get(ctx, q, id)
 }
 
+// workedSQL skips a stage whose recorded end is after the next stage's begin.
 const workedSQL = `
 SELECT coalesce(1000 * extract(epoch FROM sum(h.ended - h.began)), 0)::bigint
 FROM  (SELECT began, ended, lead(began) OVER (ORDER BY began) AS next
@@ -159,9 +172,11 @@ FROM  (SELECT began, ended, lead(began) OVER (ORDER BY began) AS next
        WHERE  job_id = $1) h
 WHERE  h.next IS NULL OR h.ended <= h.next`
 
-// Worked is how long the stages of a job have taken, without the time between
-// them. A run that was killed has not noted when it ended, and does not count:
-// the next one has noted its own end there, too.
+// Worked returns how long the stages of job id have taken, without the time between
+// runs.
+//
+// A run that was killed has not recorded when it ended, and is not counted: the next
+// run records its own end in the row of the killed run too.
 func (r *Registry) Worked(ctx context.Context, q catalog.Querier, id int64) (time.Duration, error) {
 	var ms int64
 	if err := q.QueryRow(ctx, fmt.Sprintf(workedSQL, r.history), id).Scan(&ms); err != nil {
@@ -170,6 +185,7 @@ func (r *Registry) Worked(ctx context.Context, q catalog.Querier, id int64) (tim
 	return time.Duration(ms) * time.Millisecond, nil
 }
 
+// noteLockedSQL keeps the longest time. $3 is in milliseconds.
 const noteLockedSQL = `
 WITH asynchronous AS (
     ` + asynchronousSQL + `
@@ -179,9 +195,10 @@ SET    longest_lock_ms = greatest(longest_lock_ms, $3)
 FROM   asynchronous
 WHERE  id = $1 AND claim = $2`
 
-// NoteLocked records for how long a transaction of the job has held strong locks,
-// from when the first was asked for, where that is the longest time so far, in a
-// transaction of its own, which does not wait for the disk.
+// NoteLocked records how long a transaction of job id has held strong locks, counted
+// from the request for the first lock. Only the longest time is kept. It does so in a
+// transaction of its own, which does not wait for the disk. If claim is not the job's,
+// it changes nothing.
 func (r *Registry) NoteLocked(ctx context.Context, q catalog.Querier, id int64, claim string, took time.Duration) error {
 	if _, err := q.Exec(ctx, fmt.Sprintf(noteLockedSQL, r.job), id, claim, took.Milliseconds()); err != nil {
 		return fmt.Errorf("record locks of job %d: %w", id, err)
@@ -189,20 +206,25 @@ func (r *Registry) NoteLocked(ctx context.Context, q catalog.Querier, id int64, 
 	return nil
 }
 
+// fenceSQL locks the job row FOR SHARE, which conflicts with the UPDATE of Claim.
 const fenceSQL = `
 SELECT count(*) FROM (
     SELECT FROM %[1]s WHERE id = $1 AND claim = $2 FOR SHARE
 ) held`
 
-// Fence fails tx with ErrStageMoved unless claim is still the job's. It keeps a
-// successor from claiming the job before tx has ended, so that nothing of a
-// process that has lost its job can commit after the new one has begun.
+// Fence returns ErrStageMoved unless claim is still the claim of job id. It locks the
+// job row FOR SHARE until tx ends, so that no other process can claim the job before.
+// Therefore nothing of a process that has lost its job can commit after the new process
+// has begun.
+//
+// https://www.postgresql.org/docs/current/explicit-locking.html, "Row-Level Locks"
 func (r *Registry) Fence(ctx context.Context, tx pgx.Tx, id int64, claim string) error {
 	var n int64
 	err := tx.QueryRow(ctx, fmt.Sprintf(fenceSQL, r.job), id, claim).Scan(&n)
 	return requireMoved(n, err, fmt.Sprintf("hold job %d", id))
 }
 
+// requireMoved returns ErrStageMoved unless a statement has changed exactly one job.
 func requireMoved(n int64, err error, doing string) error {
 	if err == nil && n != 1 {
 		err = ErrStageMoved
@@ -213,6 +235,7 @@ func requireMoved(n int64, err error, doing string) error {
 	return nil
 }
 
+// updateSQL changes nothing unless the claim is $2.
 const updateSQL = `
 UPDATE %[1]s
 SET    filenode = $3, blocks = $4, row_estimate = $5, completed_by = $6, swapped_at = $7, state = $8,
@@ -220,16 +243,16 @@ SET    filenode = $3, blocks = $4, row_estimate = $5, completed_by = $6, swapped
        finished_at = CASE WHEN $8 IN ('done', 'reverted', 'reset') THEN clock_timestamp() END
 WHERE  id = $1 AND claim = $2`
 
-// Update writes what changes of a job between its stages: measurements, the
-// transaction that completed the shadow, the swap, the state, the options, the
-// description, what it is a part of and its longest lock.
+// Update writes what changes of a job between its stages: measurements, CompletedBy,
+// SwappedAt, the state, the options, the description, Partitioned, and LongestLockMS.
+// It returns ErrStageMoved if claim is not the job's.
 func (r *Registry) Update(ctx context.Context, q catalog.Querier, j *Job, claim string) error {
 	b := &pgx.Batch{}
 	r.QueueUpdate(b, j, claim)
 	return q.SendBatch(ctx, b).Close()
 }
 
-// QueueUpdate is Update as a part of b.
+// QueueUpdate adds the statement of Update to b.
 func (r *Registry) QueueUpdate(b *pgx.Batch, j *Job, claim string) {
 	b.Queue(fmt.Sprintf(updateSQL, r.job), j.ID, claim, j.Filenode, j.Blocks, j.RowEstimate, j.CompletedBy, j.SwappedAt,
 		j.State, j.Options, j.Description, j.Partitioned, j.LongestLockMS).Exec(func(tag pgconn.CommandTag) error {
@@ -237,24 +260,28 @@ func (r *Registry) QueueUpdate(b *pgx.Batch, j *Job, claim string) {
 	})
 }
 
+// setStateSQL changes nothing unless the claim is $2.
 const setStateSQL = `
 UPDATE %[1]s
 SET    state = $3, updated_at = now(),
        finished_at = CASE WHEN $3 IN ('done', 'reverted', 'reset') THEN clock_timestamp() END
 WHERE  id = $1 AND claim = $2`
 
-// SetState writes the state alone: where a disk is full, it may still have room for
-// that, and not for the description, which Update writes anew.
+// SetState writes only the state of job id. A full disk may still have room for this,
+// but not for the description, which Update writes again. It returns ErrStageMoved if
+// claim is not the job's.
 func (r *Registry) SetState(ctx context.Context, tx pgx.Tx, id int64, claim string, state State) error {
 	tag, err := tx.Exec(ctx, fmt.Sprintf(setStateSQL, r.job), id, claim, state)
 	return requireMoved(tag.RowsAffected(), err, fmt.Sprintf("make job %d %s", id, state))
 }
 
+// deleteSQL changes nothing unless the claim is $2.
 const deleteSQL = `
 DELETE FROM %[1]s
 WHERE  id = $1 AND claim = $2`
 
-// Delete forgets a job and its history. It takes no room on the disk.
+// Delete deletes job id and, by cascade, its history. It needs no space on the disk. It
+// returns ErrStageMoved if claim is not the job's.
 func (r *Registry) Delete(ctx context.Context, tx pgx.Tx, id int64, claim string) error {
 	tag, err := tx.Exec(ctx, fmt.Sprintf(deleteSQL, r.job), id, claim)
 	return requireMoved(tag.RowsAffected(), err, fmt.Sprintf("delete job %d", id))
