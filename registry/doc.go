@@ -45,9 +45,9 @@
 //
 //   - TryLock acquires a session-level advisory lock on the OID of the source. It is released
 //     when the connection ends, also when the process is killed.
-//   - Claim writes a random token to the job row. Every write names the token and returns
-//     ErrStageMoved if the job has another one. Records about a stop (Fail, Interrupt,
-//     Release, NoteLocked) change nothing instead.
+//   - Claim writes a random token to the job row. A write to the job row names the token and
+//     returns ErrStageMoved if the job has another one. Records about a stop and about
+//     locks (Fail, Interrupt, Release, NoteLocked) change nothing instead.
 //
 // A process may lose its connection, and so the advisory lock, without noticing. Fence
 // protects against that: it locks the job row until the transaction ends, and Claim waits

@@ -124,9 +124,10 @@ UPDATE %[1]s
 SET    claim = $2, runner_host = $3, runner_pid = $4, runner_since = now(), updated_at = now()
 WHERE  id = $1`
 
-// Claim makes runner the only process whose writes for the job can commit. It
-// waits for transactions of an earlier one (Fence) and returns *BusyError when
-// they do not end.
+// Claim makes runner the only process whose writes for the job can commit. It waits
+// until transactions of an earlier process that called Fence have ended. It returns
+// *BusyError if they do not end within the session's lock_timeout, and ErrStageMoved if
+// the job does not exist. Calling it again is safe.
 func (r *Registry) Claim(ctx context.Context, conn *pgx.Conn, j *Job, runner Runner) error {
 	tag, err := conn.Exec(ctx, fmt.Sprintf(claimSQL, r.job), j.ID, runner.Claim, runner.Host, runner.PID)
 	if lock.Denied(err) {
