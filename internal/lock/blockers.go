@@ -12,19 +12,20 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// Blocker is a session or prepared transaction that we have waited for.
+// Blocker is a session or prepared transaction for which one of our sessions has
+// waited.
 type Blocker struct {
 	PID         int32  // 0 for a prepared transaction
-	Transaction string // its virtual id: sessions and process ids are used again
+	Transaction string // its virtual transaction id; tells transactions of one PID apart
 	GID         string // of a prepared transaction
 	User        string
 	Application string
 	State       string
-	Query       string        // empty where we may not see it
-	Age         time.Duration // of the transaction; negative where we may not see it
+	Query       string        // empty if our role may not see it
+	Age         time.Duration // of the transaction; negative if our role may not see it
 }
 
-// String names what an administrator needs to decide about the blocker.
+// String returns what an administrator needs to decide what to do about the blocker.
 func (b Blocker) String() string {
 	if b.PID == 0 {
 		return fmt.Sprintf("prepared transaction %q of %s, prepared %s ago", b.GID, b.User, b.Age.Round(time.Second))
@@ -39,8 +40,11 @@ func (b Blocker) String() string {
 	return s
 }
 
-// pg_blocking_pids says 0 for a prepared transaction: then those that hold a
-// lock on one of the tables are named.
+// blockersSQL lists the sessions for which backend $1 waits. pg_blocking_pids returns 0
+// for a prepared transaction; then the prepared transactions that hold a lock on one of
+// the tables $2 are listed.
+//
+// https://www.postgresql.org/docs/current/functions-info.html, "pg_blocking_pids"
 const blockersSQL = `
 WITH waited AS (
     SELECT DISTINCT unnest(pg_blocking_pids($1)) AS pid
@@ -69,34 +73,35 @@ AND       EXISTS (SELECT FROM pg_locks x
                   AND    l.locktype = 'relation' AND l.relation = ANY ($2))
 ORDER BY  seconds DESC, pid`
 
-// watchInterval is how often a session that may wait for so long is looked at:
-// often enough to see it wait, and seldom enough, as the look locks the lock
-// tables.
+// watchInterval is the time between two looks at a session that may wait for timeout.
+// It is short enough to see the session wait. It is not shorter, because each look
+// locks the server's lock tables.
 func watchInterval(timeout time.Duration) time.Duration {
 	return min(max(timeout/4, 5*time.Millisecond), 25*time.Millisecond)
 }
 
-// idleFactor is how many times less often it is looked while no lock of a table is asked
-// for. What else a transaction may wait for is rows, and mostly it waits for nothing.
+// idleFactor makes looks rarer while the session is not requesting a table lock. It can
+// then only wait for rows, and mostly it waits for nothing.
 const idleFactor = 4
 
-// watch looks for whom the backend pid waits, until it is stopped: who it is
-// cannot be asked any more when the wait is over.
+// watch records for which sessions backend pid waits. It does so during the wait,
+// because the server no longer knows afterwards.
 type watch struct {
 	pool    *pgxpool.Pool
 	pid     uint32
 	oids    []uint32
 	attempt int
 	kill    *kill
-	maxAge  time.Duration // the age of a transaction that was too old when the wait began
+	maxAge  time.Duration // transactions older than this were too old when the wait began
 
-	asking atomic.Bool // whether a lock of a table is being asked for
+	asking atomic.Bool // a table lock is being requested
 
 	mu           sync.Mutex
 	blockers     []Blocker
-	cancelReason error // why the wait was cancelled: errDeadlock or ErrHeld
+	cancelReason error // why the wait was cancelled: errDeadlock, ErrHeld or nil
 }
 
+// run looks until stop is closed or ctx ends, once per interval every.
 func (w *watch) run(ctx context.Context, stop <-chan struct{}, every time.Duration) {
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()
@@ -111,8 +116,8 @@ func (w *watch) run(ctx context.Context, stop <-chan struct{}, every time.Durati
 		if !w.asking.Load() && tick%idleFactor != 0 {
 			continue
 		}
-		// An error here would be that of the waiting session, too, or the end
-		// of ctx; the names of blockers are all there is to lose.
+		// Ignore an error: the waiting session fails too, or ctx has ended. Only
+		// the names of blockers are lost.
 		found, err := blockers(ctx, w.pool, w.pid, w.oids)
 		if err != nil || len(found) == 0 {
 			continue
@@ -132,7 +137,8 @@ func (w *watch) run(ctx context.Context, stop <-chan struct{}, every time.Durati
 	}
 }
 
-// cancelWait cancels a wait that is of no use, and says why.
+// cancelWait cancels a wait that cannot succeed in time. It returns the reason, or nil
+// if it has cancelled nothing.
 func (w *watch) cancelWait(ctx context.Context, found []Blocker) error {
 	var cancelled bool
 	if err := w.pool.QueryRow(ctx, breakDeadlockSQL, int32(w.pid)).Scan(&cancelled); err == nil && cancelled {
@@ -147,17 +153,17 @@ func (w *watch) cancelWait(ctx context.Context, found []Blocker) error {
 	return nil
 }
 
-// cancelLockWaitSQL cancels the wait of a backend for a lock that the application may
-// have to stand behind.
+// cancelLockWaitSQL cancels the wait of backend $1 for a table lock behind which the
+// application may have to wait.
 const cancelLockWaitSQL = `
 SELECT pg_cancel_backend($1)
 FROM   pg_locks
 WHERE  pid = $1 AND locktype = 'relation' AND NOT granted
 AND    mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')`
 
-// breakDeadlockSQL cancels the wait of a backend that waits for one that waits
-// for it: there is nothing to be gained by waiting for our time-out, and
-// everybody who wants the table waits behind us.
+// breakDeadlockSQL cancels the wait of backend $1 if that backend is in a deadlock.
+// Waiting until our time-out would gain nothing, and every session that wants the table
+// waits behind us.
 const breakDeadlockSQL = `
 WITH RECURSIVE blocking (pid) AS (
     SELECT unnest(pg_blocking_pids($1))
@@ -167,12 +173,14 @@ WITH RECURSIVE blocking (pid) AS (
 SELECT CASE WHEN EXISTS (SELECT FROM blocking WHERE pid = $1)
             THEN pg_cancel_backend($1) ELSE false END`
 
+// seen returns the blockers of the last look and why the wait was cancelled.
 func (w *watch) seen() (blockers []Blocker, cancelReason error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.blockers, w.cancelReason
 }
 
+// blockers runs blockersSQL.
 func blockers(ctx context.Context, pool *pgxpool.Pool, pid uint32, oids []uint32) ([]Blocker, error) {
 	rows, err := pool.Query(ctx, blockersSQL, int32(pid), oids)
 	if err != nil {
@@ -181,6 +189,7 @@ func blockers(ctx context.Context, pool *pgxpool.Pool, pid uint32, oids []uint32
 	return collect(rows)
 }
 
+// holdersSQL lists the other sessions that hold ACCESS EXCLUSIVE on a table.
 const holdersSQL = `
 SELECT    l.pid, l.virtualtransaction, '', coalesce(a.usename::text, ''), a.application_name, coalesce(a.state, ''),
           coalesce(left(regexp_replace(a.query, '\s+', ' ', 'g'), 100), ''),
@@ -191,7 +200,8 @@ WHERE     l.locktype = 'relation' AND l.relation = $1 AND l.granted AND l.mode =
 AND       l.pid <> pg_backend_pid()
 ORDER BY  l.pid`
 
-// Holders lists who holds ACCESS EXCLUSIVE on a table.
+// Holders lists the sessions that hold ACCESS EXCLUSIVE on the table with this OID. It
+// takes no lock on the table.
 func Holders(ctx context.Context, pool *pgxpool.Pool, oid uint32) ([]Blocker, error) {
 	rows, err := pool.Query(ctx, holdersSQL, oid)
 	if err != nil {
@@ -200,6 +210,7 @@ func Holders(ctx context.Context, pool *pgxpool.Pool, oid uint32) ([]Blocker, er
 	return collect(rows)
 }
 
+// collect reads the rows of a query for blockers.
 func collect(rows pgx.Rows) ([]Blocker, error) {
 	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (b Blocker, err error) {
 		var seconds float64

@@ -13,29 +13,29 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// hold bounds for how long a transaction may hold up others: from when the first
-// strong lock is asked for, as they stand behind us from then on, to its end. Past
-// it what the session does is cancelled, statement after statement. Where the work
-// has not been told of (Works) the time is taken and not bounded.
+// hold bounds how long a transaction may keep other sessions waiting. The time runs
+// from the request for the first strong lock, because sessions wait behind us from then
+// on, to the end of the transaction. After the bound it cancels every statement of the
+// session. If Works has not been called, the time is measured but not bounded.
 type hold struct {
 	pool  *pgxpool.Pool
 	pid   uint32
 	bound time.Duration
 
 	mu    sync.Mutex
-	began time.Time // zero: no strong lock has been asked for
+	began time.Time // zero until the first strong lock is requested
 	over  bool      // the bound has passed
-	whole Work      // what is to be done under the locks
-	done  int       // of its steps
+	whole Work      // the work under the locks
+	done  int       // steps of the work that are done
 	stop  func()
 	group sync.WaitGroup
 }
 
-// cancelAgain is how long after a cancellation that may have met no statement the
-// next one is cancelled.
+// cancelAgain is the time between two cancellations. The first may have arrived when no
+// statement was running.
 const cancelAgain = 10 * time.Millisecond
 
-// begin starts the clock, once.
+// begin starts the clock. Further calls do nothing.
 func (h *hold) begin(ctx context.Context) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -49,6 +49,7 @@ func (h *hold) begin(ctx context.Context) {
 	}
 }
 
+// watch cancels the session's statements after the bound, until ctx ends.
 func (h *hold) watch(ctx context.Context) {
 	timer := time.NewTimer(h.bound)
 	defer timer.Stop()
@@ -66,20 +67,23 @@ func (h *hold) watch(ctx context.Context) {
 	}
 }
 
-// cancelTimeout is how long it may take to cancel a statement.
+// cancelTimeout bounds the query that cancels a statement.
 const cancelTimeout = 5 * time.Second
 
-// cancel is not cut short by the end of the watch: what it does must not come later.
+// cancel ignores the end of ctx: a cancellation must not arrive after the watch has
+// ended.
 func (h *hold) cancel(ctx context.Context) {
 	cancelCtx, done := context.WithTimeout(context.WithoutCancel(ctx), cancelTimeout)
 	defer done()
-	// An error would be that of the session as well.
+	// Ignore an error: the session would fail too.
 	_, _ = h.pool.Exec(cancelCtx, `SELECT pg_cancel_backend($1)`, int32(h.pid))
 }
 
-// checkBound ends the watch before COMMIT, which must not be cancelled: one that waits for
-// a synchronous standby would end without it. Where the bound has passed it is
-// ErrNoTime, and all is rolled back.
+// checkBound ends the watch before COMMIT. COMMIT must not be cancelled: if it waits
+// for a synchronous standby, it would end without the standby's answer. If the bound
+// has passed, checkBound returns ErrNoTime, and the transaction must roll back.
+//
+// https://www.postgresql.org/docs/current/warm-standby.html, "Synchronous Replication"
 func (h *hold) checkBound() error {
 	if h.end() == 0 {
 		return nil
@@ -90,7 +94,8 @@ func (h *hold) checkBound() error {
 	return nil
 }
 
-// end ends the watch and says for how long locks have been held.
+// end ends the watch and returns how long the locks have been held, or zero if none
+// was.
 func (h *hold) end() time.Duration {
 	h.mu.Lock()
 	began := h.began
@@ -103,7 +108,8 @@ func (h *hold) end() time.Duration {
 	return time.Since(began)
 }
 
-// explain makes ErrNoTime of a cancellation that is ours.
+// explain turns a cancellation by the watch into ErrNoTime, with an estimate of the
+// time that the work needs. It returns other errors unchanged.
 func (h *hold) explain(err error) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -118,17 +124,17 @@ func (h *hold) explain(err error) error {
 	return &noTimeError{work: h.whole, needs: needs, err: err}
 }
 
-// Work is what is done under the locks of a transaction, and has to be done in time.
+// Work describes what a transaction does under its locks within a bounded time.
 type Work struct {
 	What  string // such as "the exchange of app.t"
-	Keys  int    // foreign keys that it is for
-	Steps int    // about as long as one another
+	Keys  int    // number of foreign keys that it moves
+	Steps int    // number of steps of about equal length
 }
 
-// noTimeError is ErrNoTime with what the work would have taken.
+// noTimeError is ErrNoTime with the time that the work would have taken.
 type noTimeError struct {
 	work  Work
-	needs time.Duration // about, with the waits for the locks
+	needs time.Duration // estimate, with the waits for the locks
 	err   error         // of the cancelled statement, or nil
 }
 
@@ -139,14 +145,15 @@ func (e *noTimeError) Error() string {
 	return fmt.Sprintf("%s needs about %d ms for %d foreign keys", e.work.What, e.needs.Milliseconds(), e.work.Keys)
 }
 
-// Is has the error be ErrNoTime.
+// Is makes errors.Is match ErrNoTime.
 func (e *noTimeError) Is(target error) bool { return target == ErrNoTime }
 
 // Unwrap returns the server's error.
 func (e *noTimeError) Unwrap() error { return e.err }
 
-// Works says what the transaction does under its locks, before the first is asked
-// for: waits and work together are bounded by Policy.Timeout from then on.
+// Works declares the work that the transaction does under its locks. Call it before the
+// first lock is requested: from then on, waits and work together are bounded by
+// Policy.Timeout. After the bound Transact tries again.
 func (t *Tx) Works(w Work) {
 	if t.hold != nil {
 		t.hold.mu.Lock()
@@ -155,7 +162,7 @@ func (t *Tx) Works(w Work) {
 	}
 }
 
-// Done says that so many steps of the work are done.
+// Done adds steps to the number of completed steps of the work.
 func (t *Tx) Done(steps int) {
 	if t.hold != nil {
 		t.hold.mu.Lock()
@@ -164,9 +171,10 @@ func (t *Tx) Done(steps int) {
 	}
 }
 
-// LockAll sends statements that take locks together, as every round trip is time
-// under the first of them. All of them together wait no longer than Do would: the
-// server bounds only the wait for each.
+// LockAll sends statements that take locks in one round trip, because each round trip
+// is time under the first lock. All of them together wait no longer than Do would: the
+// server's lock_timeout bounds only the wait for each lock. An error for which Denied
+// is true means that the locks were not granted in time.
 func (t *Tx) LockAll(ctx context.Context, statements []string) error {
 	if t.hold == nil {
 		for _, sql := range statements {
@@ -195,5 +203,6 @@ func (t *Tx) LockAll(ctx context.Context, statements []string) error {
 	return nil
 }
 
-// errLocksTimedOut reports that several locks were not granted within their common bound.
+// errLocksTimedOut reports that several locks were not granted within their common
+// bound.
 var errLocksTimedOut = errors.New("the locks were not granted in time")

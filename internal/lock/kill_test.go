@@ -10,8 +10,9 @@ import (
 	"github.com/repack-go/repack/internal/tooling/pgtest"
 )
 
-// A signal is for the transaction that was seen in the way: not for the next one of
-// its session, though that is in the way as well, nor when it is not any more.
+// TestSignalIsForOneTransaction checks that a signal reaches only the transaction that
+// was seen: not the next transaction of the session, although it blocks us too, and
+// none that no longer blocks us.
 func TestSignalIsForOneTransaction(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)

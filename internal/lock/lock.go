@@ -1,12 +1,3 @@
-// Package lock takes table locks without standing in the application's way.
-//
-// A waiting strong lock stops everybody who comes after it. So every wait is
-// bounded, all locks of one transaction share one bound, and the bound stays
-// below the server's deadlock_timeout: in a deadlock with the application it
-// is always we who give way, because a session looks for deadlocks only after
-// having waited for deadlock_timeout. We look every few milliseconds.
-//
-// https://www.postgresql.org/docs/current/explicit-locking.html
 package lock
 
 import (
@@ -29,28 +20,28 @@ import (
 	"github.com/repack-go/repack/internal/session"
 )
 
-// Policy says how long and how often to try.
+// Policy says how long and how often Transact tries.
 type Policy struct {
-	Timeout time.Duration // of all lock waits of one attempt together
-	Retries int           // attempts after the first
-	// KillAfter is how long to try before blockers are cancelled, and with the
-	// next attempt terminated; zero: never.
+	Timeout time.Duration // of all lock waits of one attempt together; at most 4/5 of deadlock_timeout is used
+	Retries int           // number of attempts after the first
+	// KillAfter is how long a transaction may block us before it is cancelled, and at
+	// the next attempt terminated. Zero means never.
 	KillAfter time.Duration
-	// Held is told for how long a committed transaction kept strong locks, from when
-	// the first was asked for; nil: nobody is.
+	// Held is called with the time for which a committed transaction held strong locks,
+	// counted from the request for the first. It may be nil.
 	Held func(ctx context.Context, took time.Duration)
-	Pool *pgxpool.Pool // to see from whom the waiting session waits
-	// Settings are statements that each transaction begins with.
+	Pool *pgxpool.Pool // used to see which sessions block the waiting session
+	// Settings are statements with which each transaction begins.
 	Settings []string
 	Log      *slog.Logger
 }
 
-// TimeoutError reports that locks on Relation were not granted in time. Nothing
-// has changed; running again continues the job.
+// TimeoutError reports that locks on Relation were not granted in time, or that the
+// work under them took too long. Nothing has changed. Running again continues the job.
 type TimeoutError struct {
 	Relation string
 	Attempts int
-	Waited   time.Duration // in the last attempt
+	Waited   time.Duration // time of the last attempt; from Pairs, the bound on its wait
 	Blockers []Blocker
 	Err      error // the *pgconn.PgError, SQLSTATE 55P03 or 40P01, ErrHeld or ErrNoTime
 }
@@ -82,20 +73,20 @@ func (e *TimeoutError) Unwrap() error { return e.Err }
 // Tx is a transaction whose lock waits share one bound.
 type Tx struct {
 	pgx.Tx
-	// Attempt counts from one: where no order of locking suits everybody, the
-	// next attempt may try another.
+	// Attempt counts from 1. If no order of locks works for all sessions, the next
+	// attempt may use another order.
 	Attempt  int
-	queue    *queue // nil: nobody is looked for
+	queue    *queue // nil: blockers are not looked for
 	bounds   bounds
-	deadline time.Time    // zero until the first strong lock is asked for
-	strong   bool         // whether what is asked for next is a strong lock
-	hold     *hold        // of those and the work under them together
-	asking   *atomic.Bool // of the watch
+	deadline time.Time    // zero until the first lock is requested
+	strong   bool         // the next lock is a strong lock
+	hold     *hold        // bounds strong locks and the work under them
+	asking   *atomic.Bool // tells the watch that a lock is being requested
 }
 
-// Vary is items in the order in which this attempt locks them: as they are, then
-// the other way round, then at random, since the order in which the application
-// comes to them is not known.
+// Vary returns items in the order in which this attempt locks them: first unchanged,
+// then reversed, then random. The order in which the application locks them is not
+// known.
 func Vary[T any](tx *Tx, items []T) []T {
 	order := slices.Clone(items)
 	switch {
@@ -107,26 +98,32 @@ func Vary[T any](tx *Tx, items []T) []T {
 	return order
 }
 
-// bounds limit lock waits: strong those the application may stand behind,
-// settle that of Settle. whole is that on such waits and the work under the locks
-// together.
+// bounds limit waits for locks. strong is for locks behind which the application may
+// have to wait. settle is for Settle. whole is for waits for strong locks and the work
+// under them together.
 type bounds struct{ strong, settle, whole time.Duration }
 
-// strong bounds each wait that the application may stand behind: it stays below the
-// server's deadlock_timeout, so that in a deadlock it is we who give way.
+// strong is the bound on waits for locks behind which the application may have to wait.
+// It is below the server's deadlock_timeout, so that in a deadlock our session times
+// out first.
 func (p Policy) strong(deadlockTimeout time.Duration) time.Duration {
 	return min(p.Timeout, deadlockTimeout*4/5)
 }
 
-// settleMargin is what an autovacuum is given to heed its cancellation.
+// settleMargin is the time that autovacuum may take to react to its cancellation.
 const settleMargin = 3 * time.Second
 
-// Transact runs work in a transaction and commits it. When a lock is not
-// granted in time it rolls back, pauses (exponentially longer, with jitter)
-// and runs work again; after Policy.Retries it returns *TimeoutError. Where a lock
-// is held by somebody who will not let go in time it is not asked for: the time that
-// an attempt and the pause after it have is spent beside the queue.
-// relation is for the message, oids are the tables whose lock holders it names.
+// Transact runs work in a transaction and commits it. If a lock is not granted in time,
+// it rolls back, pauses, and runs work again. Pauses grow exponentially from 200 ms to
+// 10 s, with jitter. After Policy.Retries further attempts it returns *TimeoutError.
+// Nothing has changed then. Other errors of work are returned unchanged.
+//
+// If the holder of a lock will probably not release it in time, the lock is not
+// requested. Instead Transact waits outside the lock queue, for as long as the attempt
+// and the pause after it may take.
+//
+// relation is the name in messages. oids are the tables whose prepared transactions are
+// named as blockers. Locks that work acquires are held until the commit.
 func Transact(ctx context.Context, conn *pgxpool.Conn, p Policy, relation string, oids []uint32, work func(context.Context, *Tx) error) error {
 	deadlockTimeout, err := readDeadlockTimeout(ctx, conn)
 	if err != nil {
@@ -164,8 +161,9 @@ func Transact(ctx context.Context, conn *pgxpool.Conn, p Policy, relation string
 	}
 }
 
-// retryMessage is what is logged of an attempt. A lock that was obtained, and given back
-// because what it was taken for took too long, is not one that was not.
+// retryMessage is the log message for a failed attempt. A lock that was acquired, and
+// released because the work under it took too long, needs another message than a lock
+// that was not acquired.
 func retryMessage(err error) string {
 	switch {
 	case errors.Is(err, ErrNoTime):
@@ -177,7 +175,7 @@ func retryMessage(err error) string {
 	}
 }
 
-// series is what the attempts of one Transact share.
+// series is what all attempts of one Transact share.
 type series struct {
 	conn   *pgxpool.Conn
 	policy Policy
@@ -186,13 +184,13 @@ type series struct {
 	work   func(context.Context, *Tx) error
 	queue  *queue
 	pauses *backoff.ExponentialBackOff
-	// pauseLeft is what pauses beside the queue have had left when they were over:
-	// there are more attempts then, and no less time.
+	// pauseLeft is the unused time of pauses that ended early. It pays for further
+	// attempts, so that there are more attempts in the same total time.
 	pauseLeft time.Duration
 }
 
-// try is one attempt: work is done at once, or when nobody is in the way any more
-// who would not let go in time, if that is within the time that an attempt may wait.
+// try is one attempt. It runs work at once, or as soon as no session holds a
+// conflicting lock for long, if that happens within the time that an attempt may wait.
 func (s *series) try(ctx context.Context, attempt int) ([]Blocker, error) {
 	for until := time.Now().Add(s.bounds.strong); ; {
 		blockers, err := s.once(ctx, attempt)
@@ -210,7 +208,7 @@ func (s *series) try(ctx context.Context, attempt int) ([]Blocker, error) {
 	}
 }
 
-// pause is how long the one after an attempt may take.
+// pause returns how long the pause after an attempt may take.
 func (s *series) pause(attempt int, err error) time.Duration {
 	pause := s.pauses.NextBackOff()
 	if errors.Is(err, errDeadlock) || Moved(err) {
@@ -223,7 +221,7 @@ func (s *series) pause(attempt int, err error) time.Duration {
 	return pause
 }
 
-// waitToRetry is the pause. It ends early where an attempt may succeed.
+// waitToRetry waits for the pause. It ends early when an attempt may succeed.
 func (s *series) waitToRetry(ctx context.Context, attempt int, pause time.Duration, err error) error {
 	var held *heldError
 	if !errors.As(err, &held) {
@@ -235,7 +233,7 @@ func (s *series) waitToRetry(ctx context.Context, attempt int, pause time.Durati
 	return err
 }
 
-// once runs work once and returns whom it has waited for last.
+// once runs work once, and returns the sessions for which it last waited.
 func (s *series) once(ctx context.Context, attempt int) ([]Blocker, error) {
 	seen := &watch{
 		pool: s.policy.Pool, pid: s.conn.Conn().PgConn().PID(), oids: s.oids, attempt: attempt, kill: s.queue.kill,
@@ -245,7 +243,7 @@ func (s *series) once(ctx context.Context, attempt int) ([]Blocker, error) {
 	var group sync.WaitGroup
 	group.Go(func() { seen.run(ctx, stop, watchInterval(s.bounds.strong)) })
 	held := &hold{pool: s.policy.Pool, pid: seen.pid, bound: s.bounds.whole}
-	// Every wait is bounded, also those for rows.
+	// This bounds every wait, waits for row locks too.
 	begin := session.Begin(append([]string{boundSQL(s.bounds.strong)}, s.policy.Settings...)...)
 	err := pgx.BeginTxFunc(ctx, s.conn, begin, func(tx pgx.Tx) error {
 		bounded := &Tx{Tx: tx, Attempt: attempt, queue: s.queue, bounds: s.bounds, hold: held, asking: &seen.asking}
@@ -269,17 +267,18 @@ func (s *series) once(ctx context.Context, attempt int) ([]Blocker, error) {
 	return blockers, err
 }
 
-// ErrNoTime is for work to report that it was not done with what the locks are
-// for when others had waited for long enough.
+// ErrNoTime reports that the work under the locks was not done when other sessions had
+// waited for the longest time allowed. Work may return it; Transact then tries again.
 var ErrNoTime = errors.New("the work under the lock was not done in time")
 
-// errDeadlock reports that we have given way in a deadlock.
+// errDeadlock reports that we have cancelled our wait in a deadlock.
 var errDeadlock = errors.New("deadlock with the application avoided")
 
-// deadlockPause lets the others go on; their transactions are not the kind that
+// deadlockPause lets the other transactions continue. They are not of the kind that
 // takes long, or they would not have come to wait for us.
 const deadlockPause = 100 * time.Millisecond
 
+// sleep waits for d, or returns the error of ctx if that ends first.
 func sleep(ctx context.Context, d time.Duration) error {
 	select {
 	case <-ctx.Done():
@@ -289,34 +288,39 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// Denied reports whether err is the server's refusal of a lock.
+// Denied reports whether err means that a lock was not granted or not kept: SQLSTATE
+// 55P03 (lock_not_available) or 40P01 (deadlock_detected), ErrHeld, ErrNoTime, or a
+// wait that we cancelled.
 func Denied(err error) bool {
 	var pgErr *pgconn.PgError
 	return errors.Is(err, errDeadlock) || errors.Is(err, ErrNoTime) || errors.Is(err, ErrHeld) || errors.Is(err, errLocksTimedOut) || errors.As(err, &pgErr) &&
 		(pgErr.Code == pgerrcode.LockNotAvailable || pgErr.Code == pgerrcode.DeadlockDetected)
 }
 
-// Moved reports that a row we wanted to lock has gone to another partition: our
-// transactions that lock rows are READ COMMITTED, in which nothing else fails so.
+// Moved reports whether err means that a row to lock has moved to another partition
+// (SQLSTATE 40001). Our transactions that lock rows are READ COMMITTED, in which
+// nothing else fails with this code.
 func Moved(err error) bool {
 	var pgErr *pgconn.PgError
 	return errors.As(err, &pgErr) && pgErr.Code == pgerrcode.SerializationFailure
 }
 
-// deadlockTimeoutKey is where a connection keeps what it was told, which few
-// administrators change and none from one minute to the next.
+// deadlockTimeoutKey is the key under which a connection keeps the value of
+// deadlock_timeout. Few administrators change it, and not from one minute to the next.
 const deadlockTimeoutKey = "repack deadlock_timeout"
 
-// known is an answer that holds good for a while.
+// known is a value that stays valid until a time.
 type known struct {
 	timeout time.Duration
 	until   time.Time
 }
 
-// pg_settings would have all settings listed for the one, each time.
+// deadlockTimeoutSQL uses current_setting, because pg_settings would list all settings
+// each time.
 const deadlockTimeoutSQL = `
 SELECT (1000 * extract(epoch FROM current_setting('deadlock_timeout')::interval))::bigint`
 
+// readDeadlockTimeout reads deadlock_timeout, at most once a minute per connection.
 func readDeadlockTimeout(ctx context.Context, conn *pgxpool.Conn) (time.Duration, error) {
 	kept := conn.Conn().PgConn().CustomData()
 	if k, ok := kept[deadlockTimeoutKey].(known); ok && time.Now().Before(k.until) {
@@ -331,27 +335,33 @@ func readDeadlockTimeout(ctx context.Context, conn *pgxpool.Conn) (time.Duration
 	return timeout, nil
 }
 
+// settleSQL releases the lock by rolling back to a savepoint.
 const settleSQL = `
 SAVEPOINT settle;
 %s;
 ROLLBACK TO SAVEPOINT settle;
 RELEASE SAVEPOINT settle`
 
-// Settle takes SHARE UPDATE EXCLUSIVE on table, and gives it back: reads and
-// writes pass, but vacuum does not. An autovacuum that is in the way is
-// cancelled by the server once we have waited for deadlock_timeout, which a
-// strong lock of ours never does; so Settle waits longer, in front of nobody,
-// and the strong locks that follow meet no autovacuum.
+// Settle takes SHARE UPDATE EXCLUSIVE on table, and releases it at once. Reads and
+// writes are not blocked, VACUUM is. It waits up to deadlock_timeout + 3 s.
 //
-// The lock is not kept: a session that holds another lock on the table and
-// asks for a stronger one would be in a deadlock with us as soon as we queue,
-// and the server would at once choose it.
+// After waiting for deadlock_timeout, the server cancels an autovacuum that blocks a
+// session. Our waits for strong locks are shorter, so they never reach that point.
+// Settle waits longer, and no reads or writes wait behind it. The strong locks that
+// follow then meet no autovacuum.
+//
+// The lock is not kept. Otherwise a session that holds another lock on the table and
+// requests a stronger one would be in a deadlock with us as soon as we queue, and the
+// server would choose that session at once.
+//
+// https://www.postgresql.org/docs/current/routine-vacuuming.html, "The Autovacuum Daemon"
 func (t *Tx) Settle(ctx context.Context, table string) error {
 	return t.SettleBy(ctx, SQL(table, "SHARE UPDATE EXCLUSIVE"))
 }
 
 // SettleBy is Settle by another statement that takes SHARE UPDATE EXCLUSIVE, for
-// relations that LOCK does not know. What it does is rolled back.
+// relations that LOCK TABLE does not accept. The effects of the statement are rolled
+// back.
 func (t *Tx) SettleBy(ctx context.Context, statement string) error {
 	if err := t.exec(ctx, t.bounds.settle, fmt.Sprintf(settleSQL, statement)); err != nil {
 		return fmt.Errorf("settle by %q: %w", statement, err)
@@ -359,13 +369,18 @@ func (t *Tx) SettleBy(ctx context.Context, statement string) error {
 	return nil
 }
 
+// lockSQL takes a table lock.
 const lockSQL = `LOCK TABLE %s IN %s MODE`
 
-// SQL is the statement that takes a table lock.
+// SQL returns the statement that takes a table lock. table is qualified and quoted;
+// mode is written as in LOCK TABLE.
+//
+// https://www.postgresql.org/docs/current/sql-lock.html
 func SQL(table, mode string) string { return fmt.Sprintf(lockSQL, table, mode) }
 
-// Lock takes a table lock within what is left of the transaction's bound, and only
-// where there is Room.
+// Lock acquires a table lock until the transaction ends. It waits no longer than what
+// is left of the transaction's bound, and requests the lock only if Room allows it.
+// Return its error from work, so that Transact can try again.
 func (t *Tx) Lock(ctx context.Context, table, mode string) error {
 	if err := t.Room(ctx, Want{Relation: table, Mode: mode}); err != nil {
 		return fmt.Errorf("lock %s in %s mode: %w", table, mode, err)
@@ -376,8 +391,9 @@ func (t *Tx) Lock(ctx context.Context, table, mode string) error {
 	return nil
 }
 
-// Do runs statements, separated by semicolons, that may wait for locks, within
-// what is left of the transaction's bound.
+// Do runs statements that may wait for locks. Separate them by semicolons. Each wait is
+// bounded by what is left of the transaction's bound. The bound starts with the first
+// Do.
 func (t *Tx) Do(ctx context.Context, sql string) error {
 	if t.deadline.IsZero() {
 		t.deadline = time.Now().Add(t.bounds.strong)
@@ -388,8 +404,9 @@ func (t *Tx) Do(ctx context.Context, sql string) error {
 	return t.exec(ctx, time.Until(t.deadline), sql)
 }
 
-// Left is what is left of the transaction's bound, at least least: work under a
-// lock that has been waited for keeps others waiting for as long again.
+// Left returns what is left of the transaction's bound, but at least least. Use it to
+// bound work under a lock: the work keeps other sessions waiting just as the wait for
+// the lock did.
 func (t *Tx) Left(least time.Duration) time.Duration {
 	if t.deadline.IsZero() {
 		return max(t.bounds.strong, least)
@@ -397,6 +414,7 @@ func (t *Tx) Left(least time.Duration) time.Duration {
 	return max(time.Until(t.deadline), least)
 }
 
+// exec runs SQL, and bounds each of its lock waits by timeout.
 func (t *Tx) exec(ctx context.Context, timeout time.Duration, sql string) error {
 	if t.asking != nil {
 		t.asking.Store(true)
@@ -406,7 +424,7 @@ func (t *Tx) exec(ctx context.Context, timeout time.Duration, sql string) error 
 	return err
 }
 
-// boundSQL bounds each wait for a lock; zero would mean no bound at all.
+// boundSQL bounds each wait for a lock. The minimum is 1 ms: zero would mean no bound.
 func boundSQL(timeout time.Duration) string {
 	return fmt.Sprintf("SET LOCAL lock_timeout = %d", max(timeout.Milliseconds(), 1))
 }

@@ -21,8 +21,8 @@ import (
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
-// given is a database with table held, a connection, and a policy that tries
-// attempts times.
+// given returns a database with table held, a connection, and a policy that makes the
+// given number of attempts.
 func given(t *testing.T, attempts int) (db *pgtest.Database, conn *pgxpool.Conn, p lock.Policy, oid uint32) {
 	t.Helper()
 	db = pgtest.New(t)
@@ -102,8 +102,7 @@ func TestTransactRetriesOnlyLocks(t *testing.T) {
 	}
 }
 
-// TestBoundsAreSharedAndBelowDeadlockTimeout asks the server how long it would
-// have us wait.
+// TestBoundsAreSharedAndBelowDeadlockTimeout asks the server for lock_timeout.
 func TestBoundsAreSharedAndBelowDeadlockTimeout(t *testing.T) {
 	t.Parallel()
 	_, conn, p, oid := given(t, 1)
@@ -163,7 +162,8 @@ func TestDenied(t *testing.T) {
 	}
 }
 
-// What waiting for a lock has taken is not there for the work under it.
+// TestLeftIsWhatTheWaitLeft checks that the wait for a lock shortens the time for the
+// work under it.
 func TestLeftIsWhatTheWaitLeft(t *testing.T) {
 	t.Parallel()
 	db, conn, p, oid := given(t, 1)
@@ -194,7 +194,7 @@ func TestLeftIsWhatTheWaitLeft(t *testing.T) {
 	}
 }
 
-// TestVary takes all of them in each attempt, and in time in every order.
+// TestVary checks that each attempt has all items, and that every order occurs.
 func TestVary(t *testing.T) {
 	items := []string{"a", "b", "c"}
 	seen := map[string]bool{}
@@ -211,8 +211,8 @@ func TestVary(t *testing.T) {
 	}
 }
 
-// TestGivenBackIsNotCalledNotObtained: a lock that was obtained, and given back
-// because the work under it was not done in time.
+// TestGivenBackIsNotCalledNotObtained checks the messages about a lock that was
+// acquired, and released because the work under it was not done in time.
 func TestGivenBackIsNotCalledNotObtained(t *testing.T) {
 	t.Parallel()
 	_, conn, p, oid := given(t, 2)
@@ -235,8 +235,8 @@ func TestGivenBackIsNotCalledNotObtained(t *testing.T) {
 	}
 }
 
-// TestWorkUnderLocksIsCutShort: waits and work together take no longer than the
-// policy says, however long a statement would go on.
+// TestWorkUnderLocksIsCutShort checks that waits and work together stay within the
+// bound, however long a statement would run.
 func TestWorkUnderLocksIsCutShort(t *testing.T) {
 	t.Parallel()
 	_, conn, p, oid := given(t, 2)
@@ -259,7 +259,7 @@ func TestWorkUnderLocksIsCutShort(t *testing.T) {
 	}
 }
 
-// signalled calls do with each message of package lock.
+// signalled calls do with each log message of package lock.
 type signalled struct {
 	slog.Handler
 	do func(message string)
@@ -272,7 +272,8 @@ func (h *signalled) Handle(_ context.Context, r slog.Record) error {
 
 func (h *signalled) Enabled(context.Context, slog.Level) bool { return true }
 
-// Who comes to be in the way when another has been cancelled has a clock of his own.
+// TestBlockersHaveClocksOfTheirOwn checks that a session that begins to block us after
+// another was cancelled gets its own time.
 func TestBlockersHaveClocksOfTheirOwn(t *testing.T) {
 	t.Parallel()
 	db, conn, p, oid := given(t, 1000)
@@ -313,7 +314,8 @@ func TestBlockersHaveClocksOfTheirOwn(t *testing.T) {
 	}
 }
 
-// A transaction that stays is cancelled and, as it is idle, terminated.
+// TestBlockerIsKilledInTheEnd checks that a blocker that stays is cancelled and,
+// because it is idle, terminated.
 func TestBlockerIsKilledInTheEnd(t *testing.T) {
 	t.Parallel()
 	db, conn, p, oid := given(t, 1000)

@@ -12,38 +12,41 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// Pair is work under the locks of two tables, to which the application may come in
-// either order. To hold one lock and wait for the other would be a deadlock with
-// every transaction that takes them the other way round, and all who come to the
-// first would stand behind us for nothing.
+// Pair is work under the locks of two tables, which the application may lock in either
+// order. Holding one lock while waiting for the other would deadlock with every
+// transaction that locks them in the opposite order. Until then, every session that
+// wants the first table would wait behind us for nothing.
 //
-// So it is asked for the first lock for a few milliseconds and for the second not to
-// wait, and at a moment when every transaction that holds one of them holds both: those
-// come to neither any more, and are over when the first is granted. A session that
-// begins meanwhile with the first waits for us and holds nothing; one that begins with
-// the second makes the attempt fail, so that the next one begins with the other. An
-// attempt that fails holds up nobody for longer, and there can be many of them. Where
-// such a moment does not come others are tried.
+// Therefore an attempt waits only a few milliseconds for the first lock, and does not
+// wait for the second. It starts when every transaction that holds one of the locks
+// holds both. Such a transaction will request neither any more, and has ended when the
+// first lock is granted.
+//
+// A session that meanwhile begins with the first table waits for us and holds nothing.
+// A session that begins with the second table makes the attempt fail; the next attempt
+// then begins with the other table. A failed attempt blocks other sessions only for
+// those few milliseconds, so there can be many attempts. If such a moment does not
+// come, attempts are made at other moments.
 type Pair struct {
-	// A and B are the locks; either may be taken first. Where B's Relation is empty,
-	// A is the only one.
+	// A and B are the locks. Either may be acquired first. If B.Relation is empty, A is
+	// the only one.
 	A, B Want
-	What string   // the work, for messages
-	SQL  []string // sent together with the locks, as every round trip is time under them
-	// Before is done in the same transaction before the locks are asked for.
+	What string   // names the work in messages
+	SQL  []string // sent together with the locks, because each round trip is time under them
+	// Before runs in the same transaction before the locks are requested.
 	Before func(context.Context, pgx.Tx) error
 }
 
-// Pairs are attempts at one Pair or several, which know how long who has been seen in
-// the way.
+// Pairs makes attempts at one Pair or several. It remembers how long each transaction
+// has blocked them.
 type Pairs struct {
 	policy Policy
 	queue  *queue
-	bound  time.Duration // on any wait: below deadlock_timeout
-	failed int           // attempts
+	bound  time.Duration // bound on any wait, below deadlock_timeout
+	failed int           // failed attempts
 }
 
-// NewPairs reads the server's deadlock_timeout.
+// NewPairs returns a Pairs, after reading the server's deadlock_timeout.
 func NewPairs(ctx context.Context, conn *pgxpool.Conn, p Policy) (*Pairs, error) {
 	deadlockTimeout, err := readDeadlockTimeout(ctx, conn)
 	if err != nil {
@@ -52,22 +55,23 @@ func NewPairs(ctx context.Context, conn *pgxpool.Conn, p Policy) (*Pairs, error)
 	return &Pairs{policy: p, queue: newQueue(p), bound: p.strong(deadlockTimeout)}, nil
 }
 
-// pairPause is about how long it is until the locks are looked at again.
+// pairPause is about the time between two looks at the locks.
 const pairPause = 4 * time.Millisecond
 
-// A wait of less than cheap nobody notices. Who waits for longer than brief waits for
-// those as well who still have a way to go.
+// No session notices a wait of up to shortWait. A wait of more than longWait also covers
+// transactions that have not yet requested both locks.
 const (
 	shortWait = 10 * time.Millisecond
 	longWait  = 25 * time.Millisecond
 )
 
-// holderPause is for when somebody is in the way who will not let go soon.
+// holderPause is the pause when a holder will probably not release its lock soon.
 const holderPause = 100 * time.Millisecond
 
-// Try tries until the locks have been obtained and the work is done, at most for so
-// long, waiting for the first lock no longer than wait in any attempt. It returns
-// *TimeoutError when that has passed; then nothing has changed.
+// Try makes attempts until both locks have been acquired and the work is committed, at
+// most for the time long. An attempt waits for the first lock at most for the time
+// wait. When the time has passed, Try returns *TimeoutError, and nothing has changed.
+// The locks are held until the commit; Policy.Timeout bounds waits and work together.
 func (p *Pairs) Try(ctx context.Context, conn *pgxpool.Conn, pair Pair, wait, long time.Duration) error {
 	began := time.Now()
 	wait = min(wait, p.bound)
@@ -109,6 +113,7 @@ func (p *Pairs) Try(ctx context.Context, conn *pgxpool.Conn, pair Pair, wait, lo
 	}
 }
 
+// wants are the locks of the pair.
 func (p Pair) wants() []Want {
 	if p.B.Relation == "" {
 		return []Want{p.A}
@@ -116,6 +121,7 @@ func (p Pair) wants() []Want {
 	return []Want{p.A, p.B}
 }
 
+// names are the relations of the pair, for messages.
 func (p Pair) names() string {
 	names := []string{strings.TrimPrefix(p.A.Relation, "ONLY ")}
 	if p.B.Relation != "" {
@@ -124,20 +130,21 @@ func (p Pair) names() string {
 	return strings.Join(names, " and ")
 }
 
-// pairHoldersSQL lists the transactions that are in the way of either lock.
+// pairHoldersSQL lists the transactions that hold a lock that conflicts with either
+// lock.
 const pairHoldersSQL = `
 SELECT bool_or(w.relation = ($1::text[])[1]), bool_or(w.relation <> ($1::text[])[1])` + conflictingSQL + `
 GROUP BY l.virtualtransaction`
 
-// pairHolders is who holds the two locks.
+// pairHolders says which transactions hold conflicting locks on the two tables.
 type pairHolders struct {
-	longHolders  []Blocker // who is not expected to let go
+	longHolders  []Blocker // will probably not release their locks in time
 	onlyA, onlyB int
 }
 
-// worthTrying reports whether it is the moment for an attempt that waits for so long. A
-// cheap one is worth it as soon as all who hold one of the locks hold the other one as
-// well: where everybody comes to them in the same order it succeeds.
+// worthTrying reports whether an attempt that waits for the given time may succeed now.
+// A short wait is worth it as soon as all transactions that hold one of the locks hold
+// the other too: it succeeds if all sessions lock the tables in the same order.
 func (m pairHolders) worthTrying(wait time.Duration) bool {
 	switch {
 	case m.onlyA == 0 && m.onlyB == 0, wait > longWait:
@@ -147,8 +154,8 @@ func (m pairHolders) worthTrying(wait time.Duration) bool {
 	}
 }
 
-// first is 0 where A is asked for first, and 1 where B is: the one that all who hold the
-// other one hold as well.
+// first is 0 if A should be requested first, and 1 for B. It is the lock that all
+// holders of the other lock hold too; otherwise the attempts alternate.
 func (p *Pairs) first(m pairHolders) int {
 	switch {
 	case m.onlyA == 0 && m.onlyB > 0:
@@ -160,6 +167,7 @@ func (p *Pairs) first(m pairHolders) int {
 	}
 }
 
+// look reads which transactions hold conflicting locks.
 func (p *Pairs) look(ctx context.Context, conn *pgxpool.Conn, pair Pair) (m pairHolders, err error) {
 	if m.longHolders, err = p.queue.longHolders(ctx, conn, pair.wants()); err != nil || len(m.longHolders) > 0 || pair.B.Relation == "" {
 		return m, err
@@ -185,7 +193,7 @@ func (p *Pairs) look(ctx context.Context, conn *pgxpool.Conn, pair Pair) (m pair
 	return m, nil
 }
 
-// once is one attempt: it begins with A, or if first is 1 with B.
+// once is one attempt. It begins with A, or with B if first is 1.
 func (p *Pairs) once(ctx context.Context, conn *pgxpool.Conn, pair Pair, first int, wait time.Duration) error {
 	order := pair.wants()
 	if first == 1 && len(order) > 1 {

@@ -12,23 +12,23 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// Want is a lock that is about to be asked for.
+// Want is a lock that will be requested.
 type Want struct {
 	Relation string // as SQL writes it, qualified
 	Mode     string // as LOCK TABLE writes it
 }
 
-// weakest maps a mode to the weakest of modes that conflicts with it: of the
-// modes that we ask for it is so that every stronger one conflicts as well.
+// weakest maps a mode to the weakest mode that conflicts with it, as its position in
+// the list of modes. For the modes that we request, every stronger mode conflicts too.
 //
 // https://www.postgresql.org/docs/current/explicit-locking.html, "Conflicting Lock Modes"
 var weakest = map[string]int32{"ACCESS EXCLUSIVE": 1, "SHARE ROW EXCLUSIVE": 3, "SHARE UPDATE EXCLUSIVE": 4}
 
-// ErrHeld reports that a lock was not asked for: who holds the relation will not
-// let go in time, and everybody else would have had to wait behind us.
+// ErrHeld reports that a lock was not requested. A holder of the relation will probably
+// not release it in time, and all other sessions would have had to wait behind us.
 var ErrHeld = errors.New("the relation is held by a transaction that has been open for longer than the lock timeout")
 
-// heldError is ErrHeld with what is in the way of which locks.
+// heldError is ErrHeld with the wanted locks and the transactions that block them.
 type heldError struct {
 	wants    []Want
 	blockers []Blocker
@@ -36,11 +36,11 @@ type heldError struct {
 
 func (e *heldError) Error() string { return ErrHeld.Error() }
 
-// Is has the error be ErrHeld.
+// Is makes errors.Is match ErrHeld.
 func (e *heldError) Is(target error) bool { return target == ErrHeld }
 
-// conflictingSQL finds locks l that conflict with those wanted: of the relations $1
-// such as are at least $2 strong.
+// conflictingSQL finds granted locks l that conflict with wanted locks: locks on
+// relations $1 whose mode is at least as strong as $2. It leaves out our own session.
 const conflictingSQL = `
     FROM   unnest($1::text[], $2::int[]) w (relation, weakest)
     JOIN   pg_locks l ON l.relation = to_regclass(w.relation)::oid
@@ -51,10 +51,13 @@ const conflictingSQL = `
                                 'ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock'], l.mode) >= w.weakest`
 
 // inTheWaySQL lists the transactions that hold a lock that conflicts with a wanted
-// one: those of sessions, pg_locks showing fast-path locks as well, and prepared
-// ones, whose locks have no pid. pg_locks shows all of that to everybody,
-// pg_stat_activity says when a transaction began only to members of its role and of
-// pg_read_all_stats.
+// lock. These are transactions of sessions (pg_locks shows fast-path locks too) and
+// prepared transactions, whose locks have no pid.
+//
+// pg_locks shows all of this to every role. pg_stat_activity shows when a transaction
+// began only to members of its role and of pg_read_all_stats.
+//
+// https://www.postgresql.org/docs/current/view-pg-locks.html
 const inTheWaySQL = `
 WITH held AS (
     SELECT DISTINCT l.pid, l.virtualtransaction` + conflictingSQL + `
@@ -78,27 +81,29 @@ JOIN      pg_prepared_xacts p ON p.transaction = x.transactionid AND p.database 
 WHERE     h.pid IS NULL
 ORDER BY  seconds DESC, pid`
 
-// key tells transactions apart: process ids and virtual ids are used again, both
-// together are not while a server runs.
+// key identifies a transaction. Process ids and virtual transaction ids are used again,
+// but not both together while the server runs.
 type key struct {
 	pid         int32
 	transaction string
 	gid         string
 }
 
+// key identifies the blocker's transaction.
 func (b Blocker) key() key { return key{b.PID, b.Transaction, b.GID} }
 
-// queue knows who holds what one series of attempts wants, and since when it has
-// known that.
+// queue knows which transactions hold locks that a series of attempts wants, and since
+// when it has known them.
 type queue struct {
 	policy Policy
-	seen   map[key]time.Time // when a holder was first seen; zero: with the first look
+	seen   map[key]time.Time // when a holder was first seen; zero if at the first look
 	kill   *kill
 }
 
+// newQueue returns a queue that has seen no holder.
 func newQueue(p Policy) *queue { return &queue{policy: p, kill: newKill(p)} }
 
-// inTheWay lists who holds a lock that conflicts with a wanted one.
+// inTheWay lists the holders of locks that conflict with wants.
 func inTheWay(ctx context.Context, q querier, wants []Want) ([]Blocker, error) {
 	relations, modes := arguments(wants)
 	rows, err := q.Query(ctx, inTheWaySQL, relations, modes)
@@ -112,7 +117,7 @@ func inTheWay(ctx context.Context, q querier, wants []Want) ([]Blocker, error) {
 	return found, nil
 }
 
-// arguments are those of conflictingSQL.
+// arguments are the parameters of conflictingSQL.
 func arguments(wants []Want) (relations []string, modes []int32) {
 	relations, modes = make([]string, len(wants)), make([]int32, len(wants))
 	for i, w := range wants {
@@ -121,12 +126,13 @@ func arguments(wants []Want) (relations []string, modes []int32) {
 	return relations, modes
 }
 
+// querier is a connection, pool or transaction.
 type querier interface {
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 }
 
-// longHolders returns those that hold a lock that conflicts with a wanted one and are not
-// expected to end in time.
+// longHolders lists the holders of conflicting locks that will probably not end in
+// time.
 func (q *queue) longHolders(ctx context.Context, conn querier, wants []Want) ([]Blocker, error) {
 	found, err := inTheWay(ctx, conn, wants)
 	if err != nil {
@@ -147,13 +153,17 @@ func (q *queue) longHolders(ctx context.Context, conn querier, wants []Want) ([]
 	return slices.DeleteFunc(found, func(b Blocker) bool { return !q.outlasts(b, now) }), nil
 }
 
-// dumpApplication is what pg_dump calls itself. Its leader holds all tables until
-// the end, and its workers fail when somebody stands in the queue behind it.
+// dumpApplication is the application_name of pg_dump. Its leader holds locks on all
+// tables until the end, and its workers fail if a session waits in the queue behind the
+// leader.
+//
+// https://www.postgresql.org/docs/current/app-pgdump.html, "--jobs"
 const dumpApplication = "pg_dump"
 
-// outlasts reports whether a holder is not expected to end in time: its transaction
-// has been open for longer than we may wait. Where the server does not tell us, it
-// is our clock that counts, and of those who were there before it, the worst.
+// outlasts reports whether a holder will probably not end in time, because its
+// transaction has been open for longer than we may wait. If our role may not see when
+// it began, the time since we first saw it counts; a holder that was there at the first
+// look counts as old.
 func (q *queue) outlasts(b Blocker, now time.Time) bool {
 	switch since := q.seen[b.key()]; {
 	case b.Application == dumpApplication:
@@ -165,12 +175,12 @@ func (q *queue) outlasts(b Blocker, now time.Time) bool {
 	}
 }
 
-// holderInterval is how often it is asked whether the queue may be joined.
+// holderInterval is the time between two looks at the holders.
 const holderInterval = 20 * time.Millisecond
 
-// awaitHolders waits beside the queue until nobody is in the way who will not let go in
-// time, at most until then: nobody waits behind us meanwhile. It returns those who
-// still are.
+// awaitHolders waits outside the lock queue until no holder remains that will probably
+// not end in time, at most until the given time. No session waits behind us meanwhile.
+// It returns the holders that remain.
 func (q *queue) awaitHolders(ctx context.Context, conn *pgxpool.Conn, held *heldError, attempt int, until time.Time) ([]Blocker, error) {
 	ticker := time.NewTicker(holderInterval)
 	defer ticker.Stop()
@@ -195,10 +205,10 @@ func (q *queue) awaitHolders(ctx context.Context, conn *pgxpool.Conn, held *held
 	}
 }
 
-// Room makes sure that the locks, none of which tx may hold yet, are asked for only
-// where everybody who holds a conflicting one is expected to let go in time.
-// Otherwise work must return the error, and Transact waits outside of any
-// transaction and of the queue.
+// Room checks that every holder of a lock that conflicts with wants will probably
+// release it in time. If not, it returns an error that is ErrHeld. work must return
+// that error; then Transact waits outside any transaction and outside the lock queue.
+// tx must not hold any of the wanted locks yet.
 func (t *Tx) Room(ctx context.Context, wants ...Want) error {
 	if t.queue == nil || len(wants) == 0 {
 		return nil
