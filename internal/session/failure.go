@@ -11,9 +11,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// connectionError is a *pgconn.ConnectError that says why, and no more. By
-// default each address is tried with TLS and without, and the driver tells all
-// that has come of that.
+// connectionError is a *pgconn.ConnectError with a short message. By default pgx tries
+// each address with TLS and without, and its message lists the result of every attempt.
 type connectionError struct{ err *pgconn.ConnectError }
 
 func (e *connectionError) Unwrap() error { return e.err }
@@ -30,8 +29,8 @@ func (e *connectionError) Error() string {
 	return fmt.Sprintf("as user %s to database %s: %s%s", c.User, c.Database, strings.Join(texts, "; "), hint(reasons[len(reasons)-1]))
 }
 
-// reasons are what the server has answered, where it has, or else what the last
-// attempt came to; of several servers all.
+// reasons are the answers of the server if it has answered, otherwise the error of the
+// last attempt. For several servers they are the errors of all.
 func (e *connectionError) reasons() []error {
 	all := attempts(e.err)
 	var answered []error
@@ -50,6 +49,7 @@ func (e *connectionError) reasons() []error {
 	return all
 }
 
+// servers counts the different servers that were tried.
 func (e *connectionError) servers() int {
 	c := e.err.Config
 	seen := map[string]bool{fmt.Sprint(c.Host, c.Port): true}
@@ -59,7 +59,7 @@ func (e *connectionError) servers() int {
 	return len(seen)
 }
 
-// attempts are the errors that err joins; at least err itself.
+// attempts are the errors that err joins. There is at least one.
 func attempts(err error) []error {
 	for inner := err; inner != nil; inner = errors.Unwrap(inner) {
 		if joined, ok := inner.(interface{ Unwrap() []error }); ok {
@@ -74,6 +74,7 @@ func attempts(err error) []error {
 	return []error{err}
 }
 
+// hint is a question that may help to find the cause, or empty.
 func hint(err error) string {
 	var unknown *net.DNSError
 	switch {
@@ -86,7 +87,8 @@ func hint(err error) string {
 	}
 }
 
-// Failed is the error of a connection attempt, with the reason that counts.
+// Failed wraps the error of a connection attempt, and reduces its message to the reason
+// that matters. errors.As still finds the *pgconn.ConnectError.
 func Failed(err error) error {
 	var attempt *pgconn.ConnectError
 	if errors.As(err, &attempt) {

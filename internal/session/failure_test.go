@@ -11,8 +11,8 @@ import (
 	"github.com/repack-go/repack/internal/tooling/pgtest"
 )
 
-// TestFailedSaysTheReason connects where nobody listens, where there is no such
-// database, and to both.
+// TestFailedSaysTheReason connects to a port on which no server listens, to a database
+// that does not exist, and to both.
 func TestFailedSaysTheReason(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
@@ -44,8 +44,8 @@ func TestFailedSaysTheReason(t *testing.T) {
 	}
 }
 
-// TestFailedWithoutTLS refuses TLS, as most servers of one's own do, and then the
-// user: that is what has to be said.
+// TestFailedWithoutTLS refuses TLS, as many servers on a private network do, and then
+// refuses the user. The message must give the second reason.
 func TestFailedWithoutTLS(t *testing.T) {
 	t.Parallel()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

@@ -11,9 +11,12 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// Lost reports whether err comes of a connection that has ended or could not be
-// opened, and of nothing else: what it was used for may be tried again on
-// another. The end of a context is no such error.
+// Lost reports whether the only cause of err is a connection that has ended or could
+// not be opened. Then the operation may be tried again on another connection. It is
+// false if a context was cancelled or has timed out.
+//
+// A connection that is lost during COMMIT leaves the outcome unknown: read it before
+// trying again.
 func Lost(err error) bool {
 	lost := false
 	var look func(err error) (other bool)
@@ -46,8 +49,11 @@ func Lost(err error) bool {
 	return !look(err) && lost && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded)
 }
 
-// lostCode is of classes that say nothing about the statement. A server with no
-// connection to spare is one that has just started, say.
+// lostCode reports whether a SQLSTATE is about the connection and not about the
+// statement. A server without a free connection may be one that has just started, for
+// example.
+//
+// https://www.postgresql.org/docs/current/errcodes-appendix.html
 func lostCode(code string) bool {
 	switch code {
 	case pgerrcode.AdminShutdown, pgerrcode.CrashShutdown, pgerrcode.CannotConnectNow, pgerrcode.TooManyConnections,

@@ -11,19 +11,19 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Pooler says what may stand between us and the server.
+// Pooler says which connection pooler may be between us and the server.
 type Pooler string
 
-// The ways of Pooler.
+// Values of Pooler.
 const (
-	// NoPooler refuses every connection pooler that can be seen.
+	// NoPooler refuses every connection pooler that can be detected.
 	NoPooler Pooler = ""
-	// SessionPooler accepts one that keeps a server's session for a client as
-	// long as the client is connected, as PgBouncer's pool_mode = session does.
+	// SessionPooler accepts a pooler that keeps a server session for a client as long
+	// as the client is connected, such as PgBouncer with pool_mode = session.
 	SessionPooler Pooler = "session"
 )
 
-// ParsePooler returns the Pooler of that name.
+// ParsePooler returns the Pooler with that name, or an error if there is none.
 func ParsePooler(name string) (Pooler, error) {
 	switch p := Pooler(name); p {
 	case NoPooler, SessionPooler:
@@ -33,31 +33,31 @@ func ParsePooler(name string) (Pooler, error) {
 	}
 }
 
-// Target is a server to connect to, and what may stand in between. It is safe
-// for use by several goroutines.
+// Target is a server to connect to, and the pooler that may be in between. Several
+// goroutines may use it at the same time.
 type Target struct {
 	*pgx.ConnConfig
 	Pooler Pooler
 
 	mu      sync.Mutex
-	checked bool // SessionPooler has been found to pool sessions
+	checked bool // the pooler was found to keep sessions
 }
 
-// NewTarget does not connect.
+// NewTarget returns a Target. It does not connect.
 func NewTarget(config *pgx.ConnConfig, pooler Pooler) *Target {
 	return &Target{ConnConfig: config, Pooler: pooler}
 }
 
-// PoolerError reports a connection pooler that must not be used. Nothing has
-// been set on any of its sessions.
+// PoolerError reports a connection pooler that must not be used. Nothing has been set
+// on any of its sessions.
 type PoolerError struct {
-	// Client is the process id that the other side names, Server the one of the
-	// server's process that answered.
+	// Client is the process id that the other side reported at the start of the
+	// session. Server is the id of the server process that answers queries.
 	Client, Server uint32
-	// Transactions is set of a pooler that was accepted as one of sessions and
-	// gave one session to two clients, or two to one.
+	// Transactions is set if the pooler was accepted as a pooler of sessions, but gave
+	// one session to two clients or two sessions to one client.
 	Transactions bool
-	// Crowded is the reason why a pooler had no second session for us.
+	// Crowded is the reason why the pooler had no second session for us.
 	Crowded error
 }
 
@@ -76,13 +76,16 @@ func (e *PoolerError) Error() string {
 	}
 }
 
-// Unwrap returns why there was no second session, if that is the matter.
+// Unwrap returns Crowded.
 func (e *PoolerError) Unwrap() error { return e.Crowded }
 
+// backendSQL asks for the process id of the backend that answers.
 const backendSQL = `SELECT pg_catalog.pg_backend_pid()`
 
-// backend asks which process of the server answers. It uses the simple
-// protocol: a prepared statement would stay on a session that is not ours.
+// backend returns the id of the server process that answers. It uses the simple query
+// protocol: a prepared statement would stay on a session that may belong to others.
+//
+// https://www.postgresql.org/docs/current/protocol-flow.html, "Simple Query"
 func backend(ctx context.Context, conn *pgx.Conn) (uint32, error) {
 	results, err := conn.PgConn().Exec(ctx, backendSQL).ReadAll()
 	if err != nil {
@@ -98,12 +101,13 @@ func backend(ctx context.Context, conn *pgx.Conn) (uint32, error) {
 	return uint32(pid), nil
 }
 
-// pooledKey marks connections through a pooler, with the server's process.
+// pooledKey marks a connection through a pooler. Its value is the process id of the
+// server session on which the connection was set up.
 const pooledKey = "repack pooled"
 
-// Direct returns *PoolerError unless conn ends at the server's own process. A
-// pooler makes up the process id and the key that let its client cancel a
-// statement: they belong to it, and not to one server's session.
+// Direct returns *PoolerError unless conn ends at the server's own process. A pooler
+// reports a process id and a cancel key of its own to its client, because they belong
+// to the pooler and not to one server session.
 //
 // https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-START-UP, "BackendKeyData"
 func Direct(ctx context.Context, conn *pgx.Conn) error {
@@ -117,8 +121,8 @@ func Direct(ctx context.Context, conn *pgx.Conn) error {
 	return nil
 }
 
-// admit lets conn be set up: where it ends at the server, or at a pooler that is
-// accepted and that does what it is accepted for.
+// admit returns nil if conn may be set up: it ends at the server, or at an accepted
+// pooler that keeps sessions.
 func (t *Target) admit(ctx context.Context, conn *pgx.Conn) error {
 	err := Direct(ctx, conn)
 	var pooler *PoolerError
@@ -132,14 +136,16 @@ func (t *Target) admit(ctx context.Context, conn *pgx.Conn) error {
 	return nil
 }
 
-// secondSessionTimeout is how long a pooler may take to give us another session.
+// secondSessionTimeout is how long a pooler may take to give us a second session.
 const secondSessionTimeout = 10 * time.Second
 
-// keepsSessions makes sure, once, as far as a client can: while first has the
-// server's process pid, a second client must get another one, and first must
-// find its own when the second is in a transaction. A pooler of transactions
-// gives the second client the session it has just got back, or first another
-// one. One that serves many clients at the same time may pass all the same.
+// keepsSessions checks once, as far as a client can, that the pooler keeps sessions.
+// first has server process pid. A second client must get another process. first must
+// still have its own process while the second client is in a transaction.
+//
+// A pooler of transactions gives the second client the session that first has just
+// returned, or gives first another session. A pooler that serves many clients at the
+// same time may pass the check by chance.
 func (t *Target) keepsSessions(ctx context.Context, first *pgx.Conn, pid uint32) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -162,8 +168,8 @@ func (t *Target) keepsSessions(ctx context.Context, first *pgx.Conn, pid uint32)
 	return nil
 }
 
-// checkApart makes second hold a session, by a transaction, while first is asked for
-// its own again.
+// checkApart lets second hold a session by a transaction, and checks that first then
+// still has its own session.
 func checkApart(ctx context.Context, first, second *pgx.Conn, pid uint32) error {
 	if _, err := second.PgConn().Exec(ctx, "BEGIN").ReadAll(); err != nil {
 		return &PoolerError{Crowded: err}
@@ -188,8 +194,8 @@ func checkApart(ctx context.Context, first, second *pgx.Conn, pid uint32) error 
 	return nil
 }
 
-// checkSession reports whether a connection through a pooler still has the session it
-// was set up on.
+// checkSession returns *PoolerError if a connection through a pooler no longer has the
+// session on which it was set up.
 func checkSession(ctx context.Context, conn *pgx.Conn) error {
 	pid, pooled := conn.PgConn().CustomData()[pooledKey].(uint32)
 	if !pooled {
@@ -205,26 +211,28 @@ func checkSession(ctx context.Context, conn *pgx.Conn) error {
 	return nil
 }
 
-// closeTimeout bounds what is done to a session before it is left.
+// closeTimeout bounds the statements that run before a session is closed.
 const closeTimeout = 5 * time.Second
 
-// DISCARD ALL is what a pooler of sessions is to do between clients: settings,
-// prepared statements and advisory locks go. Some are told to do nothing.
+// discardSQL is what a pooler of sessions should run between clients. It removes
+// settings, prepared statements and advisory locks. Some poolers are configured not to
+// run it.
 //
 // https://www.postgresql.org/docs/current/sql-discard.html
 const discardSQL = `DISCARD ALL`
 
-// Close ends conn, also when ctx has ended. A session that a pooler would hand on
-// is left as it was found.
+// Close closes conn, also if ctx has ended; it takes at most 5 s. A session that a
+// pooler would give to another client is discarded first.
 func Close(ctx context.Context, conn *pgx.Conn) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 	defer cancel()
 	discard(ctx, conn)
-	_ = conn.Close(ctx) // nothing is left to be lost
+	_ = conn.Close(ctx) // nothing can be lost any more
 }
 
-// discard discards what was set. A session where that fails is in the midst of
-// something, and no pooler hands on one of those.
+// discard removes all settings from a session behind a pooler. If that fails, the
+// session is in the middle of something, and a pooler does not give such a session to
+// another client.
 func discard(ctx context.Context, conn *pgx.Conn) {
 	if _, pooled := conn.PgConn().CustomData()[pooledKey]; pooled && !conn.IsClosed() {
 		_, _ = conn.PgConn().Exec(ctx, discardSQL).ReadAll()

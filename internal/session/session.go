@@ -1,5 +1,3 @@
-// Package session opens connections whose settings do not depend on what a
-// role, a database or an environment variable has set as a default.
 package session
 
 import (
@@ -18,9 +16,9 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// common are set on every session: what it is called, UTF-8, as our strings are (a
-// role may have another client_encoding), and no limit that a role, a database or
-// the connection string may have set.
+// common returns the settings of every session: its name, UTF-8 as the encoding of our
+// strings (a role may have another client_encoding), and no limit that a role, a
+// database or the connection string may have set. "0" means no limit.
 func common() map[string]string {
 	return map[string]string{
 		"application_name":                    ApplicationName(),
@@ -32,12 +30,12 @@ func common() map[string]string {
 	}
 }
 
-// settings are forced on every session of ours. Those a server does not know are
-// skipped; lock_timeout is a safety net under the explicit ones of package lock.
+// settings are forced on sessions that Configure sets up. Settings that the server does
+// not know are skipped. lock_timeout is a safety net: package lock sets its own.
 var settings = map[string]string{
 	"search_path":                    "pg_catalog",
 	"wal_compression":                "lz4",
-	"row_security":                   "off", // an error, never a smaller copy
+	"row_security":                   "off", // an error instead of a copy that lacks rows
 	"session_replication_role":       "origin",
 	"lock_timeout":                   "10s",
 	"default_transaction_isolation":  "read committed",
@@ -56,44 +54,51 @@ var settings = map[string]string{
 	"bytea_output":                   "hex",
 	"extra_float_digits":             "1",
 	"jit":                            "off",
-	// Planning a query of the catalogs takes several times as long as running it.
-	// What reads and writes rows asks for plans of its own: see CustomPlansSQL.
+	// Planning a catalog query takes several times as long as running it. Statements
+	// that read and write rows use custom plans: see CustomPlansSQL.
 	"plan_cache_mode":         "force_generic_plan",
 	"tcp_keepalives_idle":     "30",
 	"tcp_keepalives_interval": "10",
 	"tcp_keepalives_count":    "3",
 }
 
-// CustomPlansSQL has the statements of a transaction planned for their arguments,
-// such as a range of blocks.
+// CustomPlansSQL makes the server plan the statements of a transaction for their
+// parameters, such as a range of blocks.
+//
+// https://www.postgresql.org/docs/current/runtime-config-query.html, "plan_cache_mode"
 const CustomPlansSQL = `SET LOCAL plan_cache_mode = force_custom_plan`
 
-// Begin are the options of a transaction that begins with settings, sent together.
+// Begin returns the options of a transaction that begins with statements. They are sent
+// together with BEGIN, in one round trip.
 func Begin(settings ...string) pgx.TxOptions {
 	return pgx.TxOptions{BeginQuery: strings.Join(append([]string{"begin"}, settings...), ";\n")}
 }
 
-// current_setting is null of a name that the server does not know: set_config
-// itself would create an unknown two-part name and fail on an unknown plain one.
-// (pg_settings would say so, too, but takes a millisecond to be read.)
+// settingsSQL skips settings that the server does not know, for which current_setting
+// returns null. set_config would create an unknown name that contains a dot, and fail
+// on any other unknown name. (pg_settings would tell too, but reading it takes a
+// millisecond.)
 //
-// session_replication_role, which not every role may set, is left alone where it is
-// as it should be.
+// session_replication_role is not changed if its value is right already, because not
+// every role may set it.
 const settingsSQL = `
 SELECT pg_catalog.set_config(v.key, v.value, false)
 FROM   pg_catalog.jsonb_each_text($1::pg_catalog.jsonb) v
 WHERE  pg_catalog.current_setting(v.key, true) IS NOT NULL
 AND   (v.key OPERATOR(pg_catalog.<>) 'session_replication_role' OR pg_catalog.current_setting(v.key, true) OPERATOR(pg_catalog.<>) v.value)`
 
-// A backend that is running a statement notices only through this setting that
-// its client is gone; without it a killed run would hold its locks until the
-// statement ends. Servers on some platforms refuse it.
+// connectionCheckSQL makes a backend notice while it runs a statement that its client
+// is gone. Without it, a killed run would hold its locks until the statement ends.
+// Servers on some platforms refuse this setting.
+//
+// https://www.postgresql.org/docs/current/runtime-config-connection.html, "client_connection_check_interval"
 const connectionCheckSQL = `SET client_connection_check_interval = '500ms'`
 
-// Index builds write whole pages to the WAL, which lz4 makes a third smaller for
-// next to no time. Only some roles may set this, and servers before 15 have
-// nothing that is cheap enough; a server's own choice is left alone. Where one of
-// the first two conditions is false pg_settings is not read.
+// walCompressionSQL sets wal_compression only if it is off. Index builds write whole
+// pages to the WAL; lz4 makes them a third smaller for almost no time. Only some roles
+// may set it, and servers before 15 have no method that is cheap enough. Any other
+// choice of the server is kept. If one of the first two conditions is false,
+// pg_settings is not read.
 const walCompressionSQL = `
 AND   (v.key OPERATOR(pg_catalog.<>) 'wal_compression'
        OR pg_catalog.current_setting(v.key) OPERATOR(pg_catalog.=) 'off'
@@ -101,17 +106,20 @@ AND   (v.key OPERATOR(pg_catalog.<>) 'wal_compression'
           AND EXISTS (SELECT FROM pg_catalog.pg_settings s
                       WHERE  s.name OPERATOR(pg_catalog.=) v.key AND 'lz4' OPERATOR(pg_catalog.=) ANY (s.enumvals)))`
 
+// firstVersionWithParameterPrivileges is the first version with
+// has_parameter_privilege.
 const firstVersionWithParameterPrivileges = "15"
 
-// ApplicationName is what pg_stat_activity shows of our sessions.
+// ApplicationName returns the application_name of our sessions, as pg_stat_activity
+// shows it. Package registry parses it. It has at most 63 bytes.
 func ApplicationName() string {
-	host, _ := os.Hostname() // without a name the process id has to do
+	host, _ := os.Hostname() // without a host name the process id must be enough
 	name := fmt.Sprintf("repack %d@%s", os.Getpid(), host)
 	return name[:min(len(name), 63)]
 }
 
-// withoutSettings is a copy of the configuration that says nothing of ours. A pooler would
-// remember what is said at the start of a session, or refuse it.
+// withoutSettings is a copy of the configuration without settings for the start of a
+// session: a pooler would keep or refuse them.
 func (t *Target) withoutSettings() *pgx.ConnConfig {
 	c := t.ConnConfig.Copy()
 	delete(c.RuntimeParams, "search_path")
@@ -119,24 +127,25 @@ func (t *Target) withoutSettings() *pgx.ConnConfig {
 	return c
 }
 
-// Connect opens one configured connection, to be closed by Close. It returns
-// *PoolerError.
+// Connect opens one connection and calls Configure. Close it with Close. It returns
+// *PoolerError if a pooler must not be used.
 func Connect(ctx context.Context, target *Target) (*pgx.Conn, error) {
 	return open(ctx, target, target.withoutSettings(), Configure)
 }
 
 // ConnectAsIs opens a connection that keeps the settings of the role and of the
-// connection string, its search_path among them, except time-outs; to be closed
-// by Close. It returns *PoolerError.
+// connection string, such as search_path, but has no time-outs. Close it with Close. It
+// returns *PoolerError if a pooler must not be used.
 func ConnectAsIs(ctx context.Context, target *Target) (*pgx.Conn, error) {
 	return open(ctx, target, target.ConnConfig, NoTimeouts)
 }
 
-// connectRetryTime is how long a session of ours that has been closed may take to end.
+// connectRetryTime is how long one of our own sessions may take to end after it was
+// closed.
 const connectRetryTime = 2 * time.Second
 
-// connectRetrying connects, again for a moment where the limit of connections says no:
-// a session that we have just left counts until it has ended.
+// connectRetrying connects. If the server has too many connections, it tries again for
+// 2 s: a session that we have just closed counts until it has ended.
 func connectRetrying(ctx context.Context, config *pgx.ConnConfig) (*pgx.Conn, error) {
 	for deadline := time.Now().Add(connectRetryTime); ; {
 		conn, err := pgx.ConnectConfig(ctx, config)
@@ -152,6 +161,7 @@ func connectRetrying(ctx context.Context, config *pgx.ConnConfig) (*pgx.Conn, er
 	}
 }
 
+// open connects, checks for a pooler, and sets the session up.
 func open(ctx context.Context, target *Target, config *pgx.ConnConfig, configure func(context.Context, *pgx.Conn) error) (*pgx.Conn, error) {
 	conn, err := connectRetrying(ctx, config)
 	if err != nil {
@@ -161,15 +171,15 @@ func open(ctx context.Context, target *Target, config *pgx.ConnConfig, configure
 		err = configure(ctx, conn)
 	}
 	if err != nil {
-		Close(ctx, conn) // the first error is the one to tell
+		Close(ctx, conn) // return the first error
 		return nil, err
 	}
 	return conn, nil
 }
 
-// Unset opens a connection on which nothing is set, nor must be: what there is at the
-// other end is not known. It is for asking why no other connection can be opened, and
-// to be closed by Close.
+// Unset opens a connection on which nothing is set. Nothing may be set on it, because
+// it is not known whether a pooler is at the other end. Use it to find out why no other
+// connection can be opened. Close it with Close.
 func Unset(ctx context.Context, target *Target) (*pgx.Conn, error) {
 	conn, err := connectRetrying(ctx, target.withoutSettings())
 	if err != nil {
@@ -178,7 +188,8 @@ func Unset(ctx context.Context, target *Target) (*pgx.Conn, error) {
 	return conn, nil
 }
 
-// Pool opens a pool of at most size configured connections.
+// Pool opens a pool of at most size connections that Configure has set up. The pool
+// connects when a connection is needed; then it may return *PoolerError.
 func Pool(ctx context.Context, target *Target, size int) (*pgxpool.Pool, error) {
 	poolConfig, err := pgxpool.ParseConfig("")
 	if err != nil {
@@ -208,14 +219,14 @@ func Pool(ctx context.Context, target *Target, size int) (*pgxpool.Pool, error) 
 	return pool, nil
 }
 
-// request is a statement that sets something up, and how to say that it failed.
+// request is a statement that sets something up, and the error message if it fails.
 type request struct {
 	sql    string
 	values [][]byte
 	failed func(error) error
 }
 
-// set is a request for settings.
+// set returns a request for settings.
 func set(conn *pgx.Conn, values map[string]string) (request, error) {
 	sql := settingsSQL
 	if conn.PgConn().ParameterStatus("server_version") >= firstVersionWithParameterPrivileges {
@@ -227,7 +238,8 @@ func set(conn *pgx.Conn, values map[string]string) (request, error) {
 	return request{sql, [][]byte{text}, settingsError}, err
 }
 
-// settingsError is why settings could not be set: of ours only one is not everybody's to set.
+// settingsError explains why settings could not be set. session_replication_role is the
+// only one that not every role may set.
 func settingsError(err error) error {
 	var pgErr *pgconn.PgError
 	if errors.As(err, &pgErr) && pgErr.Code == pgerrcode.InsufficientPrivilege && strings.Contains(pgErr.Message, "session_replication_role") {
@@ -236,8 +248,8 @@ func settingsError(err error) error {
 	return fmt.Errorf("set session defaults: %w", err)
 }
 
-// send sends requests in one round trip. That one fails is not the end of those
-// behind it; the first failure is returned.
+// send sends requests in one round trip. If one fails, the others still run. It returns
+// the first error.
 func send(ctx context.Context, conn *pgx.Conn, requests ...request) error {
 	pipeline := conn.PgConn().StartPipeline(ctx)
 	for _, r := range requests {
@@ -255,13 +267,13 @@ func send(ctx context.Context, conn *pgx.Conn, requests ...request) error {
 	return errors.Join(first, pipeline.Close())
 }
 
-// readResult reads what has come of one request.
+// readResult reads the result of one request.
 func readResult(pipeline *pgconn.Pipeline) (failed error) {
 	for {
 		results, err := pipeline.GetResults()
 		var pgErr *pgconn.PgError
 		if err != nil && !errors.As(err, &pgErr) {
-			return err // the connection's, after which there is nothing to read
+			return err // a connection error: there is nothing more to read
 		}
 		switch r := results.(type) {
 		case *pgconn.ResultReader:
@@ -275,9 +287,9 @@ func readResult(pipeline *pgconn.Pipeline) (failed error) {
 	}
 }
 
-// NoTimeouts gives the session our name, and lifts the limits that a role, a
-// database or the connection string may have set, before anything is done that
-// takes time.
+// NoTimeouts sets the name of the session, and removes the limits that a role, a
+// database or the connection string may have set. Call it before statements that take
+// time.
 func NoTimeouts(ctx context.Context, conn *pgx.Conn) error {
 	limits, err := set(conn, common())
 	if err != nil {
@@ -286,8 +298,9 @@ func NoTimeouts(ctx context.Context, conn *pgx.Conn) error {
 	return send(ctx, conn, limits)
 }
 
-// Configure forces the settings every session of ours has, in one round trip. It
-// fails where the role has session_replication_role set and may not reset it.
+// Configure forces the settings of our sessions, in one round trip. It returns an error
+// if session_replication_role is not origin and the role may not set it. Calling it
+// again is safe.
 func Configure(ctx context.Context, conn *pgx.Conn) error {
 	all := common()
 	maps.Copy(all, settings)
@@ -295,6 +308,6 @@ func Configure(ctx context.Context, conn *pgx.Conn) error {
 	if err != nil {
 		return err
 	}
-	// The second is best effort: see there.
+	// The second request may fail: see connectionCheckSQL.
 	return send(ctx, conn, forced, request{connectionCheckSQL, nil, func(error) error { return nil }})
 }
