@@ -1,4 +1,3 @@
-// Package migrations creates and upgrades the registry's tables.
 package migrations
 
 import (
@@ -21,15 +20,18 @@ import (
 //go:embed *.sql
 var files embed.FS
 
-// ErrNewerRegistry reports that the registry was written by a newer version of
-// the tool, which alone may go on with its jobs.
+// ErrNewerRegistry reports that a newer version of repack has written the registry.
+// Only that version may continue its jobs. Nothing has changed.
 var ErrNewerRegistry = errors.New("registry was made by a newer version of repack: upgrade repack, or name another --registry-schema")
 
 const schemaExistsSQL = `SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)`
 
-// Apply creates the registry in schema, or upgrades it, on a connection of its
-// own: tern ends each migration with RESET ALL. Two processes may call it at
-// the same time; tern holds an advisory lock. It returns ErrNewerRegistry.
+// Apply creates the registry in schema, or upgrades it. Use a connection for Apply
+// alone: tern ends each migration with RESET ALL. Afterwards the session has our
+// settings again.
+//
+// Two processes may call Apply at the same time, because tern holds an advisory lock.
+// Calling it again is safe. It returns ErrNewerRegistry.
 func Apply(ctx context.Context, conn *pgx.Conn, schema string) error {
 	exists, err := createSchema(ctx, conn, schema)
 	if err != nil {
@@ -49,7 +51,7 @@ func Apply(ctx context.Context, conn *pgx.Conn, schema string) error {
 	if err != nil {
 		return err
 	}
-	if err := takeBack(ctx, conn, schema, before); err != nil { // the table of the version, which is written to
+	if err := takeBack(ctx, conn, schema, before); err != nil { // before writing to the version table
 		return err
 	}
 	version, err := migrator.GetCurrentVersion(ctx)
@@ -66,20 +68,20 @@ func Apply(ctx context.Context, conn *pgx.Conn, schema string) error {
 	if err := migrator.Migrate(ctx); err != nil {
 		return fmt.Errorf("migrate registry schema %q: %w", schema, errors.Join(configureErr, err))
 	}
-	if err := session.Configure(ctx, conn); err != nil { // the last migration has ended with RESET ALL
+	if err := session.Configure(ctx, conn); err != nil { // the last migration ended with RESET ALL
 		return err
 	}
 	return takeBack(ctx, conn, schema, before)
 }
 
-// createSchema creates the schema, and says whether it was there before.
+// createSchema creates the schema, and reports whether it existed before.
 func createSchema(ctx context.Context, q catalog.Querier, schema string) (exists bool, err error) {
 	if err := q.QueryRow(ctx, schemaExistsSQL, schema).Scan(&exists); err != nil {
 		return false, fmt.Errorf("look for registry schema %q: %w", schema, err)
 	}
 	if exists {
-		// CREATE … IF NOT EXISTS alone would ask for CREATE on the database
-		// even where an administrator has prepared the schema.
+		// CREATE SCHEMA IF NOT EXISTS requires CREATE on the database even if an
+		// administrator has created the schema already.
 		return true, nil
 	}
 	if _, err := q.Exec(ctx, "CREATE SCHEMA IF NOT EXISTS "+pgx.Identifier{schema}.Sanitize()); err != nil {
@@ -88,7 +90,7 @@ func createSchema(ctx context.Context, q catalog.Querier, schema string) (exists
 	return false, nil
 }
 
-// open makes the version table where it is not there.
+// open loads the migrations. It creates the version table if there is none.
 func open(ctx context.Context, conn *pgx.Conn, schema string) (*migrate.Migrator, error) {
 	migrator, err := migrate.NewMigrator(ctx, conn, versionTable(schema))
 	if err != nil {
@@ -101,12 +103,12 @@ func open(ctx context.Context, conn *pgx.Conn, schema string) (*migrate.Migrator
 	return migrator, nil
 }
 
-// errRollBack rolls back what Try has made.
+// errRollBack makes Try roll back what it has created.
 var errRollBack = errors.New("the registry was made to see whether it can be")
 
-// Try creates the registry and takes that back, to see whether anything is in the
-// way, such as an event trigger. There must be none yet; its schema may be there.
-// After an error conn may hold tern's advisory lock, and has to be closed.
+// Try creates the registry and rolls back, to check whether anything prevents it, such
+// as an event trigger. The registry must not exist yet; its schema may exist. After an
+// error conn may still hold tern's advisory lock, so close it.
 func Try(ctx context.Context, conn *pgx.Conn, schema string) error {
 	err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
 		if err := try(ctx, tx, schema); err != nil {
@@ -120,6 +122,7 @@ func Try(ctx context.Context, conn *pgx.Conn, schema string) error {
 	return err
 }
 
+// try creates the registry inside tx.
 func try(ctx context.Context, tx pgx.Tx, schema string) error {
 	if _, err := createSchema(ctx, tx, schema); err != nil {
 		return err
@@ -139,7 +142,8 @@ func try(ctx context.Context, tx pgx.Tx, schema string) error {
 	return takeBack(ctx, tx, schema, nil)
 }
 
-// What is in a schema depends on it; pg_class has no index by the schema.
+// tablesSQL finds the relations of a schema by their dependency on it, because pg_class
+// has no index by schema.
 const tablesSQL = `
 SELECT   format('%I.%I', n.nspname, c.relname)
 FROM     pg_catalog.pg_namespace n
@@ -149,6 +153,7 @@ CROSS    JOIN LATERAL (SELECT relname, relkind FROM pg_catalog.pg_class WHERE oi
 WHERE    n.nspname = $1 AND c.relkind = 'r'
 ORDER BY 1`
 
+// tables returns the qualified and quoted names of the tables in schema.
 func tables(ctx context.Context, q catalog.Querier, schema string) ([]string, error) {
 	rows, err := q.Query(ctx, tablesSQL, schema)
 	if err != nil {
@@ -161,8 +166,9 @@ func tables(ctx context.Context, q catalog.Querier, schema string) ([]string, er
 	return names, nil
 }
 
-// takeBack undoes what event triggers have done to the tables that were not there
-// before. Those that were may belong to another role, as it was set up.
+// takeBack reverts what event triggers have changed on tables that are not in before.
+// Tables that existed before may belong to another role on purpose, and are not
+// changed.
 func takeBack(ctx context.Context, q catalog.Querier, schema string, before []string) error {
 	now, err := tables(ctx, q, schema)
 	if err != nil {
@@ -179,10 +185,11 @@ func takeBack(ctx context.Context, q catalog.Querier, schema string, before []st
 	return nil
 }
 
+// transactionSQL sets the transaction mode that migrations need.
 const transactionSQL = `SET TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE, NOT DEFERRABLE`
 
-// configure makes a migration's transaction, which has just begun, one of ours:
-// the RESET ALL of the migration before has given it the role's settings.
+// configure gives the transaction of a migration, which has just begun, our settings.
+// The RESET ALL of the migration before has restored the role's settings.
 func configure(ctx context.Context, conn *pgx.Conn) error {
 	if _, err := conn.Exec(ctx, transactionSQL); err != nil {
 		return fmt.Errorf("set transaction mode: %w", err)
@@ -190,13 +197,16 @@ func configure(ctx context.Context, conn *pgx.Conn) error {
 	return session.Configure(ctx, conn)
 }
 
+// versionTable is the qualified and quoted name of tern's version table.
 func versionTable(schema string) string { return pgx.Identifier{schema, "schema_version"}.Sanitize() }
 
+// versionSQL reads the number of the last migration.
 const versionSQL = `SELECT version FROM %s`
 
-// Current reports whether the registry, which must exist, is of this version. It
-// needs no more than the right to read it, which is all that most of its users have,
-// and changes nothing. It returns ErrNewerRegistry.
+// Current reports whether the registry is of this version. The schema must exist;
+// without a version table Current returns false. It changes nothing and needs only the
+// privilege to read the registry, because most of its users have no other. It returns
+// ErrNewerRegistry.
 func Current(ctx context.Context, conn *pgx.Conn, schema string) (bool, error) {
 	var version int
 	err := conn.QueryRow(ctx, fmt.Sprintf(versionSQL, versionTable(schema))).Scan(&version)

@@ -85,7 +85,8 @@ func TestNewer(t *testing.T) {
 	}
 }
 
-// TestPreparedSchema needs no CREATE on the database.
+// TestPreparedSchema checks that a prepared schema is enough: the role needs no CREATE
+// on the database.
 func TestPreparedSchema(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
