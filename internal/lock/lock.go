@@ -116,7 +116,9 @@ const settleMargin = 3 * time.Second
 // Transact runs work in a transaction and commits it. If a lock is not granted in time,
 // it rolls back, pauses, and runs work again. Pauses grow exponentially from 200 ms to
 // 10 s, with jitter. After Policy.Retries further attempts it returns *TimeoutError.
-// Nothing has changed then. Other errors of work are returned unchanged.
+// Nothing has changed then. It also tries again if a row has moved to another partition
+// (Moved), and returns that error after the last attempt. It returns other errors at
+// once.
 //
 // If the holder of a lock will probably not release it in time, the lock is not
 // requested. Instead Transact waits outside the lock queue, for as long as the attempt
