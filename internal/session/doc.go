@@ -11,7 +11,7 @@
 //     only time-outs.
 //   - Unset sets nothing. It is for diagnosis.
 //
-// Settings are set by statements after the connection is open, not in the startup message,
+// Our settings are set by statements after the connection is open, not in the startup message,
 // because a pooler would keep or refuse them there.
 //
 // # Connection poolers
