@@ -305,7 +305,9 @@ func (e *Env) sameTables(ctx context.Context, q catalog.Querier) error {
 }
 
 // queueSameTables is sameTables as a part of b.
-func (e *Env) queueSameTables(b *pgx.Batch) { b.Queue(sameTablesSQL, e.names()...).QueryRow(e.areSameTables) }
+func (e *Env) queueSameTables(b *pgx.Batch) {
+	b.Queue(sameTablesSQL, e.names()...).QueryRow(e.areSameTables)
+}
 
 // names are the arguments of sameTablesSQL.
 func (e *Env) names() []any {
