@@ -30,17 +30,17 @@ func newTeller(c *cli.Context, logger *slog.Logger) teller {
 }
 
 // say writes text, or with a JSON log message and attrs.
-func (t teller) say(text, message string, attrs ...any) {
+func (t teller) say(ctx context.Context, text, message string, attrs ...any) {
 	switch {
 	case t.json:
-		t.logger.Info(message, attrs...)
-	case t.logger.Enabled(context.Background(), slog.LevelInfo):
-		fmt.Fprintln(t.out, text)
+		t.logger.InfoContext(ctx, message, attrs...)
+	case t.logger.Enabled(ctx, slog.LevelInfo):
+		_, _ = fmt.Fprintln(t.out, text) // standard error, as complain
 	}
 }
 
 // outcome writes the result of a job, and where the old table is if it is kept.
-func (t teller) outcome(o repack.Outcome) {
+func (t teller) outcome(ctx context.Context, o repack.Outcome) {
 	attrs := []any{"table", o.Table.String(), "bytes_before", o.Before, "bytes_after", o.After, "seconds", o.Took.Seconds()}
 	if o.LongestLock != nil {
 		attrs = append(attrs, "longest_lock_ms", o.LongestLock.Milliseconds())
@@ -52,7 +52,7 @@ func (t teller) outcome(o repack.Outcome) {
 	if o.OldTable != nil {
 		text += fmt.Sprintf("\nthe old table is kept, as it was at the end, as %s; drop it with: %s", o.OldTable, strings.Join(o.Drop, " "))
 	}
-	t.say(text, "table repacked", attrs...)
+	t.say(ctx, text, "table repacked", attrs...)
 }
 
 // gained returns the last line: the sizes if they are known, the time, and the longest
@@ -140,7 +140,7 @@ func (t teller) until(ctx context.Context, r *repack.Repack, until repack.Stage)
 		return
 	}
 	list = slices.DeleteFunc(list, func(s repack.Status) bool { return s.FinishedAt != nil && until == repack.PreValidate })
-	t.say(t.untilText(until, list), "run ended as told", "table", t.table, "until", until)
+	t.say(ctx, t.untilText(until, list), "run ended as told", "table", t.table, "until", until)
 }
 
 // complain writes why a command has failed.
@@ -149,10 +149,10 @@ func complain(ctx context.Context, w io.Writer, err error) {
 	switch {
 	case err == nil, errors.Is(err, errWatched):
 	case ctx.Err() == nil:
-		fmt.Fprintf(w, "repack: %v\n", err)
+		_, _ = fmt.Fprintf(w, "repack: %v\n", err)
 	case errors.As(err, &told):
-		fmt.Fprintf(w, "repack: %s\n", told.Advice)
+		_, _ = fmt.Fprintf(w, "repack: %s\n", told.Advice)
 	default:
-		fmt.Fprintln(w, "repack: interrupted: run the same command again")
+		_, _ = fmt.Fprintln(w, "repack: interrupted: run the same command again")
 	}
 }

@@ -31,9 +31,9 @@ func runCommand() *cli.Command {
 			o.Hooks = bar.hooks(o.Logger)
 			defer bar.finish()
 			tell := newTeller(c, o.Logger)
-			o.Hooks.AfterJob = func(_ context.Context, outcome repack.Outcome) {
+			o.Hooks.AfterJob = func(ctx context.Context, outcome repack.Outcome) {
 				bar.clear()
-				tell.outcome(outcome)
+				tell.outcome(ctx, outcome)
 			}
 			r, err := repack.New(config, o)
 			if err != nil {
@@ -107,7 +107,7 @@ func revertCommand() *cli.Command {
 				return err
 			}
 			tell := newTeller(c, o.Logger)
-			tell.say(tell.table+" is reverted: the old table is back in its place, with every write since the swap, and the copy is dropped",
+			tell.say(c.Context, tell.table+" is reverted: the old table is back in its place, with every write since the swap, and the copy is dropped",
 				"reverted", "table", tell.table)
 			return nil
 		},
@@ -132,7 +132,7 @@ func resetCommand() *cli.Command {
 				return err
 			}
 			tell := newTeller(c, o.Logger)
-			tell.say(tell.table+" is reset: the shadow, the change log and the triggers are dropped, and the table is as it was found",
+			tell.say(c.Context, tell.table+" is reset: the shadow, the change log and the triggers are dropped, and the table is as it was found",
 				"reset", "table", tell.table)
 			return nil
 		},

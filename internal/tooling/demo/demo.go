@@ -144,7 +144,7 @@ func (s *show) underLoad(ctx context.Context) (*load, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer load.stop()
+	defer load.stop(ctx)
 	s.out.line("for %s there is nobody but them, for comparison", alone)
 	if err := sleep(ctx, alone); err != nil {
 		return nil, err

@@ -24,7 +24,7 @@ func startLoad(ctx context.Context, config *pgx.ConnConfig, s seed) (*load, erro
 	for i := range writers {
 		w, err := newWriter(ctx, config, s, l.clock, i)
 		if err != nil {
-			l.stop()
+			l.stop(ctx)
 			return nil, fmt.Errorf("connect writer %d: %w", i+1, err)
 		}
 		l.writers = append(l.writers, w)
@@ -37,13 +37,13 @@ func startLoad(ctx context.Context, config *pgx.ConnConfig, s seed) (*load, erro
 
 // stop lets the writers end the transactions they are in. Only then their
 // ledgers may be read. It may be called again.
-func (l *load) stop() {
+func (l *load) stop(ctx context.Context) {
 	l.once.Do(func() {
 		close(l.quit)
 		l.running.Wait()
 		l.clock.end()
 		for _, w := range l.writers {
-			w.close()
+			w.close(ctx)
 		}
 	})
 }

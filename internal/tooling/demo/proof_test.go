@@ -91,7 +91,7 @@ func givenLoad(t *testing.T) (*show, *load, view) {
 		t.Fatal(err)
 	}
 	err = sleep(ctx, 300*time.Millisecond)
-	load.stop()
+	load.stop(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}

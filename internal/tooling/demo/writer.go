@@ -53,8 +53,8 @@ func newWriter(ctx context.Context, config *pgx.ConnConfig, s seed, c *clock, nu
 	return w, err
 }
 
-func (w *writer) close() {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+func (w *writer) close(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
 	_ = w.conn.Close(ctx) // it may be broken, which has been counted
 }

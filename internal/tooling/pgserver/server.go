@@ -65,7 +65,7 @@ type Server struct {
 // postgres, or else nobody, when we are root.
 func Start(ctx context.Context, opts Options) (*Server, error) {
 	if opts.BinDir == "" {
-		dir, err := Find()
+		dir, err := Find() //nolint:contextcheck // it has a time-out of its own
 		if err != nil {
 			return nil, fmt.Errorf("start server: %w", err)
 		}
