@@ -66,9 +66,9 @@ func TestLogAboveTheProgress(t *testing.T) {
 		var out strings.Builder
 		p := &progress{shown: true, out: &out, width: func() int { return width }}
 		p.draw(repack.Progress{Blocks: 1000, TotalBlocks: 10_000_000})
-		fmt.Fprintln(p, "a line of the log")
+		_, _ = fmt.Fprintln(p, "a line of the log")
 		p.drawBuilds([]repack.IndexBuild{{Index: strings.Repeat("długi", 30), Phase: "sorting"}, {Index: "b"}})
-		fmt.Fprintln(p, "another")
+		_, _ = fmt.Fprintln(p, "another")
 		for _, part := range strings.FieldsFunc(out.String(), func(c rune) bool { return c == '\r' || c == '\n' }) {
 			if n := utf8.RuneCountInString(part); n >= width {
 				t.Errorf("%d columns at a width of %d: %q", n, width, part)

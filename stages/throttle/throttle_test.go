@@ -42,7 +42,7 @@ func givenSessionAtWork(t *testing.T, db *pgtest.Database) (end func()) {
 	pgtest.WaitFor(t, func() bool { return pgtest.Query[bool](t, db.Pool, workingSQL) }, "a session to be at work")
 	return func() {
 		db.Exec(t, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%1000000000000%' AND pid <> pg_backend_pid()`)
-		<-worked
+		<-worked //nolint:errcheck // it has been terminated
 	}
 }
 

@@ -13,11 +13,11 @@ import (
 // must not end a demo that has a server to remove.
 type printer struct{ w io.Writer }
 
-func (p printer) title(text string) { fmt.Fprintf(p.w, "\n%s\n", text) }
+func (p printer) title(text string) { _, _ = fmt.Fprintf(p.w, "\n%s\n", text) }
 
 func (p printer) line(format string, args ...any) {
 	text := fmt.Sprintf("  "+format, args...)
-	fmt.Fprintln(p.w, strings.TrimRight(text, " "))
+	_, _ = fmt.Fprintln(p.w, strings.TrimRight(text, " "))
 }
 
 // at prints a line of something that goes on since began.
