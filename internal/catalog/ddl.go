@@ -87,10 +87,10 @@ func (c Column) definition(notNull bool) string {
 	if c.NotNull && notNull {
 		def += " NOT NULL"
 	}
-	switch {
-	case c.Generated == "s":
+	switch c.Generated {
+	case "s":
 		def += " GENERATED ALWAYS AS (" + c.Expression + ") STORED"
-	case c.Generated == "v":
+	case "v":
 		def += " GENERATED ALWAYS AS (" + c.Expression + ") VIRTUAL"
 	}
 	return def

@@ -76,7 +76,7 @@ func (p *Pairs) Try(ctx context.Context, conn *pgxpool.Conn, pair Pair, wait, lo
 	began := time.Now()
 	wait = min(wait, p.bound)
 	var blockers []Blocker
-	var last error = ErrHeld
+	last := ErrHeld
 	for attempts := 0; ; {
 		found, err := p.look(ctx, conn, pair)
 		if err != nil {
