@@ -17,11 +17,18 @@ help: ## show this list
 build: ## build bin/repack
 	$(GO) build -o bin/repack ./cmd/repack
 
-.PHONY: test
-test: ## vet, check the format and run every test, or TESTS=regexp, installing PostgreSQL and gcc if missing
-	.ci/install-postgres >/dev/null
+.PHONY: vet
+vet: ## vet, and check the format
 	$(GO) vet ./...
 	.ci/check-format
+
+.PHONY: lint
+lint: vet ## vet, check the format and run the linters, installing shellcheck if missing
+	.ci/lint
+
+.PHONY: test
+test: vet ## vet, check the format and run every test, or TESTS=regexp, installing PostgreSQL and gcc if missing
+	.ci/install-postgres >/dev/null
 	race=$$(.ci/race-flag) && CGO_ENABLED=$${race:+1} $(GO) test $$race -vet=off -timeout=40m $(if $(TESTS),-run '$(TESTS)') ./...
 
 .PHONY: test-thorough
