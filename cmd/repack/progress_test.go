@@ -90,6 +90,7 @@ func TestLogAboveTheProgress(t *testing.T) {
 func TestProgressInTheLog(t *testing.T) {
 	t.Parallel()
 	read, write := io.Pipe()
+	t.Cleanup(func() { _ = read.Close() }) // which ends the reader
 	tick := make(chan time.Time)
 	p := &progress{out: write, tick: tick}
 	hooks := p.hooks(slog.New(slog.NewTextHandler(write, nil)))
