@@ -1,0 +1,77 @@
+package stages
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/repack-go/repack/registry"
+	"github.com/repack-go/repack/strategy"
+)
+
+func TestChunkProgress(t *testing.T) {
+	t.Parallel()
+	rows, blocks := int64(1000), int64(50)
+	e := &Env{Worker: Worker{Job: &registry.Job{RowEstimate: &rows, Blocks: &blocks}}, Strategy: strategy.ChangeLog{}}
+	d := e.chunks(nil, registry.Copied{Rows: 70, Blocks: 7})
+	d.Done(registry.Chunk{First: 20, End: 25, Rows: 40})
+	want := Progress{Rows: 115, TotalRows: 1000, Blocks: 13, TotalBlocks: 50}
+	if got := d.Done(registry.Chunk{First: 30, End: 31, Rows: 5}); got != want {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+}
+
+// TestFirstChunk: chunks that lock rows begin small, unless the user says how large
+// they are. The next is as large where the first took as long as it should.
+func TestFirstChunk(t *testing.T) {
+	t.Parallel()
+	rows, blocks := int64(10_000), int64(1000)
+	for _, c := range []struct {
+		strategy strategy.Strategy
+		batch    int
+		size     int64
+		took     time.Duration
+	}{
+		{strategy.ChangeLog{}, 0, 256, 500 * time.Millisecond},
+		{strategy.DirectTrigger{}, 0, 16, 40 * time.Millisecond},
+		{strategy.ChangeLog{}, 50, 5, time.Hour},
+		{strategy.DirectTrigger{}, 50, 5, time.Hour},
+	} {
+		e := &Env{Worker: Worker{Job: &registry.Job{RowEstimate: &rows, Blocks: &blocks}}, Strategy: c.strategy, BatchSize: c.batch, Jobs: 1}
+		chunks := e.chunks([]registry.Chunk{{End: blocks}}, registry.Copied{})
+		for range 2 {
+			chunk, ok := chunks.Next()
+			if size := chunk.End - chunk.First; !ok || size != c.size {
+				t.Errorf("%s, batch size %d: %d blocks, want %d", c.strategy.Name(), c.batch, size, c.size)
+			}
+			chunk.Took = c.took
+			chunks.Done(chunk)
+		}
+	}
+}
+
+// TestRangesOf: a sample has the first range, every sixteenth after it, and the last,
+// where a table grows.
+func TestRangesOf(t *testing.T) {
+	t.Parallel()
+	type chunks = []registry.Chunk
+	for _, c := range []struct {
+		mode   registry.VerifyMode
+		blocks int64
+		want   chunks
+	}{
+		{registry.VerifyFull, 0, nil},
+		{registry.VerifyFull, 5000, chunks{{First: 0, End: 5000}}},
+		{registry.VerifySample, 0, nil},
+		{registry.VerifySample, 1, chunks{{First: 0, End: 1}}},
+		{registry.VerifySample, 128, chunks{{First: 0, End: 128}}},
+		{registry.VerifySample, 129, chunks{{First: 0, End: 128}, {First: 128, End: 129}}},
+		{registry.VerifySample, 256, chunks{{First: 0, End: 128}, {First: 128, End: 256}}},
+		{registry.VerifySample, 16*128 + 1, chunks{{First: 0, End: 128}, {First: 16 * 128, End: 16*128 + 1}}},
+		{registry.VerifySample, 18 * 128, chunks{{First: 0, End: 128}, {First: 16 * 128, End: 17 * 128}, {First: 17 * 128, End: 18 * 128}}},
+	} {
+		if got := rangesOf(c.mode, c.blocks); !slices.Equal(got, c.want) {
+			t.Errorf("%s of %d blocks: %v, want %v", c.mode, c.blocks, got, c.want)
+		}
+	}
+}
