@@ -27,8 +27,8 @@ const (
 	DefaultRetryFor = 5 * time.Minute
 )
 
-// PoolerSession, in Options.Pooler, accepts poolers that keep a server session for each
-// client.
+// PoolerSession is a value of Options.Pooler. It accepts poolers that keep a server
+// session for each client.
 const PoolerSession = string(session.SessionPooler)
 
 // The strategies: how writes to the source reach the shadow during the backfill. See
