@@ -15,20 +15,20 @@ import (
 	"github.com/repack-go/repack/strategy"
 )
 
-// drySwap makes with the copy of the dry build what the swap makes with the shadow,
-// by the same functions: the copy is moved to another schema, is given what only a
-// table in use has, is followed, retired again and dropped. Nothing is locked but
-// what the dry build has created, and no more than ACCESS SHARE is taken on what that
-// refers to, or ROW EXCLUSIVE on what a rule writes to.
+// drySwap does with the copy of the dry build what the swap does with the shadow, by the
+// same functions. It moves the copy to another schema, gives it what only a table in use
+// has, captures its changes, retires it again and drops it. It locks only what the dry
+// build has created, and what this refers to: at most ACCESS SHARE, or ROW EXCLUSIVE on a
+// table that a rule writes to.
 type drySwap struct {
 	*Env
 	tx      pgx.Tx
-	copied  *catalog.Table // the source, as its copy is to be
-	dressed *catalog.Table // what has come of it
+	copied  *catalog.Table // the description of the source, as its copy should have it
+	dressed *catalog.Table // the description of the copy, as it is
 	reasons []Reason
 }
 
-// trySwap runs when the copy has all that sync_schema gives it.
+// trySwap runs once the copy has everything that sync_schema gives it.
 func (e *Env) trySwap(ctx context.Context, tx pgx.Tx) ([]Reason, error) {
 	copied, hidden, err := e.Source.CopyIn(ctx, tx, e.Job.OldSchema)
 	if err != nil {
@@ -53,8 +53,9 @@ func (e *Env) trySwap(ctx context.Context, tx pgx.Tx) ([]Reason, error) {
 	return r.reasons, nil
 }
 
-// try runs the statements that make an object, all or none. What the server would
-// not do is a reason to refuse; ok tells whether it has.
+// try runs the statements that create an object: all of them or none. If the server
+// refuses one, this is a reason to refuse the repack. ok tells whether the statements
+// have succeeded.
 func (r *drySwap) try(ctx context.Context, part catalog.Part, path ...string) (ok bool, err error) {
 	if len(part.SQL) == 0 {
 		return true, nil
@@ -70,7 +71,7 @@ func (r *drySwap) try(ctx context.Context, part catalog.Part, path ...string) (o
 	case !refused:
 		return err == nil, err
 	case len(r.reasons) > 0 && errors.As(err, &pgErr) && pgErr.Code == pgerrcode.UndefinedObject:
-		return false, nil // it follows from another reason
+		return false, nil // a consequence of another reason
 	}
 	if reason.Remedy == "" {
 		reason.Remedy = "create it anew in a form that the server takes, or drop it for the time of the repack"
@@ -79,7 +80,7 @@ func (r *drySwap) try(ctx context.Context, part catalog.Part, path ...string) (o
 	return false, nil
 }
 
-// all is try of parts that do not depend on each other.
+// all calls try for parts that do not depend on each other.
 func (r *drySwap) all(ctx context.Context, parts []catalog.Part, path ...string) error {
 	for _, part := range parts {
 		if _, err := r.try(ctx, part, path...); err != nil {
@@ -89,13 +90,14 @@ func (r *drySwap) all(ctx context.Context, parts []catalog.Part, path ...string)
 	return nil
 }
 
-// reason makes a refusal of an error that is about the table, or about what is
-// done when such objects are created.
+// reason makes a Reason of an error if the error is about the table, or comes from what
+// runs when such objects are created.
 func (r *drySwap) reason(ctx context.Context, object string, err error) (Reason, bool) {
 	return reasonOf(ctx, r.tx, object, "would fail in the swap or after it: ", err)
 }
 
-// dress moves the copy and gives it what it takes along, except what it does.
+// dress moves the copy and gives it what the swap gives a table, except its behaviour:
+// triggers, rules, policies, row-level security and labels.
 func (r *drySwap) dress(ctx context.Context) error {
 	plain := *r.copied
 	plain.Triggers, plain.Rules, plain.Policies, plain.Labels = nil, nil, nil, nil
@@ -116,9 +118,9 @@ const mayMakeSQL = `
 SELECT coalesce(bool_and(has_schema_privilege(r.name, $2, 'USAGE') AND has_schema_privilege(r.name, $2, 'CREATE')), true)
 FROM   unnest($1::text[]) r(name)`
 
-// admit lets those who own or grant use the schema for the copy, as they can use the
-// table's. Where the schema is our own that comes right after it is made: after either
-// the server plans all statements anew.
+// admit lets the roles that own or grant something use the schema for the copy, as they
+// can use the table's schema. If the schema is our own, this is done right after the
+// schema is created: after each of the two, the server plans all statements again.
 func (e *Env) admit(ctx context.Context, tx pgx.Tx) ([]Reason, error) {
 	var grants []string
 	for _, role := range e.Source.ActsAs() {
@@ -129,8 +131,9 @@ func (e *Env) admit(ctx context.Context, tx pgx.Tx) ([]Reason, error) {
 	return r.reasons, err
 }
 
-// prepare makes sequences that stand for those that the table owns. Where those who own
-// or grant cannot be let into schemas that were prepared for us, there is no drySwap.
+// prepare creates sequences in place of those that the table owns. The roles that own or
+// grant something must be able to use the schemas. If a DBA has prepared the schemas and
+// these roles cannot use them, the swap is not tried.
 func (r *drySwap) prepare(ctx context.Context) (ready bool, err error) {
 	var sequences []string
 	for _, s := range r.copied.Sequences {
@@ -156,9 +159,9 @@ func (r *drySwap) prepare(ctx context.Context) (ready bool, err error) {
 	return r.try(ctx, catalog.Part{Object: "a sequence for the copy", SQL: sequences})
 }
 
-// behave gives the copy triggers, rules, policies, flags and labels. Once more, by
-// its own description, under the search_path that the swap has: what an event
-// trigger then calls may not be found.
+// behave gives the copy triggers, rules, policies, flags and labels. Then it drops them
+// and creates them again, from the copy's own description and with the search_path of the
+// swap. With that search_path, an event trigger may not find what it calls.
 func (r *drySwap) behave(ctx context.Context) error {
 	if len(r.reasons) > 0 {
 		return nil
@@ -199,7 +202,7 @@ SELECT proowner = (SELECT oid FROM pg_roles WHERE rolname = current_user)
 FROM   pg_proc
 WHERE  oid = to_regprocedure($1)`
 
-// follow captures changes of the copy, as setup and the exchange do with the table.
+// follow captures the changes of the copy, as setup and the exchange do for the table.
 func (r *drySwap) follow(ctx context.Context) error {
 	if len(r.reasons) > 0 {
 		return nil
@@ -226,8 +229,8 @@ func (r *drySwap) follow(ctx context.Context) error {
 	return err
 }
 
-// same compares what has come of the copy with the table, except definitions:
-// their texts depend on where a table is, and the swap compares them.
+// same compares the copy with the table, as it is now. It leaves out definitions: their
+// texts depend on the schema of a table, and the swap compares them.
 func (r *drySwap) same(ctx context.Context) error {
 	if len(r.reasons) > 0 {
 		return nil
@@ -247,7 +250,7 @@ func (r *drySwap) readNamed(ctx context.Context, tx pgx.Tx, name catalog.Name) (
 	return catalog.Read(ctx, tx, oid)
 }
 
-// differ makes a reason of each difference.
+// differ makes a Reason of each difference.
 func (r *drySwap) differ(ctx context.Context, object string, was, is *catalog.Table) error {
 	differences, err := catalog.Diff(was, is)
 	if err != nil {
@@ -263,8 +266,8 @@ func (r *drySwap) differ(ctx context.Context, object string, was, is *catalog.Ta
 	return nil
 }
 
-// replace replaces what depends on the table, each by itself: the copies that it
-// is tried on may bear one name.
+// replace replaces the objects that depend on the table. Each is tried by itself, because
+// the copies on which they are tried may have the same name.
 func (r *drySwap) replace(ctx context.Context) error {
 	dependents, err := r.Source.TriedIn(ctx, r.tx, r.Job.ShadowSchema)
 	if err != nil {
@@ -286,8 +289,8 @@ func (r *drySwap) alone(ctx context.Context, dependents []catalog.Tried) error {
 	return nil
 }
 
-// apart runs work on what is rolled back before the next part begins. A lock that
-// others hold is not waited for longer than the policy allows: then the part is
+// apart runs work and rolls it back before the next part begins. It waits for a lock of
+// another session no longer than the policy allows. If the wait times out, the part is
 // not tried, and the log says so.
 func (r *drySwap) apart(ctx context.Context, object string, work func(apart *drySwap) error) error {
 	err := undone(ctx, r.tx, func(tx pgx.Tx) error {
@@ -304,8 +307,8 @@ func (r *drySwap) apart(ctx context.Context, object string, work func(apart *dry
 	return err
 }
 
-// matviews creates the successors of materialized views, without rows, and
-// replaces what reads them.
+// matviews creates the successors of the materialized views, without rows, and replaces
+// the objects that read them.
 func (r *drySwap) matviews(ctx context.Context) error {
 	if !r.rebuilds() {
 		return nil
@@ -355,8 +358,8 @@ func (r *drySwap) matview(ctx context.Context, m catalog.Matview, as catalog.Nam
 	return err
 }
 
-// retire puts the copy out of the way, as the exchange does with the table, and
-// drops all that has been made, as clean_up does.
+// retire moves the copy out of the way, as the exchange does with the table, and drops
+// everything that was created, as clean_up does.
 func (r *drySwap) retire(ctx context.Context) error {
 	if len(r.reasons) > 0 {
 		return nil
@@ -376,7 +379,7 @@ func (r *drySwap) retire(ctx context.Context) error {
 	return err
 }
 
-// linkTo is the link of the dry build.
+// linkTo returns the link for the dry build.
 func (e *Env) linkTo(from, to catalog.Name) *strategy.Link {
 	l := *e.Link
 	l.From, l.To = from, to

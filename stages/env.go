@@ -23,41 +23,42 @@ type Env struct {
 	Worker
 
 	Strategy     strategy.Strategy
-	ShadowSchema string // empty: schemas of the job's own
+	ShadowSchema string // empty: the job has schemas of its own
 	KeepOld      bool
-	// RebuildMatviews allows materialized views on the table: they are rebuilt.
+	// RebuildMatviews allows materialized views on the table, and has them rebuilt.
 	RebuildMatviews bool
-	UpdateOID       []registry.OIDColumn // columns whose OIDs of the table follow it
-	IgnoreOID       bool                 // allows OIDs of the table to be kept elsewhere
-	OrderBy         string               // of the copied rows: see catalog.ReadOrder; empty: as they come
+	UpdateOID       []registry.OIDColumn // columns with OIDs of the table, to be updated when it has a new OID
+	IgnoreOID       bool                 // allows other tables to store OIDs of the table
+	OrderBy         string               // order of the copied rows: see catalog.ReadOrder; empty: as they come
 	Jobs            int                  // connections that work at the same time, at most
-	Throttle        *throttle.Throttle   // of those connections
-	BatchSize       int                  // rows a chunk or batch, about; 0: by time
-	Transfer        Transfer             // the way of the backfill's rows
-	SnapshotWait    time.Duration        // bound on the wait for older snapshots
+	Throttle        *throttle.Throttle   // asked before each piece of work of those connections
+	BatchSize       int                  // about how many rows a chunk or batch has; 0: by time
+	Transfer        Transfer             // how the backfill's rows are transferred
+	SnapshotWait    time.Duration        // limit of the wait for older snapshots
 	Verify          registry.VerifyMode
-	ForeignKeys     ForeignKeys // how they are moved
-	// MaintenanceWorkMem is what index builds, a sort and VACUUM may use each;
-	// empty: what the session has.
+	ForeignKeys     ForeignKeys // how foreign keys are moved
+	// MaintenanceWorkMem is the memory that an index build, a sort and VACUUM may each
+	// use; empty: the setting of the session.
 	MaintenanceWorkMem string
 
-	// Partitioned is the repack of the partitioned table that this is a part of.
+	// Partitioned is the ID of the repack of the partitioned table that this job is a
+	// part of.
 	Partitioned *int64
 
-	Link *strategy.Link // the way changes go: see Open
+	Link *strategy.Link // from which table to which the changes go: see Open
 
-	// Restored is whether Job is of another database: see ResetRestored.
+	// Restored reports whether Job belongs to another database: see ResetRestored.
 	Restored bool
 
 	validated bool                   // preValidate has passed in this run
-	key       []catalog.KeyColumn    // of the source, by the dry build
-	verified  *registry.Verification // the last one of this run
-	oids      *oidSearch             // of preflight
+	key       []catalog.KeyColumn    // key of the source, as the dry build has read it
+	verified  *registry.Verification // the last verification of this run
+	oids      *oidSearch             // the search that preValidate has made
 	reprints  catalog.Reprints
 }
 
-// Open points e at a job that exists. It returns *RestoredError where that is of
-// another database, which can be reset and no more.
+// Open makes job, which exists, the job of e. It returns *RestoredError if the job
+// belongs to another database. Such a job can be reset, and nothing else.
 func (e *Env) Open(ctx context.Context, job *registry.Job) error {
 	source, err := job.SourceDescription()
 	if err != nil {
@@ -71,7 +72,7 @@ func (e *Env) Open(ctx context.Context, job *registry.Job) error {
 	}
 	e.Job = job
 	asked := job.Options
-	asked.KeepOld = asked.KeepOld || e.KeepOld // may be asked for until clean_up
+	asked.KeepOld = asked.KeepOld || e.KeepOld // the user may ask for it until clean_up
 	asked.RebuildMatviews = asked.RebuildMatviews || e.RebuildMatviews
 	asked = asked.WithOIDs(e.UpdateOID, e.IgnoreOID)
 	if !reflect.DeepEqual(asked, job.Options) || e.Partitioned != nil {
@@ -90,7 +91,8 @@ func (e *Env) Open(ctx context.Context, job *registry.Job) error {
 	if e.Strategy, err = strategy.New(job.Strategy); err != nil {
 		return err
 	}
-	// The OIDs are asked, not the names: a shadow may be anywhere by now.
+	// The key is looked up by the table's OID, not by its name: the shadow may have been
+	// moved to any schema by now.
 	keyOf := job.Source
 	if job.Swapped() {
 		keyOf = *job.Shadow
@@ -103,8 +105,8 @@ func (e *Env) Open(ctx context.Context, job *registry.Job) error {
 	return nil
 }
 
-// link joins the table in use and its copy: before the swap the source and the
-// shadow, after it the new table and the old one.
+// link sets the direction of the changes, from the table in use to its copy: before the
+// swap from the source to the shadow, after it from the new table to the old one.
 func (e *Env) link(key []catalog.KeyColumn) {
 	j := e.Job
 	e.Link = strategy.NewLink(e.Source, key, j.Table(), j.ShadowTable(),
@@ -117,8 +119,8 @@ func (e *Env) link(key []catalog.KeyColumn) {
 	}
 }
 
-// execAll sends statements together, in one round trip. A plan notes them one by
-// one. Which of them has failed the server's error tells; see also execEach.
+// execAll sends statements together, in one round trip. A plan notes them one by one. The
+// server's error tells which of them has failed; see also execEach.
 func execAll(ctx context.Context, q catalog.Querier, statements []string) error {
 	if len(statements) == 0 {
 		return nil
@@ -137,11 +139,11 @@ func execAll(ctx context.Context, q catalog.Querier, statements []string) error 
 	return nil
 }
 
-// savepoint is what execEach goes back to.
+// savepoint is the savepoint that execEach rolls back to.
 const savepoint = "tried"
 
-// execEach is execAll in a subtransaction. When that fails it is run again, statement
-// by statement, so that the error names the one that does not work.
+// execEach is execAll in a subtransaction. If that fails, it runs the statements again
+// one by one, so that the error names the statement that fails.
 func execEach(ctx context.Context, tx pgx.Tx, statements []string) error {
 	if len(statements) == 0 {
 		return nil
@@ -164,8 +166,10 @@ func execEach(ctx context.Context, tx pgx.Tx, statements []string) error {
 	return err
 }
 
-// WithHolders makes of a plain refusal of a lock one that names who holds the table:
-// nobody but an ACCESS EXCLUSIVE lock keeps us from reading it.
+// WithHolders turns an error that only says that a lock was denied into a
+// *lock.TimeoutError, which names the sessions that hold the lock. It looks only for
+// holders of ACCESS EXCLUSIVE, because no other lock prevents repack from reading the
+// table.
 func (e *Env) WithHolders(ctx context.Context, oid uint32, name catalog.Name, err error) error {
 	var told *lock.TimeoutError
 	if !lock.Denied(err) || errors.As(err, &told) {

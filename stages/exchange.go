@@ -15,8 +15,9 @@ import (
 	"github.com/repack-go/repack/strategy"
 )
 
-// exchange is the swap itself, in one transaction. What it gives to the new
-// table is read under the lock, so that nothing changed during the job is lost.
+// exchange makes the exchange of the swap: one transaction puts the shadow in the place
+// of the source. What it gives to the new table is read under the lock, so that nothing
+// that changed during the job is lost.
 //
 // These are its statements for a plain table app.t, as `repack plan --sql` prints them:
 //
@@ -28,15 +29,17 @@ import (
 //	CREATE OR REPLACE FUNCTION "repack_job_N"."repack_capture_N"() …;  -- for the old table
 //	CREATE OR REPLACE TRIGGER "00_repack_insert" AFTER INSERT ON "app"."t" …;
 //
-// Between LOCK and DROP the description of the table, the checks and the change log are
-// read; before COMMIT the new table is compared with that description. A table with more
-// has more of each: foreign keys are dropped first and added last, identities and
-// grants are given when the new table is in place, views are replaced after that.
+// Between LOCK and DROP, it reads the description of the table, runs the checks and reads
+// the change log. Before COMMIT, it compares the new table with that description. For a
+// table with more objects, there are more statements. Foreign keys are dropped first and
+// added last. Identities and grants are given when the new table is in place. Then views
+// are replaced.
 func (e *Env) exchange(ctx context.Context) error {
 	return e.learning(ctx, e.Job.Source, e.exchangeKnown)
 }
 
-// exchangeKnown is exchange where it is known how the definitions will read.
+// exchangeKnown makes the exchange. It returns errUnlearned if repack does not know yet
+// how the server prints some of the definitions once they have been parsed again.
 func (e *Env) exchangeKnown(ctx context.Context) error {
 	var source *catalog.Table
 	var reread []string
@@ -66,7 +69,7 @@ func (e *Env) exchangeKnown(ctx context.Context) error {
 		if err := e.learned(source); err != nil {
 			return err
 		}
-		if owner != source.Owner { // which is altered while the shadow is filled
+		if owner != source.Owner { // the source's owner was changed after the shadow was created
 			if _, _, err := e.giveToOwner(ctx, tx, e.Job.ShadowTable(), source.Owner); err != nil {
 				return err
 			}
@@ -120,11 +123,13 @@ JOIN   pg_type x      ON x.typname = a.typname AND x.typnamespace = leave.relnam
 WHERE  r.oid = (SELECT reltype FROM pg_class WHERE oid = to_regclass($1))
 AND    x.oid <> (SELECT l.typarray FROM pg_type l WHERE l.oid = leave.reltype)`
 
-// makeRoom has the array type of a table that is about to take the place of
-// leaving bear a name that is free there: the server gives one to the table t
-// that may not be _t where there is a table of that name, or, with 63 bytes, one
-// that differs in the last only. It gives another when a type is created that
-// is called so.
+// makeRoom makes sure that the array type of table has a name that is free in the schema
+// of leaving, because table is about to take the place of leaving. The array type of a
+// table t is usually called _t, but not always. The server chooses another name if there
+// is a table called _t. It also does so if t has 63 bytes and another table's name
+// differs from t only in the last byte, because _t is cut to 63 bytes. When a type is
+// created with the name of an array type, the server gives the array type another name.
+// So makeRoom creates such a type, and drops it again.
 func (e *Env) makeRoom(ctx context.Context, tx *lock.Tx, table, leaving catalog.Name) error {
 	var created []string
 	for {
@@ -145,11 +150,12 @@ func (e *Env) makeRoom(ctx context.Context, tx *lock.Tx, table, leaving catalog.
 	return execAll(ctx, tx, created)
 }
 
-// lockForExchange takes ACCESS EXCLUSIVE on what the exchange changes, makes
-// sure that the copy is equal to the table in every snapshot, and returns what the
-// table is.
+// lockForExchange takes ACCESS EXCLUSIVE on what the exchange changes, makes sure that
+// the copy is equal to the table in every snapshot, and returns what lookAt reads of the
+// table.
 //
-// What is asked under the lock has been asked before it once, so that it is planned.
+// All queries that run under the lock have run once before it, in the same transaction,
+// so that they are planned already.
 func (e *Env) lockForExchange(ctx context.Context, tx *lock.Tx, oid uint32) (*exchanged, error) {
 	before, err := e.lookAt(ctx, tx, oid)
 	if err != nil {
@@ -189,10 +195,10 @@ WHERE  locktype = 'relation' AND NOT granted
 AND    database = (SELECT oid FROM pg_database WHERE datname = current_database())
 AND    relation = ANY ($1::text[]::regclass[])`
 
-// queueNoneDraws makes sure, as a part of b, that nobody waits for a number of an
-// identity's sequence, which has just been retired: he would be given those of the
-// retired one, and find none with currval. It is asked last, so that hardly anybody
-// comes after.
+// queueNoneDraws makes sure, as a part of b, that no session waits for a lock on an
+// identity's sequence that has just been retired. No session may be waiting in nextval()
+// on the old sequence: it would get a value that currval() on the new one does not know.
+// This is the last query of the exchange, so that hardly any session can come after it.
 func queueNoneDraws(b *pgx.Batch, t *catalog.Table, retired catalog.Name) {
 	sequences := []string{}
 	for _, s := range t.Sequences {
@@ -215,7 +221,8 @@ func queueNoneDraws(b *pgx.Batch, t *catalog.Table, retired catalog.Name) {
 	})
 }
 
-// settleNeighbours settles what is locked with t, t itself being settled.
+// settleNeighbours calls Settle on the tables that are locked together with t. The caller
+// has already done so for t itself.
 func settleNeighbours(ctx context.Context, tx *lock.Tx, t *catalog.Table) error {
 	tables := lockedWith(t)
 	for _, name := range tables[:len(tables)-1] {
@@ -226,9 +233,10 @@ func settleNeighbours(ctx context.Context, tx *lock.Tx, t *catalog.Table) error 
 	return nil
 }
 
-// lockAll locks what is locked for t before it is looked at once more. The
-// sequences that go over to another table are among it: an INSERT comes to a
-// sequence after its table, but a transaction may draw the number before.
+// lockAll takes all locks for an exchange of t; the caller reads the description of t
+// again under them. The sequences that move to the other table are locked as well. An
+// INSERT locks the table first and then the sequence, but a transaction may have called
+// nextval() before.
 func lockAll(ctx context.Context, tx *lock.Tx, t *catalog.Table) error {
 	var statements []string
 	for _, name := range lockedWith(t) {
@@ -244,21 +252,21 @@ func lockAll(ctx context.Context, tx *lock.Tx, t *catalog.Table) error {
 	return nil
 }
 
-// exchangeSteps is about how many statements and queries an exchange takes under
-// its locks apart from those for foreign keys, which it locks, drops, and adds, which
-// takes three times as long.
+// exchangeSteps is about how many statements and queries an exchange runs under its
+// locks, without those for foreign keys. Foreign keys are locked, dropped and added, and
+// adding takes three times as long.
 const exchangeSteps = 40
 
-// works tells tx what an exchange of t is.
+// works tells tx how much work an exchange of t is.
 func works(tx *lock.Tx, t *catalog.Table) {
 	keys := len(t.AllForeignKeys())
 	tx.Works(lock.Work{What: "the exchange of " + t.Name.String(), Keys: keys, Steps: exchangeSteps + 5*keys})
 }
 
-// lockedWith are the tables that are locked for an exchange of t, t as the last,
-// in the order in which most statements take their locks: a table before those
-// that its foreign keys refer to, a partitioned table before its partitions. A
-// cascade takes the former the other way round: see lock.Vary.
+// lockedWith returns the tables that are locked for an exchange of t; t is the last. They
+// are in the order in which most statements acquire their locks: a table comes before the
+// tables that its foreign keys refer to, and a partitioned table before its partitions. A
+// cascade locks the tables of a foreign key in the opposite order: see lock.Vary.
 func lockedWith(t *catalog.Table) []string {
 	var tables []string
 	for _, key := range t.Referencing {
@@ -277,7 +285,7 @@ func dropKeysSQL(t *catalog.Table) []string {
 	return statements
 }
 
-// lockDependentsSQL locks the objects that are replaced.
+// lockDependentsSQL locks the objects that depend on t and are replaced.
 func lockDependentsSQL(t *catalog.Table) []string {
 	var statements []string
 	for _, d := range t.Dependents {
@@ -288,10 +296,10 @@ func lockDependentsSQL(t *catalog.Table) []string {
 	return statements
 }
 
-// retireSQL moves table t out of the way, to parked, and takes from it what joins
-// it to other objects. A serial sequence stays where it is, with its value and
-// grants. User triggers and rules of the parked table are off: it is written
-// to only to keep it in step.
+// retireSQL moves table t out of the way, to parked, and removes what joins it to other
+// objects. A serial sequence stays where it is, with its value and grants. The user
+// triggers and rules of the parked table are disabled: the only writes to it keep it in
+// step.
 func retireSQL(t *catalog.Table, parked catalog.Name) []string {
 	statements := append(strategy.DropTriggersSQL(t.Name), t.DisableSQL()...)
 	statements = append(statements, t.UnpublishSQL()...)
@@ -311,8 +319,8 @@ func moveSQL(table, to catalog.Name) string {
 	return fmt.Sprintf("ALTER TABLE %s SET SCHEMA %s", table, catalog.Quote(to.Schema))
 }
 
-// dressSQL moves the shadow into place and gives it what only a table in use
-// may have, but for grants.
+// dressSQL moves the shadow into place and gives it what only a table in use may have,
+// except grants.
 func (e *Env) dressSQL(source *catalog.Table) []string {
 	statements := []string{moveSQL(e.Job.ShadowTable(), source.Name)}
 	for _, s := range source.Statistics {
@@ -330,8 +338,9 @@ func (e *Env) dressSQL(source *catalog.Table) []string {
 	return append(statements, source.AddBehaviourSQL()...)
 }
 
-// notValidSQL adds to table on those of t's checks that are not valid, and so would
-// have been in the way of rows that were there before them.
+// notValidSQL adds to table on the checks of t that are not valid. They could not be
+// added earlier: rows that violate them were there before them, and the copy must be able
+// to take those rows.
 func notValidSQL(t *catalog.Table, on catalog.Name) []string {
 	var statements []string
 	for _, c := range t.Constraints {
@@ -344,9 +353,9 @@ func notValidSQL(t *catalog.Table, on catalog.Name) []string {
 
 const ownerSQL = `SELECT pg_get_userbyid(relowner)::text FROM pg_class WHERE oid = $1`
 
-// ownerOf is asked of the shadow before the locks are taken: nobody but us alters
-// what it belongs to. What the source belonged to at an earlier moment does not
-// tell, since each stage begins with a new description of it.
+// ownerOf reads the owner of the shadow before the locks are acquired. It cannot change
+// afterwards: only repack changes the owner of the shadow. The owner that e.Source names
+// does not tell, because each stage begins with a new description of the source.
 func ownerOf(ctx context.Context, tx pgx.Tx, oid uint32) (owner string, err error) {
 	if err := tx.QueryRow(ctx, ownerSQL, oid).Scan(&owner); err != nil {
 		return "", fmt.Errorf("look up the owner of the shadow: %w", err)
@@ -354,7 +363,8 @@ func ownerOf(ctx context.Context, tx pgx.Tx, oid uint32) (owner string, err erro
 	return owner, nil
 }
 
-// grantsSQLOf turns the privileges that the shadow has into the source's.
+// grantsSQLOf returns the statements that turn the privileges on the shadow into those on
+// the source.
 func (e *Env) grantsSQLOf(ctx context.Context, q catalog.Querier, source *catalog.Table) ([]string, error) {
 	have, err := catalog.ReadGrants(ctx, q, *e.Job.Shadow)
 	if err != nil {
@@ -374,10 +384,10 @@ func (e *Env) grantsSQLOf(ctx context.Context, q catalog.Querier, source *catalo
 	return statements, nil
 }
 
-// installSQL gives the table that now bears t's name, and has the place of the
-// partition that t was, what retireSQL has taken from the retired one, the values of
-// identity sequences, foreign keys in the order in which they were made, and the
-// objects that depended on it.
+// installSQL is for the table that now has t's name, and t's place as a partition. It
+// gives this table what retireSQL has removed from the retired one, the values of
+// identity sequences, the foreign keys in the order in which they were created, and the
+// objects that depended on t.
 func installSQL(t *catalog.Table, retired catalog.Name) []string {
 	statements := t.DefaultsSQL(t.Name, false)
 	for _, s := range t.Sequences {
@@ -404,7 +414,7 @@ func completedBy(xid string) *string {
 	return &xid
 }
 
-// doAll sends statements together, as every round trip is time under the lock.
+// doAll sends statements together, because every round trip is time under the lock.
 func doAll(ctx context.Context, tx *lock.Tx, statements []string) error {
 	if len(statements) == 0 {
 		return nil
@@ -415,8 +425,8 @@ func doAll(ctx context.Context, tx *lock.Tx, statements []string) error {
 	return nil
 }
 
-// ParityError reports that the table, or the materialized view, that would be
-// swapped in is not like the one in use. The exchange of it has been rolled back.
+// ParityError reports that a table or materialized view is not like the one that it would
+// replace. Its exchange has been rolled back.
 type ParityError struct {
 	Table       catalog.Name
 	Differences []catalog.Difference
@@ -430,11 +440,12 @@ func (e *ParityError) Error() string {
 	return msg + "\nit has not been exchanged; please report this"
 }
 
-// parity compares the table in place with what the other, which is parked as retired,
-// was, except foreign keys that have still to be validated. reread names the
-// definitions that the server prints otherwise than before, though they are what they
-// were. It makes sure that nobody draws from a sequence that has been retired. What is
-// in b is sent with its questions.
+// parity compares the table in place with was, the description of the table that it
+// replaces, which has been moved to retired. It leaves out foreign keys that have still
+// to be validated. It also makes sure that no session waits for a value of a retired
+// sequence. reread names the definitions that have not changed, but that the server now
+// prints differently. The queries that are already in b are sent together with those of
+// parity.
 func (e *Env) parity(ctx context.Context, tx *lock.Tx, b *pgx.Batch, was *catalog.Table, oid uint32, retired catalog.Name) (reread []string, err error) {
 	is := catalog.Queue(b, oid)
 	queueNoneDraws(b, was, retired)
