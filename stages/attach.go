@@ -14,28 +14,27 @@ import (
 	"github.com/repack-go/repack/internal/catalog"
 )
 
-// Some of what the exchange of a partition does takes its time under the locks:
-// ATTACH PARTITION looks for what each row refers to by the foreign keys of the
-// partitioned table, and a key to a partitioned table is dropped and added for
-// each of its partitions. No key is put on the shadow before, to be there when it
-// is attached: rows of a copy that lags, as it may for a writer with an old
-// snapshot, would make the application's statements fail.
+// Some steps of the exchange of a partition take time under the locks. ATTACH PARTITION
+// looks up what each row refers to by the foreign keys of the partitioned table. And a
+// key to a partitioned table is dropped and added for each of its partitions. No key is
+// added to the shadow in advance. A copy may lag, for example when a writer has an old
+// snapshot. With a key, its rows would then make statements of the application fail.
 //
-// So it is found out beforehand whether half of the time suffices for which the
-// application may be held up; in the exchange, no statement may take longer than
-// what the locks have left of all of it.
+// So repack finds out beforehand whether half of the time suffices for which the
+// application may be held up. In the exchange, no statement may take longer than the lock
+// waits have left of all of this time.
 
 const (
-	// partTakes is about what dropping and adding a key takes for a partition.
+	// partTakes is about how long it takes to drop and add a key, for each partition.
 	partTakes = time.Millisecond
-	// partLocks is about how many locks that takes.
+	// partLocks is about how many locks this takes, for each partition.
 	partLocks = 8
-	// longestLook is for how long a check is timed at most.
+	// longestLook is the longest time for which a check is timed.
 	longestLook = 5 * time.Second
 )
 
-// slowKeys are reasons not to repack the table: the time that the exchange, or a
-// revert, would take for foreign keys.
+// slowKeys returns reasons not to repack the table: the exchange, or a revert, would take
+// too long because of foreign keys.
 func (e *Env) slowKeys(ctx context.Context) ([]Reason, error) {
 	const remedy = "raise --lock-timeout if the application may be held up for so long, or drop it for the time of the repack"
 	var reasons []Reason
@@ -69,8 +68,8 @@ const lockTableSQL = `
 SELECT current_setting('max_locks_per_transaction')::int
        * (current_setting('max_connections')::int + current_setting('max_prepared_transactions')::int)`
 
-// keysFit makes sure, while nobody waits, that the table on can be attached in the
-// place of the one with that OID in the time that there is.
+// keysFit makes sure that table on can be attached in the place of the table with OID oid
+// in the time that there is. It runs before the exchange, when no session waits.
 func (e *Env) keysFit(ctx context.Context, oid uint32, on catalog.Name) error {
 	now, err := catalog.Read(ctx, e.Pool, oid)
 	if err != nil {
@@ -92,9 +91,10 @@ func tookText(took, timeout time.Duration) string {
 	return fmt.Sprintf("%s, more than half of the lock timeout of %s", text, timeout)
 }
 
-// timeKeys measures how long the checks take with which the server attaches table
-// on in t's place: the same query, planned in the same way. Should that be too
-// long it is measured again, as the rows may have had to be read from disk.
+// timeKeys measures how long the server takes for its checks when it attaches table on in
+// the place of t. It runs the same queries, and the server plans them in the same way. If
+// they take too long, it measures again, because the rows may have been read from disk
+// the first time.
 func (e *Env) timeKeys(ctx context.Context, t *catalog.Table, on catalog.Name) (took time.Duration, keys string, err error) {
 	if t.Partition == nil {
 		return 0, "", nil
@@ -120,8 +120,8 @@ func (e *Env) timeKeys(ctx context.Context, t *catalog.Table, on catalog.Name) (
 	return took, "foreign key " + strings.Join(names, ", "), nil
 }
 
-// checkSettingsSQL has a query planned as RI_Initial_Check in ri_triggers.c plans
-// its own.
+// checkSettingsSQL makes the server plan a query as RI_Initial_Check in ri_triggers.c
+// plans its own.
 const checkSettingsSQL = `
 SET TRANSACTION READ ONLY;
 SET LOCAL max_parallel_workers_per_gather = 0;

@@ -19,12 +19,12 @@ import (
 	"github.com/repack-go/repack/strategy"
 )
 
-// backfill copies the source, range of blocks by range of blocks, each chunk
-// committed together with its record. Rows in blocks that are added after the
-// source was measured have been captured.
+// backfill copies the source, one range of blocks after another. Each chunk is committed
+// together with its record. Blocks may be added after the source was measured; the rows
+// in them have been captured.
 //
-// It takes ACCESS SHARE on the source (direct-trigger: ROW SHARE), chunk by
-// chunk; in order, all rows are one chunk.
+// It takes ACCESS SHARE on the source (direct-trigger: ROW SHARE), for each chunk. With
+// --order-by, all rows are one chunk.
 func backfill(ctx context.Context, e *Env) error {
 	for {
 		if err := e.measure(ctx); err != nil {
@@ -48,8 +48,8 @@ func backfill(ctx context.Context, e *Env) error {
 	}
 }
 
-// errRewritten reports that the blocks of the source are not those that were
-// measured, so that rows may have moved past the chunks.
+// errRewritten reports that the source's blocks are no longer those that were measured.
+// So rows may have moved to blocks that have been copied already.
 var errRewritten = errors.New("the source's file has been replaced")
 
 // reltuples is -1 before the first VACUUM or ANALYZE.
@@ -60,8 +60,8 @@ SELECT pg_relation_filenode(c.oid),
 FROM   pg_class c
 WHERE  c.oid = $1`
 
-// measure notes once how many blocks there are to copy. Capture has been
-// committed by setup.
+// measure records once how many blocks there are to copy. setup has committed the capture
+// before.
 func (e *Env) measure(ctx context.Context) error {
 	if e.Job.Blocks != nil {
 		return nil
@@ -77,8 +77,9 @@ func (e *Env) measure(ctx context.Context) error {
 	return e.noteJob(ctx, func(job *jobRow) { job.Filenode, job.Blocks, job.RowEstimate = &filenode, &blocks, &rows })
 }
 
-// restartBackfill forgets what has been copied. With write-through rows in the
-// shadow are current; without, the shadow holds nothing worth keeping.
+// restartBackfill forgets which chunks have been copied. If the capture writes through,
+// the rows in the shadow are current and stay. If it does not, the shadow is emptied, as
+// nothing in it is worth keeping.
 func (e *Env) restartBackfill(ctx context.Context) error {
 	return e.writeJob(ctx, func(tx pgx.Tx, job *jobRow) error {
 		if !e.Strategy.KeyFirst() {
@@ -91,7 +92,7 @@ func (e *Env) restartBackfill(ctx context.Context) error {
 	})
 }
 
-// copyChunks hands the gaps out to workers until nothing is left.
+// copyChunks gives the ranges that have not been copied to workers, until none is left.
 func (e *Env) copyChunks(ctx context.Context) error {
 	if e.OrderBy != "" {
 		return e.copyOrdered(ctx)
@@ -156,7 +157,7 @@ func (e *Env) copyNext(ctx context.Context, chunks *chunker.Chunker, copyChunk f
 	return true, ctx.Err()
 }
 
-// copyOne copies chunk, and notes in it how long that took.
+// copyOne copies chunk, and records in it how long this took.
 func (e *Env) copyOne(ctx context.Context, chunk *registry.Chunk, copyChunk func(*registry.Chunk) error) error {
 	began := time.Now()
 	err := copyChunk(chunk)
@@ -179,18 +180,19 @@ func (e *Env) chunkDone(ctx context.Context, progress Progress) error {
 	return e.Hooks.AfterChunk(ctx, progress)
 }
 
-// maxTries bounds how often a chunk is copied from whose blocks the application
-// moves rows to another partition at that very moment.
+// maxTries is how often the copy of a chunk is tried again if the application moves rows
+// of its blocks to another partition at that moment.
 const maxTries = 100
 
-// A range of TIDs is read as such, not by a scan of all.
+// This makes the server read a range of TIDs by a TID range scan, not by a scan of the
+// whole table.
 const readRangesSQL = `SET LOCAL enable_seqscan = off`
 
 const filenodeSQL = `SELECT pg_relation_filenode($1::oid)`
 
-// copyChunk copies one chunk by a statement of its own, under settings. That the
-// file is still the one that was measured is asked after the copy has locked the
-// source: nobody can replace it then.
+// copyChunk copies one chunk with the statement sql, under settings. After the copy, it
+// makes sure that the file is still the one that was measured. By then the copy has
+// locked the source, so no session can replace the file.
 func (e *Env) copyChunk(ctx context.Context, conn *pgxpool.Conn, chunk *registry.Chunk, settings []string, sql string, args ...any) error {
 	commits, err := e.Throttle.Commits(ctx)
 	if err != nil {
@@ -211,8 +213,8 @@ func (e *Env) copyChunk(ctx context.Context, conn *pgxpool.Conn, chunk *registry
 	})
 }
 
-// endChunk makes sure that what has been copied is what was to be, and records
-// it in the same transaction.
+// endChunk makes sure that the rows that were copied are those that should have been
+// copied. It records the chunk in the same transaction.
 func (e *Env) endChunk(ctx context.Context, tx pgx.Tx, chunk registry.Chunk) error {
 	var filenode *uint32
 	b := &pgx.Batch{}
@@ -233,10 +235,11 @@ func (e *Env) endChunk(ctx context.Context, tx pgx.Tx, chunk registry.Chunk) err
 const (
 	lockedChunkTime        = 40 * time.Millisecond // see throttle.ChunkTime
 	firstChunkBlocks       = 256
-	firstLockedChunkBlocks = 16 // may be thousands of rows
+	firstLockedChunkBlocks = 16 // these may have thousands of rows
 )
 
-// chunks are those of gaps, sized for the strategy and by what the user asks for.
+// chunks returns a Chunker for gaps. The chunks have the size for the strategy, or the
+// one that the user has asked for.
 func (e *Env) chunks(gaps []registry.Chunk, done registry.Copied) *chunker.Chunker {
 	size, target := int64(firstChunkBlocks), throttle.ChunkTime
 	if e.Strategy.KeyFirst() {

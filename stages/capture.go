@@ -8,10 +8,11 @@ import (
 	"github.com/repack-go/repack/registry"
 )
 
-// Transition tables of large statements are written to temporary files, in the
-// application's session and on its account. Who has a setting of his own, even
-// for none, has it since there is another; that of the server may be hidden behind
-// our own role's.
+// The transition tables of a large statement are written to temporary files, in the
+// application's session and at its expense. If a role or a database has a temp_file_limit
+// of its own, even one of -1 (no limit), there is a limit somewhere else: otherwise its
+// own would have no purpose. The server's limit may not be visible to us, because our
+// role's own setting overrides it.
 const captureOptionsSQL = `
 SELECT current_setting('temp_file_limit') <> '-1'
        OR EXISTS (
@@ -23,7 +24,7 @@ SELECT current_setting('temp_file_limit') <> '-1'
        AND has_function_privilege('public', 'pg_catalog.left(text,integer)', 'EXECUTE')
        AND has_function_privilege('public', 'pg_catalog.textcat(text,text)', 'EXECUTE')`
 
-// captureOptions decides how changes are captured for the time of a job.
+// captureOptions decides how changes are captured during a job.
 func captureOptions(ctx context.Context, q catalog.Querier, o *registry.Options) error {
 	if err := q.QueryRow(ctx, captureOptionsSQL).Scan(&o.RowTriggers, &o.CountRows); err != nil {
 		return fmt.Errorf("look for temp_file_limit: %w", err)

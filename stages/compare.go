@@ -21,20 +21,19 @@ import (
 )
 
 const (
-	// maxMismatches is how many rows are named; with so many found the
-	// comparison ends.
+	// maxMismatches is how many rows are named. When so many are found, the comparison
+	// ends.
 	maxMismatches = 10
-	// After roundTime, or with so many keys set aside, the log is replayed and
-	// the keys are looked at again.
+	// After roundTime, or when roundKeys keys are deferred, the log is replayed and the
+	// deferred keys are compared again.
 	roundTime = 5 * time.Second
 	roundKeys = 50_000
-	// looksAgain bounds how often a key is looked at that the application
-	// keeps changing.
+	// looksAgain is how often a key is compared again at most, if the application keeps
+	// changing its row.
 	looksAgain = 5
-	// keysAtOnce is how many keys one statement looks at again.
+	// keysAtOnce is how many keys one statement compares again.
 	keysAtOnce = 5000
-	// Of a sample every sampleEvery-th range of sampleBlocks is compared, and
-	// the last one.
+	// A sample has one of sampleEvery ranges of sampleBlocks blocks, and the last range.
 	sampleBlocks = 128
 	sampleEvery  = 16
 )
@@ -43,18 +42,18 @@ const (
 type comparing struct {
 	*Env
 	tables *strategy.Comparison
-	replay func(context.Context) error // nil: what is pending stays unlooked at
+	replay func(context.Context) error // nil: pending keys are only counted
 
 	mu       sync.Mutex
 	result   *VerifyResult
-	deferred [][]string // keys that were pending when they were looked at
+	deferred [][]string // keys that were pending when they were compared
 }
 
-// compare compares the copy's rows with the table's, then looks for the
-// table's rows in the copy. Writers go on: a row that changes meanwhile is set
-// aside and looked at again after a replay. One that has changed since its
-// block was looked at, or moved to one that had been, may go unseen; it is in
-// the change log, and what is replayed is read from the table.
+// compare compares the copy's rows with the table's, then looks for the table's rows in
+// the copy. It does not block writers. If a row changes during the comparison, its key is
+// deferred and compared again after a replay. A row may not be seen if it has changed
+// since its block was compared, or if it has moved to a block that had been compared.
+// Such a row is in the change log, and the replay reads its values from the table.
 func (e *Env) compare(ctx context.Context, mode registry.VerifyMode, replay func(context.Context) error) (*VerifyResult, error) {
 	began := time.Now()
 	c := &comparing{Env: e, tables: strategy.NewComparison(e.Link, e.Source), replay: replay}
@@ -77,7 +76,7 @@ func (e *Env) compare(ctx context.Context, mode registry.VerifyMode, replay func
 	return c.result, nil
 }
 
-// bothSides compares from either side what the mode asks for.
+// bothSides compares from each side the ranges that the mode selects.
 func (c *comparing) bothSides(ctx context.Context) error {
 	for _, side := range []struct {
 		relation catalog.Name
@@ -117,7 +116,7 @@ func (c *comparing) side(ctx context.Context, relation catalog.Name, find finder
 	return nil
 }
 
-// rangesOf are the blocks to compare.
+// rangesOf returns the blocks to compare.
 func rangesOf(mode registry.VerifyMode, blocks int64) []registry.Chunk {
 	if blocks == 0 {
 		return nil
@@ -135,8 +134,8 @@ func rangesOf(mode registry.VerifyMode, blocks int64) []registry.Chunk {
 	return ranges
 }
 
-// round hands ranges out to workers until it is time to replay. more tells
-// whether there are ranges left.
+// round gives ranges to workers until it is time to replay. more tells whether ranges are
+// left.
 func (c *comparing) round(ctx context.Context, ranges *chunker.Chunker, find finder, rows *int64) (more bool, err error) {
 	began := time.Now()
 	group, groupCtx := errgroup.WithContext(ctx)
@@ -159,7 +158,8 @@ func (c *comparing) round(ctx context.Context, ranges *chunker.Chunker, find fin
 	return ranges.Left() && !c.enough(), err
 }
 
-// goOn is the one place where a comparison decides to take another range.
+// goOn decides whether the comparison takes another range. No other function decides
+// this.
 func (c *comparing) goOn(began time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -203,8 +203,8 @@ func (c *comparing) chunk(ctx context.Context, conn *pgxpool.Conn, chunk *regist
 	return ctx.Err()
 }
 
-// inSnapshot runs find in a transaction that has one snapshot, locks tables
-// against no more than DDL, and waits for no lock longer than the policy allows.
+// inSnapshot runs find in a transaction with one snapshot. Its table locks conflict only
+// with DDL, and it waits for a lock no longer than the policy allows.
 func (c *comparing) inSnapshot(ctx context.Context, conn *pgxpool.Conn,
 	find func(context.Context, pgx.Tx) (strategy.Compared, error),
 ) (found strategy.Compared, err error) {
@@ -218,9 +218,10 @@ func (c *comparing) inSnapshot(ctx context.Context, conn *pgxpool.Conn,
 	return found, err
 }
 
-// counted makes sure that both have as many rows. Where the index of the key is damaged
-// the table may have two rows of one key, which every look-up takes for one. Rows that a
-// sample has missed are then looked for in all.
+// counted makes sure that the table and the copy have the same number of rows. If the
+// index of the key is damaged, the table may have two rows with one key, and every
+// look-up takes them for one. If the numbers differ after a sample, all rows are
+// compared.
 func (c *comparing) counted(ctx context.Context) error {
 	if len(c.result.Mismatches) > 0 {
 		return nil
@@ -239,7 +240,8 @@ func (c *comparing) counted(ctx context.Context) error {
 		c.result.Table, from, c.result.Copy, to, c.result.Table)
 }
 
-// count counts both in one snapshot, and names duplicate keys where there are not as many.
+// count counts the rows of both in one snapshot. If the numbers differ, it names
+// duplicate keys.
 func (c *comparing) count(ctx context.Context) (from, to int64, err error) {
 	var found strategy.Compared
 	err = c.withConn(ctx, func(conn *pgxpool.Conn) error {
@@ -255,7 +257,7 @@ func (c *comparing) count(ctx context.Context) (from, to int64, err error) {
 	return from, to, err
 }
 
-// add keeps what was found. A row is a mismatch once, from whichever side.
+// add keeps what was found. If both sides find a row, it is one mismatch.
 func (c *comparing) add(found strategy.Compared) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -272,8 +274,8 @@ func (c *comparing) add(found strategy.Compared) {
 	}
 }
 
-// settle replays the log and looks again at the keys set aside, a few times.
-// Those that the application changes each time count as pending.
+// settle replays the log and compares the deferred keys again, a few times. Keys whose
+// rows the application changes every time count as pending.
 func (c *comparing) settle(ctx context.Context) error {
 	for attempt := 0; attempt < looksAgain && len(c.deferred) > 0 && c.replay != nil; attempt++ {
 		if err := c.replay(ctx); err != nil {

@@ -17,17 +17,18 @@ import (
 	"github.com/repack-go/repack/strategy"
 )
 
-// errDryBuildOver rolls the dry build back.
+// errDryBuildOver rolls back the transaction of the dry build.
 var errDryBuildOver = errors.New("the dry build is over")
 
-// dryBuild makes a shadow with one row and with all that sync_schema will give it,
-// looks at what has come of it, and rolls back: what the server would not make,
-// or would make otherwise, is refused before rows without number are copied.
+// dryBuild creates a shadow with one row and with everything that sync_schema will give
+// it. It compares this copy with the table, and rolls back. So if the server would not
+// create something, or would create it otherwise, the table is refused before many rows
+// are copied.
 //
-// A row is what it takes for the functions of checks, generated columns and
-// indexes to be called, some of which rely on the application's search_path.
+// One row is enough for the server to call the functions of checks, generated columns and
+// indexes. Some of these functions rely on the application's search_path.
 //
-// Then the copy is made to what the swap makes of the shadow: see drySwap.
+// Then the dry build does with the copy what the swap does with the shadow: see drySwap.
 func (e *Env) dryBuild(ctx context.Context) (tried dryBuilt, err error) {
 	dry := *e
 	err = pgx.BeginFunc(ctx, e.Pool, func(tx pgx.Tx) (err error) {
@@ -46,7 +47,7 @@ func (e *Env) dryBuild(ctx context.Context) (tried dryBuilt, err error) {
 		}
 		return errDryBuildOver
 	})
-	e.reprints = dry.reprints // those of its tables are the table's
+	e.reprints = dry.reprints // the definitions of the copy are those of the table
 	var refused *RefusedError
 	switch {
 	case errors.Is(err, errDryBuildOver):
@@ -63,24 +64,25 @@ func (e *Env) dryBuild(ctx context.Context) (tried dryBuilt, err error) {
 	return tried, nil
 }
 
-// dryBuilt is what a dry build has come to.
+// dryBuilt is the result of a dry build.
 type dryBuilt struct {
 	reasons []Reason
-	checks  []mutableCheck // of which there may be rows that have outlived them
+	checks  []mutableCheck // checks that are not immutable: rows may violate them by now
 	// uncopied is why the row was not copied: it violates one of the checks.
 	uncopied error
 }
 
-// ofTable reports whether an error is about what the table is made of, or raised by
-// a function that it or an event trigger calls with a code of its own, and not about
-// the state of the server, the transaction or the connection.
+// ofTable reports whether an error comes from what the table is made of, or is raised,
+// with a code of its own, by a function that the table or an event trigger calls. Errors
+// about the state of the server, the transaction or the connection are excluded.
 func ofTable(code string) bool {
 	return !(pgerrcode.IsConnectionException(code) || pgerrcode.IsInvalidTransactionState(code) ||
 		pgerrcode.IsTransactionRollback(code) || pgerrcode.IsInsufficientResources(code) ||
 		pgerrcode.IsOperatorIntervention(code) || pgerrcode.IsSystemError(code) || pgerrcode.IsInternalError(code))
 }
 
-// unmade tells of a statement no more than its beginning: some are long.
+// unmade makes a Reason of an error of the server. It gives only the beginning of the
+// statement, because some statements are long.
 func unmade(object, what string, err error, pgErr *pgconn.PgError) Reason {
 	statement := strings.TrimSuffix(err.Error(), pgErr.Error())
 	if lines := strings.SplitAfterN(strings.TrimSpace(statement), "\n", 2); len(lines) == 2 {
@@ -96,7 +98,7 @@ func unmade(object, what string, err error, pgErr *pgconn.PgError) Reason {
 	return r
 }
 
-// buildDry builds what dryBuild looks at.
+// buildDry builds the copy, and fills in what dryBuild reports.
 func (e *Env) buildDry(ctx context.Context, tx pgx.Tx, t *dryBuilt) (err error) {
 	shadow := e.Job.ShadowTable()
 	if err := e.createSchemas(ctx, tx); err != nil {
@@ -130,7 +132,7 @@ func (e *Env) buildDry(ctx context.Context, tx pgx.Tx, t *dryBuilt) (err error) 
 	}
 	look := func(tx pgx.Tx) (err error) { t.reasons, err = e.unlike(ctx, tx); return err }
 	if notValid := notValidSQL(e.Source, shadow); len(notValid) > 0 {
-		err = undone(ctx, tx, func(tx pgx.Tx) error { // the swap adds them
+		err = undone(ctx, tx, func(tx pgx.Tx) error { // only the swap adds these checks
 			if err := execEach(ctx, tx, notValid); err != nil {
 				return err
 			}
@@ -149,8 +151,8 @@ func (e *Env) buildDry(ctx context.Context, tx pgx.Tx, t *dryBuilt) (err error) 
 	return err
 }
 
-// unlike are the ways in which the shadow, as sync_schema would leave it, differs
-// from the table.
+// unlike returns the differences between the table and the shadow, as sync_schema would
+// leave it.
 func (e *Env) unlike(ctx context.Context, tx pgx.Tx) ([]Reason, error) {
 	is, err := catalog.Read(ctx, tx, *e.Job.Shadow)
 	if err != nil {
@@ -160,7 +162,7 @@ func (e *Env) unlike(ctx context.Context, tx pgx.Tx) ([]Reason, error) {
 	if err != nil {
 		return nil, err
 	}
-	for i := range reasons { // there were none before
+	for i := range reasons { // the table itself has none of these
 		reasons[i].Object, reasons[i].Remedy = reasons[i].Object+", as a part of a copy", "drop it on the table for the time of the repack"
 	}
 	if err := e.reprints.Learn(ctx, tx, e.Job.OldSchema, e.Source, e.Source.OID); err != nil {
@@ -195,8 +197,8 @@ func (e *Env) unlike(ctx context.Context, tx pgx.Tx) ([]Reason, error) {
 
 const copyRowSQL = `INSERT INTO %[1]s (%[2]s) OVERRIDING SYSTEM VALUE SELECT %[2]s FROM ONLY %[3]s LIMIT 1`
 
-// copyRow copies a row. One that violates a check that is not immutable is left
-// out: the search for rows that have outlived one names it.
+// copyRow copies a row. A row that violates a check that is not immutable is not copied:
+// the search for rows that have outlived a check names it.
 func (e *Env) copyRow(ctx context.Context, tx pgx.Tx, t *dryBuilt) error {
 	row := fmt.Sprintf(copyRowSQL, e.Job.ShadowTable(), catalog.QuoteAll(e.Source.Stored()), e.Source.Name)
 	err := execEach(ctx, tx, []string{row})
@@ -209,9 +211,9 @@ func (e *Env) copyRow(ctx context.Context, tx pgx.Tx, t *dryBuilt) error {
 	return err
 }
 
-// computedOtherwise are the generated columns that have another value in the copied
-// row. A row that the application has changed meanwhile differs in other columns,
-// too, and is left alone.
+// computedOtherwise returns a Reason for each generated column that has another value in
+// the copied row. If the application has changed the row in the meantime, other columns
+// differ as well. Such a row is ignored.
 func (e *Env) computedOtherwise(ctx context.Context, tx pgx.Tx) ([]Reason, error) {
 	if !slices.ContainsFunc(e.Source.Columns, func(c catalog.Column) bool { return c.Generated != "" }) {
 		return nil, nil
@@ -219,19 +221,19 @@ func (e *Env) computedOtherwise(ctx context.Context, tx pgx.Tx) ([]Reason, error
 	computed := *e.Source
 	computed.Columns = slices.Clone(e.Source.Columns)
 	for i, c := range computed.Columns {
-		if c.Generated == "v" { // compared like one that is stored
+		if c.Generated == "v" { // compare it as if it were stored
 			computed.Columns[i].Generated = "s"
 		}
 	}
 	var found strategy.Compared
-	err := undone(ctx, tx, func(tx pgx.Tx) (err error) { // and the settings with it
+	err := undone(ctx, tx, func(tx pgx.Tx) (err error) { // this also undoes the settings
 		if err := execAll(ctx, tx, []string{session.CustomPlansSQL, strategy.AloneSQL}); err != nil {
 			return err
 		}
 		found, err = strategy.NewComparison(e.Link, &computed).CopyRange(ctx, tx, 0, 1)
 		return err
 	})
-	if errors.Is(err, pgx.ErrNoRows) { // deleted meanwhile
+	if errors.Is(err, pgx.ErrNoRows) { // the row has been deleted in the meantime
 		return nil, nil
 	}
 	if err != nil {
@@ -257,8 +259,8 @@ func (e *Env) computedOtherwise(ctx context.Context, tx pgx.Tx) ([]Reason, error
 	return reasons, nil
 }
 
-// inPlace is the description of a shadow as it will be when the swap has put it
-// in the source's place.
+// inPlace returns the description that a shadow will have when the swap has put it in the
+// source's place.
 func (e *Env) inPlace(shadow *catalog.Table) *catalog.Table {
 	is := *shadow
 	is.Name, is.Partition = e.Source.Name, e.Source.Partition

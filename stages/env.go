@@ -53,7 +53,7 @@ type Env struct {
 	validated bool                   // preValidate has passed in this run
 	key       []catalog.KeyColumn    // key of the source, as the dry build has read it
 	verified  *registry.Verification // the last verification of this run
-	oids      *oidSearch             // the search that preValidate has made
+	oids      *oidSearch             // what preflight has found
 	reprints  catalog.Reprints
 }
 

@@ -14,26 +14,29 @@ import (
 	"github.com/repack-go/repack/strategy"
 )
 
-// A materialized view keeps to the table it was made of: CREATE OR REPLACE does
-// not know it. So behind the exchange of the tables each one is built anew, in
-// a schema of the job, and then all are exchanged like the table was. Until then
-// the old ones answer. They read the parked table, which is written through to
-// from the commit of the tables' exchange on: a REFRESH by the application finds
-// every row.
+// A materialized view stays tied to the table that it was created on, and CREATE OR
+// REPLACE does not exist for it. So after the exchange of the tables, each materialized
+// view is built again in a schema of the job. Then all of them are exchanged as the table
+// was. Until then, the old materialized views answer queries. They read the replaced
+// table: the source after a swap, the new table after a revert. From the commit of the
+// exchange on, writes go through to the replaced table, so a REFRESH by the application
+// finds every row.
 //
-// The queries are those recorded by the exchange, since now they name the parked
-// table. Everything else is read anew, and what is left to do is asked of the
-// catalog: a run that was killed goes on.
+// The successors are created by the queries that the exchange has recorded, because by
+// now the queries of the old ones name the replaced table. Everything else is read again.
+// The catalog tells what is left to do, so a run that was killed can continue.
 
-// errRefreshed reports that a materialized view was refreshed or altered while
-// its successor was being built, which then may be older.
+// errRefreshed reports that a materialized view was refreshed or altered while its
+// successor was being built. The successor may then have older rows.
 var errRefreshed = errors.New("materialized views are refreshed or altered all the time")
 
-// rebuildMatviews has the materialized views that read the parked table read
-// the one in use. While they are filled nobody is locked out; they are exchanged
-// in one transaction that takes ACCESS EXCLUSIVE on them and on the views that
-// read them, and so is the creation of those that read another one. It may be
-// called again.
+// rebuildMatviews rebuilds the materialized views that read the replaced table, so that
+// they read the one in use. It may be called again.
+//
+// While they are filled, no session is blocked. Then one transaction takes ACCESS
+// EXCLUSIVE on all of them and on the views that read them, and exchanges them. The
+// transaction that creates them takes ACCESS EXCLUSIVE on those that another materialized
+// view reads.
 func (e *Env) rebuildMatviews(ctx context.Context) error {
 	if len(e.Source.Matviews) == 0 {
 		return nil
@@ -57,8 +60,8 @@ func (e *Env) rebuildMatviews(ctx context.Context) error {
 	}
 }
 
-// places are the job's schema that takes what is built, and the one in which
-// what it replaces gets out of the way: it has the parked table.
+// places returns the schema of the job in which the successors are built, and the one to
+// which the replaced ones are moved. The latter has the replaced table.
 func (e *Env) places() (built, parked string) {
 	if e.Job.Swapped() {
 		return e.Job.ShadowSchema, e.Job.OldSchema
@@ -68,8 +71,9 @@ func (e *Env) places() (built, parked string) {
 
 const matviewThereSQL = `SELECT EXISTS (SELECT FROM pg_class WHERE oid = $1 AND relkind = 'm')`
 
-// matviewsLeft are those that still read the parked table. They are exchanged
-// and dropped together, but for those that the application drops.
+// matviewsLeft returns those that still read the replaced table. They are exchanged and
+// dropped together, so all of them are left or none, except those that the application
+// has dropped.
 func (e *Env) matviewsLeft(ctx context.Context) ([]catalog.Matview, error) {
 	var left []catalog.Matview
 	for _, m := range e.Source.Matviews {
@@ -84,7 +88,7 @@ func (e *Env) matviewsLeft(ctx context.Context) ([]catalog.Matview, error) {
 	return left, nil
 }
 
-// endFollowing goes back to logging what is written to the table in use.
+// endFollowing switches the capture of the table in use back to log.
 func (e *Env) endFollowing(ctx context.Context) error {
 	if !e.Job.Swapped() || !e.concurrent() {
 		return nil
@@ -108,8 +112,8 @@ func (e *Env) endFollowing(ctx context.Context) error {
 	return err
 }
 
-// rebuild builds and exchanges. It returns errRefreshed where that has to be
-// done again.
+// rebuild builds and exchanges them. It returns errRefreshed if this has to be done
+// again.
 func (e *Env) rebuild(ctx context.Context, matviews []catalog.Matview) error {
 	versions, err := e.createMatviews(ctx, matviews)
 	if err != nil {
@@ -139,17 +143,17 @@ func (e *Env) rebuild(ctx context.Context, matviews []catalog.Matview) error {
 	return e.step(ctx, StepMatviewsExchanged)
 }
 
-// A REFRESH of either kind writes the relation's row in pg_class, to say that it
-// is populated.
+// A REFRESH, with or without CONCURRENTLY, writes the relation's row in pg_class, to
+// record that it is populated.
 const matviewVersionSQL = `SELECT xmin::text, relispopulated FROM pg_class WHERE oid = $1`
 
 const matviewQuerySQL = `SELECT rtrim(pg_get_viewdef($1::text::regclass), ';')`
 
-// createMatviews creates the successors, without rows, and notes in matviews
-// how the old ones are now, and what their versions are before a row is read.
+// createMatviews creates the successors, without rows. It notes in matviews the present
+// properties of the old ones, and returns their versions from before any row is read.
 //
-// A query reads what bears the name of another materialized view: for the
-// length of the transaction that is the successor of it.
+// A query may name another materialized view. During the transaction, this name means the
+// successor of that one.
 func (e *Env) createMatviews(ctx context.Context, matviews []catalog.Matview) ([]string, error) {
 	built, parked := e.places()
 	versions := make([]string, len(matviews))
@@ -177,7 +181,7 @@ func (e *Env) createMatviews(ctx context.Context, matviews []catalog.Matview) ([
 		if err := doAll(ctx, tx, unhideSQL(matviews, built, parked)); err != nil {
 			return err
 		}
-		for i := range matviews { // to hide one has changed its version
+		for i := range matviews { // hideSQL and unhideSQL have changed the version
 			m := &matviews[i]
 			if err := tx.QueryRow(ctx, matviewVersionSQL, m.OID).Scan(&versions[i], &m.Populated); err != nil {
 				return fmt.Errorf("look up materialized view %s: %w", m.Relation.Name, err)
@@ -211,7 +215,7 @@ func (e *Env) createMatview(ctx context.Context, tx *lock.Tx, matviews []catalog
 	return doAll(ctx, tx, append(letReadSQL(as, names), hideSQL(m, built, parked)...))
 }
 
-// createMatviewAs creates m, without rows, for nobody but its owner.
+// createMatviewAs creates m as as, without rows. Only m's owner has privileges on it.
 func (e *Env) createMatviewAs(ctx context.Context, tx pgx.Tx, m catalog.Matview, as catalog.Name) error {
 	if err := execAll(ctx, tx, m.CreateSQL(as)); err != nil {
 		return err
@@ -229,7 +233,7 @@ FROM     unnest($1::text[]) r(name)
 WHERE    has_any_column_privilege(r.name, $2::oid, 'SELECT')
 ORDER BY r.name`
 
-// readers are the owners of others that are filled from m, if they may read it.
+// readers returns the owners of the others that are filled from m, if they may read m.
 func readers(ctx context.Context, q catalog.Querier, m catalog.Matview, matviews []catalog.Matview) ([]string, error) {
 	owners := []string{}
 	for _, o := range matviews {
@@ -248,8 +252,9 @@ func readers(ctx context.Context, q catalog.Querier, m catalog.Matview, matviews
 	return names, nil
 }
 
-// letReadSQL lets readers fill theirs. The grants proper come with the exchange:
-// a grantor need not have a right on a schema of the job.
+// letReadSQL lets readers read the successor, in order to fill their own. The real grants
+// come with the exchange, because a grantor need not have a privilege on a schema of the
+// job.
 func letReadSQL(as catalog.Name, readers []string) []string {
 	var statements []string
 	for _, name := range readers {
@@ -258,8 +263,8 @@ func letReadSQL(as catalog.Name, readers []string) []string {
 	return statements
 }
 
-// hideSQL puts the successor of a materialized view that others read in its
-// place; unhideSQL undoes that for all of them.
+// hideSQL puts the successor of m in m's place, if other materialized views read m.
+// unhideSQL undoes this for all of them.
 func hideSQL(m catalog.Matview, built, parked string) []string {
 	if !m.Read {
 		return nil
@@ -278,17 +283,17 @@ func unhideSQL(matviews []catalog.Matview, built, parked string) []string {
 	return statements
 }
 
-// dropMatviewsSQL drops those of their names in a schema of the job.
+// dropMatviewsSQL drops the materialized views with their names in a schema of the job.
 func dropMatviewsSQL(matviews []catalog.Matview, schema string) []string {
 	var statements []string
-	for _, m := range slices.Backward(matviews) { // those that read others first
+	for _, m := range slices.Backward(matviews) { // a materialized view before those that it reads
 		statements = append(statements, "DROP MATERIALIZED VIEW IF EXISTS "+m.Relation.Name.In(schema).String())
 	}
 	return statements
 }
 
-// fillMatviewSQL fills it as a REFRESH by its owner does, whose rows may depend
-// on search_path and on row-level security.
+// fillMatviewSQL fills the successor as a REFRESH by its owner would fill it. The rows
+// may depend on search_path and on row-level security.
 func fillMatviewSQL(m catalog.Matview, as catalog.Name) []string {
 	var statements []string
 	if m.Populated {
@@ -307,9 +312,9 @@ func fillMatviewSQL(m catalog.Matview, as catalog.Name) []string {
 	return statements
 }
 
-// exchangeMatviews puts the successors in place and drops the old ones, unless
-// one has changed since its successor was built. locked is for how long they
-// could not be read.
+// exchangeMatviews puts the successors in place and drops the old ones, unless one of
+// these has changed since its successor was built. locked is how long they could not be
+// read.
 func (e *Env) exchangeMatviews(ctx context.Context, matviews []catalog.Matview, versions []string) (locked time.Duration, err error) {
 	built, parked := e.places()
 	var began time.Time
@@ -344,8 +349,9 @@ func (e *Env) exchangeMatviews(ctx context.Context, matviews []catalog.Matview, 
 	return time.Since(began), err
 }
 
-// lockMatviews takes ACCESS EXCLUSIVE on them, and on the views that read them:
-// a view before what it reads. A query may lock the materialized views in any order.
+// lockMatviews takes ACCESS EXCLUSIVE on them and on the views that read them. A view is
+// locked before what it reads. A query may lock the materialized views in any order, so
+// the attempts vary their order.
 func lockMatviews(ctx context.Context, tx *lock.Tx, matviews []catalog.Matview) error {
 	for _, m := range matviews {
 		if err := tx.SettleBy(ctx, catalog.SettleMatviewSQL(m.Relation)); err != nil {
@@ -362,8 +368,8 @@ func lockMatviews(ctx context.Context, tx *lock.Tx, matviews []catalog.Matview) 
 	return tx.LockAll(ctx, statements)
 }
 
-// matviewAsBuilt describes m under its lock, or returns errRefreshed where its
-// successor was built after another one. Grants and comments may have changed.
+// matviewAsBuilt describes m under its lock. It returns errRefreshed if m has changed
+// since its successor was built, except for grants and comments.
 func (e *Env) matviewAsBuilt(ctx context.Context, tx *lock.Tx, m catalog.Matview, version string) (*catalog.Table, error) {
 	var now string
 	var populated bool
@@ -388,8 +394,8 @@ func (e *Env) matviewAsBuilt(ctx context.Context, tx *lock.Tx, m catalog.Matview
 	return is, nil
 }
 
-// sameMatview gives the successor the grants, which are the last that it lacks,
-// and compares it with the one it replaces.
+// sameMatview gives the successor its grants, the last thing that it lacks, and compares
+// it with the materialized view that it replaces.
 func (e *Env) sameMatview(ctx context.Context, tx *lock.Tx, was *catalog.Table, successor uint32) error {
 	have, err := catalog.ReadGrants(ctx, tx, successor)
 	if err != nil {
@@ -415,9 +421,10 @@ func (e *Env) rebuilds() bool {
 	return e.RebuildMatviews || e.Job != nil && e.Job.Options.RebuildMatviews
 }
 
-// followSQL has what is written to link's table reach the parked one: by its key
-// in the log, or while materialized views read the parked one, at once. xid is
-// the transaction that exchanges the tables, or empty where none read it.
+// followSQL makes the writes to link's table reach the replaced table. While foreign keys
+// are moved one by one, they reach it row by row. While materialized views read the
+// replaced table, they are written through, at once; xid is then the ID of the
+// transaction that exchanges the tables. Otherwise xid is empty, and the keys are logged.
 func followSQL(link *strategy.Link, xid string) []string {
 	switch {
 	case link.Rows != "":

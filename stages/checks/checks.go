@@ -1,15 +1,16 @@
-// Package checks looks for what a repack of a table does not carry over, and so refuses:
-// one check for each. It is asked before a job begins, when each of its stages begins, and
-// under the lock of the exchange.
+// Package checks looks for what a repack of a table does not carry over. There is one
+// check for each such thing; if a check finds one, the repack is refused. The checks run
+// before a job begins, when each of its stages begins, and under the lock of the
+// exchange.
 package checks
 
 import "github.com/repack-go/repack/internal/catalog"
 
-// Check is a query for things that the swap does not carry over. It takes
-// the table's OID and returns a description of each.
+// Check is a query for things that the swap does not carry over. It takes the table's OID
+// and returns a description of each.
 type Check struct{ SQL, Why, Remedy string }
 
-// Reason is one thing that stands in the way, and the way out.
+// Reason is one thing that prevents the repack, and what to do about it.
 type Reason struct{ Object, Why, Remedy string }
 
 func (r Reason) String() string {
@@ -29,8 +30,8 @@ SELECT d.objid
 FROM   pg_depend d
 WHERE  d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1 AND d.deptype = 'i'`
 
-// OtherKinds are what can be no table of the application's. Of such a relation
-// nothing else is asked: the other queries are made for tables.
+// OtherKinds finds relations that cannot be a table of the application. No other check
+// runs on such a relation, because the other queries are written for tables.
 var OtherKinds = []Check{
 	{
 		`SELECT 'table' FROM pg_class WHERE oid = $1 AND relkind <> 'r'`,
@@ -43,7 +44,7 @@ var OtherKinds = []Check{
 	},
 }
 
-// accessMethod: blocks of other access methods cannot be copied by range.
+// accessMethod: only heap tables have blocks that can be copied by range.
 var accessMethod = Check{
 	`SELECT am.amname FROM pg_class c JOIN pg_am am ON am.oid = c.relam WHERE c.oid = $1 AND am.amname <> 'heap'`,
 	"is an access method other than heap, whose blocks cannot be copied by range", "",
@@ -55,7 +56,7 @@ var standby = Check{
 	"the server is a standby", "connect to the primary",
 }
 
-// inheritance: a parent or child by inheritance would keep to the old table.
+// inheritance: a parent or child by inheritance would stay tied to the old table.
 var inheritance = Check{
 	`SELECT inhparent::regclass::text FROM pg_inherits JOIN pg_class c ON c.oid = inhrelid WHERE inhrelid = $1 AND NOT c.relispartition
 	 UNION ALL SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = $1`,
@@ -76,7 +77,7 @@ var extensionMember = Check{
 	"is the extension the table belongs to", "ALTER EXTENSION … DROP TABLE",
 }
 
-// rowSecurity: the copy would be of a part of the rows only.
+// rowSecurity: the copy would have only a part of the rows.
 var rowSecurity = Check{
 	`SELECT 'row-level security' WHERE row_security_active($1::oid)`,
 	"is forced on the owner, who would read a part of the rows", "run as a role with BYPASSRLS, or ALTER TABLE … NO FORCE ROW LEVEL SECURITY for the time of the repack",
@@ -88,7 +89,8 @@ var allTablesPublication = Check{
 	"is FOR ALL TABLES and would publish the shadow's rows to subscribers", "publish the tables by name or by schema",
 }
 
-// identityPersistence: an identity's sequence is as permanent as the new table.
+// identityPersistence: in the new table, the sequence of an identity is as permanent as
+// the table.
 var identityPersistence = Check{
 	`SELECT 'sequence ' || s.oid::regclass::text
 	 FROM   pg_class s
@@ -98,7 +100,8 @@ var identityPersistence = Check{
 	"is an identity's and not as permanent as its table", "ALTER SEQUENCE … SET LOGGED or SET UNLOGGED",
 }
 
-// identityUsed: what uses an identity's sequence would keep to the old one.
+// identityUsed: an object that uses an identity's sequence would stay tied to the old
+// sequence.
 var identityUsed = Check{
 	`SELECT DISTINCT coalesce(r.ev_class::regclass::text, pg_describe_object(u.classid, u.objid, 0))
 	 FROM   pg_depend d
@@ -120,14 +123,14 @@ var dependsOnExtension = Check{
 	"depends on an extension (ALTER … DEPENDS ON EXTENSION), which is not carried over", "ALTER … NO DEPENDS ON EXTENSION",
 }
 
-// statisticsNames: both would have to be in the shadow's schema.
+// statisticsNames: both would have to be in the shadow's schema, with one name.
 var statisticsNames = Check{
 	`SELECT 'statistics object ' || min(stxname) FROM pg_statistic_ext WHERE stxrelid = $1
 	 GROUP BY stxname HAVING count(*) > 1`,
 	"bears the name of another one in another schema", "rename one of them",
 }
 
-// grantorWithoutUsage: a grant is made again as its grantor.
+// grantorWithoutUsage: repack makes a grant again as its grantor.
 var grantorWithoutUsage = Check{
 	`SELECT 'role ' || g.grantor::regrole::text
 	 FROM   pg_class c
@@ -142,7 +145,8 @@ var grantorWithoutUsage = Check{
 	"has granted privileges on the table, and could not grant them again without USAGE of its schema", "GRANT USAGE ON SCHEMA … to it",
 }
 
-// alteredInternalTrigger: triggers of constraints are made anew, enabled.
+// alteredInternalTrigger: the triggers of constraints are created again, and they are
+// then enabled.
 var alteredInternalTrigger = Check{
 	`WITH RECURSIVE key (id) AS (
 	     SELECT f.oid FROM pg_constraint f
@@ -164,7 +168,7 @@ var alteredInternalTrigger = Check{
 	"has a trigger that has been disabled or altered", "ALTER TABLE … ENABLE TRIGGER",
 }
 
-// captureNames: capture triggers need the name.
+// captureNames: the capture triggers need this name.
 var captureNames = Check{
 	`SELECT 'trigger ' || quote_ident(t.tgname)
 	 FROM   pg_trigger t
@@ -182,7 +186,8 @@ var referNames = Check{
 	"belongs to a repack of a table that it refers to, whose foreign keys are being moved one by one", "wait until that is done",
 }
 
-// droppedReplicaIdentity: an index that is not there cannot be made the shadow's replica identity.
+// droppedReplicaIdentity: an index that does not exist cannot be made the shadow's
+// replica identity.
 var droppedReplicaIdentity = Check{
 	`SELECT 'index' FROM pg_class
 	 WHERE  oid = $1 AND relreplident = 'i' AND NOT EXISTS (SELECT FROM pg_index WHERE indrelid = $1 AND indisreplident)`,
@@ -196,15 +201,15 @@ var rowTypeProperties = Check{
 	"is the table's row type, and its privileges or comment are not carried over", "remove them for the time of the repack",
 }
 
-// constraintTriggerComment: a constraint trigger is made anew as a trigger.
+// constraintTriggerComment: a constraint trigger is created again as a trigger.
 var constraintTriggerComment = Check{
 	`SELECT 'constraint ' || quote_ident(conname) FROM pg_constraint
 	 WHERE  conrelid = $1 AND contype = 't' AND obj_description(oid, 'pg_constraint') IS NOT NULL`,
 	"is a constraint trigger with a comment on the constraint, which is not carried over", "COMMENT ON TRIGGER instead",
 }
 
-// OtherCapture are the capture triggers of a job that is not of this registry:
-// setting up another would take them from it.
+// OtherCapture finds the capture triggers of a job that is not in this registry. To set
+// up another job would take the triggers from that one.
 var OtherCapture = Check{
 	`SELECT format('trigger %I, which calls %s', t.tgname, t.tgfoid::regproc)
 	 FROM   pg_trigger t
@@ -213,10 +218,11 @@ var OtherCapture = Check{
 	"captures changes for a job that this registry does not know", "repack reset with the --registry-schema of that job; where that is gone, as in a restored dump, repack reset as it is",
 }
 
-// dependentsSQL is the net under the list above: whatever depends on the table,
-// its row type, indexes or constraints and is none of what the swap knows. What
-// is apart, the row type, is not found by the table's
-// name when a dependent is replaced, unless that mentions the table as well.
+// dependentsSQL is the safety net under the checks above. It finds any object that
+// depends on the table, its row type, its indexes or its constraints, and that the swap
+// does not know. In the column "apart", the row types are true. When a dependent object
+// is replaced, its reference to the row type is not found by the table's name, unless the
+// object mentions the table as well.
 const dependentsSQL = `
 WITH own AS (
     SELECT 'pg_class'::regclass AS class, $1::oid AS id, false AS apart
@@ -261,15 +267,15 @@ AND      NOT (d.classid = 'pg_publication_rel'::regclass AND EXISTS (
              SELECT FROM pg_publication_rel p WHERE p.oid = d.objid AND p.prrelid = $1))
 ORDER BY 1`
 
-// subscription: pg_subscription is for superusers, the tables that subscriptions feed are
-// for everybody to look at.
+// subscription: only superusers can read pg_subscription, but every role can read which
+// tables subscriptions feed.
 var subscription = Check{
 	`SELECT 'subscription ' || srsubid::text FROM pg_subscription_rel WHERE srrelid = $1`,
 	"feeds the table; its worker does not fire statement triggers", "drop the table from the subscription",
 }
 
-// Table are all checks that are made of a table, by its OID and whether materialized
-// views are to be rebuilt.
+// Table lists the checks that run on every table. Their parameters are the table's OID
+// and whether materialized views are to be rebuilt.
 var Table = []Check{
 	subscription,
 	accessMethod,

@@ -11,8 +11,8 @@ import (
 	"github.com/repack-go/repack/internal/catalog"
 )
 
-// Find lists what is in the way of repacking the table. Materialized views
-// are none where they are to be rebuilt, but what is joined to them may be.
+// Find lists what prevents the repack of a table. If rebuilds is true, materialized views
+// do not prevent it, but objects that are joined to them may.
 func Find(ctx context.Context, q catalog.Querier, oid uint32, rebuilds bool, more ...Check) (reasons []Reason, err error) {
 	b := &pgx.Batch{}
 	Queue(b, &reasons, slices.Concat(Table, more), oid, rebuilds)
@@ -28,8 +28,9 @@ func Find(ctx context.Context, q catalog.Querier, oid uint32, rebuilds bool, mor
 	return Complete(ctx, q, oid, rebuilds, reasons, matviews)
 }
 
-// Complete completes reasons: what can be rebuilt, and what is joined to the
-// materialized views on the table, which are looked at where they are to be rebuilt.
+// Complete completes reasons. It says which of the objects can be rebuilt. If rebuilds is
+// true, it adds the objects that prevent the rebuild of the materialized views on the
+// table.
 func Complete(ctx context.Context, q catalog.Querier, oid uint32, rebuilds bool, reasons []Reason, matviews []catalog.Matview) ([]Reason, error) {
 	reasons, err := rebuildable(ctx, q, oid, rebuilds, reasons)
 	if err != nil || !rebuilds || len(matviews) == 0 {
@@ -45,12 +46,11 @@ func Complete(ctx context.Context, q catalog.Querier, oid uint32, rebuilds bool,
 
 const dropIt = "drop it for the time of the repack"
 
-// dependent is what would keep to the old table.
+// dependent is an object that would stay tied to the old table.
 var dependent = Check{dependentsSQL, "depends on the table and would keep to the old one", dropIt}
 
-// rebuildable says of what depends on the table that it can be rebuilt, where that
-// helps: of a materialized view that uses no more than the table's row type it does
-// not.
+// rebuildable says of the objects that depend on the table which of them can be rebuilt,
+// if that helps. It does not help if a materialized view uses only the table's row type.
 func rebuildable(ctx context.Context, q catalog.Querier, oid uint32, rebuilds bool, reasons []Reason) ([]Reason, error) {
 	if rebuilds || !slices.ContainsFunc(reasons, func(r Reason) bool { return r.Why == dependent.Why }) {
 		return reasons, nil
@@ -64,15 +64,16 @@ func rebuildable(ctx context.Context, q catalog.Querier, oid uint32, rebuilds bo
 	return reasons, err
 }
 
-// Look makes all checks in one query, and returns a reason for each object that
-// they find. One without a name has been dropped since the snapshot of the query.
+// Look runs all checks in one query, and returns a Reason for each object that they find.
+// An object without a name has been dropped since the snapshot of the query; Look ignores
+// it.
 func Look(ctx context.Context, q catalog.Querier, checks []Check, args ...any) (reasons []Reason, err error) {
 	b := &pgx.Batch{}
 	Queue(b, &reasons, checks, args...)
 	return reasons, q.SendBatch(ctx, b).Close()
 }
 
-// Queue is Look as a part of b.
+// Queue does what Look does, as a part of b.
 func Queue(b *pgx.Batch, reasons *[]Reason, checks []Check, args ...any) {
 	queries := make([]string, len(checks))
 	for i, check := range checks {
@@ -94,7 +95,8 @@ func Queue(b *pgx.Batch, reasons *[]Reason, checks []Check, args ...any) {
 	})
 }
 
-// matviewChecks are what cannot be carried over of a materialized view.
+// matviewChecks find what cannot be carried over from a materialized view to its
+// successor.
 var matviewChecks = []Check{
 	{
 		`SELECT pg_describe_object(d.classid, d.objid, 0) FROM pg_depend d

@@ -2,7 +2,7 @@ package checks
 
 import "github.com/repack-go/repack/internal/catalog"
 
-// checkedRowByRow: ATTACH PARTITION would check such a key row by row under its lock.
+// checkedRowByRow: ATTACH PARTITION would check such a key row by row, under its lock.
 var checkedRowByRow = Check{
 	`SELECT 'foreign key ' || quote_ident(f.conname) FROM pg_constraint f
 	 JOIN   pg_constraint p ON p.oid = f.conparentid
@@ -13,7 +13,8 @@ var checkedRowByRow = Check{
 	"drop it for the time of the repack",
 }
 
-// notValidAbove: ATTACH PARTITION checks a key of the partitioned table, valid or not.
+// notValidAbove: ATTACH PARTITION checks a key of the partitioned table even if it is not
+// valid.
 var notValidAbove = Check{
 	`SELECT 'foreign key ' || quote_ident(f.conname) FROM pg_constraint f JOIN pg_constraint p ON p.oid = f.conparentid
 	 WHERE  f.contype = 'f' AND f.conrelid = $1 AND p.conrelid <> $1 AND NOT f.convalidated
@@ -21,14 +22,15 @@ var notValidAbove = Check{
 	"is one of the partitioned table that is not valid, and yet PostgreSQL would check it when it attaches", "ALTER TABLE … VALIDATE CONSTRAINT, of the partition",
 }
 
-// detachPending: PostgreSQL attaches nothing while another partition is being detached.
+// detachPending: PostgreSQL attaches no partition while another one is being detached.
 var detachPending = Check{
 	`SELECT h.inhrelid::regclass::text FROM pg_inherits i JOIN pg_inherits h ON h.inhparent = i.inhparent
 	 WHERE  i.inhrelid = $1 AND h.inhdetachpending`,
 	"is being detached from the partitioned table", "ALTER TABLE … DETACH PARTITION … FINALIZE",
 }
 
-// defaultPartition: ATTACH PARTITION looks at every row of the default partition under its lock.
+// defaultPartition: ATTACH PARTITION reads every row of the default partition, under its
+// lock.
 var defaultPartition = Check{
 	`SELECT t.relid::text
 	 FROM   pg_inherits i
@@ -39,7 +41,8 @@ var defaultPartition = Check{
 	"belongs to the default partition, and has so many rows that looking at them under lock would take long", "move them to partitions of their own",
 }
 
-// likeIndexes: ATTACH PARTITION attaches whichever of two equal indexes it finds first.
+// likeIndexes: if two indexes are equal, ATTACH PARTITION attaches the one that it finds
+// first.
 var likeIndexes = Check{
 	`SELECT DISTINCT 'index ' || b.indexrelid::regclass
 	 FROM   pg_index a
@@ -52,7 +55,7 @@ var likeIndexes = Check{
 	"is like another one, and which of them PostgreSQL would attach to the partitioned table's is not certain", "drop one of them",
 }
 
-// indexWithoutPart: ATTACH PARTITION would build the missing index under its lock.
+// indexWithoutPart: ATTACH PARTITION would build the missing index, under its lock.
 var indexWithoutPart = Check{
 	`SELECT 'index ' || i.indexrelid::regclass
 	 FROM   pg_inherits h
@@ -66,7 +69,8 @@ var indexWithoutPart = Check{
 	"create it on the partition with CREATE INDEX CONCURRENTLY and attach it (ALTER INDEX … ATTACH PARTITION), or drop it",
 }
 
-// hashOfText: the bound of a hash of text is not provable, so that every row would be checked.
+// hashOfText: PostgreSQL cannot prove a bound on a hash of text from the CHECK, so it
+// would check every row.
 var hashOfText = Check{
 	`SELECT p.partrelid::regclass::text
 	 FROM   pg_partition_ancestors($1::oid::regclass) a
@@ -75,20 +79,22 @@ var hashOfText = Check{
 	"is partitioned by the hash of text, so that PostgreSQL would look at every row under lock to attach a partition", "",
 }
 
-// ownAndInherited: ATTACH PARTITION merges a constraint of the partition with that of its parent.
+// ownAndInherited: ATTACH PARTITION merges a constraint of the partition with that of its
+// parent.
 var ownAndInherited = Check{
 	`SELECT 'constraint ' || quote_ident(conname) FROM pg_constraint JOIN pg_class c ON c.oid = conrelid
 	 WHERE  conrelid = $1 AND c.relispartition AND contype NOT IN ('n', 'f') AND conislocal AND coninhcount > 0`,
 	"is the partition's own and the partitioned table's too, which PostgreSQL does not keep when it attaches", "",
 }
 
-// boundName: the shadow of a partition has a constraint of that name.
+// boundName: the shadow of a partition has a constraint of this name.
 var boundName = Check{
 	`SELECT 'constraint ' || conname FROM pg_constraint WHERE conrelid = $1 AND conname = 'repack_bound'`,
 	"bears a name that is needed for the partition's bound", "rename it",
 }
 
-// partitionedRefers: a key of a partitioned table cannot be NOT VALID before PostgreSQL 18.
+// partitionedRefers: before PostgreSQL 18, a foreign key of a partitioned table cannot be
+// NOT VALID.
 var partitionedRefers = Check{
 	`SELECT format('foreign key %I of %s', f.conname, f.conrelid::regclass) FROM pg_constraint f JOIN pg_class c ON c.oid = f.conrelid
 	 WHERE f.oid = ANY (ARRAY(` + catalog.KeysSQL + `)) AND f.contype = 'f' AND f.conparentid = 0 AND c.relkind = 'p'
