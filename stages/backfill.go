@@ -184,8 +184,8 @@ func (e *Env) chunkDone(ctx context.Context, progress Progress) error {
 // of its blocks to another partition at that moment.
 const maxTries = 100
 
-// This makes the server read a range of TIDs by a TID range scan, not by a scan of the
-// whole table.
+// readRangesSQL makes the server read a range of TIDs by a TID range scan, not by a scan
+// of the whole table.
 const readRangesSQL = `SET LOCAL enable_seqscan = off`
 
 const filenodeSQL = `SELECT pg_relation_filenode($1::oid)`

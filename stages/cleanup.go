@@ -10,13 +10,13 @@ import (
 	"github.com/repack-go/repack/strategy"
 )
 
-// cleanUp ends the reverse capture and drops the old table and every artefact;
-// after it there is no way back. With KeepOld the old table stays in its
-// schema, as it was at this moment, without a link to any table in use.
+// cleanUp ends the reverse capture and drops the old table and everything else that
+// belongs to the job. After it, revert is not possible. With KeepOld, the old table stays
+// in its schema, as it is at this moment, without a link to any table in use.
 //
-// It takes ACCESS EXCLUSIVE on the new table to drop our triggers.
+// It takes ACCESS EXCLUSIVE on the new table, to drop our triggers.
 func cleanUp(ctx context.Context, e *Env) error {
-	if err := e.endOneByOne(ctx); err != nil { // a revert has been given up
+	if err := e.endOneByOne(ctx); err != nil { // a revert was begun and not finished
 		return err
 	}
 	if err := e.releaseNew(ctx); err != nil {
@@ -43,8 +43,9 @@ func cleanUp(ctx context.Context, e *Env) error {
 	})
 }
 
-// disposeSQL drops the old table or, when it is to be kept, its user triggers,
-// which are off: what is left of it depends on nothing of the application's.
+// disposeSQL drops the old table. If the old table is to be kept, disposeSQL drops only
+// its user triggers, which are disabled. Then the old table depends on no object of the
+// application.
 func (e *Env) disposeSQL() []string {
 	old := e.Job.OldTable().String()
 	if !e.Job.Options.KeepOld {
@@ -57,8 +58,8 @@ func (e *Env) disposeSQL() []string {
 	return statements
 }
 
-// releaseNew detaches the capture from the new table. An old table that is to
-// be kept first receives what has been written since the swap.
+// releaseNew removes the capture from the new table. If the old table is to be kept, it
+// first receives what has been written since the swap.
 func (e *Env) releaseNew(ctx context.Context) error {
 	if e.Job.State == registry.Finishing {
 		return nil
@@ -82,15 +83,16 @@ func (e *Env) releaseNew(ctx context.Context) error {
 	})
 }
 
-// detachNew drops our triggers on the new table, the old one, if it is to be kept,
-// being in step. It returns ErrPutOff where that would take too long.
+// detachNew drops our triggers on the new table. If the old table is to be kept, the rest
+// of the log is replayed into it under the same lock. detachNew returns ErrPutOff if that
+// would take too long.
 func (e *Env) detachNew(ctx context.Context) error {
 	return e.changeJob(ctx, e.Locks, func(ctx context.Context, tx *lock.Tx, job *jobRow) error {
 		name, ok, err := nameOf(ctx, tx, *e.Job.Shadow)
 		if err != nil || !ok {
 			return err
 		}
-		table := name.String() // which may have been renamed since
+		table := name.String() // the table may have been renamed since the swap
 		if err := tx.Settle(ctx, table); err != nil {
 			return err
 		}
@@ -116,9 +118,9 @@ func drop(ctx context.Context, q catalog.Querier, kind, object string) error {
 	return nil
 }
 
-// dropArtefacts runs statements, and drops the capture function, the change log and
-// the job's own schemas except keep. A schema in which somebody has made something of his
-// own is not dropped: the error names what is in it.
+// dropArtefacts runs statements. Then it drops the capture function, the change log and
+// the job's own schemas, except keep. If a user has created an object of their own in one
+// of the schemas, the schema is not dropped, and the error names the object.
 func (e *Env) dropArtefacts(ctx context.Context, q catalog.Querier, keep string, statements ...string) error {
 	if err := execAll(ctx, q, append(statements, e.dropArtefactsSQL(keep)...)); err != nil {
 		return fmt.Errorf("drop what belongs to the job: %w", err)

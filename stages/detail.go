@@ -7,8 +7,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// DetailedError is an error of the server with its DETAIL, which names the key
-// that is there twice or the objects that depend on a table, and its HINT.
+// DetailedError is an error of the server with its DETAIL and HINT. The DETAIL names, for
+// example, the duplicate key, or the objects that depend on a table.
 type DetailedError struct {
 	Detail, Hint string
 	Err          error
@@ -28,8 +28,8 @@ func (e *DetailedError) Error() string {
 // Unwrap returns the error without the detail.
 func (e *DetailedError) Unwrap() error { return e.Err }
 
-// detailed adds to err what the server has said beside its message, once. The hint
-// to DROP … CASCADE is left out: what it would drop is not ours.
+// detailed adds the server's DETAIL and HINT to err, once. It leaves out the hint to use
+// DROP … CASCADE: the objects that this would drop are not ours.
 func detailed(err error) error {
 	var already *DetailedError
 	var pgErr *pgconn.PgError

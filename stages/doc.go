@@ -1,10 +1,10 @@
-// Package stages takes a job through its stages. What a stage has done and the record of
-// it in the registry commit together: a job continues from its last committed step,
-// however its process ended.
+// Package stages takes a job through its stages. What a stage has done and its record in
+// the registry commit together. So a job continues from its last committed step, however
+// its process ended.
 //
 // # Packages
 //
-// Imports go one way, from the left to the right and from the top to the bottom:
+// Imports go one way, from left to right and from top to bottom:
 //
 //	cmd/repack ─ repack ─ stages ─┬─ stages/checks    what is refused, one check for each
 //	               │              ├─ stages/chunker   ranges of blocks for workers
@@ -17,12 +17,13 @@
 //	               │                     │
 //	               └──────────── internal/catalog, internal/lock, internal/session
 //
-// internal/tooling is for tests, the demo and the benchmark: the product does not need it.
+// internal/tooling is for tests, the demo and the benchmark: the product does not need
+// it.
 //
 // # Stages
 //
-// Run executes the stages in their order. Each is in the file of its name; the others are
-// what several stages use.
+// Run executes the stages in their order. Each stage is in the file of its name. The
+// other files have what several stages use.
 //
 //	pre_validate      prevalidate.go, drybuild.go, dryswap.go, oids.go
 //	setup             setup.go, capture.go
@@ -32,18 +33,19 @@
 //	swap              swap.go, exchange.go, neighbours_join.go, neighbours_handover.go, matviews.go
 //	clean_up          cleanup.go
 //
-// The inverses are revert.go and reset.go; restored.go is for a job that a dump has brought
-// to another database. plan.go and the files that begin with plan_ tell what Run would do.
+// The inverses are revert.go and reset.go. restored.go is for a job that a dump has
+// brought to another database. plan.go and the files that begin with plan_ tell what Run
+// would do.
 //
 // # Types
 //
-// Worker is what every stage shares: the pool, the registry, the claim on the job, its row
-// and the transactions that are fenced by the claim. Env is a Worker with the options of
-// the run.
+// Worker is what every stage shares: the pool, the registry, the claim on the job, the
+// job's row, and the transactions that check the claim. Env is a Worker with the options
+// of the run.
 //
 // # Failures
 //
-// A transaction that cannot commit changes nothing, and the next run does it again. A
-// process that has lost its claim cannot commit any more. A failure is noted in the
-// registry. If DDL on the table may be the cause, the error is a *DriftError that names it.
+// A transaction that cannot commit changes nothing, and the next run does its work again.
+// A process that has lost its claim can no longer commit. The registry records a failure.
+// If DDL on the table may be the cause, the error is a *DriftError that names the DDL.
 package stages

@@ -15,8 +15,8 @@ import (
 	"github.com/repack-go/repack/strategy"
 )
 
-// RefusalOf makes a *RefusedError of an error that has come of making object for the
-// repack of a table, where that is about the objects, and leaves others as they are.
+// RefusalOf turns an error from the creation of object, for the repack of table, into a
+// *RefusedError, if the error is about the objects. It returns other errors as they are.
 func RefusalOf(ctx context.Context, q catalog.Querier, table catalog.Name, object string, err error) error {
 	reason, refused := reasonOf(ctx, q, object, "cannot be made: ", err)
 	if !refused {
@@ -25,8 +25,8 @@ func RefusalOf(ctx context.Context, q catalog.Querier, table catalog.Name, objec
 	return &RefusedError{Table: table, Reasons: []Reason{reason}}
 }
 
-// reasonOf tells whether err is a reason to refuse, and which: what begins the words
-// for it. q must not be in a transaction that has failed.
+// reasonOf tells whether err is a reason to refuse, and returns the Reason. Its text
+// begins with what. q must not be in a transaction that has failed.
 func reasonOf(ctx context.Context, q catalog.Querier, object, what string, err error) (Reason, bool) {
 	var pgErr *pgconn.PgError
 	var changed *catalog.ChangedError
@@ -42,7 +42,7 @@ func reasonOf(ctx context.Context, q catalog.Querier, object, what string, err e
 	}
 	named, lookErr := withEventTriggers(ctx, q, reason, where)
 	if lookErr != nil {
-		return reason, true // it is told without their names
+		return reason, true // the reason is given without the names of event triggers
 	}
 	return named, true
 }
@@ -54,8 +54,8 @@ JOIN     pg_proc p ON p.oid = e.evtfoid
 WHERE    e.evtenabled IN ('O', 'A') AND e.evtevent IN ('ddl_command_start', 'ddl_command_end', 'sql_drop', 'table_rewrite')
 ORDER BY e.evtname`
 
-// eventTriggers are the event triggers that fire, and those of them whose function
-// where, the context of an error, tells of.
+// eventTriggers returns all event triggers that fire for DDL. named are those whose
+// function appears in where, the context of an error.
 func eventTriggers(ctx context.Context, q catalog.Querier, where string) (all, named []string, err error) {
 	rows, err := q.Query(ctx, eventTriggersSQL)
 	if err != nil {
@@ -75,8 +75,8 @@ func eventTriggers(ctx context.Context, q catalog.Querier, where string) (all, n
 	return all, named, nil
 }
 
-// withEventTriggers names the event triggers that may be the cause: where the
-// server has told what it was doing, those whose function it was in.
+// withEventTriggers adds to reason the event triggers that may be the cause. If the
+// server has told what it was doing, they are those whose function it was in.
 func withEventTriggers(ctx context.Context, q catalog.Querier, reason Reason, where string) (Reason, error) {
 	all, named, err := eventTriggers(ctx, q, where)
 	if err != nil {
@@ -99,9 +99,9 @@ func withEventTriggers(ctx context.Context, q catalog.Querier, reason Reason, wh
 	return reason, nil
 }
 
-// visit moves an empty table with the source's columns to the source's schema and
-// back, where there are event triggers: one may look at the schema. The copy cannot
-// go there, since its indexes bear the names of the source's.
+// visit moves an empty table with the source's columns to the source's schema and back,
+// if there are event triggers: an event trigger may look at the schema. The copy itself
+// cannot be moved there, because its indexes have the names of the source's indexes.
 func (r *drySwap) visit(ctx context.Context) error {
 	triggers, _, err := eventTriggers(ctx, r.tx, "")
 	if err != nil || len(triggers) == 0 || len(r.reasons) > 0 {
@@ -110,7 +110,7 @@ func (r *drySwap) visit(ctx context.Context) error {
 	const object = "a table in the schema of the table"
 	return r.apart(ctx, object, func(apart *drySwap) error {
 		there := *r.copied
-		there.Name = catalog.Name{Schema: r.Source.Name.Schema, Name: r.Job.ChangeLog} // no relation of it is called so
+		there.Name = catalog.Name{Schema: r.Source.Name.Schema, Name: r.Job.ChangeLog} // no relation in the schema has this name
 		from := there.Name.In(r.Job.OldSchema)
 		create := []string{fmt.Sprintf("CREATE TABLE %s (LIKE %s)", from, r.copied.Name)}
 		if ok, err := apart.try(ctx, catalog.Part{Object: object, SQL: create}); err != nil || !ok {
@@ -137,8 +137,8 @@ func (r *drySwap) visit(ctx context.Context) error {
 	})
 }
 
-// constrainSQL adds and drops a constraint, where the exchange drops some: foreign keys
-// of the source, or its bound as a partition.
+// constrainSQL adds and drops a constraint, if the exchange drops some: foreign keys of
+// the source, or its bound as a partition.
 func (r *drySwap) constrainSQL(on catalog.Name) []string {
 	if len(r.Source.AllForeignKeys()) == 0 && r.Source.Partition == nil {
 		return nil

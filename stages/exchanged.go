@@ -14,19 +14,20 @@ import (
 	"github.com/repack-go/repack/strategy"
 )
 
-// exchanged is what an exchange has to know of the table that it replaces, asked in
-// one round trip: everybody who wants the table waits for it.
+// exchanged is what an exchange must know about the table that it replaces. It is read in
+// one round trip, because every session that wants the table waits for it.
 type exchanged struct {
 	table     *catalog.Table
 	reasons   []Reason
 	recompile []string // see catalog.Table.RecompileSQL
-	pending   error    // ErrPutOff where the log is not empty
-	xid       string   // of the transaction
+	pending   error    // ErrPutOff if the log is not empty
+	xid       string   // ID of the transaction
 	noted     bool     // see notedReads
 }
 
-// lookAt asks all of it, and returns what ends the exchange whether it is asked under
-// the lock or before: a table that is gone, a *DriftError, strategy.ErrNotCapturing.
+// lookAt reads all of this. It runs before the lock and again under it. Each time, it
+// returns an error that ends the exchange: if the table does not exist any more, a
+// *DriftError, or strategy.ErrNotCapturing.
 func (e *Env) lookAt(ctx context.Context, tx *lock.Tx, oid uint32) (*exchanged, error) {
 	x := &exchanged{}
 	b := &pgx.Batch{}
@@ -39,7 +40,8 @@ func (e *Env) lookAt(ctx context.Context, tx *lock.Tx, oid uint32) (*exchanged, 
 		var pgErr *pgconn.PgError
 		switch {
 		case errors.As(err, &pgErr) && pgErr.Code == pgerrcode.QueryCanceled && ctx.Err() == nil:
-			// Without the server's error: it is not for Transact to try the same again.
+			// The server's error is left out. Otherwise Transact would try the same
+			// again.
 			return fmt.Errorf("%w: the log could not be read in time under the lock (%s)", ErrPutOff, pgErr.Message)
 		case err == nil && !empty:
 			x.pending = fmt.Errorf("changes are pending that were not written through: %w", ErrPutOff)
@@ -55,9 +57,9 @@ func (e *Env) lookAt(ctx context.Context, tx *lock.Tx, oid uint32) (*exchanged, 
 	return x, e.checkAgain(ctx, tx, x.table, x.reasons)
 }
 
-// followedBy is link as the exchange leaves it, and the id of its transaction where
-// what is written reaches the parked table at once, which materialized views read or
-// foreign keys lead to, else empty.
+// followedBy returns link as the exchange leaves it. followed is the ID of the exchange's
+// transaction if writes must reach the replaced table at once, because materialized views
+// read it or foreign keys lead to it. Otherwise it is empty.
 func (x *exchanged) followedBy(link *strategy.Link) (after *strategy.Link, followed string) {
 	if len(x.table.Matviews) > 0 || link.Rows != "" {
 		followed = x.xid

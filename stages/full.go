@@ -16,15 +16,15 @@ import (
 	"github.com/repack-go/repack/registry"
 )
 
-// DiskFullError reports that a disk was full before the swap. What the job had
-// there has been removed, so that the application can write; the table itself is
-// untouched, and the next run begins anew.
+// DiskFullError reports that a disk was full before the swap. What the job had stored
+// there has been removed, so that the application can write. The table itself has not
+// changed, and the next run begins from the start.
 type DiskFullError struct {
 	Table catalog.Name
-	// Removed is about how many bytes were given back, and Needs how many a copy
-	// takes at most; zero where that is not known.
+	// Removed is about how many bytes were freed. Needs is how many bytes a copy takes at
+	// most. Both are zero if they are not known.
 	Removed, Needs int64
-	// Release is why the job could not be removed; nil: it is.
+	// Release is why the job could not be removed; nil: it has been removed.
 	Release error
 	Err     error // the server's, SQLSTATE 53100
 }
@@ -49,33 +49,33 @@ func (e *DiskFullError) Error() string {
 // Unwrap returns the server's error.
 func (e *DiskFullError) Unwrap() error { return e.Err }
 
-// megabytes is a size, rounded up.
+// megabytes returns a size in MB, rounded up.
 func megabytes(n int64) string { return fmt.Sprintf("%d MB", (n+1<<20-1)>>20) }
 
-// diskFull reports whether the server has met a full disk.
+// diskFull reports whether a disk of the server was full.
 func diskFull(err error) bool {
 	var pgErr *pgconn.PgError
 	return errors.As(err, &pgErr) && pgErr.Code == pgerrcode.DiskFull
 }
 
-// givesWay reports whether err is a full disk in the face of which the job is
-// removed: after the swap the old table is the way back, and stays.
+// givesWay reports whether err means a full disk for which the job is to be removed.
+// After the swap the job is not removed: revert needs the old table, so it stays.
 func (e *Env) givesWay(err error) bool {
 	return diskFull(err) && (e.Job == nil || e.Job.State == registry.Active && !e.Job.Swapped())
 }
 
 const (
-	// giving is how long a job may take to be removed. The application cannot write
-	// meanwhile, but neither can it where the job stays.
+	// giving is how long the removal of a job may take. The application cannot write
+	// during this time, but it could not write if the job stayed, either.
 	giving = 2 * time.Minute
-	// givingPause is what a server that has crashed for want of room is given
-	// before it is asked again.
+	// givingPause is the pause before repack tries again to connect to a server that has
+	// crashed because a disk was full.
 	givingPause = time.Second
 )
 
-// giveWay removes the job and adds to err, that of a full disk, what has come of
-// that. The application, which may have met the full disk first, needs the room more
-// than we do.
+// giveWay removes the job. It adds the result to err, the error of a full disk. The
+// application may have found the disk full before repack did, and it needs the space more
+// than repack does.
 func (e *Env) giveWay(ctx context.Context, err error) error {
 	ctx, cancel := context.WithTimeout(ctx, giving)
 	defer cancel()
@@ -101,7 +101,7 @@ SELECT coalesce(pg_total_relation_size($1::oid), 0),
        JOIN   pg_namespace n ON n.oid = c.relnamespace
        WHERE  n.nspname = $2 AND c.relname = ANY ($3::text[]) AND c.relkind = 'r')`
 
-// fullSizes measures what the job has, and what it is made of.
+// fullSizes measures what the job has stored, and the table that it copies.
 func (e *Env) fullSizes(ctx context.Context) (removed, needs int64, err error) {
 	schema, names := "", []string{}
 	if e.Job != nil {
@@ -113,8 +113,8 @@ func (e *Env) fullSizes(ctx context.Context) (removed, needs int64, err error) {
 	return removed, needs, nil
 }
 
-// remove does what Reset does. A server that has crashed, because the write-ahead
-// log had no room, is waited for.
+// remove does what Reset does. If the server has crashed because there was no space for
+// the WAL, remove waits for it.
 func (e *Env) remove(ctx context.Context) error {
 	for {
 		err := e.removeOnce(ctx)
@@ -129,9 +129,9 @@ func (e *Env) remove(ctx context.Context) error {
 	}
 }
 
-// removeOnce asks the registry first: a COMMIT that ended in a crash may have been
-// that of the exchange, or of the removal. Where there is no room even for the
-// registry's new row, that is written when there is.
+// removeOnce reads the registry first: a COMMIT during which the server crashed may have
+// been that of the exchange, or of the removal. If there is no space even for the
+// registry's new row, this row is written after the removal.
 func (e *Env) removeOnce(ctx context.Context) error {
 	job, err := e.Registry.Get(ctx, e.Pool, e.Job.ID)
 	if errors.Is(err, registry.ErrNotFound) {
@@ -153,11 +153,10 @@ func (e *Env) removeOnce(ctx context.Context) error {
 	return err
 }
 
-// discardUnrecorded removes the job with its row, in one transaction that only
-// deletes, and then records what it has come to.
+// discardUnrecorded removes the job with its row, in one transaction that only deletes.
+// Then it records the result.
 //
-// It takes ACCESS EXCLUSIVE on the source, for as long as it takes to drop the
-// shadow.
+// It takes ACCESS EXCLUSIVE on the source, for the time that it takes to drop the shadow.
 func (e *Env) discardUnrecorded(ctx context.Context) error {
 	err := e.transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
 		if _, err := e.detachSource(ctx, tx); err != nil {
@@ -183,7 +182,7 @@ func (e *Env) discardUnrecorded(ctx context.Context) error {
 	return nil
 }
 
-// kept says why a full disk after the swap does not have the old table dropped.
+// kept adds to a full disk's error after the swap why the old table is not dropped.
 func (e *Env) kept(err error) error {
 	if !diskFull(err) || !e.Job.Swapped() || e.Job.State != registry.Active {
 		return err

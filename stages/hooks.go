@@ -7,11 +7,11 @@ import (
 	"github.com/repack-go/repack/stages/chunker"
 )
 
-// Hooks are called during a run. An error ends the run as a failure of the
-// stage would; the job can be continued.
+// Hooks are called during a run. If a hook returns an error, the run ends as if the stage
+// had failed; the job can be continued.
 //
-// AfterChunk, AfterStep and WhileBuilding are called by several goroutines at the
-// same time: chunks and indexes are worked on in parallel.
+// AfterChunk, AfterStep and WhileBuilding are called by several goroutines at the same
+// time, because chunks and indexes are processed in parallel.
 type Hooks struct {
 	BeforeStage func(ctx context.Context, stage registry.Stage) error
 	AfterStage  func(ctx context.Context, stage registry.Stage) error
@@ -19,15 +19,15 @@ type Hooks struct {
 	AfterChunk func(ctx context.Context, progress Progress) error
 	// AfterStep follows a commit inside a stage, such as StepExchanged.
 	AfterStep func(ctx context.Context, step string) error
-	// WhileBuilding is called about twice a second while indexes are being
-	// built, with those that are; it cannot end the run.
+	// WhileBuilding is called about twice a second while indexes are being built, with
+	// the list of these builds. It cannot end the run.
 	WhileBuilding func(ctx context.Context, builds []IndexBuild)
-	// AfterJob is called once clean_up has committed; it cannot end the run.
+	// AfterJob is called after clean_up has committed. It cannot end the run.
 	AfterJob func(ctx context.Context, outcome Outcome)
 }
 
-// The steps after which Hooks.AfterStep is called, each with what has been committed by
-// then. A step may come several times in a run.
+// The steps after which Hooks.AfterStep is called. Each says what has been committed by
+// then. A step may occur several times in a run.
 const (
 	StepLoggedKeysRemoved = "sync_schema: logged keys removed"
 	StepIndexBuilt        = "sync_schema: index built"
@@ -49,5 +49,5 @@ const (
 	StepCaptureDropped    = "reset: triggers dropped"
 )
 
-// Progress is how far the backfill is.
+// Progress is how far the backfill has got.
 type Progress = chunker.Progress

@@ -215,7 +215,8 @@ func (e *Env) createMatview(ctx context.Context, tx *lock.Tx, matviews []catalog
 	return doAll(ctx, tx, append(letReadSQL(as, names), hideSQL(m, built, parked)...))
 }
 
-// createMatviewAs creates m as as, without rows. Only m's owner has privileges on it.
+// createMatviewAs creates the successor of m, without rows, under the name as. Only m's
+// owner has privileges on it.
 func (e *Env) createMatviewAs(ctx context.Context, tx pgx.Tx, m catalog.Matview, as catalog.Name) error {
 	if err := execAll(ctx, tx, m.CreateSQL(as)); err != nil {
 		return err

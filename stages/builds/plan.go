@@ -1,5 +1,6 @@
-// Package builds plans how the indexes of a shadow are built: which at the same time, in
-// which order, with how many workers and with how much memory; and tells how far they are.
+// Package builds plans how the indexes of a shadow are built: which of them at the same
+// time, in which order, with how many workers and with how much memory. It also reads the
+// progress of the builds.
 package builds
 
 import (
@@ -17,28 +18,31 @@ import (
 // Build is an index that is to be built, and how.
 type Build struct {
 	catalog.Index
-	cost    float64 // of sorting, compared with other builds
-	Helpers int     // parallel workers beside the process that builds
-	ordered bool    // the rows come about in the order of the index
-	made    int     // its place among the indexes of the source by when they were made
+	cost    float64 // cost of the sort, relative to other builds
+	Helpers int     // parallel workers in addition to the process that builds
+	ordered bool    // the rows come roughly in the order of the index
+	made    int     // its place in the order in which the source's indexes were created
 }
 
-// Planner is what the builds of a job are planned by.
+// Planner plans the index builds of a job.
 type Planner struct {
 	Source *catalog.Table
-	Jobs   int // builds at the same time, at most
-	// Order reads the order in which the rows were copied; nil: as they come.
+	Jobs   int // how many builds may run at the same time
+	// Order reads the order in which the rows were copied; nil: as they are in the
+	// source.
 	Order func(ctx context.Context) (catalog.Order, error)
 }
 
-// Plan plans the builds of missing together. Each list is for one session to do
-// one after the other: what takes longest first, each on the processor that is free
-// first, and with helpers where processors are left over.
+// Plan plans the builds of missing together. Each list is for one session, which builds
+// its indexes one after the other. The list that takes longest comes first. Each list
+// goes to the processor that is free first. If processors are left over, the builds get
+// helpers.
 //
-// Unique indexes are one list, in the order in which those of the source were made, which
-// is that of their OIDs. Of equal ones the server gives a foreign key the one that was
-// made first (transformFkeyCheckAttrs in its tablecmds.c), and a row that two of them
-// forbid is reported for that one.
+// All unique indexes are in one list, in the order in which those of the source were
+// created, which is the order of their OIDs. There are two reasons. If several unique
+// indexes would do for a foreign key, the server takes the one that was created first
+// (transformFkeyCheckAttrs in its tablecmds.c). And if two of them forbid a row, the
+// error names the first one.
 func (p Planner) Plan(ctx context.Context, q catalog.Querier, missing []catalog.Index) ([][]Build, error) {
 	builds := make([]Build, len(missing))
 	for i, index := range missing {
@@ -81,17 +85,17 @@ func totalCost(list []Build) float64 {
 	return sum
 }
 
-// Four million integers at random took 1.7 to 1.9 s of a processor, in order 1.0 s.
-// Longer keys take longer.
+// A build with four million integers took 1.7 to 1.9 s of processor time if they were in
+// random order, and 1.0 s if they were in order. Longer keys take longer.
 const (
 	randomCost    = 2
 	orderedCost   = 1
 	bytesPerCost  = 50
-	bytesPerEntry = 20 // of an integer
+	bytesPerEntry = 20 // an entry of an integer
 )
 
-// buildCost is about what it takes to build an index of so many bytes and entries, in
-// units of an entry that comes in order; no entries: it is not known how many.
+// buildCost estimates the cost of an index of size bytes with so many entries. The unit
+// is an entry that comes in order. If entries is zero or less, the number is not known.
 func buildCost(size int64, entries float64, ordered bool) float64 {
 	if entries <= 0 {
 		entries = float64(size) / bytesPerEntry
@@ -103,11 +107,11 @@ func buildCost(size int64, entries float64, ordered bool) float64 {
 	return max(entries*each+float64(size)/bytesPerCost, 1)
 }
 
-// span is when a piece of work begins and ends.
+// span is the time from the beginning to the end of a piece of work.
 type span struct{ begin, end float64 }
 
-// schedule is when pieces of work that take so long are done, each by the processor
-// that is free first.
+// schedule returns when pieces of work with these costs begin and end. Each is done by
+// the processor that is free first.
 func schedule(costs []float64, processors int) []span {
 	free := make([]float64, processors)
 	spans := make([]span, len(costs))
@@ -119,10 +123,11 @@ func schedule(costs []float64, processors int) []span {
 	return spans
 }
 
-// shareProcessors is how many processors each piece of work may use so that none is
-// idle at the end: on average over its time, those that there are divided by the
-// pieces that are worked on. A processor that has a piece of its own does more than
-// one that helps with another's, so that nothing is gained by more.
+// shareProcessors returns how many processors each piece of work may use so that none is
+// idle at the end. At any time, this is the number of processors divided by the number of
+// pieces in progress; the share of a piece is the average over its time. More would gain
+// nothing: a processor with a piece of its own does more than one that helps with another
+// piece.
 func shareProcessors(costs []float64, processors int) []int {
 	spans := schedule(costs, processors)
 	var times []float64
@@ -153,8 +158,8 @@ func shareProcessors(costs []float64, processors int) []int {
 	return whole
 }
 
-// weightsSQL names the table in parameters, as no join reaches the indexes of what is behind
-// pg_stats.
+// weightsSQL has the table's name as parameters: with a join, the server could not use
+// the indexes of the catalogs under the view pg_stats.
 const weightsSQL = `
 SELECT    ic.relname::text                   AS index,
           coalesce(a.attname::text, '')      AS column,
@@ -167,20 +172,21 @@ LEFT JOIN pg_stats s     ON s.schemaname = $2 AND s.tablename = $3 AND s.attname
 WHERE     i.indrelid = $1
 ORDER BY  i.indexrelid`
 
-// weight is what is known of an index of the source.
+// weight is what is known about an index of the source.
 type weight struct {
-	Index, Column string  // the first column; of an expression it has no name
-	Correlation   float64 // of that with the order of the rows; zero where it is not known
-	Entries       float64 // zero or less where it is not known
+	Index, Column string  // Column is the first column; empty if it is an expression
+	Correlation   float64 // of Column with the order of the rows; zero if it is not known
+	Entries       float64 // zero or less if it is not known
 }
 
-// orderedFrom is the correlation from which rows count as ordered.
+// orderedFrom is the correlation from which on rows count as ordered.
 const orderedFrom = 0.9
 
-// weigh finds out what builds cost, and for which of them the rows come in order: where
-// they are copied as they are, for those whose first column is in order in the source;
-// else for those that begin as the order does in which they are copied. Where all
-// indexes are small and at most one is unique nothing is asked.
+// weigh estimates what the builds cost, and for which indexes the rows come in order. If
+// the rows are copied as they are in the source, these are the indexes whose first column
+// is in order there. If the rows are copied in another order, these are the indexes that
+// begin as that order does. If all indexes are small and at most one is unique, weigh
+// runs no query.
 func (p Planner) weigh(ctx context.Context, q catalog.Querier, builds []Build) error {
 	large, unique := false, 0
 	for _, b := range builds {
@@ -221,7 +227,7 @@ func (p Planner) weigh(ctx context.Context, q catalog.Querier, builds []Build) e
 	return nil
 }
 
-// orderedAs tells which indexes begin as an order does.
+// orderedAs returns a function that tells whether an index begins as order does.
 func orderedAs(order catalog.Order, weights []weight) func(weight) bool {
 	first := order.Column
 	for _, w := range weights {
@@ -232,11 +238,12 @@ func orderedAs(order catalog.Order, weights []weight) func(weight) bool {
 	return func(w weight) bool { return w.Index == order.Index || w.Column != "" && w.Column == first }
 }
 
-// workersSQL never has a build use more workers than the server's setting.
+// workersSQL sets the number of workers, but never to more than the server's setting.
 const workersSQL = `SELECT set_config('max_parallel_maintenance_workers', least(current_setting('max_parallel_maintenance_workers')::int, %d)::text, true)`
 
-// sortMemorySQL never gives a sort more than it would have had. Where temporary
-// files are limited it had better not need them.
+// sortMemorySQL sets the memory of a sort, but never to more than the present setting. If
+// temporary files are limited, it changes nothing: with less memory, the sort would need
+// more of them.
 const sortMemorySQL = `
 SELECT set_config('maintenance_work_mem', least(setting::bigint, %d)::text, true)
 FROM   pg_settings
@@ -245,8 +252,8 @@ WHERE  name = 'maintenance_work_mem' AND current_setting('temp_file_limit') = '-
 // WorkersSQL sets how many workers the build may use.
 func (b Build) WorkersSQL() string { return fmt.Sprintf(workersSQL, b.Helpers) }
 
-// SettingsSQL sets how many workers and how much memory the build may use, in its own
-// transaction.
+// SettingsSQL sets how many workers and how much memory the build may use. The settings
+// hold for the build's own transaction.
 func (b Build) SettingsSQL() []string {
 	settings := []string{b.WorkersSQL()}
 	if b.IsBtree() && !b.ordered {
@@ -256,26 +263,26 @@ func (b Build) SettingsSQL() []string {
 }
 
 const (
-	// cacheSortMemory is sorted within a processor's cache, or nearly: on the
-	// machines this was measured on, in little more than half the time that
-	// 256 MB take.
+	// cacheSortMemory fits a processor's cache, or nearly. On the machines on which this
+	// was measured, a sort with it took little more than half the time of a sort with 256
+	// MB.
 	cacheSortMemory = 8 << 20
-	// mergeBuffer is what reading one sorted run takes of a sort's memory
-	// (MERGE_BUFFER_SIZE and a tape's own in the server's tuplesort.c).
+	// mergeBuffer is how much of a sort's memory the server needs to read one sorted run
+	// (MERGE_BUFFER_SIZE and a tape's own buffer in its tuplesort.c).
 	mergeBuffer = 272 << 10
-	// sortedPerStored is how much larger than a finished index the entries are
-	// that are sorted for it, at the most but for many duplicates.
+	// sortedPerStored is how many times larger than the finished index the sorted entries
+	// are, at most. If there are many duplicates, they can be larger still.
 	sortedPerStored = 4
-	// workerSortMemory is the least for which the server uses a worker more:
+	// workerSortMemory is the least memory for which the server uses one more worker:
 	// "CREATE INDEX", "maintenance_work_mem", in the manual.
 	workerSortMemory = 32 << 20
 )
 
-// sortMemory is how many bytes are best for building a btree index of that size:
-// as few as let all sorted runs be merged in one pass. There are size/memory
-// runs, and each takes a buffer of the memory when they are merged.
+// sortMemory returns how many bytes are best for building a btree index of size bytes: as
+// few as are enough to merge all sorted runs in one pass. There are size/memory runs, and
+// while they are merged, each needs a buffer in the memory.
 //
-// With helpers each process sorts a share of the entries in a share of the memory.
+// With helpers, each process sorts a share of the entries in a share of the memory.
 func sortMemory(size int64, helpers int) int64 {
 	processes := int64(helpers + 1)
 	each := max(int64(math.Sqrt(float64(size/processes)*sortedPerStored*mergeBuffer)), cacheSortMemory)

@@ -9,8 +9,8 @@ import (
 	"github.com/repack-go/repack/internal/catalog"
 )
 
-// TestShareProcessors: a processor that has an index of its own to build helps with
-// no other, and none is idle while one is built for long.
+// TestShareProcessors: a processor that builds an index of its own does not help with
+// another one, and no processor is idle for long while an index is built.
 func TestShareProcessors(t *testing.T) {
 	for _, c := range []struct {
 		processors int
@@ -60,7 +60,8 @@ func TestSortMemory(t *testing.T) {
 	}
 }
 
-// TestBuildCost: of as many entries, those at random and those that are longer cost more.
+// TestBuildCost: for the same number of entries, a random order costs more than a sorted
+// one, and longer entries cost more than shorter ones.
 func TestBuildCost(t *testing.T) {
 	ordered, random, longer := buildCost(100e6, 4e6, true), buildCost(50e6, 4e6, false), buildCost(300e6, 4e6, false)
 	if unknown := buildCost(80e6, 0, false); ordered >= random || random >= longer || unknown < ordered || unknown > longer {

@@ -15,15 +15,16 @@ import (
 // Running is an index of the shadow that is being built.
 type Running struct {
 	Index string `json:"index"`
-	// Phase is in the server's words: see "CREATE INDEX Phases" in its manual.
+	// Phase is in the server's words: see "CREATE INDEX Progress Reporting" in its
+	// manual.
 	Phase string `json:"phase"`
-	// Percent of the phase that is done; nil where it is not counted.
+	// Percent is how much of the phase is done; nil if the server does not count it.
 	Percent *float64 `json:"percent"`
 }
 
-// The view's index_relid is 0 until a build has committed, so that the
-// statement has to tell which index it is. Only the job's own sessions build on
-// its shadow. Of the two counters the one of the present phase is set.
+// The view's index_relid is 0 until a build has committed, so the statement must tell
+// which index it is. Only the job's own sessions build indexes on its shadow. The server
+// sets the one of the two counters that belongs to the present phase.
 const buildsSQL = `
 SELECT   coalesce(a.query, '')  AS statement,
          p.phase                AS phase,
@@ -35,9 +36,9 @@ JOIN     pg_stat_activity a ON a.pid = p.pid
 WHERE    p.datname = current_database() AND p.relid = $1
 ORDER BY a.xact_start, a.pid`
 
-// Read lists the indexes that are being built on the shadow of job, in the
-// order in which they were begun. To a role without the rights of the one that
-// builds, the server shows none.
+// Read lists the indexes that are being built on the shadow of job, in the order in which
+// their builds began. If the role has no right to see the sessions of the role that
+// builds, the list is empty.
 func Read(ctx context.Context, q catalog.Querier, job *registry.Job) ([]Running, error) {
 	builds := []Running{}
 	if job.Stage != registry.SyncSchema || job.StageDone || job.Shadow == nil {
@@ -45,7 +46,7 @@ func Read(ctx context.Context, q catalog.Querier, job *registry.Job) ([]Running,
 	}
 	source, err := job.SourceDescription()
 	var newer *catalog.NewerError
-	if errors.As(err, &newer) { // whose job can be looked at all the same
+	if errors.As(err, &newer) { // the job of a newer version can still be shown
 		return builds, nil
 	}
 	if err != nil {
@@ -71,8 +72,8 @@ func Read(ctx context.Context, q catalog.Querier, job *registry.Job) ([]Running,
 	return builds, nil
 }
 
-// builtBy is the index that a statement of syncSchema makes. The server shows
-// no more than the first track_activity_query_size bytes of a statement.
+// builtBy returns the index that a statement of sync_schema builds. The server shows only
+// the first track_activity_query_size bytes of a statement.
 func builtBy(source *catalog.Table, shadow catalog.Name, statement string) (string, bool) {
 	if statement == "" {
 		return "", false

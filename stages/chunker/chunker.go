@@ -1,5 +1,6 @@
-// Package chunker divides ranges of blocks into chunks for workers that copy or compare
-// them at the same time, each as large as can be done in the time that a chunk should take.
+// Package chunker divides ranges of blocks into chunks, for workers that copy or compare
+// them at the same time. A chunk is as large as a worker can process in the time that a
+// chunk should take.
 package chunker
 
 import (
@@ -12,13 +13,13 @@ import (
 // maxBlocks is 1 GB.
 const maxBlocks = 1 << 17
 
-// Progress is how far the chunks are.
+// Progress is how much of the work is done.
 type Progress struct {
 	Rows, TotalRows     int64 // TotalRows is an estimate
 	Blocks, TotalBlocks int64
 }
 
-// Chunker hands out chunks. Its methods may be called by several goroutines.
+// Chunker hands out chunks. Several goroutines may call its methods at the same time.
 type Chunker struct {
 	// Progress is what has been done. It is set before the first chunk.
 	Progress Progress
@@ -26,23 +27,25 @@ type Chunker struct {
 	mu      sync.Mutex
 	ranges  []registry.Chunk
 	size    int64 // blocks of the next chunk
-	least   int64 // blocks that are not divided for the sake of workers
+	least   int64 // a chunk is not made smaller than this to keep all workers busy
 	workers int64
 	target  time.Duration
 	fixed   bool
 }
 
-// New divides ranges, each of which has First and End, for so many workers. The first
-// chunk has so many blocks; those that follow are sized to take target.
+// New divides ranges, each of which has First and End, for the given number of workers.
+// The first chunk has so many blocks. The size of each later chunk is chosen so that it
+// takes target.
 func New(ranges []registry.Chunk, blocks int64, target time.Duration, workers int) *Chunker {
 	return &Chunker{ranges: ranges, size: blocks, least: blocks, target: target, workers: int64(workers)}
 }
 
-// Fix has all chunks be of so many blocks, however long they take.
+// Fix gives all chunks this number of blocks, however long they take.
 func (c *Chunker) Fix(blocks int64) { c.fixed, c.size = true, blocks }
 
-// BlocksFor is about how many blocks batch rows fill, of a table of so many rows and
-// blocks. A table that was never analysed is taken to have fifty rows a block.
+// BlocksFor estimates how many blocks batch rows fill, in a table with the given numbers
+// of rows and blocks. If the number of rows is not known, because the table was never
+// analysed, it assumes fifty rows for each block.
 func BlocksFor(batch, rows, blocks int64) int64 {
 	perBlock := int64(50)
 	if rows > 0 && blocks > 0 {
@@ -51,7 +54,7 @@ func BlocksFor(batch, rows, blocks int64) int64 {
 	return max(batch/perBlock, 1)
 }
 
-// Next is the next chunk; ok is false when there is none left.
+// Next returns the next chunk; ok is false if no chunk is left.
 func (c *Chunker) Next() (chunk registry.Chunk, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -66,15 +69,15 @@ func (c *Chunker) Next() (chunk registry.Chunk, ok bool) {
 	return chunk, true
 }
 
-// Left reports whether there is a chunk left.
+// Left reports whether a chunk is left.
 func (c *Chunker) Left() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return len(c.ranges) > 0
 }
 
-// Occupy is how many of so many workers there is a chunk for: a connection is not
-// opened for nothing.
+// Occupy returns for how many of the workers there is a chunk, so that no connection is
+// opened without need.
 func (c *Chunker) Occupy(workers int) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -85,8 +88,8 @@ func (c *Chunker) Occupy(workers int) int {
 	return int(min(int64(workers), chunks))
 }
 
-// blocks is the size of the next chunk: smaller towards the end, so that no worker
-// has a large one left when the others have none.
+// blocks returns the size of the next chunk. Chunks become smaller towards the end, so
+// that no worker still has a large chunk when the others have none.
 func (c *Chunker) blocks() int64 {
 	if c.fixed || c.workers < 2 {
 		return c.size
@@ -98,8 +101,8 @@ func (c *Chunker) blocks() int64 {
 	return min(c.size, max(left/(2*c.workers), c.least))
 }
 
-// Done counts a chunk, whose Rows and Took are known, and sizes the next by how long
-// this one took. It returns the progress so far.
+// Done counts a chunk, whose Rows and Took must be set. It chooses the size of the next
+// chunk by how long this one took, and returns the progress so far.
 func (c *Chunker) Done(chunk registry.Chunk) Progress {
 	c.mu.Lock()
 	defer c.mu.Unlock()

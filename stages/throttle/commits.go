@@ -5,21 +5,22 @@ import (
 	"time"
 )
 
-// asynchronousSQL is a setting of a transaction whose COMMIT waits neither for the disk nor for
-// a standby. It is for chunks and replay batches: what one has done commits together
-// with the record of it, so that a crash loses both or neither. Every other commit of
-// ours, such as the one that ends a stage, waits for its own WAL and so for all that
-// was written before it.
+// asynchronousSQL is a setting of a transaction whose COMMIT waits neither for the disk
+// nor for a standby. It is for chunks and replay batches. Their work commits together
+// with its record, so a crash loses both or neither. Every other commit of repack, such
+// as the one that ends a stage, waits for its own WAL, and so for all WAL that was
+// written before it.
 //
 // https://www.postgresql.org/docs/current/wal-async-commit.html
 const asynchronousSQL = `SET LOCAL synchronous_commit = off`
 
-// flushEvery is for how long commits are asynchronous before one waits again. An
-// application that comes back from a pause waits for all WAL that was written before
-// its own, on the disk and on the standbys that it waits for.
+// flushEvery is how long commits are asynchronous before one waits again. Otherwise an
+// application that continues after a pause would wait too long: its commit waits until
+// all WAL that was written before is on the disk, and on the standbys for which the
+// commit waits.
 const flushEvery = 2 * time.Second
 
-// Commits are the settings with which the next transaction of a chunk or a batch
+// Commits returns the settings with which the next transaction of a chunk or a batch
 // begins.
 func (t *Throttle) Commits(ctx context.Context) (settings []string, err error) {
 	if t.flushDue() {
@@ -32,8 +33,9 @@ func (t *Throttle) Commits(ctx context.Context) (settings []string, err error) {
 	return []string{asynchronousSQL}, nil
 }
 
-// flushDue reports, and notes, that it is time for a commit that waits. The first
-// one does, so that of a small table nobody asks whether the application is at work.
+// flushDue reports whether it is time for a commit that waits; if so, it records the
+// time. The first commit waits. So for a small table, repack does not ask whether the
+// application is at work.
 func (t *Throttle) flushDue() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// TestCommits: nobody asks the server here, as there is an answer that is fresh.
+// TestCommits sends no query to the server, because there is a fresh answer.
 func TestCommits(t *testing.T) {
 	now := time.Now()
 	for _, c := range []struct {

@@ -5,7 +5,8 @@ import (
 	"time"
 )
 
-// TestFreshSamples: what was seen before a long pause says nothing of now.
+// TestFreshSamples: samples from before a long pause do not tell whether the application
+// is at work now.
 func TestFreshSamples(t *testing.T) {
 	now := time.Now()
 	ago := func(d time.Duration, active int) activity { return activity{Active: active, at: now.Add(-d)} }

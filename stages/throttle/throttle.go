@@ -1,6 +1,6 @@
-// Package throttle lets a run of repack give way to the application: it decides how many
-// pieces of work are done at the same time, how long a run rests between them, and whether
-// their commits wait for the disk.
+// Package throttle makes a run of repack give way to the application. It decides how many
+// pieces of work are done at the same time, how long a run rests between them, and
+// whether their commits wait for the disk.
 package throttle
 
 import (
@@ -14,54 +14,56 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// ChunkTime is how long a chunk is meant to take. It holds a snapshot, and with
-// direct-trigger row locks, for about as long; a writer may have to wait for the latter.
+// ChunkTime is how long a chunk should take. For about this time, a chunk holds a
+// snapshot and, with direct-trigger, row locks. A writer may have to wait for these
+// locks.
 const ChunkTime = 500 * time.Millisecond
 
-// Throttle is asked before every piece of work that a run does at the same time as
-// another: a chunk, the build of an index. It is the one place where a run
-// decides whether to go on with it.
+// Throttle is asked before every piece of work that a run can do in parallel: a chunk, or
+// the build of an index. No other code decides whether a run continues with such work.
 //
-// While the application is at work there is one slot at a time, so that on a
-// server with few processors most of them are left to it, and after a piece of
-// what writes most a rest that is as long.
+// While the application is at work, there is one slot at a time. So on a server with few
+// processors, most of them are left to the application. After each piece of the work that
+// writes most, there is a rest of the same length.
 type Throttle struct {
 	pool  *pgxpool.Pool
 	most  int
 	yield bool
-	freed chan struct{} // holds a token when a slot has ended
+	freed chan struct{} // has a token when a slot has ended
 
 	mu      sync.Mutex
 	taken   int
 	rested  time.Time     // the end of the last rest
-	flushed time.Time     // when the last commit was begun that waits: see Commits
+	flushed time.Time     // when the last commit that waits was begun: see Commits
 	seen    []activity    // the newest last
-	look    chan struct{} // holds a token while a goroutine asks the server
+	look    chan struct{} // has a token while a goroutine asks the server
 }
 
-// New hands out up to most slots at the same time; with yield, only one
-// while other sessions are at work.
+// New returns a Throttle with up to most slots at the same time. With yield, there is
+// only one slot while other sessions are at work.
 func New(pool *pgxpool.Pool, most int, yield bool) *Throttle {
 	return &Throttle{pool: pool, most: most, yield: yield, freed: make(chan struct{}, 1), look: make(chan struct{}, 1)}
 }
 
-// lookEvery is how often the server is asked at the most, lookBack how many of its
-// latest answers count, and stale the age from which one does not.
+// lookEvery is the shortest time between two queries about other sessions, lookBack is
+// how many of the last answers count, and stale is the age from which on an answer no
+// longer counts.
 const (
 	lookEvery = 200 * time.Millisecond
 	lookBack  = 5
 	stale     = 2 * lookBack * lookEvery
 )
 
-// The application is at work when on average so many of its sessions are, or,
-// where we are not shown what they do, when so many transactions write.
+// The application is at work if at least busySessions of its sessions are active on
+// average. If the server does not show us what its sessions do, the application is at
+// work if there are at least busyWrites writing transactions.
 const (
 	busySessions = 0.25
 	busyWrites   = 100 // a second
 )
 
-// Take waits for a slot, which the caller ends with End or Rest. While no other
-// slot is taken it waits for no more than the rest after one.
+// Take waits for a slot, which the caller ends with End or Rest. If no other slot is
+// taken, Take waits at most for the rest after the last one.
 func (t *Throttle) Take(ctx context.Context) error {
 	for {
 		if err := ctx.Err(); err != nil {
@@ -97,12 +99,12 @@ func (t *Throttle) End() {
 	t.mu.Unlock()
 	select {
 	case t.freed <- struct{}{}:
-	default: // somebody will be woken already
+	default: // a waiting goroutine will be woken already
 	}
 }
 
-// Rest is End of a slot that took so long: while the application is at work, the
-// next begins as much later.
+// Rest ends a slot that took so long. While the application is at work, the next slot
+// begins only after a rest of the same length.
 func (t *Throttle) Rest(took time.Duration) {
 	t.mu.Lock()
 	t.rested = time.Now().Add(took)
@@ -116,8 +118,8 @@ func (t *Throttle) rest() time.Duration {
 	return time.Until(t.rested)
 }
 
-// Chunk does one of many pieces of work that follow one another, in a slot, and
-// rests after it: for no longer than a chunk is meant to take, as it may have waited.
+// Chunk takes a slot, does one of a series of pieces of work in it, and rests after it.
+// The rest is at most ChunkTime long, because the work may have spent time waiting.
 func (t *Throttle) Chunk(ctx context.Context, work func() (more bool, err error)) (more bool, err error) {
 	if err := t.Take(ctx); err != nil {
 		return false, err
@@ -139,16 +141,16 @@ func (t *Throttle) try(most int) bool {
 	return true
 }
 
-// activity is what other sessions do at a moment.
+// activity is what other sessions are doing at a moment.
 type activity struct {
 	Active int       // sessions at work
-	Hidden int       // sessions that we are not shown
-	XID    int64     // transactions that have written so far
-	at     time.Time // when it was asked for
+	Hidden int       // sessions that the server does not show us
+	XID    int64     // number of transactions that have written so far
+	at     time.Time // when the server was asked
 }
 
-// Sessions that wait for a lock, their client or the time are not at work. What
-// those of other roles do is shown to members of pg_read_all_stats only.
+// Sessions that wait for a lock, for their client or for a time are not at work. Only
+// members of pg_read_all_stats can see what sessions of other roles do.
 const activitySQL = `
 SELECT count(*) FILTER (WHERE a.state IN ('active', 'fastpath function call')
                         AND   coalesce(a.wait_event_type, '') NOT IN ('Lock', 'Client', 'Timeout', 'Activity'))::int AS active,
@@ -159,7 +161,8 @@ WHERE  a.datid IS NOT NULL
 AND    coalesce(a.backend_type, 'client backend') = 'client backend'
 AND    a.application_name <> current_setting('application_name')`
 
-// Busy reports whether the application is at work. Without yield it never is.
+// Busy reports whether the application is at work. Without yield, it always returns
+// false.
 func (t *Throttle) Busy(ctx context.Context) (bool, error) {
 	if !t.yield {
 		return false, nil
@@ -167,8 +170,8 @@ func (t *Throttle) Busy(ctx context.Context) (bool, error) {
 	return t.atWork(ctx)
 }
 
-// atWork is Busy, yield or not. One goroutine asks the server; others wait for its
-// answer, and nobody else does.
+// atWork does what Busy does, also without yield. One goroutine asks the server, and
+// those that want the answer wait for it. Other goroutines do not wait.
 func (t *Throttle) atWork(ctx context.Context) (bool, error) {
 	if seen := t.lately(); seen != nil {
 		return busy(seen), nil
@@ -197,7 +200,7 @@ func (t *Throttle) atWork(ctx context.Context) (bool, error) {
 	return busy(t.seen), nil
 }
 
-// lately returns the samples, or nil when it is time for another.
+// lately returns the samples, or nil if it is time for another one.
 func (t *Throttle) lately() []activity {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -207,14 +210,15 @@ func (t *Throttle) lately() []activity {
 	return slices.Clone(t.seen)
 }
 
-// fresh are the samples that count: the latest, as far as they are not stale. While
-// a long piece of work is done nobody asks, and what was before says nothing.
+// fresh returns the samples that count: the latest ones that are not stale. During a long
+// piece of work, the server is not asked, and samples from before it tell nothing about
+// now.
 func fresh(seen []activity, now time.Time) []activity {
 	seen = slices.DeleteFunc(seen, func(a activity) bool { return now.Sub(a.at) > stale })
 	return seen[max(0, len(seen)-lookBack):]
 }
 
-// busy judges by the samples, of which there is at least one.
+// busy decides by the samples; there must be at least one.
 func busy(seen []activity) bool {
 	active := 0
 	for _, a := range seen {

@@ -30,7 +30,7 @@ SELECT EXISTS (
     SELECT FROM pg_stat_activity
     WHERE  query LIKE '%1000000000000%' AND state = 'active' AND pid <> pg_backend_pid())`
 
-// givenSessionAtWork has a session work until it is told to end.
+// givenSessionAtWork starts a session that works until end is called.
 func givenSessionAtWork(t *testing.T, db *pgtest.Database) (end func()) {
 	t.Helper()
 	worker := db.Connect(t)
@@ -52,7 +52,7 @@ func take(t *testing.T, slots *throttle.Throttle, within time.Duration) error {
 	return slots.Take(ctx)
 }
 
-// TestThrottleRests has the next slot come as late as the last one was long, but only
+// TestThrottleRests: the next slot begins after a rest as long as the last slot, but only
 // while another session is at work.
 func TestThrottleRests(t *testing.T) {
 	db := pgtest.New(t)
@@ -79,9 +79,9 @@ func TestThrottleRests(t *testing.T) {
 	}
 }
 
-// TestThrottleYields has one slot at a time while another session is at work, and
-// as many as allowed when it has ended. The tests of this package have a server of
-// their own, where nobody else is at work.
+// TestThrottleYields: there is one slot at a time while another session is at work, and
+// as many as allowed when it has ended. The tests of this package have a server of their
+// own, so no other session is at work there.
 func TestThrottleYields(t *testing.T) {
 	db := pgtest.New(t)
 	pool := givenPool(t, db)
@@ -114,9 +114,9 @@ func TestThrottleYields(t *testing.T) {
 	}
 }
 
-// TestThrottleBesideALook has the server not answer who is at work: slots are given back,
-// and taken, all the same, and who waits for the answer waits no longer than its
-// context.
+// TestThrottleBesideALook: while the server does not answer which sessions are at work,
+// slots can still be given back and taken. A goroutine that waits for the answer waits no
+// longer than its context allows.
 func TestThrottleBesideALook(t *testing.T) {
 	db := pgtest.New(t)
 	pool := givenPool(t, db)
