@@ -154,8 +154,8 @@ func (e *Env) makeRoom(ctx context.Context, tx *lock.Tx, table, leaving catalog.
 // the copy is equal to the table in every snapshot, and returns what lookAt reads of the
 // table.
 //
-// All queries that run under the lock have run once before it, in the same transaction,
-// so that they are planned already.
+// lookAt runs once before the lock, so that its queries are already planned when it runs
+// under the lock.
 func (e *Env) lockForExchange(ctx context.Context, tx *lock.Tx, oid uint32) (*exchanged, error) {
 	before, err := e.lookAt(ctx, tx, oid)
 	if err != nil {
@@ -339,8 +339,8 @@ func (e *Env) dressSQL(source *catalog.Table) []string {
 }
 
 // notValidSQL adds to table on the checks of t that are not valid. They could not be
-// added earlier: rows that violate them were there before them, and the copy must be able
-// to take those rows.
+// added earlier: rows that are older than such a check may violate it, and the copy must
+// take these rows.
 func notValidSQL(t *catalog.Table, on catalog.Name) []string {
 	var statements []string
 	for _, c := range t.Constraints {
@@ -354,8 +354,8 @@ func notValidSQL(t *catalog.Table, on catalog.Name) []string {
 const ownerSQL = `SELECT pg_get_userbyid(relowner)::text FROM pg_class WHERE oid = $1`
 
 // ownerOf reads the owner of the shadow before the locks are acquired. It cannot change
-// afterwards: only repack changes the owner of the shadow. The owner that e.Source names
-// does not tell, because each stage begins with a new description of the source.
+// afterwards: only repack changes the owner of the shadow. The owner in e.Source may be
+// another one, because each stage begins with a new description of the source.
 func ownerOf(ctx context.Context, tx pgx.Tx, oid uint32) (owner string, err error) {
 	if err := tx.QueryRow(ctx, ownerSQL, oid).Scan(&owner); err != nil {
 		return "", fmt.Errorf("look up the owner of the shadow: %w", err)

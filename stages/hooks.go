@@ -13,11 +13,13 @@ import (
 // AfterChunk, AfterStep and WhileBuilding are called by several goroutines at the same
 // time, because chunks and indexes are processed in parallel.
 type Hooks struct {
+	// BeforeStage is called before a stage begins.
 	BeforeStage func(ctx context.Context, stage registry.Stage) error
-	AfterStage  func(ctx context.Context, stage registry.Stage) error
-	// AfterChunk follows the commit of a chunk of the backfill.
+	// AfterStage is called after a stage has ended.
+	AfterStage func(ctx context.Context, stage registry.Stage) error
+	// AfterChunk is called after the commit of a chunk of the backfill.
 	AfterChunk func(ctx context.Context, progress Progress) error
-	// AfterStep follows a commit inside a stage, such as StepExchanged.
+	// AfterStep is called after a commit inside a stage, such as StepExchanged.
 	AfterStep func(ctx context.Context, step string) error
 	// WhileBuilding is called about twice a second while indexes are being built, with
 	// the list of these builds. It cannot end the run.

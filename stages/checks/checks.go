@@ -123,7 +123,7 @@ var dependsOnExtension = Check{
 	"depends on an extension (ALTER … DEPENDS ON EXTENSION), which is not carried over", "ALTER … NO DEPENDS ON EXTENSION",
 }
 
-// statisticsNames: both would have to be in the shadow's schema, with one name.
+// statisticsNames: both would have to be in the shadow's schema, with the same name.
 var statisticsNames = Check{
 	`SELECT 'statistics object ' || min(stxname) FROM pg_statistic_ext WHERE stxrelid = $1
 	 GROUP BY stxname HAVING count(*) > 1`,
@@ -218,11 +218,11 @@ var OtherCapture = Check{
 	"captures changes for a job that this registry does not know", "repack reset with the --registry-schema of that job; where that is gone, as in a restored dump, repack reset as it is",
 }
 
-// dependentsSQL is the safety net under the checks above. It finds any object that
+// dependentsSQL is the safety net under the checks above. It finds every object that
 // depends on the table, its row type, its indexes or its constraints, and that the swap
-// does not know. In the column "apart", the row types are true. When a dependent object
-// is replaced, its reference to the row type is not found by the table's name, unless the
-// object mentions the table as well.
+// does not know. apart is true for the row type and its array type. When an object that
+// depends on these is replaced, they are not found by the table's name, unless the object
+// mentions the table as well.
 const dependentsSQL = `
 WITH own AS (
     SELECT 'pg_class'::regclass AS class, $1::oid AS id, false AS apart

@@ -49,8 +49,9 @@ const dropIt = "drop it for the time of the repack"
 // dependent is an object that would stay tied to the old table.
 var dependent = Check{dependentsSQL, "depends on the table and would keep to the old one", dropIt}
 
-// rebuildable says of the objects that depend on the table which of them can be rebuilt,
-// if that helps. It does not help if a materialized view uses only the table's row type.
+// rebuildable adds to the reasons which of the objects that depend on the table can be
+// rebuilt, if that helps. It does not help if a materialized view uses only the table's
+// row type.
 func rebuildable(ctx context.Context, q catalog.Querier, oid uint32, rebuilds bool, reasons []Reason) ([]Reason, error) {
 	if rebuilds || !slices.ContainsFunc(reasons, func(r Reason) bool { return r.Why == dependent.Why }) {
 		return reasons, nil
