@@ -293,7 +293,7 @@ func (e *Env) beforeKeys(link *strategy.Link) *strategy.Link {
 	return link
 }
 
-// retireRowByRowSQL comes before t is parked, and has the parked table written to.
+// retireRowByRowSQL comes before t is parked, and has the replaced table written to.
 func (e *Env) retireRowByRowSQL(t *catalog.Table) []string {
 	if e.Job.Options.RowByRow == "" {
 		return nil

@@ -37,7 +37,7 @@ func queueNotedReads(b *pgx.Batch, oid uint32, noted *bool) {
 	})
 }
 
-// awaitSerializable waits until no transaction is left for which the parked table
+// awaitSerializable waits until no transaction is left for which the replaced table
 // has to be written to, and returns *SnapshotError after the configured wait.
 func (e *Env) awaitSerializable(ctx context.Context) error {
 	parked := e.Job.Source
