@@ -3,6 +3,7 @@ package stages
 import (
 	"context"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -183,7 +184,7 @@ func (e *Env) pass(ctx context.Context) (total strategy.Replayed, err error) {
 			return total, err
 		}
 		began := time.Now()
-		taken := logRange{first: next, end: next + size}
+		taken := logRange{first: next, end: min(next+size, math.MaxUint32)} // no TID has a larger block
 		if taken.settings, err = e.batchCommits(ctx, taken.end < blocks); err != nil {
 			return total, err
 		}

@@ -4,6 +4,7 @@
 package chunker
 
 import (
+	"math"
 	"sync"
 	"time"
 
@@ -40,8 +41,9 @@ func New(ranges []registry.Chunk, blocks int64, target time.Duration, workers in
 	return &Chunker{ranges: ranges, size: blocks, least: blocks, target: target, workers: int64(workers)}
 }
 
-// Fix gives all chunks this number of blocks, however long they take.
-func (c *Chunker) Fix(blocks int64) { c.fixed, c.size = true, blocks }
+// Fix gives all chunks this number of blocks, however long they take. It is bounded by
+// what a relation can have: added to the number of a block, a larger one may overflow.
+func (c *Chunker) Fix(blocks int64) { c.fixed, c.size = true, min(blocks, math.MaxUint32) }
 
 // BlocksFor estimates how many blocks batch rows fill, in a table with the given numbers
 // of rows and blocks. If the number of rows is not known, because the table was never

@@ -139,3 +139,17 @@ func TestWorkersOfChunks(t *testing.T) {
 		}
 	}
 }
+
+// TestFixIsBounded: a size beyond what there can be, added to the number of a block, must
+// not make chunks that are empty or end before they begin.
+func TestFixIsBounded(t *testing.T) {
+	t.Parallel()
+	c := New([]registry.Chunk{{First: 5, End: 9}}, 256, target, 2)
+	c.Fix(math.MaxInt64)
+	if got := c.Occupy(2); got != 1 {
+		t.Errorf("%d workers, want 1", got)
+	}
+	if got := handedOut(c); !slices.Equal(got, []registry.Chunk{{First: 5, End: 9}}) {
+		t.Errorf("%v, want all blocks", got)
+	}
+}
