@@ -152,7 +152,7 @@ func TestDidYouMean(t *testing.T) {
 	t.Parallel()
 	known := []string{"table", "dsn", "until", "order-by", "lock-timeout", "lock-retries"}
 	for word, want := range map[string]string{
-		"tabel": "table", "TABLE": "table", "dns": "dsn", "untill": "until", "orderby": "order-by", "lock-retry": "lock-retries", "xyz": "", "": "",
+		"tabel": "table", "TABLE": "table", "dns": "dsn", "untilx": "until", "orderby": "order-by", "lock-retry": "lock-retries", "xyz": "", "": "",
 	} {
 		if want != "" {
 			want = "; did you mean --" + want + "?"
