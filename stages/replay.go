@@ -17,9 +17,8 @@ import (
 	"github.com/repack-go/repack/strategy"
 )
 
-// postSyncUpdate replays the change log until little is left, makes the shadow
-// fit for queries (visibility map and statistics), and meanwhile compares it with
-// the source.
+// postSyncUpdate replays the change log until little is left. Then it prepares the shadow
+// for queries (visibility map and statistics), and compares it with the source meanwhile.
 //
 // It takes ACCESS SHARE on the source.
 func postSyncUpdate(ctx context.Context, e *Env) error {
@@ -42,15 +41,15 @@ func postSyncUpdate(ctx context.Context, e *Env) error {
 	return e.concludeComparison(ctx, compared, func(tx pgx.Tx) error { return e.endStage(ctx, tx, registry.PostSyncUpdate) })
 }
 
-// vacuum makes the first queries after the swap fast. It cannot run inside a
-// transaction, and so not fenced; it changes no row.
+// vacuum makes the first queries after the swap fast. VACUUM cannot run in a transaction,
+// so it cannot be fenced. It changes no row.
 func (e *Env) vacuum(ctx context.Context) error {
 	busy, err := e.Throttle.Busy(ctx)
 	if err != nil {
 		return err
 	}
 	err = e.withConn(ctx, func(conn *pgxpool.Conn) error {
-		for _, sql := range e.vacuumSQL(busy) { // together they would be one transaction
+		for _, sql := range e.vacuumSQL(busy) { // sent together, they would be one transaction
 			if _, err := conn.Exec(ctx, sql); err != nil {
 				return err
 			}
@@ -63,15 +62,15 @@ func (e *Env) vacuum(ctx context.Context) error {
 	return nil
 }
 
-// Beside an application at work, VACUUM rests after about a hundred pages that it
-// has changed: "Cost-based Vacuum Delay" in the manual. It has no workers then.
+// While the application is at work, VACUUM rests after it has changed about a hundred
+// pages: "Cost-based Vacuum Delay" in the manual. Then it also has no parallel workers.
 var (
 	restSQL   = []string{"SET vacuum_cost_delay = '2ms'", "SET vacuum_cost_limit = 2000"}
 	noRestSQL = []string{"RESET vacuum_cost_delay", "RESET vacuum_cost_limit"}
 )
 
-// vacuumSQL sets what is for VACUUM alone for the session, as there is no
-// transaction; should VACUUM fail the session ends with the run.
+// vacuumSQL returns VACUUM between its settings. They are set for the session, because
+// there is no transaction. If VACUUM fails, the session ends with the run.
 func (e *Env) vacuumSQL(busy bool) []string {
 	var before, after []string
 	options := "ANALYZE"
@@ -87,12 +86,12 @@ func (e *Env) vacuumSQL(busy bool) []string {
 	return slices.Concat(before, []string{vacuum}, after)
 }
 
-// A pass this short leaves little enough to replay under a lock.
+// After a pass this short, little enough is left to replay under a lock.
 const (
 	lastPassTime = 100 * time.Millisecond
 	lastPassRows = 500
-	// patientPasses may each leave as much as the one before, until it is
-	// clear that replay does not win against the writers.
+	// patientPasses is how many passes in a row may leave about as much as the best one
+	// before. After them it is clear that replay does not get ahead of the writers.
 	patientPasses = 10
 )
 
@@ -103,7 +102,7 @@ type NotConvergingError struct {
 	Rows    int64 // of the last pass
 	Took    time.Duration
 	Pending int64
-	// Divisible tells that several sessions could replay at the same time.
+	// Divisible tells whether several sessions could replay at the same time.
 	Divisible bool
 }
 
@@ -117,7 +116,7 @@ func (e *NotConvergingError) Error() string {
 	return msg
 }
 
-// catchUp replays passes over the log until one is short.
+// catchUp replays the log in passes, until one pass is short.
 func (e *Env) catchUp(ctx context.Context) error {
 	fewest := int64(-1)
 	for pass, stuck := 1, 0; ; pass++ {
@@ -140,7 +139,7 @@ func (e *Env) catchUp(ctx context.Context) error {
 			fewest = r.Logged
 		}
 		if stuck > 0 && took < e.Locks.Timeout {
-			return nil // as near as replay gets, and near enough
+			return nil // replay gets no closer, and this is close enough
 		}
 		if stuck == patientPasses {
 			pending, err := e.Link.Pending(ctx, e.Pool)
@@ -152,20 +151,19 @@ func (e *Env) catchUp(ctx context.Context) error {
 	}
 }
 
-// A batch holds a snapshot for about this long; while the application writes
-// through, row locks as well, which a writer may have to wait for. The larger a
-// batch the more often it has a key once for many changes, and a page of the
-// copy once for many keys.
+// A batch holds a snapshot for about this long. While the application writes through, it
+// also holds row locks, and a writer may have to wait for them. A larger batch replays a key
+// that has changed often only once, and writes a page with many of the keys only once.
 const (
 	batchTarget            = 500 * time.Millisecond
 	lockedBatchTarget      = 100 * time.Millisecond
 	firstBatchBlocks       = 16
 	firstLockedBatchBlocks = 4
-	// keysPerBlock is about how many log rows of one integer fit a block.
+	// keysPerBlock is about how many log rows with one integer key fit in a block.
 	keysPerBlock = 200
 )
 
-// pass replays the log from its first block to what is its last one now.
+// pass replays the log, from the first block to the block that is the last one now.
 func (e *Env) pass(ctx context.Context) (total strategy.Replayed, err error) {
 	blocks, err := strategy.Blocks(ctx, e.Pool, e.Link.Log)
 	if err != nil {
@@ -209,9 +207,10 @@ func (e *Env) pass(ctx context.Context) (total strategy.Replayed, err error) {
 	return total, nil
 }
 
-// batchCommits is how a batch commits that is followed by another or not. The last one
-// of a pass waits, so that the lock that is taken next is not held until the disk, or
-// a standby, has caught up. So does each while the application writes through.
+// batchCommits returns the settings with which a batch commits. The commit of the last batch
+// of a pass waits for the disk, or for a standby: otherwise a lock that is acquired next
+// would be held until they have caught up. While the application writes through, the commit
+// of each batch waits.
 func (e *Env) batchCommits(ctx context.Context, followed bool) (settings []string, err error) {
 	if !followed || e.concurrent() {
 		return nil, nil
@@ -219,16 +218,16 @@ func (e *Env) batchCommits(ctx context.Context, followed bool) (settings []strin
 	return e.Throttle.Commits(ctx)
 }
 
-// logRange is what a batch replays: blocks of the log, end exclusive.
+// logRange is the part of the log that a batch replays: blocks, end exclusive.
 type logRange struct {
 	first, end int64
-	settings   []string // of the transactions that replay it
+	settings   []string // of the transactions that replay the range
 }
 
-// batch replays a range of the log. Unique values that have moved between a
-// row of the batch and one outside make it collide with what is stale in the
-// shadow: then all that is pending is removed first, and if a change made since
-// still collides, the whole log is replayed as one set, which cannot.
+// batch replays a range of the log. If a unique value has moved between a row of the batch
+// and a row outside it, the batch collides with a stale row of the shadow. Then batch first
+// removes the rows of all pending keys from the shadow, and tries again. If a change made
+// since then still collides, it replays the whole log as one set, which cannot collide.
 func (e *Env) batch(ctx context.Context, taken logRange) (r strategy.Replayed, err error) {
 	policy := e.ofRows(taken.settings...)
 	replay := func() error {
@@ -260,6 +259,6 @@ func (e *Env) batch(ctx context.Context, taken logRange) (r strategy.Replayed, e
 	return r, err
 }
 
-// concurrent reports whether the application writes to the copy through the
-// capture function, which it does from the switch on.
+// concurrent reports whether the application writes to the copy, through the capture
+// function. This is so from the switch to write-through on.
 func (e *Env) concurrent() bool { return e.Job.CompletedBy != nil }

@@ -13,20 +13,20 @@ import (
 	"github.com/repack-go/repack/strategy"
 )
 
-// longLog is how many blocks of a change log are too many to be read while somebody
-// waits. Those it has had stay, however few of its rows are pending: vacuum
-// does not shorten it, and nothing else may while somebody writes.
+// longLog is the number of blocks from which on a change log is too long to read while
+// sessions wait. The log keeps its blocks, even if few of its rows are pending. VACUUM does
+// not shorten it, and nothing else can while sessions write to it.
 const longLog = 256
 
-// shortenLog puts a new log in the place of one that is long, so that what is read
-// of it under a lock from then on is what has been logged since. It reports whether
-// it has: then there may be something to replay.
+// shortenLog replaces a long log by a new one. From then on, a read under a lock reads only
+// what has been logged since. It returns true if it has replaced the log: then there may be
+// changes to replay.
 //
-// No change is lost: the log is retired under SHARE ROW EXCLUSIVE on the table that
-// is written to, when every transaction that has written to the log is over, and
-// what it holds is moved to the new log before that is next replayed. A run that
-// ends in between leaves a retired log behind, with which the next begins, and
-// nothingPending lets no exchange pass while there is one.
+// No change is lost. The log is retired under SHARE ROW EXCLUSIVE on the table that the
+// application writes to, when every transaction that has written to the log has ended. The
+// rows of the retired log are moved to the new log before the new log is replayed. If a run
+// ends in between, it leaves a retired log, and the next run begins with that. While there
+// is a retired log, nothingPending allows no exchange.
 func (e *Env) shortenLog(ctx context.Context) (bool, error) {
 	blocks, err := strategy.Blocks(ctx, e.Pool, e.Link.Log)
 	if err != nil || blocks < longLog {
@@ -42,7 +42,7 @@ func (e *Env) shortenLog(ctx context.Context) (bool, error) {
 	return true, e.takeOverLog(ctx)
 }
 
-// takeOverLog moves what is left in a retired log to the log in use.
+// takeOverLog moves the rows of a retired log to the log in use, if there is a retired log.
 func (e *Env) takeOverLog(ctx context.Context) error {
 	retired, err := e.Link.HasRetired(ctx, e.Pool)
 	if err != nil || !retired {
@@ -52,7 +52,7 @@ func (e *Env) takeOverLog(ctx context.Context) error {
 }
 
 func (e *Env) retireLog(ctx context.Context, tx *lock.Tx) error {
-	// An autovacuum of the log must not be met while writers wait.
+	// Writers must not have to wait for an autovacuum of the log.
 	if err := tx.Settle(ctx, e.Link.Log.String()); err != nil {
 		return err
 	}
@@ -71,8 +71,9 @@ func (e *Env) retireLog(ctx context.Context, tx *lock.Tx) error {
 	return catalog.RevokeAll(ctx, tx, catalog.Made{Kind: "TABLE", Name: e.Link.Log.String()})
 }
 
-// underLock does what may take its time while others wait for the locks of tx: both
-// together take no longer than they may wait for a lock, or it is put off.
+// underLock does work that may take some time while other sessions wait for the locks of
+// tx. The wait and the work together take no longer than the bound on waits for locks.
+// Otherwise underLock returns ErrPutOff.
 func (e *Env) underLock(ctx context.Context, tx *lock.Tx, work func() error) error {
 	limit := fmt.Sprintf("SET LOCAL statement_timeout = %d", max(tx.Left(leastDrain).Milliseconds(), 1))
 	if err := execAll(ctx, tx, []string{limit}); err != nil {
@@ -81,7 +82,7 @@ func (e *Env) underLock(ctx context.Context, tx *lock.Tx, work func() error) err
 	err := work()
 	var pgErr *pgconn.PgError
 	if ctx.Err() == nil && errors.As(err, &pgErr) && pgErr.Code == pgerrcode.QueryCanceled {
-		// Without the server's error: it is not for Transact to try the same again.
+		// The server's error is left out, because Transact must not try the same again.
 		return fmt.Errorf("%w: not done in time under the lock (%s)", ErrPutOff, pgErr.Message)
 	}
 	if err != nil {

@@ -32,8 +32,7 @@ var order = []stage{
 	{registry.CleanUp, cleanUp},
 }
 
-// Run takes the job through its stages up to and including until, from where
-// it stands.
+// Run takes the job through its stages, from where it stands, up to and including until.
 func Run(ctx context.Context, e *Env, until registry.Stage) error {
 	began := time.Now()
 	for _, s := range order {
@@ -53,7 +52,8 @@ func Run(ctx context.Context, e *Env, until registry.Stage) error {
 	return nil
 }
 
-// runLast runs the stage after which nothing is left to be measured.
+// runLast runs the last stage. It measures sizes before, because afterwards there is no old
+// table to measure.
 func (e *Env) runLast(ctx context.Context, s stage, began time.Time) error {
 	before, after, err := e.sizes(ctx)
 	if err != nil {
@@ -108,7 +108,7 @@ func call(ctx context.Context, hook func(context.Context, registry.Stage) error,
 	return hook(ctx, s)
 }
 
-// begin records the stage and looks for DDL since setup.
+// begin records the stage and looks for DDL on the source since setup.
 func (e *Env) begin(ctx context.Context, s registry.Stage) error {
 	if err := e.held(ctx); err != nil {
 		return err
@@ -129,8 +129,8 @@ func (e *Env) begin(ctx context.Context, s registry.Stage) error {
 	return nil
 }
 
-// refresh takes note of what has changed on the source and needs no other
-// shadow; a trigger, say, changes how writes are carried over.
+// refresh reads the source again. It accepts the changes that need no other shadow. A
+// trigger, for example, only changes how writes are carried over.
 func (e *Env) refresh(ctx context.Context) error {
 	b := &pgx.Batch{}
 	now := catalog.Queue(b, e.Job.Source)
@@ -157,17 +157,17 @@ func (e *Env) refresh(ctx context.Context) error {
 	return nil
 }
 
-// recording is how long the note of a failure may take.
+// recording bounds the time to record a failure.
 const recording = 5 * time.Second
 
-// failed notes err in the registry. Where DDL on the source may be the cause,
-// that is what the user has to hear.
+// failed records err in the registry. If DDL on the source may be the cause, it returns an
+// error that says so, because the user must know that first.
 func (e *Env) failed(ctx context.Context, err error) error {
 	gaveWay := ctx.Err() == nil && e.givesWay(err)
 	if gaveWay {
 		err = e.giveWay(ctx, err)
 	}
-	if e.Job == nil || ctx.Err() != nil { // who has ended the run notes that
+	if e.Job == nil || ctx.Err() != nil { // if the context has ended, its owner records why
 		return err
 	}
 	noteCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recording)
@@ -186,8 +186,8 @@ func (e *Env) failed(ctx context.Context, err error) error {
 	return err
 }
 
-// forbidden makes of a privilege that is missing all of a sudden, as when the table
-// has been given to another role, a DriftError that names the GRANT.
+// forbidden turns the error of a missing privilege into a DriftError that names the GRANT. A
+// privilege can go missing during a job, for example when the table gets another owner.
 func (e *Env) forbidden(ctx context.Context, err error) error {
 	var pgErr *pgconn.PgError
 	if !errors.As(err, &pgErr) || pgErr.Code != pgerrcode.InsufficientPrivilege {
@@ -210,12 +210,12 @@ func (e *Env) forbidden(ctx context.Context, err error) error {
 	return fmt.Errorf("%w (after: %w)", &DriftError{Table: now.Name, Reasons: missing}, err)
 }
 
-// DriftError reports DDL on the table since setup that the shadow does not
-// have. The table itself is untouched.
+// DriftError reports DDL on the table since setup that the shadow does not have. repack has
+// not changed the table itself.
 type DriftError struct {
 	Table   catalog.Name
 	Changes []catalog.Difference
-	// Reasons are things that would have been refused at the beginning.
+	// Reasons are what preValidate would have refused.
 	Reasons []Reason
 }
 
@@ -242,7 +242,7 @@ func (e *Env) checkDrift(ctx context.Context, q catalog.Querier) error {
 	return e.drift(now)
 }
 
-// goneOr makes a drift of a table that is not there.
+// goneOr returns a DriftError if the table is gone, and otherwise err.
 func (e *Env) goneOr(err error) error {
 	if errors.Is(err, catalog.ErrNotFound) {
 		return &DriftError{Table: e.Source.Name}
@@ -250,8 +250,8 @@ func (e *Env) goneOr(err error) error {
 	return err
 }
 
-// drift compares what the shadow is built with. Grants, comments, triggers and
-// the like may change during a job: the exchange reads them anew.
+// drift compares the parts of the table that the shadow is built from. Grants, comments,
+// triggers and the like may change during a job: the exchange reads them again.
 func (e *Env) drift(now *catalog.Table) error {
 	changes, err := e.reprints.Diff(e.Source.Structure(), now.Structure())
 	if err != nil {
@@ -263,9 +263,8 @@ func (e *Env) drift(now *catalog.Table) error {
 	return nil
 }
 
-// queueChecks asks for them as a part of b, except those that checks.Complete adds,
-// and whether changes are being captured, for which it returns
-// strategy.ErrNotCapturing.
+// queueChecks adds the checks to b, except those that checks.Complete adds. It also asks
+// whether changes are being captured; if not, b returns strategy.ErrNotCapturing.
 func (e *Env) queueChecks(b *pgx.Batch, reasons *[]Reason, oid uint32) {
 	sql, args := e.Link.NotCapturing(3)
 	gone := checks.Check{SQL: sql, Why: "does not capture changes"}
@@ -281,9 +280,9 @@ func (e *Env) queueChecks(b *pgx.Batch, reasons *[]Reason, oid uint32) {
 	}
 }
 
-// checkAgain looks for what preValidate would have refused and has come to be
-// since: at the latest, clean_up would fail for it. t is the table as it is now,
-// reasons are those of queueChecks.
+// checkAgain looks for what preValidate would have refused and what has appeared since.
+// Otherwise a later stage would fail because of it, clean_up at the latest. t is the table
+// as it is now. reasons are those of queueChecks.
 func (e *Env) checkAgain(ctx context.Context, q catalog.Querier, t *catalog.Table, reasons []Reason) error {
 	found, err := checks.Complete(ctx, q, t.OID, e.rebuilds(), reasons, t.Matviews)
 	if err != nil {
@@ -298,18 +297,18 @@ func (e *Env) checkAgain(ctx context.Context, q catalog.Querier, t *catalog.Tabl
 const sameTablesSQL = `
 SELECT coalesce(to_regclass($1)::oid = $2, false) AND coalesce(to_regclass($3)::oid = $4, false)`
 
-// sameTables makes sure that the names a statement has just used are those of the
-// job's tables. It is asked after the statement, whose locks keep them so.
+// sameTables makes sure that the names that a statement has just used are those of the
+// job's tables. Run it after the statement: the locks of the statement keep the names.
 func (e *Env) sameTables(ctx context.Context, q catalog.Querier) error {
 	return e.areSameTables(q.QueryRow(ctx, sameTablesSQL, e.names()...))
 }
 
-// queueSameTables is sameTables as a part of b.
+// queueSameTables does what sameTables does, as a part of b.
 func (e *Env) queueSameTables(b *pgx.Batch) {
 	b.Queue(sameTablesSQL, e.names()...).QueryRow(e.areSameTables)
 }
 
-// names are the arguments of sameTablesSQL.
+// names returns the arguments of sameTablesSQL.
 func (e *Env) names() []any {
 	from, to := e.Job.Source, *e.Job.Shadow
 	if e.Job.Swapped() {

@@ -10,10 +10,10 @@ import (
 	"github.com/repack-go/repack/internal/catalog"
 )
 
-// The server notes what SERIALIZABLE transactions have read, table by table, for
-// as long as one is there that was concurrent with them: writing it would
-// contradict them. In pg_locks these notes are locks, which outlive their
-// transactions, and block nobody.
+// The server records what SERIALIZABLE transactions have read, for each table. It keeps the
+// records while a transaction exists that was concurrent with them: if that one writes what
+// they have read, there is a conflict. pg_locks shows the records as locks. These outlive
+// their transactions and block no session.
 const notedReadsSQL = `
 SELECT EXISTS (
     SELECT FROM pg_locks l
@@ -27,7 +27,7 @@ func notedReads(ctx context.Context, q catalog.Querier, oid uint32) (noted bool,
 	return noted, q.SendBatch(ctx, b).Close()
 }
 
-// queueNotedReads is notedReads as a part of b.
+// queueNotedReads does what notedReads does, as a part of b.
 func queueNotedReads(b *pgx.Batch, oid uint32, noted *bool) {
 	b.Queue(notedReadsSQL, oid).QueryRow(func(row pgx.Row) error {
 		if err := row.Scan(noted); err != nil {
@@ -37,12 +37,12 @@ func queueNotedReads(b *pgx.Batch, oid uint32, noted *bool) {
 	})
 }
 
-// awaitSerializable waits until no transaction is left for which the replaced table
-// has to be written to, and returns *SnapshotError after the configured wait.
+// awaitSerializable waits until no transaction is left for which changes must be written to
+// the replaced table. After the configured wait, it returns *SnapshotError.
 func (e *Env) awaitSerializable(ctx context.Context) error {
 	parked := e.Job.Source
 	if !e.Job.Swapped() {
-		parked = *e.Job.Shadow // it has been in use, when the job is reverting
+		parked = *e.Job.Shadow // while the job is reverting, the shadow is the table that was in use
 	}
 	ticker := time.NewTicker(pollInterval)
 	defer ticker.Stop()

@@ -11,14 +11,14 @@ import (
 	"github.com/repack-go/repack/internal/catalog"
 )
 
-// SnapshotError reports transactions that may still read with a snapshot older
-// than the shadow's last writes: after the swap they would see a table that is
-// incomplete. Nothing has changed; running again continues the job.
+// SnapshotError reports transactions that may still read with a snapshot older than the
+// last writes to the shadow. After the swap they would see an incomplete table. Nothing has
+// changed. Running again continues the job.
 type SnapshotError struct {
 	Waited  time.Duration
 	Holders []SnapshotHolder
-	// Exchanged is set where the wait was for SERIALIZABLE transactions from
-	// before the tables were exchanged, which may contradict others.
+	// Exchanged is set if the wait was for SERIALIZABLE transactions from before the
+	// exchange, which may conflict with other transactions.
 	Exchanged bool
 }
 
@@ -42,8 +42,8 @@ type SnapshotHolder struct {
 	Xmin        string
 	User        string
 	Exporter    bool // may have exported its snapshot
-	// Standby is where queries on a standby hold it: the slot, or else the standby's
-	// application_name; the primary knows no more of them.
+	// Standby is set if queries on a standby hold the snapshot. It is the slot, or else the
+	// application_name of the standby. The primary knows no more about those queries.
 	Standby string
 }
 
@@ -55,10 +55,11 @@ func (h SnapshotHolder) String() string {
 	return fmt.Sprintf("pid %d of %s", h.PID, h.User)
 }
 
-// standbySnapshotsSQL lists standbys, and slots of standbys, that report a snapshot
-// that does not show what was committed before transaction $1: hot_standby_feedback
-// reports the oldest one there is on the standby, or of transactions that write on the
-// primary. A slot of logical decoding holds the catalog only. Everybody may see both.
+// standbySnapshotsSQL lists standbys, and slots of standbys, that report a snapshot older
+// than transaction $1: it does not show everything that was committed before $1.
+// hot_standby_feedback reports the oldest snapshot on the standby, or the oldest of
+// transactions that write on the primary. A slot of logical decoding holds back the catalog
+// only. Every role can see both views.
 const standbySnapshotsSQL = `
 SELECT   coalesce(a.pid, 0)                                      AS pid,
          ''                                                      AS transaction,
@@ -81,7 +82,7 @@ ORDER BY age(x.xmin) DESC, x.standby`
 
 const horizonSQL = `SELECT pg_snapshot_xmax(pg_current_snapshot())::xid::text`
 
-// standbySnapshots are those in which transactions before xid may be invisible.
+// standbySnapshots returns those in which transactions before xid may be invisible.
 func standbySnapshots(ctx context.Context, q catalog.Querier, xid string) ([]SnapshotHolder, error) {
 	rows, err := q.Query(ctx, standbySnapshotsSQL, xid)
 	if err != nil {
@@ -94,11 +95,11 @@ func standbySnapshots(ctx context.Context, q catalog.Querier, xid string) ([]Sna
 	return holders, nil
 }
 
-// Every transaction locks its virtual id, and pg_locks shows that to everybody,
-// as pg_stat_activity does backend_xmin, set while a snapshot is held. Of another
-// role's session state and backend_type are null, unless ours is a member of it or of
-// pg_read_all_stats: such a one may be an exporter. An autovacuum worker is known
-// by having no user.
+// Every transaction locks its virtual transaction ID, and pg_locks shows that to every role.
+// So does pg_stat_activity with backend_xmin, which is set while a snapshot is held. For a
+// session of another role, state and backend_type are null, unless our role is a member of
+// that role or of pg_read_all_stats. Such a session counts as an exporter. An autovacuum
+// worker has no user.
 const snapshotsSQL = `
 SELECT a.pid                                                         AS pid,
        l.virtualtransaction                                          AS transaction,
@@ -128,22 +129,22 @@ func snapshots(ctx context.Context, q catalog.Querier) ([]SnapshotHolder, error)
 	return holders, nil
 }
 
-// pollInterval is how often the server is asked whether a wait is over.
+// pollInterval is the pause between two queries that ask whether a wait is over.
 const pollInterval = 20 * time.Millisecond
 
-// imported keeps those holders that may have their snapshot from one in old
-// (SET TRANSACTION SNAPSHOT): it then has the same xmin, and that one was still
-// there, waiting in its transaction.
+// imported returns the holders in now that may have imported their snapshot from a holder in
+// old (SET TRANSACTION SNAPSHOT). An imported snapshot has the same xmin, and its exporter
+// was still there, idle in its transaction.
 func imported(old, now []SnapshotHolder) []SnapshotHolder {
 	return slices.DeleteFunc(slices.Clone(now), func(h SnapshotHolder) bool {
 		return !slices.ContainsFunc(old, func(o SnapshotHolder) bool { return o.Exporter && o.Xmin == h.Xmin })
 	})
 }
 
-// awaitSnapshots waits until every snapshot that exists now is gone: later ones
-// see all that has been committed by now. A snapshot counts as gone when its
-// transaction is over or its xmin has moved, and has not been imported by
-// another meanwhile. It returns *SnapshotError after the configured wait.
+// awaitSnapshots waits until every snapshot that exists now is gone. Later snapshots see
+// everything that has been committed by now. A snapshot is gone when its transaction has
+// ended or its xmin has moved, and no other transaction has imported it meanwhile. After
+// the configured wait, awaitSnapshots returns *SnapshotError.
 func (e *Env) awaitSnapshots(ctx context.Context) error {
 	old, err := snapshots(ctx, e.Pool)
 	if err != nil {
@@ -200,7 +201,7 @@ func union(a, b []SnapshotHolder) []SnapshotHolder {
 	return a
 }
 
-// intersection is those of b that are in a: b is how they are now.
+// intersection returns the holders in b that are also in a. b has their present state.
 func intersection(a, b []SnapshotHolder) []SnapshotHolder {
 	return slices.DeleteFunc(slices.Clone(b), func(h SnapshotHolder) bool { return !slices.ContainsFunc(a, h.same) })
 }

@@ -13,19 +13,22 @@ import (
 	"github.com/repack-go/repack/registry"
 )
 
-// swap puts the shadow in the source's place. First writers are switched from
-// log to write-through, so that source and shadow are equal in every snapshot
-// taken from then on; snapshots older than that are waited for; then one
-// transaction exchanges the tables and has foreign keys lead to the new one.
+// swap puts the shadow in the source's place, in these steps:
 //
-// It takes SHARE ROW EXCLUSIVE on the source to switch, and later, in one
-// transaction, ACCESS EXCLUSIVE on the source, its shadow and the tables joined
-// to it by foreign keys. All waits of a transaction together are bounded by
-// the lock timeout. Afterwards the foreign keys are validated, each under
-// SHARE UPDATE EXCLUSIVE on its table, and materialized views rebuilt.
+//  1. It switches writers from log to write-through. Source and shadow are equal in every
+//     snapshot taken from then on.
+//  2. It waits for the snapshots that are older.
+//  3. One transaction exchanges the tables. The foreign keys then lead to the new table.
+//  4. It validates the foreign keys and rebuilds materialized views.
+//
+// To switch, it takes SHARE ROW EXCLUSIVE on the source. The exchange takes ACCESS
+// EXCLUSIVE on the source, its shadow and the tables joined to it by foreign keys, in one
+// transaction. The lock timeout bounds all waits of a transaction together. Validation
+// takes SHARE UPDATE EXCLUSIVE on the table of each foreign key.
 func swap(ctx context.Context, e *Env) error {
 	if !e.Job.Swapped() {
-		// Where an earlier run was told not to, or an older version did not.
+		// The comparison is still to be made if an earlier run was told not to make it,
+		// or if an older version did not make it.
 		compared, err := e.compareBeforeSwap(ctx)
 		if err != nil {
 			return err
@@ -70,21 +73,19 @@ func swap(ctx context.Context, e *Env) error {
 	return e.endStage(ctx, e.Pool, registry.Swap)
 }
 
-// ErrPutOff reports that changes were logged since the last drain, that a
-// snapshot is older than their replay, or that a sequence is being drawn from:
-// the exchange must wait.
+// ErrPutOff reports that the exchange must wait. Changes were logged since the last drain,
+// or a snapshot is older than their replay, or a session is drawing from a sequence.
 var ErrPutOff = errors.New("the exchange has been put off, nothing has changed: run the same command again")
 
-// quietPause is short: whether a change comes between the drain and the lock is
-// a matter of chance, which a longer pause does not better.
+// quietPause is short. Chance decides whether a change comes between the drain and the
+// lock, and a longer pause does not improve the chance.
 const quietPause = 500 * time.Millisecond
 
-// untilExchanged brings the copy in step with the table in use for every snapshot, and
-// runs exchange, again when a change has come between. It gives up when it has
-// tried as often as for a lock, and for as long as it may wait for snapshots.
+// untilExchanged makes the copy equal to the table in use in every snapshot, and runs
+// exchange. If a change comes in between, it does both again: see whilePutOff.
 //
-// Where the locks of all neighbours together are not to be had, their foreign keys are
-// moved one by one.
+// If the locks of all neighbours cannot be acquired together, it moves their foreign keys
+// one by one.
 func (e *Env) untilExchanged(ctx context.Context, exchange func(context.Context) error) error {
 	oneByOne, denied := e.oneByOne(), false
 	exchangeBy := func(ctx context.Context) error {
@@ -111,8 +112,8 @@ func (e *Env) untilExchanged(ctx context.Context, exchange func(context.Context)
 	return exchangeBy(ctx)
 }
 
-// whilePutOff runs work again when it was put off: as often as for a lock, and for
-// as long as it may wait for snapshots.
+// whilePutOff runs work, and runs it again while it is put off. It gives up when it has
+// tried as often as for a lock and has also spent the time that it may wait for snapshots.
 func (e *Env) whilePutOff(ctx context.Context, what string, work func(context.Context) error) error {
 	pauses := backoff.NewExponentialBackOff()
 	pauses.InitialInterval, pauses.MaxInterval = quietPause/10, quietPause
@@ -131,7 +132,7 @@ func (e *Env) whilePutOff(ctx context.Context, what string, work func(context.Co
 	}
 }
 
-// writeThroughAndDrain switches to write-through, unless that has been done, and drains.
+// writeThroughAndDrain switches to write-through, if that has not been done, and drains.
 func (e *Env) writeThroughAndDrain(ctx context.Context) error {
 	if !e.concurrent() {
 		if err := e.catchUpShort(ctx); err != nil {
@@ -150,7 +151,7 @@ func (e *Env) writeThroughAndDrain(ctx context.Context) error {
 	return e.step(ctx, StepDrained)
 }
 
-// catchUpShort is catchUp, and leaves a log that is short.
+// catchUpShort runs catchUp, and makes sure that the log it leaves is short.
 func (e *Env) catchUpShort(ctx context.Context) error {
 	if err := e.takeOverLog(ctx); err != nil {
 		return err
@@ -165,7 +166,7 @@ func (e *Env) catchUpShort(ctx context.Context) error {
 	return e.catchUp(ctx)
 }
 
-// drainShort is drain, and leaves a log that is short.
+// drainShort runs drain, and makes sure that the log it leaves is short.
 func (e *Env) drainShort(ctx context.Context) error {
 	if err := e.takeOverLog(ctx); err != nil {
 		return err
@@ -180,12 +181,13 @@ func (e *Env) drainShort(ctx context.Context) error {
 	return e.drain(ctx)
 }
 
-// leastDrain is what the last replay is given when the lock took its time.
+// leastDrain is the time that the last replay gets at least, if the wait for the lock took
+// most of the bound.
 const leastDrain = 150 * time.Millisecond
 
-// drainLocked replays the rest of the log while writers wait, who have waited
-// since the lock was asked for: both together take no longer than they may wait
-// for a lock, or there is more to replay without one.
+// drainLocked replays the rest of the log while writers wait. They have waited since the
+// lock was requested, so the wait and the replay together take no longer than the bound on
+// waits for locks. If that is not enough, more must be replayed without the lock first.
 func (e *Env) drainLocked(ctx context.Context, tx *lock.Tx) error {
 	return e.underLock(ctx, tx, func() error {
 		if _, err := e.Link.ReplayAll(ctx, tx, false); err != nil {
@@ -197,9 +199,9 @@ func (e *Env) drainLocked(ctx context.Context, tx *lock.Tx) error {
 
 const currentXIDSQL = `SELECT pg_current_xact_id()::text`
 
-// writeThrough drains the log and turns capture into write-through in one
-// transaction, while no writer can be in between. Its commit completes the
-// copy: a snapshot that sees it sees all of the copy's rows.
+// writeThrough drains the log and switches capture to write-through, in one transaction.
+// No session can write in between. The commit completes the copy: a snapshot that sees the
+// commit sees all rows of the copy.
 func (e *Env) writeThrough(ctx context.Context) error {
 	return e.changeJob(ctx, e.Locks, func(ctx context.Context, tx *lock.Tx, job *jobRow) error {
 		if err := e.stopWriters(ctx, tx); err != nil {
@@ -220,8 +222,8 @@ func (e *Env) writeThrough(ctx context.Context) error {
 	})
 }
 
-// drain waits until writers with older snapshots, who log, are gone; replays
-// what they have logged; and waits for the snapshots older than that replay.
+// drain waits until the writers with older snapshots, which log, have ended. Then it
+// replays what they have logged, and waits for the snapshots older than that replay.
 func (e *Env) drain(ctx context.Context) error {
 	for deadline := time.Now().Add(e.SnapshotWait); ; {
 		if err := e.awaitSnapshots(ctx); err != nil {
@@ -245,7 +247,7 @@ func (e *Env) drain(ctx context.Context) error {
 			continue
 		}
 		e.Log.Debug("rows are locked by the application", "job", e.Job.ID, "keys", r.Aside)
-		select { // each pass writes what it sets aside to the log again
+		select { // each pass puts its deferred keys back into the log
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-time.After(pollInterval):
@@ -262,7 +264,7 @@ func (e *Env) validateForeignKeys(ctx context.Context) error {
 	return e.validateKeysOf(ctx, oid)
 }
 
-// validateKeysOf is validateForeignKeys of the table with that OID.
+// validateKeysOf does what validateForeignKeys does, for the table with that OID.
 func (e *Env) validateKeysOf(ctx context.Context, oid uint32) error {
 	if len(e.Source.AllForeignKeys()) == 0 && (e.Source.Partition == nil || len(e.Source.Partition.ForeignKeys) == 0) {
 		return nil
@@ -272,7 +274,7 @@ func (e *Env) validateKeysOf(ctx context.Context, oid uint32) error {
 		return err
 	}
 	keys := now.AllForeignKeys()
-	if now.Partition != nil { // of one that is not valid for all partitions, PostgreSQL 18 does not note what it has checked
+	if now.Partition != nil { // PostgreSQL 18 does not record what it has checked of a key that is not valid for all partitions
 		keys = append(keys, now.Partition.ForeignKeys...)
 	}
 	for _, key := range keys {
