@@ -15,34 +15,35 @@ import (
 	"github.com/repack-go/repack/strategy"
 )
 
-// A neighbour is a table that a foreign key joins to the one that is repacked. The
-// exchange can move all such keys in its own transaction, under the locks of all
-// neighbours together. Where those cannot be had, or not for as long as that takes,
-// keys are moved one by one, and the exchange locks the table and its copy only:
+// A neighbour is a table that a foreign key joins to the table that is repacked. The
+// exchange can move all such keys in its own transaction, under the locks of all neighbours
+// together. If these locks cannot be acquired, or not held for as long as moving all keys
+// takes, repack moves the keys one by one. Then the exchange locks only the table and its
+// copy:
 //
-//  1. Changes are made to the copy row by row, and to nothing else: see
+//  1. Each change is made to the copy too, row by row, and nothing is logged: see
 //     strategy.Link.RowByRow.
-//  2. Each neighbour, in a transaction of its own, gets a second key, to or from the
-//     copy. It is checked at COMMIT, so that the one there was reports every error
+//  2. Each neighbour gets a second key, to or from the copy, in a transaction of its own.
+//     The second key is checked at COMMIT, so that the first key reports every error
 //     first. Then it is validated.
-//  3. The exchange. The old keys lead to the old table now and are checked as before,
-//     as every change is made to that table as well, row by row. Keys of the table to
-//     itself are moved here.
-//  4. Each neighbour is handed over, in a transaction of its own: the old key is
-//     dropped, the new one is given its name and is checked when that was.
+//  3. The exchange runs. Now the old keys lead to the old table. They are checked as
+//     before, because each change is made to the old table too, row by row. The exchange
+//     also moves the keys of the table to itself.
+//  4. Each neighbour is handed over, in a transaction of its own. This drops the old key.
+//     The new key gets the old key's name, and is checked when the old key was.
 //
-// Revert goes the same way with the tables exchanged; reset goes back from 2. What has
-// been done is read from the catalog.
+// Revert takes the same steps with the tables exchanged. Reset undoes step 2. Both read from
+// the catalog what has been done.
 //
-// As long as a key leads to or from a table, changes are made to that table row by
-// row: no key ever leads to one that lags.
+// As long as a key leads to or from a table, changes are made to that table row by row. So
+// no key ever leads to a table that lags.
 
 // ForeignKeys says how the keys are moved.
 type ForeignKeys string
 
-// The ways of ForeignKeys. ForeignKeysAuto is together, unless there are so many keys that the
-// locks would be held for longer than the lock timeout, or the locks of all tables were
-// not obtained in a few attempts.
+// The ways of ForeignKeys. ForeignKeysAuto moves the keys together, except in two cases:
+// there are so many keys that the locks would be held for longer than the lock timeout, or
+// the locks of all tables could not be acquired in a few attempts.
 const (
 	ForeignKeysAuto     ForeignKeys = "auto"
 	ForeignKeysTogether ForeignKeys = "together"
@@ -51,15 +52,15 @@ const (
 
 // joint is one foreign key between the table and a neighbour.
 type joint struct {
-	outgoing bool // of the table
-	// main is the key of or to the table in use, other that of or to the copy.
+	outgoing bool // the key belongs to the table, not to the neighbour
+	// main is the key of or to the table in use. other is the key of or to the copy.
 	main, other *catalog.ForeignKey
-	// own is the application's, one of the two, the other of which we have made. It
-	// is nil when the application has dropped it since.
+	// own is the application's key: main or other. We have made the other one of the two.
+	// own is nil if the application has dropped its key since.
 	own *catalog.ForeignKey
 }
 
-// neighbour is the other table.
+// neighbour returns the name of the neighbour.
 func (j joint) neighbour() catalog.Name {
 	key := j.main
 	if key == nil {
@@ -71,7 +72,7 @@ func (j joint) neighbour() catalog.Name {
 	return key.Table
 }
 
-// String names the key as the application knows it.
+// String names the key as the application knows it, if the application's key is there.
 func (j joint) String() string {
 	key := j.own
 	for _, k := range []*catalog.ForeignKey{j.main, j.other} {
@@ -82,15 +83,15 @@ func (j joint) String() string {
 	return fmt.Sprintf("foreign key %s of %s", catalog.Quote(key.Name), key.Table)
 }
 
-// joined reports whether there is a key for either table.
+// joined reports whether there is a key for each of the two tables.
 func (j joint) joined() bool { return j.own != nil && j.main != nil && j.other != nil }
 
-// unvalidated reports whether the key that we have made has still to be validated.
+// unvalidated reports whether the key that we have made must still be validated.
 func (j joint) unvalidated() bool {
 	return j.joined() && j.own.Validated && j.own.Enforced && !(j.main.Validated && j.other.Validated)
 }
 
-// made is the key that is not the application's.
+// made returns the key that is not the application's.
 func (j joint) made() *catalog.ForeignKey {
 	if j.own == j.main {
 		return j.other
@@ -100,8 +101,8 @@ func (j joint) made() *catalog.ForeignKey {
 
 const maxName = 63 // bytes, NAMEDATALEN - 1
 
-// temporaryName is what the job's key beside the one of that name is called. A reader of
-// an error message sees from it which key is meant.
+// temporaryName returns the name of the key that the job makes beside the key called name.
+// A reader of an error message sees from it which key is meant.
 func (e *Env) temporaryName(name string) string {
 	prefix := e.temporaryPrefix()
 	if len(prefix)+len(name) <= maxName {
@@ -115,21 +116,21 @@ func (e *Env) temporaryName(name string) string {
 	return prefix + cut + hash
 }
 
-// isTemporary reports whether a key of that name is one we have made.
+// isTemporary reports whether a key of that name is one that we have made.
 func (e *Env) isTemporary(name string) bool {
 	return strings.HasPrefix(name, e.temporaryPrefix())
 }
 
 func (e *Env) temporaryPrefix() string { return "repack_" + e.number() + "_" }
 
-// number is the job's, as the names of its artefacts have it.
+// number returns the job's number as the names of its artefacts have it.
 func (e *Env) number() string { return orphan{Capture: e.Job.Capture}.number() }
 
-// marker is the comment on a key of the copy that we have made: on a table of its own
-// it bears its final name from the start.
+// marker is the comment on a key of the copy that we have made. Such a key has its final
+// name from the start, because it is on a table of its own.
 func (e *Env) marker() string { return "made by repack for job " + e.number() }
 
-// inUse and copied are the OIDs of the table in use and of its copy.
+// inUse returns the OID of the table in use, and copied the OID of its copy.
 func (e *Env) inUse() uint32 {
 	if e.Job.Swapped() {
 		return *e.Job.Shadow
@@ -144,8 +145,8 @@ func (e *Env) copied() uint32 {
 	return *e.Job.Shadow
 }
 
-// joints reads the keys between the two tables and their neighbours, in the order in
-// which the application's were made.
+// joints reads the keys between the two tables and their neighbours. They are in the order
+// in which the application's keys were created.
 func (e *Env) joints(ctx context.Context, q catalog.Querier) ([]joint, error) {
 	tables, err := catalog.JoiningKeys(ctx, q, e.inUse(), e.copied())
 	if err != nil {
@@ -164,8 +165,8 @@ func (j joint) oid() uint32 {
 	return j.own.OID
 }
 
-// pair finds what belongs together: keys of the neighbour have two names, keys of the
-// tables have one.
+// pair joins the keys that belong together. Two keys of a neighbour have different names.
+// Two keys of the table and its copy have the same name.
 func (e *Env) pair(main, other []catalog.ForeignKey, outgoing bool) []joint {
 	type identity struct {
 		table catalog.Name
@@ -204,7 +205,7 @@ func (e *Env) pair(main, other []catalog.ForeignKey, outgoing bool) []joint {
 	return list
 }
 
-// moving is t with those foreign keys that the exchange moves in its own transaction.
+// moving returns t with only those foreign keys that the exchange moves itself.
 func (e *Env) moving(t *catalog.Table) *catalog.Table {
 	if e.Job.Options.RowByRow == "" {
 		return t
@@ -212,10 +213,10 @@ func (e *Env) moving(t *catalog.Table) *catalog.Table {
 	return t.WithKeys(catalog.ForeignKey.SelfReference)
 }
 
-// keyTakes is about how long a key keeps the locks of the exchange.
+// keyTakes is about how long the exchange holds its locks for each key.
 const keyTakes = 2 * time.Millisecond
 
-// neighbourKeys counts the keys of t that are not its own business.
+// neighbourKeys counts the keys of t to and from other tables.
 func neighbourKeys(t *catalog.Table) (n int) {
 	for _, key := range t.AllForeignKeys() {
 		if !key.SelfReference() {
@@ -225,11 +226,11 @@ func neighbourKeys(t *catalog.Table) (n int) {
 	return n
 }
 
-// firstAttempts are how many times the locks of all neighbours are tried for before
-// keys are moved one by one.
+// firstAttempts is how often repack tries to acquire the locks of all neighbours together
+// before it moves the keys one by one.
 const firstAttempts = 3
 
-// exchangePolicy has an exchange that could go another way try fewer times.
+// exchangePolicy allows fewer attempts if the keys can still be moved one by one.
 func (e *Env) exchangePolicy() lock.Policy {
 	policy := e.Locks
 	if e.couldBeApart() {
@@ -238,7 +239,7 @@ func (e *Env) exchangePolicy() lock.Policy {
 	return policy
 }
 
-// apart is why the keys of t cannot be moved one by one, or nil.
+// apart returns the reason why the keys of t cannot be moved one by one, or nil.
 func (e *Env) apart(t *catalog.Table) error {
 	if t.Partition != nil {
 		return fmt.Errorf("%s is a partition, whose foreign keys PostgreSQL moves when it is detached and attached", t.Name)
@@ -246,7 +247,8 @@ func (e *Env) apart(t *catalog.Table) error {
 	return nil
 }
 
-// oneByOne decides how the keys are moved; a job that has begun goes on as it has.
+// oneByOne reports whether the keys are moved one by one. A job that has begun to do so
+// continues in this way.
 func (e *Env) oneByOne() bool {
 	way, why := e.wayOfKeys(e.Source)
 	if way == ForeignKeysOneByOne && e.Job.Options.RowByRow == "" {
@@ -255,7 +257,7 @@ func (e *Env) oneByOne() bool {
 	return way == ForeignKeysOneByOne
 }
 
-// wayOfKeys is ForeignKeysTogether or ForeignKeysOneByOne, and why.
+// wayOfKeys returns ForeignKeysTogether or ForeignKeysOneByOne, and the reason.
 func (e *Env) wayOfKeys(t *catalog.Table) (way ForeignKeys, why string) {
 	keys := neighbourKeys(t)
 	takes := time.Duration(keys) * keyTakes
@@ -278,14 +280,15 @@ func (e *Env) wayOfKeys(t *catalog.Table) (way ForeignKeys, why string) {
 	}
 }
 
-// couldBeApart reports whether an exchange that has not obtained its locks can be tried
-// the other way.
+// couldBeApart reports whether the keys can be moved one by one instead, after an exchange
+// that has not acquired its locks.
 func (e *Env) couldBeApart() bool {
 	return e.ForeignKeys == ForeignKeysAuto && e.Job.Options.RowByRow == "" && e.apart(e.Source) == nil && neighbourKeys(e.Source) > 0
 }
 
-// beforeKeys is the link as the exchange leaves it: the old keys, which are checked
-// within a statement, lead to the old table.
+// beforeKeys sets link for the time after the exchange: changes are made before the server's
+// triggers for foreign keys. The old keys lead to the old table then, and they are checked
+// within a statement.
 func (e *Env) beforeKeys(link *strategy.Link) *strategy.Link {
 	if link.Rows != "" {
 		link.Rows = registry.BeforeKeys
@@ -293,7 +296,8 @@ func (e *Env) beforeKeys(link *strategy.Link) *strategy.Link {
 	return link
 }
 
-// retireRowByRowSQL comes before t is parked, and has the replaced table written to.
+// retireRowByRowSQL returns the statements that come before t is parked. They make it
+// possible to write to t as the replaced table.
 func (e *Env) retireRowByRowSQL(t *catalog.Table) []string {
 	if e.Job.Options.RowByRow == "" {
 		return nil
@@ -301,7 +305,7 @@ func (e *Env) retireRowByRowSQL(t *catalog.Table) []string {
 	return append(strategy.DropLateTriggersSQL(t.Name), identitySQL(t, t.Name, false)...)
 }
 
-// reinstateRowByRowSQL comes before the old table is put back.
+// reinstateRowByRowSQL returns the statements that come before the old table is put back.
 func (e *Env) reinstateRowByRowSQL() []string {
 	if e.Job.Options.RowByRow == "" {
 		return nil
@@ -309,7 +313,8 @@ func (e *Env) reinstateRowByRowSQL() []string {
 	return e.identitySQL(true)
 }
 
-// endRowByRow is when no key leads to or from the old table any more.
+// endRowByRow removes what row-by-row changes need. It runs when no key leads to or from
+// the old table any more.
 func (e *Env) endRowByRow(ctx context.Context, tx *lock.Tx) error {
 	if e.Job.Options.RowByRow == "" {
 		return nil
@@ -320,7 +325,8 @@ func (e *Env) endRowByRow(ctx context.Context, tx *lock.Tx) error {
 	return e.dropLockFunctions(ctx, tx)
 }
 
-// letNewOwnerIn is letOwnerIn where the table has another owner since.
+// letNewOwnerIn runs letOwnerIn for the new owner of the table, if the owner has changed
+// since changes began to be made row by row.
 func (e *Env) letNewOwnerIn(ctx context.Context, tx *lock.Tx, owner string) error {
 	if e.Job.Options.RowByRow == "" {
 		return nil

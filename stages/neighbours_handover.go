@@ -8,13 +8,13 @@ import (
 	"github.com/repack-go/repack/internal/catalog"
 )
 
-// handOver ends for every neighbour that it is joined to both tables: the key that
-// leads to or from the copy is dropped, and the one of the table in use is as the
-// application's. What is there before and what after says the catalog, so that it
+// handOver leaves every neighbour joined to one table only. It drops the key that leads to
+// or from the copy. It gives the key of the table in use the properties of the application's
+// key. It reads from the catalog what there is before and what must be there after. So it
 // serves the swap, revert and reset, and may be called again.
 //
-// It takes, in a transaction for each key, ACCESS EXCLUSIVE on the neighbour and the
-// copy, and for a key of the table, to change when it is checked, on that alone.
+// It takes ACCESS EXCLUSIVE on the neighbour and the copy, in a transaction for each key. To
+// change when a key of the table is checked, it takes ACCESS EXCLUSIVE on the table alone.
 func (e *Env) handOver(ctx context.Context) error {
 	if e.Job.Options.RowByRow == "" {
 		return nil
@@ -33,7 +33,7 @@ func (e *Env) handOver(ctx context.Context) error {
 	}
 }
 
-// endOneByOne is handOver after the swap, and goes back to logging what is written.
+// endOneByOne runs handOver after the swap, and then switches the capture back to log.
 func (e *Env) endOneByOne(ctx context.Context) error {
 	if e.Job.Options.RowByRow == "" {
 		return nil
@@ -47,8 +47,8 @@ func (e *Env) endOneByOne(ctx context.Context) error {
 	return e.endFollowing(ctx)
 }
 
-// outgoingFirst: a cascade of a neighbour comes to the old table before it comes to the
-// one in use, and writers come to them the other way round.
+// outgoingFirst puts the keys of the table first. A cascade from a neighbour reaches the
+// old table before the table in use, but writers reach them in the opposite order.
 func outgoingFirst(list []joint) {
 	slices.SortStableFunc(list, func(a, b joint) int {
 		switch {
@@ -88,8 +88,8 @@ func (e *Env) handOverSQL(ctx context.Context, j joint) (pairOf, error) {
 	return e.dropSQL(j), nil
 }
 
-// becomeSQL makes of the key of the table in use, which we have made, the
-// application's.
+// becomeSQL returns the statements that give the key of the table in use, which we have
+// made, the properties of the application's key.
 func (e *Env) becomeSQL(j joint) []string {
 	var statements []string
 	if j.main.Deferrable != j.own.Deferrable || j.main.Deferred != j.own.Deferred {
@@ -107,12 +107,13 @@ func (e *Env) becomeSQL(j joint) []string {
 	return statements
 }
 
-// dropSQL drops the key of or to the copy, or the one that is left where the
-// application has dropped its own; and what has locked the rows that are referred to.
+// dropSQL drops the key of or to the copy. If the application has dropped its own key, it
+// drops the key that is left. With a key of a neighbour, it also drops the trigger that
+// locks the referenced rows.
 func (e *Env) dropSQL(j joint) pairOf {
 	p := pairOf{mode: "ACCESS EXCLUSIVE", what: "drop the second of " + j.String()}
 	key := j.other
-	if key == nil { // it leads to the table in use, of which the lock is taken by DROP
+	if key == nil { // the key leads to the table in use, and DROP takes the lock on that table
 		key = j.main
 	}
 	p.sql = []string{key.DropSQL()}

@@ -19,12 +19,14 @@ import (
 	"github.com/repack-go/repack/strategy"
 )
 
-// joinNeighbours has every change made row by row, and every neighbour joined to the
-// copy by a valid key. The copy must be in step. It may be called again.
+// joinNeighbours makes every change apply row by row, and joins every neighbour to the copy
+// by a valid key. The copy must be in step. It may be called again.
 //
-// It takes SHARE ROW EXCLUSIVE on the table in use, once, to stop writers; then in a
-// transaction for each key SHARE ROW EXCLUSIVE on the neighbour and the copy; then
-// SHARE UPDATE EXCLUSIVE on the table of the key for as long as it takes to validate.
+// It takes these locks:
+//   - SHARE ROW EXCLUSIVE on the table in use, once, to stop writers;
+//   - for each key, in a transaction of its own, SHARE ROW EXCLUSIVE on the neighbour and
+//     the copy;
+//   - SHARE UPDATE EXCLUSIVE on the table of the key, while the key is validated.
 func (e *Env) joinNeighbours(ctx context.Context) error {
 	if e.Job.Options.RowByRow == "" {
 		if err := e.beginRowByRow(ctx); err != nil {
@@ -45,8 +47,8 @@ SELECT NOT EXISTS (
     SELECT FROM pg_namespace n
     WHERE  n.nspname = ANY ($1::text[]) AND NOT has_schema_privilege($2::name, n.oid, 'USAGE'))`
 
-// letInSQL lets owner use the job's schemas: the server looks for rows of a table
-// that are referred to as its owner.
+// letInSQL lets owner use the job's schemas. The server needs this when it checks foreign
+// keys: it looks for the referenced rows as the owner of their table.
 func (e *Env) letInSQL(owner string) string {
 	return fmt.Sprintf("GRANT USAGE ON SCHEMA %s TO %s", catalog.QuoteAll([]string{e.Job.ShadowSchema, e.Job.OldSchema}), catalog.Quote(owner))
 }
@@ -67,13 +69,14 @@ func (e *Env) letOwnerIn(ctx context.Context, tx pgx.Tx, owner string) error {
 	if ok, err := may(); err != nil || ok {
 		return err
 	}
-	// The server has only warned.
+	// GRANT has only warned that it granted nothing.
 	return fmt.Errorf("foreign keys cannot be moved one by one, nothing has been changed: have an administrator run %s; "+
 		"or run again with --foreign-keys %s", e.letInSQL(owner), ForeignKeysTogether)
 }
 
-// beginRowByRow has changes made to the copy row by row, when nothing is pending. Who
-// has written before has written through, and no snapshot is older than the copy.
+// beginRowByRow switches the capture to row-by-row changes, when nothing is pending. All
+// transactions that have written before have written through, and no snapshot is older than
+// the copy.
 func (e *Env) beginRowByRow(ctx context.Context) error {
 	err := e.changeJob(ctx, e.Locks, func(ctx context.Context, tx *lock.Tx, job *jobRow) error {
 		now, err := catalog.Read(ctx, tx, e.inUse())
@@ -84,7 +87,7 @@ func (e *Env) beginRowByRow(ctx context.Context) error {
 			return err
 		}
 		link := *e.Link
-		// After the swap it may be ended without an exchange.
+		// After the swap, row-by-row changes may end without another exchange.
 		if link.Rows = registry.BeforeKeys; !e.Job.Swapped() && strategy.MayBeLate(now) {
 			link.Rows = registry.AfterKeys
 		}
@@ -106,8 +109,9 @@ func (e *Env) beginRowByRow(ctx context.Context) error {
 	return err
 }
 
-// identitySQL makes the identity columns of the old table that are GENERATED ALWAYS
-// such that can be written to, or what they were. The shadow has none before the swap.
+// identitySQL makes the GENERATED ALWAYS identity columns of the old table writable, or, if
+// always is set, makes them GENERATED ALWAYS again. The shadow has no identity columns
+// before the swap.
 func (e *Env) identitySQL(always bool) []string {
 	if !e.Job.Swapped() {
 		return nil
@@ -129,8 +133,8 @@ func identitySQL(t *catalog.Table, on catalog.Name, always bool) []string {
 	return statements
 }
 
-// nothingPending makes sure that nothing is pending. It replays nothing itself: what it
-// wrote, a snapshot that is taken before tx commits would not see.
+// nothingPending makes sure that nothing is pending. It replays nothing itself: a snapshot
+// taken before tx commits would not see what it wrote.
 func (e *Env) nothingPending(ctx context.Context, tx *lock.Tx) error {
 	return e.underLock(ctx, tx, func() error {
 		b := &pgx.Batch{}
@@ -144,17 +148,17 @@ func (e *Env) nothingPending(ctx context.Context, tx *lock.Tx) error {
 	})
 }
 
-// pairOf is what is done for one key: nothing where SQL is empty.
+// pairOf is the work for one key. If sql is empty, there is nothing to do.
 type pairOf struct {
 	mode string // of both locks
 	sql  []string
-	// alone is set where the neighbour need not be locked, but only the key's table.
+	// alone is set if only the table of the key must be locked, and not the neighbour too.
 	alone catalog.Name
 	what  string
 }
 
-// addSQL joins a neighbour to the copy, or takes away a key that is left of one
-// that the application has dropped.
+// addSQL joins a neighbour to the copy. If the application has dropped its key, it removes
+// the key that is left of it.
 func (e *Env) addSQL(ctx context.Context, j joint) (pairOf, error) {
 	switch {
 	case j.own == nil || j.main == nil && j.outgoing:
@@ -163,7 +167,7 @@ func (e *Env) addSQL(ctx context.Context, j joint) (pairOf, error) {
 		return pairOf{}, nil
 	}
 	to := e.Link.To
-	if j.own == j.other { // the table in use has none
+	if j.own == j.other { // the table in use has no key yet
 		to = e.Link.From
 	}
 	p := pairOf{mode: "SHARE ROW EXCLUSIVE", what: "add the second of " + j.String()}
@@ -188,7 +192,7 @@ func (e *Env) addSQL(ctx context.Context, j joint) (pairOf, error) {
 	return p, nil
 }
 
-// lockTrigger belongs to the key of a neighbour that bears the temporary name.
+// lockTrigger names the trigger that belongs to the neighbour's key with the temporary name.
 func lockTrigger(temporary string) string {
 	return "00_" + temporary[:min(len(temporary), maxName-len("00_"))]
 }
@@ -207,7 +211,7 @@ JOIN   pg_namespace n ON n.oid = p.pronamespace
 WHERE  n.nspname = $1 AND starts_with(p.proname, $2)
 ORDER  BY 1`
 
-// dropLockFunctions drops those of LockReferredSQL, whose triggers are gone.
+// dropLockFunctions drops the functions of LockReferredSQL, whose triggers are gone.
 func (e *Env) dropLockFunctions(ctx context.Context, q catalog.Querier) error {
 	rows, err := q.Query(ctx, lockFunctionsSQL, e.Job.ShadowSchema, lockFunctionPrefix)
 	if err != nil {
@@ -226,25 +230,26 @@ func (e *Env) dropLockFunctions(ctx context.Context, q catalog.Querier) error {
 }
 
 const (
-	// roundTakes is for how long one key is tried for before the next one's turn.
+	// roundTakes is how long one key is tried before the next key is tried.
 	roundTakes = 2 * time.Second
-	// patience bounds the time without any key having been had. Nobody waits behind us
-	// meanwhile, and everything else goes on.
+	// patience is how long perJoint continues without having moved any key. No session waits
+	// behind us in this time, and everything else continues.
 	patience = 15 * time.Minute
-	// roundPause is for when those in the way are not expected to let go soon.
+	// roundPause is the pause when the holders of a lock will probably not release it soon.
 	roundPause = 2 * time.Second
 )
 
-// waits are for how long an attempt waits for its first lock, round after round: mostly
-// so briefly that hardly anybody notices.
+// waits says how long an attempt waits for its first lock, round after round. Mostly the
+// wait is so short that applications hardly notice it.
 var waits = []time.Duration{
 	8 * time.Millisecond, 25 * time.Millisecond, 25 * time.Millisecond, 60 * time.Millisecond,
 	8 * time.Millisecond, 25 * time.Millisecond, 25 * time.Millisecond, 150 * time.Millisecond,
 }
 
-// perJoint does for each key, one by one, what its state asks for. One whose locks are
-// not obtained is tried again when the others have been tried. It ends when none asks
-// for anything, and returns *lock.TimeoutError when no key has been had for patience.
+// perJoint does for each key, one by one, what the state of the key requires. If the locks
+// for a key are not acquired, it tries that key again after the others. It ends when no key
+// requires anything. It returns *lock.TimeoutError if it has moved no key for the time
+// patience.
 func (e *Env) perJoint(ctx context.Context, step string, arrange func([]joint), state func(context.Context, joint) (pairOf, error)) error {
 	return e.withConn(ctx, func(conn *pgxpool.Conn) error {
 		policy := e.Locks
@@ -265,7 +270,7 @@ func (e *Env) perJoint(ctx context.Context, step string, arrange func([]joint), 
 			}
 			if had > 0 {
 				last = time.Now()
-				continue // what has been done may ask for more
+				continue // the work done may make more work necessary
 			}
 			if denied == nil {
 				return nil
@@ -286,7 +291,7 @@ func (e *Env) perJoint(ctx context.Context, step string, arrange func([]joint), 
 	})
 }
 
-// tryJoints is a round.
+// tryJoints makes one round: it tries each key once.
 func (e *Env) tryJoints(ctx context.Context, conn *pgxpool.Conn, pairs *lock.Pairs, list []joint,
 	state func(context.Context, joint) (pairOf, error), step string, wait time.Duration,
 ) (had int, denied, err error) {
@@ -314,7 +319,7 @@ func (e *Env) tryJoints(ctx context.Context, conn *pgxpool.Conn, pairs *lock.Pai
 	return had, denied, nil
 }
 
-// keyGone reports that a key, or its table, has been dropped since the keys were read.
+// keyGone reports whether a key, or its table, has been dropped since the keys were read.
 func keyGone(err error) bool {
 	var pgErr *pgconn.PgError
 	return errors.As(err, &pgErr) && (pgErr.Code == pgerrcode.UndefinedTable || pgErr.Code == pgerrcode.UndefinedObject)
@@ -325,7 +330,7 @@ func isTimeout(err error) bool {
 	return errors.As(err, &timeout)
 }
 
-// wantsOf are the locks of p. A partitioned neighbour is locked with its partitions.
+// wantsOf returns the locks of p. A partitioned neighbour is locked with its partitions.
 func (e *Env) wantsOf(j joint, p pairOf) lock.Pair {
 	pair := lock.Pair{What: p.what, SQL: p.sql}
 	if (p.alone != catalog.Name{}) {
@@ -337,7 +342,7 @@ func (e *Env) wantsOf(j joint, p pairOf) lock.Pair {
 		pair.A.Relation = "ONLY " + pair.A.Relation
 	}
 	copied := e.Link.To
-	for _, key := range []*catalog.ForeignKey{j.main, j.other} { // where the one to be dropped leads to
+	for _, key := range []*catalog.ForeignKey{j.main, j.other} { // the table that the key to be dropped belongs or leads to
 		if j.own == nil && key != nil {
 			copied = key.Referenced
 			if j.outgoing {
@@ -357,7 +362,8 @@ func (e *Env) tryJoint(ctx context.Context, conn *pgxpool.Conn, pairs *lock.Pair
 	pair.Before = func(ctx context.Context, tx pgx.Tx) error {
 		return e.Registry.Fence(ctx, tx, e.Job.ID, e.Runner.Claim)
 	}
-	// An autovacuum is cancelled for nobody who waits for a few milliseconds.
+	// The server cancels an autovacuum only for a session that waits for
+	// deadlock_timeout. The waits of a Pair are shorter, so Settle comes first.
 	settled := e.Locks
 	settled.Retries, settled.Held = 0, nil
 	err := lock.Transact(ctx, conn, settled, pair.A.Relation, nil, func(ctx context.Context, tx *lock.Tx) error {
@@ -369,8 +375,9 @@ func (e *Env) tryJoint(ctx context.Context, conn *pgxpool.Conn, pairs *lock.Pair
 	return pairs.Try(ctx, conn, pair, wait, roundTakes)
 }
 
-// validateMade validates the keys that we have made, of those whose own is valid:
-// first those of the copy, then those of neighbours, the smallest first.
+// validateMade validates the keys that we have made, if the application's own key is valid.
+// The keys of the copy come first, then the keys of neighbours; of both, the smallest
+// neighbour comes first.
 func (e *Env) validateMade(ctx context.Context) error {
 	list, err := e.joints(ctx, e.Pool)
 	if err != nil {
@@ -421,8 +428,8 @@ func (e *Env) smallestFirst(ctx context.Context, list []joint) error {
 	return nil
 }
 
-// allJoined makes sure, under the lock of the exchange, that no key has come to be
-// since the neighbours were joined.
+// allJoined makes sure, under the lock of the exchange, that no key has been added or
+// changed since the neighbours were joined.
 func (e *Env) allJoined(ctx context.Context, tx *lock.Tx) error {
 	if e.Job.Options.RowByRow == "" {
 		return nil

@@ -22,8 +22,8 @@ var ErrFinishing = errors.New("clean_up has begun, and the old table misses what
 // ErrNotSwapped reports that there is no swap to revert.
 var ErrNotSwapped = errors.New("the tables have not been swapped: remove the job with repack reset")
 
-// Reset removes every artefact of a job before the swap and leaves the
-// database as it was found. It may be called again after a failure.
+// Reset removes every artefact of a job that has not swapped, and leaves the database as it
+// was before the job. It may be called again after a failure.
 //
 // It takes ACCESS EXCLUSIVE on the source to drop our triggers.
 func Reset(ctx context.Context, e *Env) error {
@@ -39,13 +39,13 @@ func Reset(ctx context.Context, e *Env) error {
 	return e.discard(ctx, registry.Reset)
 }
 
-// ending is the state of a job that is on the way to another.
+// ending gives the state of a job while it is on the way to the state in which it ends.
 var ending = map[registry.State]registry.State{
 	registry.Reset: registry.Resetting, registry.Reverted: registry.Reverting,
 }
 
-// discard detaches the capture from the source and drops the shadow with all
-// that belongs to it. The source may be gone.
+// discard detaches the capture from the source and drops the shadow with everything that
+// belongs to it. The source may have been dropped.
 func (e *Env) discard(ctx context.Context, end registry.State) error {
 	if err := e.handOver(ctx); err != nil {
 		return err
@@ -54,7 +54,7 @@ func (e *Env) discard(ctx context.Context, end registry.State) error {
 		if there, err := e.detachSource(ctx, tx); err != nil || !there {
 			return err
 		}
-		// From here on changes are lost to the shadow: there is no going on.
+		// From here on changes no longer reach the shadow, so the job cannot continue.
 		return e.Registry.SetState(ctx, tx, e.Job.ID, e.Runner.Claim, ending[end])
 	})
 	if err != nil {
@@ -71,8 +71,8 @@ func (e *Env) discard(ctx context.Context, end registry.State) error {
 	})
 }
 
-// detachSource drops our triggers on the source. It is false where the source is
-// gone. It takes ACCESS EXCLUSIVE on the source.
+// detachSource drops our triggers on the source. It returns false if the source has been
+// dropped. It takes ACCESS EXCLUSIVE on the source.
 func (e *Env) detachSource(ctx context.Context, tx *lock.Tx) (there bool, err error) {
 	source, ok, err := nameOf(ctx, tx, e.Job.Source)
 	if err != nil || !ok {
@@ -92,7 +92,7 @@ func (e *Env) detachSource(ctx context.Context, tx *lock.Tx) (there bool, err er
 	return true, execAll(ctx, tx, statements)
 }
 
-// dropShadow drops the shadow with all that belongs to it.
+// dropShadow drops the shadow with everything that belongs to it.
 func (e *Env) dropShadow(ctx context.Context, tx *lock.Tx) error {
 	if err := roomFor(ctx, tx, e.Job.ShadowTable().String(), e.Link.Log.String()); err != nil {
 		return err
@@ -111,7 +111,7 @@ FROM   pg_class c
 JOIN   pg_namespace n ON n.oid = c.relnamespace
 WHERE  c.oid = $1`
 
-// nameOf is what a table is called now; ok is false where it has been dropped.
+// nameOf returns the present name of a table; ok is false if the table has been dropped.
 func nameOf(ctx context.Context, q catalog.Querier, oid uint32) (name catalog.Name, ok bool, err error) {
 	err = q.QueryRow(ctx, nameSQL, oid).Scan(&name.Schema, &name.Name)
 	if errors.Is(err, pgx.ErrNoRows) {

@@ -12,11 +12,10 @@ import (
 	"github.com/repack-go/repack/strategy"
 )
 
-// A dump that is taken during a job has the job in it: its row in the registry, the
-// shadow, the log, the function and the triggers. Where it is restored, all of them
-// have other OIDs, and what the row's OIDs mean there, if anything, is not the
-// job's. Nothing was replayed into such a copy, and nothing can be: the job can
-// only be removed, by name.
+// If a dump is taken during a job, the dump contains the job: its row in the registry, the
+// shadow, the log, the function and the triggers. After the dump is restored, all of them
+// have other OIDs. The OIDs in the job's row mean other objects there, or none. Nothing was
+// replayed into such a copy, and nothing can be. So the job can only be removed, by name.
 
 // RestoredError reports a job whose tables are not those of this database.
 type RestoredError struct {
@@ -30,9 +29,9 @@ func (e *RestoredError) Error() string {
 		e.Job, e.Table)
 }
 
-// foreignSQL is true where neither of the names $1 and $3 means the table with the
-// OID beside it, and the one in use, $2, has none of our triggers: a table may have
-// been renamed during the job.
+// foreignSQL is true if neither name, $1 nor $3, means the table with the OID beside it, and
+// if the table in use, $2, has none of our triggers. The triggers count because a table may
+// have been renamed during the job.
 const foreignSQL = `
 SELECT to_regclass($1)::oid IS DISTINCT FROM $2::oid AND to_regclass($3)::oid IS DISTINCT FROM $4::oid
 AND    NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = $2 AND tgfoid = to_regprocedure($5))`
@@ -58,7 +57,7 @@ JOIN     pg_namespace n ON n.oid = c.relnamespace
 WHERE    t.tgfoid = to_regprocedure($1)
 ORDER BY n.nspname, c.relname`
 
-// captured are the tables whose triggers call the function of that name.
+// captured returns the tables that have triggers which call the function of that name.
 func captured(ctx context.Context, q catalog.Querier, function catalog.Name) ([]catalog.Name, error) {
 	rows, err := q.Query(ctx, capturedSQL, function.String()+"()")
 	if err != nil {
@@ -71,9 +70,9 @@ func captured(ctx context.Context, q catalog.Querier, function catalog.Name) ([]
 	return tables, nil
 }
 
-// release drops our triggers on a table that call function. It takes ACCESS EXCLUSIVE on the
-// table, and nothing where there are none. Those of another table mean that the
-// artefacts of that name are of another job, which is refused.
+// release drops our triggers on a table that call function. If there are triggers, it takes
+// ACCESS EXCLUSIVE on the table; if there are none, it takes no lock. If another table has
+// such triggers, the artefacts of that name belong to another job, and release refuses.
 func release(ctx context.Context, tx *lock.Tx, table, function catalog.Name) error {
 	tables, err := captured(ctx, tx, function)
 	if err != nil {
@@ -101,7 +100,7 @@ func release(ctx context.Context, tx *lock.Tx, table, function catalog.Name) err
 
 const oidOfSQL = `SELECT coalesce(to_regclass($1)::oid, 0)`
 
-// openRestored points e at a job of another database, as far as that takes no OIDs, and
+// openRestored points e at a job of another database, as far as this needs no OIDs, and
 // returns the *RestoredError.
 func (e *Env) openRestored(ctx context.Context, job *registry.Job) error {
 	e.Job = job
@@ -114,9 +113,9 @@ func (e *Env) openRestored(ctx context.Context, job *registry.Job) error {
 
 const ownSQL = `SELECT to_regprocedure($1) IS NOT NULL OR to_regclass($2) IS NOT NULL`
 
-// ResetRestored removes what is there, by name, of a job that was begun in another
-// database, and leaves the table that is in use. After the swap that is the new
-// one; the old one is dropped. It may be called again after a failure.
+// ResetRestored removes, by name, what is there of a job that was begun in another database.
+// The table in use stays. After the swap this is the new table; the old one is dropped. It
+// may be called again after a failure.
 //
 // It takes ACCESS EXCLUSIVE on the table to drop our triggers.
 func ResetRestored(ctx context.Context, e *Env) error {
@@ -133,7 +132,7 @@ func ResetRestored(ctx context.Context, e *Env) error {
 		if err := release(ctx, tx, e.Job.Table(), e.Link.Capture); err != nil {
 			return err
 		}
-		// What a schema holds is the job's only where its function or log is there.
+		// What a schema contains is the job's only if the job's function or log is there.
 		var own bool
 		if err := tx.QueryRow(ctx, ownSQL, e.Link.Capture.String()+"()", e.Link.Log.String()).Scan(&own); err != nil {
 			return fmt.Errorf("look for artefacts of job %d: %w", e.Job.ID, err)

@@ -12,12 +12,12 @@ import (
 	"github.com/repack-go/repack/registry"
 )
 
-// Revert puts the old table back, with every write made since the swap, and
-// removes the job. The way back is the way there with the roles exchanged:
-// replay, write-through, wait for older snapshots, exchange, validate. It may
-// be called again after a failure; after ErrNotSwapped nothing has changed.
+// Revert puts the old table back, with every write made since the swap, and removes the job.
+// It takes the steps of the swap with the tables exchanged: replay, write-through, wait for
+// older snapshots, exchange, validate. It may be called again after a failure. After
+// ErrNotSwapped, nothing has changed.
 //
-// Locks are those of the swap.
+// The locks are those of the swap.
 func Revert(ctx context.Context, e *Env) error {
 	if e.Job.State == registry.Finishing {
 		return ErrFinishing
@@ -34,7 +34,7 @@ func Revert(ctx context.Context, e *Env) error {
 		}
 		left, err := e.leaveMatviews(ctx)
 		if err == nil && !left {
-			err = e.rebuildMatviews(ctx) // what is left to do behind their exchange
+			err = e.rebuildMatviews(ctx) // finish what was left to do after their exchange
 		}
 		if err != nil {
 			return e.failed(ctx, fmt.Errorf("revert: %w", err))
@@ -67,9 +67,9 @@ func Revert(ctx context.Context, e *Env) error {
 	return e.discard(ctx, registry.Reverted)
 }
 
-// exchangeBack is exchange with the tables the other way round. The old table
-// has kept what dress gives a shadow. What has been done to the new table by
-// DDL since the swap, it does not have: then nothing is exchanged.
+// exchangeBack is exchange with the tables in the opposite roles. The old table still has
+// what dressSQL gives a shadow, but not what DDL has done to the new table since the swap.
+// If there was such DDL, nothing is exchanged.
 func (e *Env) exchangeBack(ctx context.Context) error {
 	if err := e.learnOld(ctx); err != nil {
 		return err
@@ -77,7 +77,8 @@ func (e *Env) exchangeBack(ctx context.Context) error {
 	return e.learning(ctx, *e.Job.Shadow, e.exchangeBackKnown)
 }
 
-// exchangeBackKnown is exchangeBack where it is known how the definitions will read.
+// exchangeBackKnown makes the exchange. repack must know how the server prints the
+// definitions: see learning.
 func (e *Env) exchangeBackKnown(ctx context.Context) error {
 	var now *catalog.Table
 	var reread []string
@@ -135,8 +136,8 @@ func (e *Env) exchangeBackKnown(ctx context.Context) error {
 	return nil
 }
 
-// validateBound has the server look at the rows of an old partition now, when
-// nobody waits, and not when it is attached.
+// validateBound lets the server check the rows of an old partition against the partition's
+// bound before the exchange, when no session waits. Then ATTACH need not check them.
 func (e *Env) validateBound(ctx context.Context) error {
 	statements := e.Source.ValidateBoundSQL(e.Job.OldTable())
 	if len(statements) == 0 {
@@ -150,8 +151,8 @@ func (e *Env) validateBound(ctx context.Context) error {
 	})
 }
 
-// reinstateSQL moves the old table back into its place, with its triggers, rules
-// and statistics objects as they were.
+// reinstateSQL moves the old table back into its place. It gives the table its triggers,
+// rules and statistics objects as they were.
 func (e *Env) reinstateSQL() []string {
 	statements := append([]string{moveSQL(e.Job.OldTable(), e.Source.Name)}, e.Source.EnableSQL()...)
 	for _, s := range e.Source.Statistics {
@@ -160,9 +161,8 @@ func (e *Env) reinstateSQL() []string {
 	return statements
 }
 
-// driftSinceSwap compares the new table with what the source was when they
-// were exchanged. What joins it to other objects goes over to the old table as
-// it is now.
+// driftSinceSwap compares the new table with what the source was at the swap. It leaves out
+// what joins the table to other objects: the old table takes that over as it is now.
 func (e *Env) driftSinceSwap(now *catalog.Table) error {
 	changes, err := e.reprints.Diff(e.Source.WithoutLinks(), now.WithoutLinks())
 	if err != nil {
@@ -174,8 +174,8 @@ func (e *Env) driftSinceSwap(now *catalog.Table) error {
 	return nil
 }
 
-// RevertDriftError reports DDL on the new table since the swap that the old one
-// does not have. Nothing has been exchanged.
+// RevertDriftError reports DDL on the new table since the swap that the old table does not
+// have. Nothing has been exchanged.
 type RevertDriftError struct {
 	Table   catalog.Name
 	Changes []catalog.Difference
