@@ -17,17 +17,17 @@ import (
 	"github.com/repack-go/repack/registry"
 )
 
-// An exchange puts another table in the place of the old one. Whatever keeps the
-// old one's OID as data then means the old table, and after clean_up nothing. Such
-// data is looked for before the job begins and again before each exchange. What
-// the user names is rewritten in the transaction of the exchange.
+// An exchange puts another table in the place of the old one. If some table stores the OID
+// of the old one as data, that OID then means the old table, and after clean_up no table.
+// repack looks for such data before the job begins, and again before each exchange. The
+// columns that the user names are rewritten in the transaction of the exchange.
 
-// changing is an object that is another one, with another OID, after an exchange.
+// changing is an object that an exchange replaces by another object, with another OID.
 type changing struct {
-	Class       string // the catalog it is in
+	Class       string // the catalog that has the object
 	OID         uint32
-	Role        string // what it is to the table: the same for the old and the new
-	Rebuilt     bool   // with a materialized view, after the exchange
+	Role        string // the object's role for the table: the same for the old and the new object
+	Rebuilt     bool   // it is replaced with a materialized view, after the exchange
 	Description string
 }
 
@@ -41,13 +41,13 @@ type oidColumn struct {
 	Type                              string // as SQL writes it
 	Flag                              string // as --update-oid takes it
 	Populated, Readable, Writable     bool
-	Secured                           bool // by row-level security that applies to us
-	Beyond                            bool // has partitions that are foreign tables
+	Secured                           bool // row-level security applies to us
+	Beyond                            bool // it has partitions that are foreign tables
 	Size                              int64
 	Indexed                           bool
-	Extension                         string // whose catalog it is; or empty
+	Extension                         string // the extension that the table belongs to; or empty
 	Triggered                         bool   // the table has triggers on UPDATE
-	Refers                            bool   // is of a foreign key
+	Refers                            bool   // the column belongs to a foreign key
 	Fixed                             string // why it cannot be rewritten; or empty
 }
 
@@ -57,7 +57,7 @@ func (c oidColumn) key() registry.OIDColumn {
 
 func (c oidColumn) table() catalog.Name { return catalog.Name{Schema: c.SchemaName, Name: c.TableName} }
 
-// held is what a column holds of the OIDs that change.
+// held tells how a column holds the OIDs that change.
 type held struct {
 	column oidColumn
 	rows   int64
@@ -65,13 +65,13 @@ type held struct {
 	took   time.Duration
 }
 
-// oidSearch is what a search has found.
+// oidSearch is the result of a search.
 type oidSearch struct {
 	objects    []changing
 	held       []held
 	arguments  []string            // triggers with an OID in their arguments
-	unsearched map[string][]string // columns that were not looked at, by why
-	slow       []oidColumn         // of them those for want of time
+	unsearched map[string][]string // columns that were not searched, by reason
+	slow       []oidColumn         // those of them that would have taken too long
 }
 
 func readChanging(ctx context.Context, q catalog.Querier, oid uint32, matviews []uint32) ([]changing, error) {
@@ -98,7 +98,7 @@ func readOIDColumns(ctx context.Context, q catalog.Querier, oid uint32, without 
 	return columns, nil
 }
 
-// unsearchedSchemas are those of the registry and of the job.
+// unsearchedSchemas returns the schemas of the registry and of the job.
 func (e *Env) unsearchedSchemas() []string {
 	schemas := []string{e.Registry.Schema()}
 	if e.ShadowSchema != "" {
@@ -110,7 +110,7 @@ func (e *Env) unsearchedSchemas() []string {
 	return schemas
 }
 
-// rewritten are the columns named by --update-oid.
+// rewritten returns the columns named by --update-oid.
 func (e *Env) rewritten() []registry.OIDColumn {
 	if e.Job != nil {
 		return e.Job.Options.UpdateOID
@@ -122,14 +122,14 @@ func (e *Env) ignoresOIDs() bool {
 	return e.IgnoreOID || e.Job != nil && e.Job.Options.IgnoreOID
 }
 
-// A search is short of each table, and reads no large one from end to end.
+// The search spends little time on each table, and does not read a large table as a whole.
 const (
 	oidSearchTime = 2 * time.Second
 	oidSearchSize = 1 << 30
 )
 
-// searchOIDs looks in all columns that it may read, and in arguments of triggers,
-// for the OIDs of the table with that OID and of what belongs to it.
+// searchOIDs looks for the OIDs of the table with that OID, and of what belongs to it. It
+// looks in all columns that it may read, and in the arguments of triggers.
 //
 // It takes ACCESS SHARE on each table, one after the other, and writes nothing.
 func (e *Env) searchOIDs(ctx context.Context, oid uint32) (*oidSearch, error) {
@@ -168,7 +168,7 @@ func (e *Env) searchOIDs(ctx context.Context, oid uint32) (*oidSearch, error) {
 	return s, nil
 }
 
-// oidsFor are those that a column of the type can mean.
+// oidsFor returns the OIDs that a column of the type base can mean.
 func (s *oidSearch) oidsFor(base string) []uint32 {
 	oids := []uint32{}
 	for _, o := range s.objects {
@@ -183,7 +183,8 @@ func (o changing) couldBe(base string) bool {
 	return base == "oid" || base == "regclass" && o.Class == "pg_class" || base == "regtype" && o.Class == "pg_type"
 }
 
-// searchTable looks in the columns of one table, for oidSearchTime in all.
+// searchTable searches the columns of one table. All of them together take at most about
+// oidSearchTime.
 func (e *Env) searchTable(ctx context.Context, s *oidSearch, columns []oidColumn) error {
 	left := oidSearchTime
 	for _, c := range columns {
@@ -222,8 +223,8 @@ func (e *Env) searchTable(ctx context.Context, s *oidSearch, columns []oidColumn
 	return nil
 }
 
-// unreadable says why the column is not looked at. One that is to be rewritten
-// is, however large.
+// unreadable returns the reason why the column is not searched, or "". A column that is to
+// be rewritten is searched even if its table is large.
 func (c oidColumn) unreadable(named bool) string {
 	switch {
 	case c.Shape == "inside":
@@ -242,8 +243,8 @@ func (c oidColumn) unreadable(named bool) string {
 	return ""
 }
 
-// only is the table as a statement names it: partitions are read with it, tables
-// that inherit from it by themselves.
+// only returns the table as a statement names it. Partitions are read together with their
+// partitioned table. Tables that inherit are read separately.
 func (c oidColumn) only() string {
 	if c.Kind == "p" {
 		return c.table().String()
@@ -251,8 +252,8 @@ func (c oidColumn) only() string {
 	return "ONLY " + c.table().String()
 }
 
-// holds is the condition that one of the OIDs, an expression of type oid[], is in
-// the column, as indexes on it understand it.
+// holds returns the condition that the column has one of the OIDs. oids is an expression of
+// type oid[]. The condition is written so that an index on the column can be used.
 func (c oidColumn) holds(oids string) string {
 	switch column := catalog.Quote(c.ColumnName); c.Shape {
 	case "scalar":
@@ -327,16 +328,16 @@ func (e *Env) searchColumn(ctx context.Context, c oidColumn, oids []uint32, with
 	return found, nil
 }
 
-// OIDColumnError reports that --update-oid names no column that OIDs could be
-// rewritten in.
+// OIDColumnError reports that --update-oid does not name a column in which OIDs could be
+// rewritten.
 type OIDColumnError struct{ Given, Why string }
 
 func (e *OIDColumnError) Error() string {
 	return fmt.Sprintf("--update-oid %s: %s", e.Given, e.Why)
 }
 
-// ReadOIDColumns finds the columns that are given as SCHEMA.TABLE.COLUMN, written
-// as SQL writes them. It returns *OIDColumnError.
+// ReadOIDColumns finds the columns that are given as SCHEMA.TABLE.COLUMN, as SQL writes
+// them. It returns *OIDColumnError if there is no such column.
 func ReadOIDColumns(ctx context.Context, q catalog.Querier, given []string) ([]registry.OIDColumn, error) {
 	if len(given) == 0 {
 		return nil, nil
@@ -368,8 +369,8 @@ func ReadOIDColumns(ctx context.Context, q catalog.Querier, given []string) ([]r
 	return named, nil
 }
 
-// OIDsHeldError reports that the OID of the table is kept as data where the job was
-// not told what to do about it. Nothing has been exchanged.
+// OIDsHeldError reports that the OID of the table is stored as data, and that the options of
+// the job do not say what to do about it. Nothing has been exchanged.
 type OIDsHeldError struct {
 	Table   catalog.Name
 	Reasons []Reason
@@ -383,8 +384,8 @@ func (e *OIDsHeldError) Error() string {
 	return strings.Join(append(lines, "give the same command again with what is said there"), "\n")
 }
 
-// oidsAnswered makes sure, before an exchange, that there is an answer to where the
-// OIDs of the table in use are kept by now.
+// oidsAnswered makes sure, before an exchange, that the options say what to do about every
+// place where the OIDs of the table in use are stored by now.
 func (e *Env) oidsAnswered(ctx context.Context, oid uint32) error {
 	found, err := e.searchOIDs(ctx, oid)
 	if err != nil {

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// letGo is what extensions offer to let a table go and to take it again.
+// letGo says how to take a table out of an extension and put it in again.
 var letGo = map[string]string{
 	"pglogical": "before: SELECT pglogical.replication_set_remove_table(set_name, table), after: SELECT pglogical.replication_set_add_table(set_name, table, false), " +
 		"with writes stopped in between, which would not be replicated",
@@ -21,11 +21,11 @@ var letGo = map[string]string{
 
 const letGoElsewhere = "take the table out of it with the functions that the extension has, and put it in again after the repack"
 
-// rewriteRow is about how long it takes to write a row anew, with its indexes.
+// rewriteRow is about how long it takes to update a row, with its indexes.
 const rewriteRow = 30 * time.Microsecond
 
-// oidReasons refuses what is kept of the OIDs and is not to be rewritten, and what
-// is to be and cannot.
+// oidReasons returns the reasons to refuse. One is a column that holds such OIDs and is not
+// to be rewritten. Another is a column that is to be rewritten and cannot be.
 func (e *Env) oidReasons(s *oidSearch) []Reason {
 	var reasons []Reason
 	for _, h := range s.held {
@@ -57,7 +57,7 @@ func (e *Env) oidReasons(s *oidSearch) []Reason {
 	return reasons
 }
 
-// kept is the reason that a column gives.
+// kept returns the reason to refuse a column that holds such OIDs.
 func (s *oidSearch) kept(h held) Reason {
 	c := h.column
 	what := fmt.Sprintf("holds the OID of %s in %s, and that OID changes", s.describe(h.oids), rowCount(h.rows))
@@ -79,7 +79,7 @@ func (s *oidSearch) kept(h held) Reason {
 	return Reason{Object: "column " + c.Flag, Why: what, Remedy: fmt.Sprintf("rewrite it with --update-oid '%s', or leave it with --ignore-oid", strings.ReplaceAll(c.Flag, "'", `'\''`))}
 }
 
-// unwritable are the reasons for which a named column cannot be rewritten.
+// unwritable returns the reasons why a named column cannot be rewritten.
 func (e *Env) unwritable(s *oidSearch, h held) []Reason {
 	c := h.column
 	var why, remedy string
@@ -106,7 +106,7 @@ func (s *oidSearch) rebuilt(oids []uint32) bool {
 	return slices.ContainsFunc(s.objects, func(o changing) bool { return o.Rebuilt && slices.Contains(oids, o.OID) })
 }
 
-// shownObjects is how many objects a reason names.
+// shownObjects is how many objects a reason names at most.
 const shownObjects = 3
 
 func (s *oidSearch) describe(oids []uint32) string {
@@ -129,7 +129,7 @@ func rowCount(n int64) string {
 	return fmt.Sprintf("%d rows", n)
 }
 
-// unsearchedOIDs says what was not looked at, a line for each reason.
+// unsearchedOIDs says what was not searched, a line for each reason.
 func (s *oidSearch) unsearchedOIDs() []string {
 	lines := []string{}
 	for _, why := range slices.Sorted(maps.Keys(s.unsearched)) {
@@ -138,7 +138,7 @@ func (s *oidSearch) unsearchedOIDs() []string {
 	return lines
 }
 
-// tellOIDs logs what will become of the OIDs that are kept.
+// tellOIDs logs what will happen to the OIDs that are stored.
 func (e *Env) tellOIDs(s *oidSearch) {
 	for _, h := range s.held {
 		switch c := h.column; {

@@ -11,15 +11,15 @@ import (
 	"github.com/repack-go/repack/internal/lock"
 )
 
-// rewriting is what becomes of the columns named by --update-oid in an exchange.
+// rewriting is how an exchange rewrites the columns named by --update-oid.
 type rewriting struct {
 	columns []oidColumn
 	was     []changing
 	others  []catalog.Name // the tables of the columns, without the exchanged one
 }
 
-// rewrites reads what is to be rewritten when the table with that OID is
-// exchanged. Columns that have gone since they were named need nothing.
+// rewrites reads what is to be rewritten when the table with that OID is exchanged. A column
+// that has been dropped since it was named needs nothing.
 func (e *Env) rewrites(ctx context.Context, q catalog.Querier, oid uint32) (*rewriting, error) {
 	r := &rewriting{}
 	if len(e.rewritten()) == 0 {
@@ -38,7 +38,7 @@ func (e *Env) rewrites(ctx context.Context, q catalog.Querier, oid uint32) (*rew
 			r.others = append(r.others, t)
 		}
 	}
-	// What a foreign key refers to first: ON UPDATE CASCADE rewrites the rest.
+	// The referenced column comes first. ON UPDATE CASCADE rewrites the others.
 	slices.SortStableFunc(r.columns, func(a, b oidColumn) int {
 		return strings.Compare(strconv.FormatBool(a.Refers), strconv.FormatBool(b.Refers))
 	})
@@ -46,7 +46,7 @@ func (e *Env) rewrites(ctx context.Context, q catalog.Querier, oid uint32) (*rew
 	return r, err
 }
 
-// beginRewrite prepares for the rewriting while no strong lock is held.
+// beginRewrite prepares the rewriting before any strong lock is held.
 func (e *Env) beginRewrite(ctx context.Context, tx *lock.Tx, oid uint32) (*rewriting, error) {
 	r, err := e.rewrites(ctx, tx, oid)
 	if err != nil {
@@ -60,10 +60,10 @@ func (e *Env) beginRewrite(ctx context.Context, tx *lock.Tx, oid uint32) (*rewri
 	return r, nil
 }
 
-// lock keeps others from writing to the tables of the columns: a name that they
-// write as an OID afterwards is the new table's.
+// lock blocks writers to the tables of the columns until commit. If they write the table's
+// name as an OID afterwards, the server looks the name up again and finds the new table.
 //
-// It takes SHARE ROW EXCLUSIVE on each, until commit.
+// It takes SHARE ROW EXCLUSIVE on each table, until commit.
 func (r *rewriting) lock(ctx context.Context, tx *lock.Tx) error {
 	for _, table := range r.others {
 		if err := tx.Lock(ctx, table.String(), "SHARE ROW EXCLUSIVE"); err != nil {
@@ -73,8 +73,8 @@ func (r *rewriting) lock(ctx context.Context, tx *lock.Tx) error {
 	return nil
 }
 
-// rewriteOIDs puts the OIDs of the table with that OID, which is now in place, and
-// of what belongs to it, where those of the other are kept.
+// rewriteOIDs replaces OIDs in the columns. The new OIDs are those of the table with the OID
+// oid, which is now in use, and of what belongs to it.
 func (e *Env) rewriteOIDs(ctx context.Context, tx *lock.Tx, r *rewriting, oid uint32) error {
 	if len(r.columns) == 0 {
 		return nil
@@ -89,11 +89,12 @@ func (e *Env) rewriteOIDs(ctx context.Context, tx *lock.Tx, r *rewriting, oid ui
 				return strconv.FormatUint(uint64(n.OID), 10)
 			}
 		}
-		return "" // such as a TOAST table that the new table has no need of
+		return "" // for example, a TOAST table that the new table does not need
 	}))
 }
 
-// sql rewrites the columns, where becomes is the new OID of an object.
+// sql returns the statements that rewrite the columns. becomes returns the new OID of an
+// object.
 func (r *rewriting) sql(becomes func(changing) string) []string {
 	var statements []string
 	for _, c := range r.columns {
@@ -113,8 +114,8 @@ func (r *rewriting) sql(becomes func(changing) string) []string {
 
 const rewriteOIDsSQL = `UPDATE %s SET %s = (%s)::%s WHERE %s`
 
-// rewriteSQL replaces OIDs in the column; none of to is one of from. An array
-// keeps its dimensions.
+// rewriteSQL replaces OIDs in the column. No OID in to may also be in from. An array keeps
+// its dimensions.
 func (c oidColumn) rewriteSQL(from, to []string) string {
 	column := catalog.Quote(c.ColumnName)
 	old := fmt.Sprintf("'{%s}'::oid[]", strings.Join(from, ","))

@@ -2,11 +2,11 @@ package stages
 
 import "github.com/repack-go/repack/internal/catalog"
 
-// changingSQL lists what becomes another object, with another OID, when the
-// table with OID $1 is exchanged: its parts, and foreign keys that refer to it.
-// role is what the object is to the table: the same for the old and the new one.
-// Materialized views ($2) are rebuilt later, so that what becomes of their parts
-// is not known at the exchange.
+// changingSQL lists the objects that get another OID when the table with OID $1 is
+// exchanged: the parts of the table, and the foreign keys that refer to it. role is the
+// object's role for the table; the old and the new object have the same role. Materialized
+// views ($2) are rebuilt later, so the new OIDs of their parts are not known at the
+// exchange.
 const changingSQL = `
 WITH own (class, id, role, place, rebuilt) AS (
     SELECT 'pg_class'::regclass, c.oid, 'table', 1, c.oid <> $1
@@ -58,13 +58,16 @@ SELECT   class::text AS class, id AS oid, role, rebuilt, pg_describe_object(clas
 FROM     own
 ORDER BY place, role, id`
 
-// oidColumnsSQL lists the columns that hold OIDs of relations or types: of type
-// oid, regclass or regtype, their arrays, and domains over all of them, and those
-// that have such a value inside. A partitioned table stands for its partitions.
-// The server's own catalogs are left out, as are registries, the schemas of jobs
-// and others ($1), temporary tables, which other sessions cannot read, and generated
-// columns of the table $2 itself, whose values the dry build compares. Sizes are those
-// that VACUUM has seen: to ask for the file's takes a lock.
+// oidColumnsSQL lists the columns that hold OIDs of relations or types. Their type is oid,
+// regclass or regtype, an array or a domain of these, or a type with such a value inside. A
+// partitioned table stands for its partitions. Left out are:
+//   - the server's own catalogs;
+//   - registries, the schemas of jobs, and the schemas $1;
+//   - temporary tables, which other sessions cannot read;
+//   - generated columns of the table $2 itself, because the dry build compares their values.
+//
+// The sizes are those in pg_class, set by VACUUM: asking for the size of the file takes a
+// lock.
 const oidColumnsSQL = `
 WITH RECURSIVE part_of (type, part, shape) AS (
     SELECT oid, typbasetype, 'same' FROM pg_type WHERE typtype = 'd'
@@ -140,8 +143,8 @@ JOIN    (SELECT t.root, bool_or(c.relkind = 'f') AS beyond,
          FROM   tree t JOIN pg_class c ON c.oid = t.relation GROUP BY t.root) s ON s.root = h.relation
 ORDER BY h.schema_name, h.table_name, h.attnum`
 
-// oidArgumentsSQL lists the triggers with one of the OIDs $1 in their arguments,
-// as a number that stands alone. The escapes of bytes end in digits too.
+// oidArgumentsSQL lists the triggers that have one of the OIDs $1 in their arguments, as a
+// number on its own. Escapes of bytes are removed first, because they end in digits too.
 const oidArgumentsSQL = `
 SELECT   format('trigger %I on %s', t.tgname, t.tgrelid::regclass)
 FROM     pg_trigger t
@@ -153,5 +156,5 @@ AND      regexp_replace(encode(t.tgargs, 'escape'), '\\\\|\\[0-7]{3}', ' ', 'g')
          ~ ('(^|[^0-9])(' || array_to_string($1::oid[], '|') || ')([^0-9]|$)')
 ORDER BY 1`
 
-// parseIdentSQL takes a name apart as the server does.
+// parseIdentSQL splits a name into its parts, as the server does.
 const parseIdentSQL = `SELECT parse_ident($1)`

@@ -16,26 +16,26 @@ import (
 	"github.com/repack-go/repack/strategy"
 )
 
-// A check is evaluated when a row is written. If its value depends on more than
-// the row (the time, another table), a row that once passed may fail now, and
-// then it cannot be written to a copy. So such checks are looked for, and rows
-// that have outlived them. A generated column, too, may have another value by now.
+// A check is evaluated when a row is written. If its value depends on more than the row (the
+// time, or another table), a row that passed once may fail now. Then the row cannot be
+// written to a copy. So repack looks for such checks, and for rows that have outlived them.
+// A generated column may also have another value by now.
 
 // mutableCheck is a check whose value may depend on more than the row.
 type mutableCheck struct {
 	Name       string
 	Expression string
-	// Generated is set for a generated column: the check is that it has the value
-	// that it would be given now.
+	// Generated is set for a generated column. Then the check is that the column has the
+	// value that the server would compute now.
 	Generated bool
-	// Trusted is false where it calls a function in SQL or in a procedural
-	// language: that such a function is immutable is only what its owner says.
+	// Trusted is false if the check calls a function in SQL or in a procedural language.
+	// That such a function is immutable is only what its owner says.
 	Trusted bool
 }
 
-// The function behind an operator is asked for its language as well. What a
-// generated column depends on is noted with the column before PostgreSQL 15, and
-// with its expression since.
+// The query also asks for the language of the function behind an operator. Before PostgreSQL
+// 15, the server records the dependencies of a generated column with the column; since then,
+// with its expression.
 const checksSQL = `
 WITH checks AS (
     SELECT 'pg_constraint'::regclass::oid AS class, c.oid AS id, 0 AS attnum, false AS generated,
@@ -62,10 +62,10 @@ SELECT   c.name::text, c.expression, c.generated,
 FROM     checks c
 ORDER BY c.generated, c.name`
 
-// mutableChecks are the source's valid checks that are not immutable, or that
-// only say so. The server tells: an index cannot have a condition that is not
-// (SQLSTATE 42P17). Any other answer but success counts as mutable too. The
-// attempts are made on table on, which is ours, and are undone.
+// mutableChecks returns the source's valid checks that are not immutable, or of which only
+// the owner of a function says so. It asks the server: the condition of an index must be
+// immutable (otherwise SQLSTATE 42P17). Any other error that is about the table counts as
+// mutable too: see ofTable. It tries this on table on, which is ours, and rolls it back.
 func (e *Env) mutableChecks(ctx context.Context, tx pgx.Tx, on catalog.Name) ([]mutableCheck, error) {
 	rows, err := tx.Query(ctx, checksSQL, e.Source.OID)
 	if err != nil {
@@ -81,7 +81,7 @@ func (e *Env) mutableChecks(ctx context.Context, tx pgx.Tx, on catalog.Name) ([]
 			mutable = append(mutable, c)
 			continue
 		}
-		if c.Generated { // the server has seen to it that the expression is immutable
+		if c.Generated { // the server has made sure that the expression is immutable
 			continue
 		}
 		err := undone(ctx, tx, func(tx pgx.Tx) error {
@@ -99,7 +99,7 @@ func (e *Env) mutableChecks(ctx context.Context, tx pgx.Tx, on catalog.Name) ([]
 	return mutable, nil
 }
 
-// undone runs work in a subtransaction and rolls that back.
+// undone runs work in a subtransaction and rolls the subtransaction back.
 func undone(ctx context.Context, tx pgx.Tx, work func(pgx.Tx) error) error {
 	err := pgx.BeginFunc(ctx, tx, func(tx pgx.Tx) error {
 		if err := work(tx); err != nil {
@@ -116,13 +116,13 @@ func undone(ctx context.Context, tx pgx.Tx, work func(pgx.Tx) error) error {
 const (
 	// longestSearch bounds the search for rows that have outlived a check.
 	longestSearch = 30 * time.Second
-	// searchBlocks are looked at by one statement, whose snapshot keeps VACUUM
-	// from removing rows.
+	// searchBlocks is how many blocks one statement reads. Its snapshot keeps VACUUM from
+	// removing rows.
 	searchBlocks = 4096
 )
 
-// A row is named by its key. The names of the columns are not qualified: in the
-// expression they are not, either.
+// The query names a row by its key. Column names are not qualified, because they are not
+// qualified in the expression either.
 const outlivedSQL = `
 SELECT CASE %[1]s END, ARRAY[%[2]s]
 FROM   ONLY %[3]s
@@ -145,9 +145,9 @@ func (r outlivedRow) String() string {
 	return strings.Join(parts, ", ")
 }
 
-// outlived looks for a row of table t that does not satisfy one of the checks. It
-// reads ranges of blocks in transactions of their own, under ACCESS SHARE, for
-// no longer than bound, and says in the log what it has not looked at.
+// outlived looks for a row of table t that does not satisfy one of the checks. It reads
+// ranges of blocks, each in a transaction of its own, under ACCESS SHARE. After the time
+// bound, it stops and logs what it has not read.
 func (e *Env) outlived(ctx context.Context, t catalog.Name, checks []mutableCheck, bound time.Duration) (*outlivedRow, error) {
 	if len(checks) == 0 {
 		return nil, nil
@@ -213,7 +213,7 @@ func (e *Env) outlivedIn(ctx context.Context, sql string, first int64, limit tim
 	return &row, nil
 }
 
-// reason is the refusal of a row that was found before anything was done.
+// reason is the refusal for a row that was found before anything was changed.
 func (r *outlivedRow) reason() Reason {
 	if r.check.Generated {
 		return Reason{
@@ -229,8 +229,8 @@ func (r *outlivedRow) reason() Reason {
 	}
 }
 
-// outlivedReasons looks for rows of the source that have outlived a check, by what the
-// dry build has come to.
+// outlivedReasons looks for rows of the source that have outlived a check. It uses the
+// result of the dry build.
 func (e *Env) outlivedReasons(ctx context.Context, t dryBuilt) ([]Reason, error) {
 	row, err := e.outlived(ctx, e.Source.Name, t.checks, longestSearch)
 	if reason, refused := reasonOf(ctx, e.Pool, "a check or generated column", "cannot be evaluated for every row: ", err); refused {
@@ -241,19 +241,19 @@ func (e *Env) outlivedReasons(ctx context.Context, t dryBuilt) ([]Reason, error)
 		return nil, err
 	case row != nil:
 		return []Reason{row.reason()}, nil
-	case t.uncopied != nil: // a check that holds for the table's row only
+	case t.uncopied != nil: // a check that only the row in the table satisfies
 		return []Reason{{Object: "a copy of the table", Why: "cannot be made: " + t.uncopied.Error()}}, nil
 	}
 	return nil, nil
 }
 
-// OutlivedError reports that a row could not be copied since it does not satisfy a
-// check any more that it satisfied when it was written.
+// OutlivedError reports that a row could not be copied, because it no longer satisfies a
+// check that it satisfied when it was written.
 type OutlivedError struct {
 	Table   catalog.Name
-	Check   string // of the table, or of the domain that Domain names
-	Domain  string // empty: a check of the table
-	Row     string // names one, where one was found
+	Check   string // the check belongs to the table, or to the domain that Domain names
+	Domain  string // empty for a check of the table
+	Row     string // names such a row, if one was found
 	Swapped bool
 	Err     error // the *pgconn.PgError, SQLSTATE 23514
 }
@@ -275,11 +275,11 @@ func (e *OutlivedError) Error() string {
 		fmt.Sprintf("or begin afresh without the check: repack reset --table '%s', then drop the check or make it NOT VALID", e.Table)
 }
 
-// Unwrap returns what the server said.
+// Unwrap returns the server's error.
 func (e *OutlivedError) Unwrap() error { return e.Err }
 
-// expired makes an *OutlivedError of a check that a copied row has violated. Other
-// errors it returns as they are.
+// expired returns *OutlivedError if a copied row has violated a check. It returns other
+// errors as they are.
 func (e *Env) expired(ctx context.Context, err error) error {
 	var pgErr *pgconn.PgError
 	var known *OutlivedError
@@ -293,8 +293,8 @@ func (e *Env) expired(ctx context.Context, err error) error {
 	return told
 }
 
-// nameExpired finds a row for the message. That none is found, or that the search
-// fails, changes nothing of what has to be told.
+// nameExpired finds a row for the message. If it finds none, or the search fails, the error
+// is reported without a row.
 func (e *Env) nameExpired(ctx context.Context, check string) *outlivedRow {
 	inUse := e.Job.Source
 	if e.Job.Swapped() {

@@ -14,12 +14,12 @@ import (
 	"github.com/repack-go/repack/strategy"
 )
 
-// setup creates the shadow, the change log and the capture triggers, and the
-// job's row, in one transaction.
+// setup creates the shadow, the change log, the capture triggers and the job's row, in one
+// transaction.
 //
-// It takes SHARE ROW EXCLUSIVE on the source, as late as it can, until commit:
-// CREATE TRIGGER waits for running writers, so that whatever is measured or
-// read after the commit, no write is missed.
+// It takes SHARE ROW EXCLUSIVE on the source, as late as it can, until commit. CREATE
+// TRIGGER waits for running writers. So no write is missed by what repack measures or reads
+// after the commit.
 func setup(ctx context.Context, e *Env) error {
 	index, _ := e.Source.Key() // preValidate has refused a table without one
 	description, err := catalog.Encode(e.Source)
@@ -52,8 +52,9 @@ func setup(ctx context.Context, e *Env) error {
 
 const takenSQL = `SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname IN ($1, $2))`
 
-// nextJob numbers a job. A registry that was made anew, or is not the only one,
-// comes to numbers that another's jobs have left schemas of: those are passed over.
+// nextJob gives a job its number. If the registry is new, or is not the only one, there may
+// already be schemas with that number, left by jobs of another registry. nextJob skips such
+// numbers.
 func (e *Env) nextJob(ctx context.Context, tx pgx.Tx) (*registry.Job, error) {
 	for {
 		id, err := e.Registry.NextID(ctx, tx)
@@ -80,8 +81,9 @@ func (e *Env) newJob(id int64) *registry.Job {
 	return job
 }
 
-// jobNumbered names a job's artefacts: the schemas bear its number, and so do
-// the log and the function, lest the table itself be called like them.
+// jobNumbered names a job's artefacts. The schemas have the job's number. The log and the
+// function have it too, because otherwise the table itself could have the same name. If the
+// table uses the log's name all the same, underscores are added to it.
 func (e *Env) jobNumbered(number string) *registry.Job {
 	job := &registry.Job{
 		TableSchema: e.Source.Name.Schema, TableName: e.Source.Name.Name, Source: e.Source.OID,
@@ -100,9 +102,9 @@ func (e *Env) jobNumbered(number string) *registry.Job {
 	return job
 }
 
-// build makes all that the job needs. A shadow that is made by looking at the source
-// comes after the strong lock: in one transaction the weaker must not come first, see
-// lock.Tx.Settle.
+// build creates everything that the job needs. If the statement that creates the shadow
+// reads the source, the shadow is created after the strong lock is acquired. A transaction
+// must not acquire the weaker lock first: see lock.Tx.Settle.
 func (e *Env) build(ctx context.Context, tx *lock.Tx) error {
 	if err := e.createSchemas(ctx, tx); err != nil {
 		return err
@@ -127,7 +129,7 @@ func (e *Env) build(ctx context.Context, tx *lock.Tx) error {
 	return execAll(ctx, tx, e.Strategy.Capture(e.Link).Triggers)
 }
 
-// createRecorded makes the shadow, and the row of the job, which names it.
+// createRecorded creates the shadow, and the job's row, which has the shadow's OID.
 func (e *Env) createRecorded(ctx context.Context, tx pgx.Tx) error {
 	if err := e.createShadow(ctx, tx); err != nil {
 		return err
@@ -135,7 +137,7 @@ func (e *Env) createRecorded(ctx context.Context, tx pgx.Tx) error {
 	return e.Registry.Insert(ctx, tx, e.Job, e.Runner)
 }
 
-// createCapture makes the change log and the function that fills it.
+// createCapture creates the change log and the function that fills it.
 func (e *Env) createCapture(ctx context.Context, q catalog.Querier) error {
 	if err := execAll(ctx, q, []string{e.Link.CreateLogSQL(), e.Strategy.Capture(e.Link).Function}); err != nil {
 		return err
@@ -143,9 +145,8 @@ func (e *Env) createCapture(ctx context.Context, q catalog.Querier) error {
 	return catalog.RevokeAll(ctx, q, catalog.Made{Kind: "TABLE", Name: e.Link.Log.String()}, catalog.Made{Kind: "FUNCTION", Name: e.Link.Capture.String() + "()"})
 }
 
-// stop takes the lock under which the triggers are attached, and makes sure that the
-// shadow is made after the table as it is now, and that no other job has set up
-// meanwhile.
+// stop takes the lock under which the triggers are created. It makes sure that the shadow is
+// like the table as it is now, and that no other job has been set up meanwhile.
 func (e *Env) stop(ctx context.Context, tx *lock.Tx) error {
 	source := e.Source.Name.String()
 	if err := tx.Settle(ctx, source); err != nil {
@@ -167,8 +168,8 @@ func (e *Env) stop(ctx context.Context, tx *lock.Tx) error {
 	return nil
 }
 
-// createSchemas makes the job's two schemas, which nobody else may enter. An
-// administrator may have prepared schemas instead (--shadow-schema).
+// createSchemas creates the job's two schemas, to which other roles have no access. If an
+// administrator has prepared schemas (--shadow-schema), it creates none.
 func (e *Env) createSchemas(ctx context.Context, tx pgx.Tx) error {
 	if !e.Job.OwnSchemas {
 		return nil
@@ -198,7 +199,7 @@ func (e *Env) createShadow(ctx context.Context, tx pgx.Tx) error {
 	return e.sameToast(toast)
 }
 
-// shadowSQL creates the shadow as the backfill fills it.
+// shadowSQL creates the shadow as the backfill needs it.
 func (e *Env) shadowSQL() []string {
 	statements := e.Source.CreateSQL(e.Job.ShadowTable())
 	statements = append(statements, e.Source.BoundSQL(e.Job.ShadowTable(), false)...)
@@ -208,7 +209,7 @@ func (e *Env) shadowSQL() []string {
 	return statements
 }
 
-// made is what shadowSQL has created, as far as it has indexes and constraints of them.
+// made describes the indexes and constraints that shadowSQL has created.
 func (e *Env) made() *catalog.Table {
 	t := &catalog.Table{Name: e.Job.ShadowTable()}
 	if index, ok := e.Source.Index(e.Job.KeyIndex); ok && e.Strategy.KeyFirst() {
@@ -220,8 +221,8 @@ func (e *Env) made() *catalog.Table {
 	return t
 }
 
-// keySQL builds the key's index, and its constraint where it has one, on an
-// empty shadow.
+// keySQL builds the key's index on an empty shadow. If the index belongs to a constraint, it
+// adds the constraint.
 func (e *Env) keySQL(shadow catalog.Name) []string {
 	index, _ := e.Source.Index(e.Job.KeyIndex)
 	statements := []string{
@@ -240,9 +241,9 @@ SELECT oid, reltoastrelid <> 0, pg_get_userbyid(relowner) = $2, has_schema_privi
 FROM   pg_class
 WHERE  oid = $1::text::regclass`
 
-// giveToOwner makes owner, who is the source's, that of a table of ours, and returns
-// the table's OID and whether it has a TOAST table. A new owner must be able to create
-// tables in the schema: ALTER TABLE, "OWNER TO", in the manual.
+// giveToOwner makes owner, the owner of the source, the owner of a table of ours. It returns
+// the table's OID and whether it has a TOAST table. A new owner must have the CREATE
+// privilege on the schema: ALTER TABLE, "OWNER TO", in the manual.
 func (e *Env) giveToOwner(ctx context.Context, tx pgx.Tx, table catalog.Name, owner string) (oid uint32, toast bool, err error) {
 	var his, may bool
 	if err := tx.QueryRow(ctx, giveableSQL, table.String(), owner).Scan(&oid, &toast, &his, &may); err != nil {
@@ -252,14 +253,14 @@ func (e *Env) giveToOwner(ctx context.Context, tx pgx.Tx, table catalog.Name, ow
 	switch {
 	case his:
 		statements = nil
-	case may: // also without us
+	case may: // the owner has CREATE already, so it need not be granted
 		statements = statements[1:2]
 	}
 	return oid, toast, execAll(ctx, tx, statements)
 }
 
-// sameToast refuses a table with options on a TOAST table that a table of its
-// columns would not have: its only wide column has been dropped.
+// sameToast refuses a table that has options for a TOAST table which a new table with its
+// columns would not have. This happens when the only wide column has been dropped.
 func (e *Env) sameToast(there bool) error {
 	if there || len(e.Source.ToastOptions) == 0 {
 		return nil
