@@ -10,7 +10,7 @@ import (
 	"github.com/repack-go/repack/registry"
 )
 
-// order is the order in which rows are copied, if one was asked for.
+// order returns the order in which rows are copied, if one was asked for.
 func (e *Env) order(ctx context.Context) (catalog.Order, error) {
 	if e.OrderBy == "" {
 		return catalog.Order{}, nil
@@ -20,9 +20,9 @@ func (e *Env) order(ctx context.Context) (catalog.Order, error) {
 
 const shadowWrittenSQL = `SELECT pg_relation_size($1::oid) > 0`
 
-// copyOrdered copies the source with one statement, as one chunk. Its snapshot
-// is younger than the capture, so what it does not see is in the change log;
-// rows that are removed or replayed later leave those in between in order.
+// copyOrdered copies the source with one statement, as one chunk. Its snapshot is younger
+// than the capture, so the change log has what the statement does not see. Rows that are
+// removed or replayed later do not change the order of the other rows.
 func (e *Env) copyOrdered(ctx context.Context) error {
 	order, err := e.order(ctx)
 	if err != nil {
@@ -36,7 +36,7 @@ func (e *Env) copyOrdered(ctx context.Context) error {
 	if err := e.Pool.QueryRow(ctx, shadowWrittenSQL, *e.Job.Shadow).Scan(&written); err != nil {
 		return fmt.Errorf("look whether the shadow is empty: %w", err)
 	}
-	if written { // by a statement that was interrupted: its space would be filled first
+	if written { // by an interrupted statement: new rows would first fill the space that its rows have left
 		if err := e.restartBackfill(ctx); err != nil {
 			return err
 		}
@@ -54,8 +54,8 @@ func (e *Env) copyOrdered(ctx context.Context) error {
 	})
 }
 
-// copyAll is one chunk of all blocks, whatever their number: its statement names
-// none, and would copy every row for each chunk there is.
+// copyAll copies all blocks as one chunk, however many they are. Its statement names no
+// blocks: with several chunks, it would copy every row once for each chunk.
 func (e *Env) copyAll(ctx context.Context, conn *pgxpool.Conn, order catalog.Order) error {
 	all := registry.Chunk{End: *e.Job.Blocks}
 	err := e.copyOne(ctx, &all, func(c *registry.Chunk) error {
@@ -67,8 +67,8 @@ func (e *Env) copyAll(ctx context.Context, conn *pgxpool.Conn, order catalog.Ord
 	return e.chunkDone(ctx, Progress{Rows: all.Rows, TotalRows: *e.Job.RowEstimate, Blocks: all.End, TotalBlocks: all.End})
 }
 
-// sortSQL lets the sort have what an index build would. Whether to sort or to
-// follow an index is the planner's choice.
+// sortSQL gives the sort the memory of an index build. The planner decides whether to sort
+// or to follow an index.
 func (e *Env) sortSQL() []string {
 	return append(e.memorySQL(), "SELECT set_config('work_mem', current_setting('maintenance_work_mem'), true)")
 }

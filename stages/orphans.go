@@ -14,18 +14,18 @@ import (
 	"github.com/repack-go/repack/internal/lock"
 )
 
-// orphan is what is left of a job that no registry knows: its schema and its
-// capture function, after whose number the rest is named.
+// orphan is what is left of a job that no registry knows: its schema and its capture
+// function. The function's name ends in the job's number, and so do the other names.
 type orphan struct{ Schema, Capture string }
 
 func (o orphan) number() string { return strings.TrimPrefix(o.Capture, "repack_capture_") }
 
-// own reports whether the schema is one that a job has made.
+// own reports whether a job has created the schema.
 func (o orphan) own() bool { return o.Schema == "repack_job_"+o.number() }
 
-// orphansSQL finds them by the triggers of the table, and, where those are not there,
-// by schemas that are named as a job's, hold a function or log of that job and a copy
-// called like the table, and serve the triggers of no table.
+// orphansSQL finds orphans by the triggers of the table. Without triggers, it finds them by
+// schemas. Such a schema is named like a job's, has the function or log of that job and a
+// copy with the name of the table, and has no function that any trigger calls.
 const orphansSQL = `
 SELECT n.nspname::text, p.proname::text
 FROM   pg_trigger t
@@ -44,11 +44,11 @@ AND    EXISTS (SELECT FROM pg_class c JOIN pg_namespace m ON m.oid = c.relnamesp
 AND    NOT EXISTS (SELECT FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid WHERE p.pronamespace = n.oid)
 ORDER  BY 1, 2`
 
-// RemoveOrphans removes what is there of jobs of the table that no registry of this
-// database knows, as where a dump has been restored without it: triggers, functions,
-// logs and copies, which it finds by name. removed tells whether there was any. The
-// table itself, which is the one in use, stays. A copy in a schema that an
-// administrator has prepared stays as well.
+// RemoveOrphans removes what is left of jobs of the table that no registry of this database
+// knows. This happens when a dump is restored without the registry. It finds triggers,
+// functions, logs and copies by name. removed tells whether there were any. The table
+// itself stays, because it is the table in use. A copy in a schema that an administrator has
+// prepared stays as well.
 //
 // It takes ACCESS EXCLUSIVE on the table to drop our triggers.
 func RemoveOrphans(ctx context.Context, e *Env, oid uint32, name catalog.Name) (removed bool, err error) {
@@ -134,7 +134,7 @@ func (o orphan) logs(ctx context.Context, q catalog.Querier) ([]catalog.Name, er
 	return slices.Clip(logs), nil
 }
 
-// registriesSQL finds tables that have what a registry's table of jobs has.
+// registriesSQL finds the tables that have the columns of a registry's job table.
 const registriesSQL = `
 SELECT   n.nspname::text
 FROM     pg_class c
@@ -149,7 +149,7 @@ SELECT EXISTS (
     SELECT FROM %s
     WHERE  shadow_schema = $1 AND capture = $2 AND state IN ('active', 'reverting', 'resetting', 'finishing'))`
 
-// unknownToAll refuses to remove what belongs to a job of some registry.
+// unknownToAll refuses to remove what belongs to a job of any registry.
 func unknownToAll(ctx context.Context, q catalog.Querier, o orphan, table catalog.Name) error {
 	rows, err := q.Query(ctx, registriesSQL)
 	if err != nil {

@@ -9,19 +9,19 @@ import (
 	"github.com/repack-go/repack/registry"
 )
 
-// Outcome is what a job that is done has come to.
+// Outcome is the result of a job that is done.
 type Outcome struct {
 	Table catalog.Name
-	// Before and After are the sizes in bytes, TOAST and indexes included, of
-	// the old table and of the new one when clean_up began.
+	// Before and After are the sizes of the old and of the new table when clean_up began, in
+	// bytes, with TOAST and indexes.
 	Before, After int64
-	// Took is how long the job was worked on, whatever time passed in between.
+	// Took is how long repack worked on the job, without the time between runs.
 	Took time.Duration
-	// LongestLock is the longest time that ACCESS EXCLUSIVE was held on the
-	// table; nil where it is not known.
+	// LongestLock is the longest time that ACCESS EXCLUSIVE was held on the table. It is nil
+	// if that is not known.
 	LongestLock *time.Duration
-	// OldTable is where the old table is kept, nil where it was dropped; Drop are
-	// the statements that remove it.
+	// OldTable is the name of the old table if it was kept, and nil if it was dropped. Drop
+	// are the statements that remove it.
 	OldTable *catalog.Name
 	Drop     []string
 }
@@ -29,7 +29,7 @@ type Outcome struct {
 const sizesSQL = `
 SELECT coalesce(pg_total_relation_size($1::oid), 0), coalesce(pg_total_relation_size($2::oid), 0)`
 
-// sizes measures both tables while they are there, for somebody who listens.
+// sizes measures both tables while they exist, if a hook asks for the outcome.
 func (e *Env) sizes(ctx context.Context) (before, after int64, err error) {
 	if e.Hooks.AfterJob == nil || e.Job == nil || e.Job.Shadow == nil {
 		return 0, 0, nil
@@ -40,8 +40,8 @@ func (e *Env) sizes(ctx context.Context) (before, after int64, err error) {
 	return before, after, nil
 }
 
-// ended tells the outcome of a job that is done. What it takes to know that does
-// not make a failure of it.
+// ended passes the outcome of a job that is done to the hook. If something about the outcome
+// cannot be read, the job is done all the same.
 func (e *Env) ended(ctx context.Context, began time.Time, before, after int64) {
 	if e.Hooks.AfterJob == nil || e.Job == nil || e.Job.State != registry.Done {
 		return
@@ -50,7 +50,7 @@ func (e *Env) ended(ctx context.Context, began time.Time, before, after int64) {
 	if worked, err := e.Registry.Worked(ctx, e.Pool, e.Job.ID); err != nil {
 		e.Log.Warn("time of the job not known", "job", e.Job.ID, "error", err)
 	} else {
-		o.Took = max(o.Took, worked) // the run has looked at the table, too, before there was a job
+		o.Took = max(o.Took, worked) // the run also looked at the table before there was a job
 	}
 	if ms := e.Job.LongestLockMS; ms != nil {
 		longest := time.Duration(*ms) * time.Millisecond

@@ -15,25 +15,26 @@ import (
 	"github.com/repack-go/repack/registry"
 )
 
-// Transfer says which way the rows of a backfill go.
+// Transfer says which way the rows of a backfill take.
 type Transfer string
 
 // The ways of Transfer.
 const (
-	// TransferAuto is TransferClient where that is sound and near, and the WAL it
-	// spares would have been archived or sent to a standby.
+	// TransferAuto is TransferClient if COPY returns every value exactly, the run is on the
+	// server's machine, and the WAL that COPY saves would be archived or sent to a standby.
+	// Otherwise it is TransferServer.
 	TransferAuto Transfer = "auto"
 	// TransferServer copies with INSERT … SELECT: rows never leave the server.
 	TransferServer Transfer = "server"
-	// TransferClient reads with COPY on one connection and writes with COPY on
-	// another: a quarter less WAL, but every row goes to this process and back,
-	// which takes more of the processors.
+	// TransferClient reads with COPY on one connection and writes with COPY on another. It
+	// writes a quarter less WAL, but every row goes to this process and back. This takes
+	// more of the processors.
 	TransferClient Transfer = "client"
 )
 
-// Values of these types come out of COPY's binary format as they went in.
-// Where rows have values in a TOAST table INSERT … SELECT is cheaper, as it
-// does not decompress them.
+// COPY's binary format returns values of these types exactly as it was given them. For rows
+// with values in a TOAST table, INSERT … SELECT is cheaper, because it does not decompress
+// them.
 const pipeableSQL = `
 SELECT current_setting('client_encoding') = current_setting('server_encoding')
        AND coalesce(pg_relation_size(nullif(c.reltoastrelid, 0)), 0) = 0
@@ -50,7 +51,7 @@ SELECT current_setting('client_encoding') = current_setting('server_encoding')
 FROM   pg_class c
 WHERE  c.oid = $1`
 
-// piped decides which way the rows go.
+// piped decides which way the rows take.
 func (e *Env) piped(ctx context.Context) (bool, error) {
 	if e.Transfer == TransferServer || e.Strategy.KeyFirst() || e.OrderBy != "" {
 		return false, nil
@@ -66,9 +67,9 @@ func (e *Env) piped(ctx context.Context) (bool, error) {
 	return pipeable && (worth || e.Transfer == TransferClient), nil
 }
 
-// pipeChunk copies one range through this process. The reading transaction is
-// open, and so keeps the source from being replaced, until the writing one has
-// committed the rows and their record.
+// pipeChunk copies one range through this process. The reading transaction stays open until
+// the writing one has committed the rows and their record. So the source cannot be replaced
+// in between.
 func (e *Env) pipeChunk(ctx context.Context, reader, writer *pgxpool.Conn, chunk *registry.Chunk) error {
 	commits, err := e.Throttle.Commits(ctx)
 	if err != nil {
@@ -93,13 +94,13 @@ func (e *Env) pipeChunk(ctx context.Context, reader, writer *pgxpool.Conn, chunk
 	})
 }
 
-// pipeBuffer makes one message of many rows.
+// pipeBuffer is the size in bytes up to which rows are collected into one message.
 const pipeBuffer = 1 << 18
 
-// errCutOff is what one end of the pipe reports when the other has failed.
+// errCutOff is the error of one end of the pipe when the other end has failed.
 var errCutOff = errors.New("the other end of the copy has failed")
 
-// pipe joins two connections and returns the number of rows.
+// pipe copies rows from one connection to the other and returns their number.
 func (e *Env) pipe(ctx context.Context, from, to *pgx.Conn, chunk *registry.Chunk) (int64, error) {
 	out, in := e.Link.PipeSQL(chunk.First, chunk.End)
 	source, sink := io.Pipe()

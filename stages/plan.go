@@ -19,76 +19,75 @@ type Plan struct {
 	Name     string         `json:"name"`
 	Strategy string         `json:"strategy"`
 	Until    registry.Stage `json:"until"`
-	// Job is the unfinished job of the table, or nil. Without one its number
-	// is not known, and names of artefacts have N in its place.
+	// Job is the unfinished job of the table, or nil. If it is nil, the number of the job is
+	// not known yet, and the names of artefacts have N in its place.
 	Job *PlannedJob `json:"job"`
-	// Refused is what stands in the way; then all that follows is empty.
+	// Refused lists the reasons to refuse. If there are any, everything after it is empty.
 	Refused  []Refusal `json:"refused"`
 	Disk     Disk      `json:"disk"`
 	WaitsFor []Session `json:"waits_for"`
-	// NotSearched are the columns in which OIDs that change were not looked for,
-	// and why.
+	// NotSearched lists the columns in which repack did not look for OIDs that change, and
+	// the reasons.
 	NotSearched []string `json:"not_searched_for_oids"`
-	// Standbys are those that stream now: the swap's exclusive lock is replayed there.
+	// Standbys are those that stream now. They replay the exclusive lock of the swap.
 	Standbys []PlannedStandby `json:"standbys"`
 	Carried  []Carried        `json:"carried_over"`
-	// ForeignKeys is how those between the table and others would be moved.
+	// ForeignKeys says how the keys between the table and other tables would be moved.
 	ForeignKeys PlannedKeys `json:"foreign_keys"`
-	// A lock that is not obtained in time is tried for again LockRetries times;
-	// those in the way for KillAfter seconds are ended, unless that is zero.
+	// If a lock is not acquired in time, repack tries again LockRetries times. It ends
+	// sessions that have blocked it for KillAfter seconds, unless KillAfter is zero.
 	LockRetries int            `json:"lock_retries"`
 	KillAfter   float64        `json:"kill_blockers_after_seconds"`
-	Stages      []PlannedStage `json:"stages"` // those still to be run
+	Stages      []PlannedStage `json:"stages"` // those that must still run
 }
 
-// PlannedJob says where a job stands that a run would go on with.
+// PlannedJob says where the job stands that a run would continue.
 type PlannedJob struct {
 	Job       int64          `json:"job"`
-	Stage     registry.Stage `json:"stage"` // the latest begun
+	Stage     registry.Stage `json:"stage"` // the latest that has begun
 	StageDone bool           `json:"stage_done"`
 	Swapped   bool           `json:"swapped"`
 	Running   bool           `json:"running"` // a process is working on it
 }
 
-// Refusal is one thing that stands in the way, and the way out.
+// Refusal is one reason to refuse, and what to do about it.
 type Refusal struct {
 	Object string `json:"object"`
 	Why    string `json:"why"`
 	Remedy string `json:"remedy"`
 }
 
-// PlannedStage is a stage, step by step.
+// PlannedStage is a stage and its steps.
 type PlannedStage struct {
 	Stage registry.Stage `json:"stage"`
 	Steps []Step         `json:"steps"`
 }
 
-// Step is a part of a stage, mostly one transaction.
+// Step is a part of a stage, usually one transaction.
 type Step struct {
 	Does string `json:"does"`
-	// Locks are the strongest on each relation that is not the job's own, in
-	// the order in which they are taken; ACCESS SHARE and ROW SHARE are listed
-	// only on the table itself.
+	// Locks are the strongest locks on each relation that is not the job's own, in the order
+	// in which they are acquired. ACCESS SHARE and ROW SHARE are listed only for the table
+	// itself.
 	Locks []Lock `json:"locks"`
-	// SQL leaves out statements that only read or only write to the registry,
-	// and the settings of lock_timeout and statement_timeout. Parameters ($1) are
-	// blocks.
+	// SQL leaves out the statements that only read, those that only write to the registry,
+	// and the settings of lock_timeout and statement_timeout. Parameters ($1) are blocks.
 	SQL []string `json:"sql"`
 }
 
-// Lock is a lock on a table, view or sequence, held until the step's
-// transaction ends.
+// Lock is a lock on a table, view or sequence. It is held until the transaction of the step
+// ends.
 type Lock struct {
 	Mode     string `json:"mode"`
 	Relation string `json:"relation"`
-	// Seconds bounds the wait for it. The strong locks of one transaction share
-	// one bound.
+	// Seconds bounds the wait for the lock. All strong locks of one transaction share one
+	// bound.
 	Seconds float64 `json:"wait_at_most_seconds"`
 }
 
-// NewPlan describes what Run would do up to and including until. It returns
-// *RefusedError, together with a plan that lists the reasons, and *DriftError,
-// as Run would. running says that a process is at work on e.Job.
+// NewPlan describes what Run would do up to and including until. Like Run, it returns
+// *RefusedError, together with a plan that lists the reasons, and *DriftError. running tells
+// that a process is working on e.Job.
 //
 // It takes ACCESS SHARE on the table and changes nothing.
 func NewPlan(ctx context.Context, e *Env, until registry.Stage, running bool) (*Plan, error) {
@@ -125,7 +124,7 @@ func NewPlan(ctx context.Context, e *Env, until registry.Stage, running bool) (*
 	return plan, err
 }
 
-// check is pre_validate, but for what it logs and for the dry build, which writes.
+// check is pre_validate without its log messages and without the dry build, which writes.
 func (plan *Plan) check(ctx context.Context, e *Env) error {
 	err := preflight(ctx, e)
 	if e.oids != nil {
@@ -143,18 +142,18 @@ func (plan *Plan) check(ctx context.Context, e *Env) error {
 	return fmt.Errorf("%s: %w", registry.PreValidate, err)
 }
 
-// planner is the environment of a run that does not take place.
+// planner is the environment of a run that does not happen.
 type planner struct {
 	*Env
-	shadow    *catalog.Table // as it is, or as setup would leave it
-	mine      bool           // whether the owner is who would run
-	user      string         // who would run
-	bound     time.Duration  // on the strong locks of a transaction together
-	settle    time.Duration  // on SHARE UPDATE EXCLUSIVE, for which autovacuum is cancelled
-	patience  time.Duration  // on a lock that nobody has to queue behind
+	shadow    *catalog.Table // as it is, or as setup would create it
+	mine      bool           // whether the role that would run owns the table
+	user      string         // the role that would run
+	bound     time.Duration  // on the waits for strong locks of a transaction together
+	settle    time.Duration  // on SHARE UPDATE EXCLUSIVE, for which the server cancels autovacuum
+	patience  time.Duration  // on a lock that no session waits behind
 	neighbour []neighbour
 	oids      *rewriting
-	rowByRow  registry.RowByRow // set where keys are to be joined to the copy one by one
+	rowByRow  registry.RowByRow // set if keys are to be joined to the copy one by one
 }
 
 const plannerSQL = `
@@ -174,7 +173,7 @@ func newPlanner(ctx context.Context, e *Env) (*planner, error) {
 	if err != nil {
 		return nil, fmt.Errorf("plan: %w", err)
 	}
-	// As package lock does.
+	// Package lock computes the bounds in the same way.
 	p.bound = min(e.Locks.Timeout, time.Duration(deadlock)*time.Millisecond*4/5)
 	p.settle = time.Duration(deadlock)*time.Millisecond + 3*time.Second
 	p.patience = time.Duration(patience) * time.Millisecond
@@ -202,7 +201,7 @@ func newPlanner(ctx context.Context, e *Env) (*planner, error) {
 	return p, err
 }
 
-// invent makes up the job and the shadow as setup would leave them.
+// invent makes up the job and the shadow as setup would create them.
 func (p *planner) invent(ctx context.Context, user string) error {
 	index, _ := p.Source.Key() // preValidate has refused a table without one
 	key, err := catalog.ReadKey(ctx, p.Pool, p.Source.OID, index.Name)
@@ -224,7 +223,7 @@ func (p *planner) invent(ctx context.Context, user string) error {
 	}
 	grants, err := defaultGrants(ctx, p.Pool, "r", user, p.Job.ShadowSchema)
 	for _, g := range grants {
-		if g.Grantee == user { // the others are revoked, and the owner changed
+		if g.Grantee == user { // the others are revoked, and the owner is changed
 			g.Grantor, g.Grantee = p.Source.Owner, p.Source.Owner
 			p.shadow.Grants = append(p.shadow.Grants, g)
 		}
@@ -232,7 +231,7 @@ func (p *planner) invent(ctx context.Context, user string) error {
 	return err
 }
 
-// stages plans those that are not finished.
+// stages plans the stages that are not finished.
 func (p *planner) stages(ctx context.Context, until registry.Stage, finished func(registry.Stage) bool) ([]PlannedStage, error) {
 	planned := []PlannedStage{}
 	for _, s := range registry.Stages {
@@ -251,7 +250,7 @@ func (p *planner) stages(ctx context.Context, until registry.Stage, finished fun
 	return planned, nil
 }
 
-// record makes a step of what work sends.
+// record makes a step of the statements that work sends.
 func (p *planner) record(ctx context.Context, does string, locks []Lock, work func(ctx context.Context, t *transcript) error) (Step, error) {
 	t := &transcript{reads: p.Pool, schema: p.Job.ShadowSchema}
 	if work != nil {

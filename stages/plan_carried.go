@@ -6,14 +6,14 @@ import (
 	"github.com/repack-go/repack/internal/catalog"
 )
 
-// Carried is a kind of property that the new table will have as well.
+// Carried is a kind of property that the new table will also have.
 type Carried struct {
 	Kind  string   `json:"kind"`
 	Count int      `json:"count"`
 	Names []string `json:"names"`
 }
 
-// names lists a property of each element; an empty one is left out.
+// names lists a property of each element and leaves out empty ones.
 func names[T any](elements []T, name func(T) string) []string {
 	var list []string
 	for _, e := range elements {
@@ -24,8 +24,8 @@ func names[T any](elements []T, name func(T) string) []string {
 	return list
 }
 
-// carriedOver lists what a table has, by kind, in the order in which pg_dump
-// would write it.
+// carriedOver lists what a table has, by kind. The kinds are in the order in which pg_dump
+// would write them.
 func carriedOver(t *catalog.Table) []Carried {
 	carried := []Carried{}
 	add := func(kind string, list []string) {
@@ -37,7 +37,7 @@ func carriedOver(t *catalog.Table) []Carried {
 	add("defaults", names(t.Columns, func(c catalog.Column) string { return when(c.Generated == "" && c.Expression != "", c.Name) }))
 	add("generated columns", names(t.Columns, func(c catalog.Column) string { return when(c.Generated != "", c.Name) }))
 	add("identity columns", names(t.Columns, func(c catalog.Column) string { return when(c.Identity != "", c.Name) }))
-	// NOT NULL, a constraint from PostgreSQL 18 on, counts as of the column.
+	// NOT NULL counts as a property of the column. From PostgreSQL 18 on it is a constraint.
 	add("constraints", names(t.Constraints, func(c catalog.Constraint) string { return when(c.Type != "n", c.Name) }))
 	add("indexes", names(t.Indexes, func(i catalog.Index) string { return when(i.Constraint == "", i.Name) }))
 	add("foreign keys", names(t.ForeignKeys, func(k catalog.ForeignKey) string { return k.Name + " to " + k.Referenced.String() }))
@@ -81,7 +81,7 @@ func grantName(g catalog.Grant) string {
 	return g.Privilege + column + " to " + grantee
 }
 
-// settings are the properties of the table itself that are not the default.
+// settings lists the properties of the table itself that differ from the default.
 func settings(t *catalog.Table) []string {
 	list := names(t.Options, func(o string) string { return o })
 	list = append(list, names(t.ToastOptions, func(o string) string { return "toast." + o })...)
@@ -101,7 +101,7 @@ func settings(t *catalog.Table) []string {
 	return list
 }
 
-// comments names what has one.
+// comments lists what has a comment.
 func comments(t *catalog.Table) []string {
 	var list []string
 	add := func(object, comment string) {

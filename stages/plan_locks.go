@@ -11,32 +11,32 @@ import (
 	"github.com/repack-go/repack/internal/catalog"
 )
 
-// reading is what a copy or a look at the catalog takes.
+// reading returns the locks of a statement that copies rows or reads the catalog.
 func (p *planner) reading() []Lock { return []Lock{p.lock("ACCESS SHARE", p.Source.Name)} }
 
-// stopping is what stopWriters takes.
+// stopping returns the lock of stopWriters.
 func (p *planner) stopping() []Lock { return []Lock{p.strong("SHARE ROW EXCLUSIVE", p.Source.Name)} }
 
 func (p *planner) lock(mode string, relation catalog.Name) Lock {
 	return Lock{Mode: mode, Relation: relation.String(), Seconds: p.patience.Seconds()}
 }
 
-// strong is a lock that shares the bound of its transaction.
+// strong returns a lock that shares the bound of its transaction.
 func (p *planner) strong(mode string, relation catalog.Name) Lock {
 	return Lock{Mode: mode, Relation: relation.String(), Seconds: p.bound.Seconds()}
 }
 
-// settling is the lock of lock.Tx.Settle, and its bound.
+// settling returns the lock of lock.Tx.Settle, with its bound.
 func (p *planner) settling(relation catalog.Name) Lock {
 	return Lock{Mode: "SHARE UPDATE EXCLUSIVE", Relation: relation.String(), Seconds: p.settle.Seconds()}
 }
 
-// neighbour is a relation that the exchange locks, other than those at the other
-// end of a foreign key.
+// neighbour is a relation that the exchange locks. The tables at the other end of a foreign
+// key are not among them.
 type neighbour struct {
 	SchemaName, RelationName string
-	Step                     int32  // when: before the tables, with the partitioned table, by a foreign key
-	OfSchema, OfName         string // the table that is referred to, of which it is a partition
+	Step                     int32  // when it is locked: before the tables, with the partitioned table, or by a foreign key
+	OfSchema, OfName         string // the referenced table that it is a partition of
 }
 
 // The steps of neighbours.
@@ -46,10 +46,11 @@ const (
 	byForeignKey
 )
 
-// neighboursSQL lists views on the table and the relations whose rules or policies
-// mention it; the partitions that are locked with those above it ($2); and the
-// partitions of what it refers to: the triggers of a key to a partitioned table are
-// on each of them.
+// neighboursSQL lists three kinds of relations:
+//   - views on the table, and relations whose rules or policies mention it;
+//   - the partitions that are locked with the partitioned tables above the table ($2);
+//   - the partitions of the tables that it refers to: a foreign key to a partitioned table
+//     has triggers on each partition.
 const neighboursSQL = `
 SELECT   n.nspname::text AS schema_name, c.relname::text AS relation_name, x.step,
          coalesce(fn.nspname::text, '') AS of_schema, coalesce(f.relname::text, '') AS of_name
@@ -91,8 +92,8 @@ func (p *planner) neighbours(ctx context.Context) ([]neighbour, error) {
 	return found, nil
 }
 
-// exchangeLocks are those of the swap's last transaction, in the order of
-// lockForExchange at its first attempt.
+// exchangeLocks returns the locks of the swap's last transaction, in the order of the first
+// attempt of lockForExchange.
 func (p *planner) exchangeLocks() []Lock {
 	var locks []Lock
 	add := func(mode string, relation catalog.Name) {

@@ -10,7 +10,7 @@ import (
 	"github.com/repack-go/repack/strategy"
 )
 
-// PlannedKeys says how foreign keys between the table and others would be moved: see
+// PlannedKeys says how foreign keys between the table and other tables would be moved: see
 // ForeignKeys.
 type PlannedKeys struct {
 	Keys int         `json:"keys"`
@@ -18,7 +18,7 @@ type PlannedKeys struct {
 	Why  string      `json:"why"`
 }
 
-// planKeys decides as a run does, and has the planner's job do so.
+// planKeys decides as a run does, and lets the planner's job do the same.
 func (p *planner) planKeys() PlannedKeys {
 	way, why := p.wayOfKeys(p.Source)
 	if way == ForeignKeysOneByOne && p.Job.Options.RowByRow == "" {
@@ -31,7 +31,7 @@ func (p *planner) planKeys() PlannedKeys {
 	return PlannedKeys{Keys: neighbourKeys(p.Source), Way: way, Why: why}
 }
 
-// plannedJoints are the keys as they are before the copy is joined to any neighbour.
+// plannedJoints returns the keys as they are before the copy is joined to any neighbour.
 func (p *planner) plannedJoints() []joint {
 	var list []joint
 	for _, key := range p.Source.AllForeignKeys() {
@@ -42,7 +42,7 @@ func (p *planner) plannedJoints() []joint {
 	return list
 }
 
-// planJoin is the plan of joinNeighbours.
+// planJoin plans joinNeighbours.
 func (p *planner) planJoin(ctx context.Context, r *steps) {
 	if p.rowByRow == "" {
 		return
@@ -87,7 +87,7 @@ func (p *planner) planJoin(ctx context.Context, r *steps) {
 	}
 }
 
-// madeFor is the key that is made for a joint before the swap.
+// madeFor returns the key that is made for a joint before the swap.
 func (p *planner) madeFor(j joint) catalog.ForeignKey {
 	made := j.own.On(p.Source.Name, p.Job.ShadowTable())
 	if made.Enforced {
@@ -101,8 +101,7 @@ func (p *planner) madeFor(j joint) catalog.ForeignKey {
 	return made
 }
 
-// planHandOver is the plan of endOneByOne. Of keys that have been handed over it is
-// nothing.
+// planHandOver plans endOneByOne. It plans nothing for keys that have been handed over.
 func (p *planner) planHandOver(ctx context.Context, r *steps) error {
 	if p.Job.Options.RowByRow == "" {
 		return nil
@@ -139,7 +138,7 @@ func (p *planner) planHandOver(ctx context.Context, r *steps) error {
 	return nil
 }
 
-// swappedJoints are the keys as they are, or will be, behind the exchange.
+// swappedJoints returns the keys as they are, or will be, after the exchange.
 func (p *planner) swappedJoints(ctx context.Context) ([]joint, error) {
 	if p.Job.Swapped() {
 		return p.joints(ctx, p.Pool)
@@ -154,7 +153,7 @@ func (p *planner) swappedJoints(ctx context.Context) ([]joint, error) {
 	return list, nil
 }
 
-// plannedLockFunctions are dropped with the last key.
+// plannedLockFunctions returns the statements that drop the functions with the last key.
 func (p *planner) plannedLockFunctions(list []joint) []string {
 	var statements []string
 	for _, j := range list {
@@ -165,7 +164,7 @@ func (p *planner) plannedLockFunctions(list []joint) []string {
 	return statements
 }
 
-// pairLocks are those of tryJoint that are not on the job's own tables.
+// pairLocks returns the locks of tryJoint that are not on the job's own tables.
 func (p *planner) pairLocks(j joint, pair pairOf) []Lock {
 	if (pair.alone != catalog.Name{}) {
 		return []Lock{p.strong(pair.mode, pair.alone)}

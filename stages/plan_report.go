@@ -8,26 +8,25 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Disk is what a copy of the table needs, in bytes. The change log, which grows
-// with what is written meanwhile, is not in it. How much space is free SQL does
-// not tell.
+// Disk is the space that a copy of the table needs, in bytes, without the change log. The
+// log grows with what is written in the meantime. SQL does not tell how much space is free.
 type Disk struct {
 	TableBytes int64 `json:"table_bytes"` // without TOAST
 	ToastBytes int64 `json:"toast_bytes"`
 	IndexBytes int64 `json:"index_bytes"`
-	// AtMost is the sum: a copy is no larger than what it is made of.
+	// AtMost is the sum: a copy is no larger than its table.
 	AtMost int64 `json:"at_most_bytes"`
-	// LiveFraction estimates from the planner's statistics how much of
-	// TableBytes a copy will have; nil before the first ANALYZE.
+	// LiveFraction is an estimate of the part of TableBytes that a copy will have, from the
+	// planner's statistics. It is nil before the first ANALYZE.
 	LiveFraction *float64 `json:"live_fraction"`
-	// WAL is about how much write-ahead log the copy makes at most: as much as
-	// it is large, and nothing for an unlogged table.
+	// WAL is about how much write-ahead log the copy writes at most: as much as the size of
+	// the copy, and nothing for an unlogged table.
 	WAL  int64 `json:"wal_at_most_bytes"`
 	Rows int64 `json:"rows"` // an estimate
 }
 
-// A row takes a line pointer and a header, and is aligned to eight bytes; a
-// block has a header of 24: "Database Page Layout" in the manual.
+// A row has a line pointer and a header, and is aligned to eight bytes. A block has a header
+// of 24 bytes: "Database Page Layout" in the manual.
 const diskSQL = `
 SELECT pg_relation_size(c.oid),
        coalesce(pg_total_relation_size(nullif(c.reltoastrelid, 0)), 0),
@@ -64,7 +63,7 @@ func (p *planner) disk(ctx context.Context) (d Disk, err error) {
 	return d, nil
 }
 
-// Session is a transaction, or a prepared one, that a run may have to wait for.
+// Session is a transaction, or a prepared transaction, that a run may have to wait for.
 type Session struct {
 	PID     int32   `json:"pid"` // 0 for a prepared transaction
 	GID     string  `json:"gid"` // of a prepared transaction
@@ -72,17 +71,17 @@ type Session struct {
 	State   string  `json:"state"`
 	Query   string  `json:"query"`   // empty where we may not see it
 	Seconds float64 `json:"seconds"` // since it began
-	// Lock is the mode of a lock that it holds on the table, empty without.
+	// Lock is the mode of a lock that it holds on the table, or empty.
 	Lock string `json:"lock"`
-	// Snapshot tells that the swap has to wait for its snapshot.
+	// Snapshot tells that the swap must wait for its snapshot.
 	Snapshot bool `json:"snapshot"`
 }
 
-// longTransaction is what is worth telling of.
+// longTransaction is the age from which on a transaction is worth reporting.
 const longTransaction = time.Minute
 
-// waitsForSQL lists old transactions and prepared ones. Those that hold neither
-// a lock on the table nor a snapshot are in nobody's way.
+// waitsForSQL lists old transactions and prepared transactions. It leaves out those that
+// hold neither a lock on the table nor a snapshot, because no run waits for them.
 const waitsForSQL = `
 WITH held AS (
     SELECT   l.pid, l.virtualtransaction AS transaction, string_agg(DISTINCT m.mode, ', ' ORDER BY m.mode) AS modes

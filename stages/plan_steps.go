@@ -11,8 +11,8 @@ import (
 	"github.com/repack-go/repack/strategy"
 )
 
-// plans are the stages as steps. What a stage sends it sends through the same
-// functions; the tests compare the two.
+// plans has a function for each stage that returns its steps. The statements come from the
+// same functions as in the stage. The tests compare the two.
 var plans = map[registry.Stage]func(context.Context, *planner) ([]Step, error){
 	registry.PreValidate:    planPreValidate,
 	registry.Setup:          planSetup,
@@ -56,7 +56,7 @@ func planSetup(ctx context.Context, p *planner) ([]Step, error) {
 	return []Step{s}, err
 }
 
-// planShadow is createShadow.
+// planShadow plans createShadow.
 func (p *planner) planShadow(ctx context.Context, t *transcript) error {
 	shadow := p.Job.ShadowTable()
 	if err := execAll(ctx, t, p.shadowSQL()); err != nil {
@@ -132,7 +132,7 @@ func planSyncSchema(ctx context.Context, p *planner) ([]Step, error) {
 	return r.list, r.err
 }
 
-// withoutKey is the shadow when its key has been dropped.
+// withoutKey returns the shadow as it is after its key has been dropped.
 func (p *planner) withoutKey() *catalog.Table {
 	shadow := *p.shadow
 	key, _ := shadow.Index(p.Job.KeyIndex)
@@ -201,7 +201,7 @@ func planSwap(ctx context.Context, p *planner) ([]Step, error) {
 	return r.list, r.err
 }
 
-// planMatviews is the plan of rebuildMatviews, as if none had been exchanged.
+// planMatviews plans rebuildMatviews, as if no view had been exchanged yet.
 func (p *planner) planMatviews(ctx context.Context, r *steps) {
 	matviews := p.Source.Matviews
 	if len(matviews) == 0 {
@@ -278,7 +278,7 @@ func (p *planner) planMatviews(ctx context.Context, r *steps) {
 	}))
 }
 
-// checked tells which foreign keys the exchange has the server check for every row.
+// checked names the foreign keys for which the server checks every row in the exchange.
 func (p *planner) checked() string {
 	if p.Source.Partition == nil {
 		return ""
@@ -300,7 +300,7 @@ func (p *planner) switchOver(ctx context.Context, t *transcript) error {
 	return execAll(ctx, t, p.Link.WriteThrough(unnumbered).SQL())
 }
 
-// exchange is the plan of Env.exchange.
+// exchange plans Env.exchange.
 func (p *planner) exchange(ctx context.Context, t *transcript) error {
 	source, tx := p.Source, t.bounded()
 	for _, table := range append(slices.Clone(p.oids.others), source.Name) {
@@ -331,8 +331,8 @@ func (p *planner) exchange(ctx context.Context, t *transcript) error {
 		p.oids.sql(func(changing) string { return unnumbered })))
 }
 
-// grantsSQL is the plan of Env.grant: it is given what default privileges make
-// of the identity sequences.
+// grantsSQL plans Env.grant. It starts from the grants that default privileges give the
+// identity sequences.
 func (p *planner) grantsSQL(ctx context.Context) ([]string, error) {
 	statements := catalog.GrantsSQL("TABLE "+p.Source.Name.String(), p.Source.Owner, p.shadow.Grants, p.Source.Grants)
 	for _, s := range p.Source.Sequences {
@@ -348,7 +348,7 @@ func (p *planner) grantsSQL(ctx context.Context) ([]string, error) {
 	return statements, nil
 }
 
-// followed is the plan of the function of that name.
+// followed stands for the transaction ID that followedBy returns.
 func (p *planner) followed() string {
 	if len(p.Source.Matviews) == 0 {
 		return ""
@@ -356,7 +356,7 @@ func (p *planner) followed() string {
 	return unnumbered
 }
 
-// reverse is the link from the table in use to the old table.
+// reverse returns the link from the table in use to the old table.
 func (p *planner) reverse() *strategy.Link {
 	if p.Job.Swapped() {
 		return p.Link

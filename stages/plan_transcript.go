@@ -12,26 +12,26 @@ import (
 	"github.com/repack-go/repack/internal/lock"
 )
 
-// transcript is a transaction that sends nothing: it notes the statements of
-// the functions that work in it.
+// transcript is a transaction that sends nothing. It records the statements of the functions
+// that work in it.
 type transcript struct {
-	pgx.Tx // nil: what is not written here is not for planning
+	pgx.Tx // nil: the methods that are missing here are not for planning
 	reads  catalog.Querier
-	schema string // where objects would be created
+	schema string // the schema in which objects would be created
 	sql    []string
 }
 
-// bounded is the transcript as a transaction with bounded waits.
+// bounded returns the transcript as a transaction with bounded waits.
 func (t *transcript) bounded() *lock.Tx { return &lock.Tx{Tx: t} }
 
-// Exec notes a statement.
+// Exec records a statement.
 func (t *transcript) Exec(_ context.Context, sql string, _ ...any) (pgconn.CommandTag, error) {
 	t.note(sql)
 	return pgconn.CommandTag{}, nil
 }
 
-// QueryRow notes a statement that may write. Nothing is pending, so counts are
-// zero and conditions false, but that names are those of the job's tables.
+// QueryRow records a statement that may write. Nothing is pending, so counts are zero and
+// conditions are false. Only sameTablesSQL is true: the names are those of the job's tables.
 func (t *transcript) QueryRow(_ context.Context, sql string, _ ...any) pgx.Row {
 	if !strings.HasPrefix(strings.TrimSpace(sql), "SELECT") {
 		t.note(sql)
@@ -39,8 +39,8 @@ func (t *transcript) QueryRow(_ context.Context, sql string, _ ...any) pgx.Row {
 	return answer{yes: sql == sameTablesSQL}
 }
 
-// Query answers the one question that is asked of objects that are not there
-// yet, by catalog.RevokeAll: to whom default privileges open them.
+// Query answers the only query about objects that do not exist yet. catalog.RevokeAll asks to
+// which roles default privileges open them.
 func (t *transcript) Query(ctx context.Context, _ string, args ...any) (pgx.Rows, error) {
 	return t.reads.Query(ctx, defaultGranteesSQL, args[0], t.schema, args[1])
 }
@@ -51,8 +51,8 @@ func (t *transcript) noteAll(statements []string) {
 	}
 }
 
-// note leaves out the bound that package lock sets before each statement, which
-// the plan tells with the lock, and that on what is done under it.
+// note records a statement. It leaves out the settings that bound waits and work, because
+// the plan shows the bound with the lock.
 func (t *transcript) note(sql string) {
 	for _, setting := range []string{"SET LOCAL lock_timeout = ", "SET LOCAL statement_timeout = "} {
 		if rest, ok := strings.CutPrefix(sql, setting); ok {
@@ -64,7 +64,7 @@ func (t *transcript) note(sql string) {
 	}
 }
 
-// sending is work that sends statements.
+// sending returns work that sends the statements.
 func sending(statements []string) func(context.Context, *transcript) error {
 	return func(ctx context.Context, t *transcript) error { return execAll(ctx, t, statements) }
 }
@@ -79,9 +79,10 @@ func (a answer) Scan(dest ...any) error {
 	return nil
 }
 
-// defaultACLs are the privileges that a new object gets: those set for all
-// schemas, or else the server's, and those set for its schema; see
-// pg_default_acl in the manual. k.kind is its letter there, k.role the creator.
+// defaultACLs joins the privileges that a new object gets. They are those set for all
+// schemas, or else the server's default, and those set for its schema; see pg_default_acl
+// in the manual.
+// k.kind is the kind's letter there. k.role is the creator.
 const defaultACLs = `
 LEFT JOIN pg_default_acl g  ON g.defaclrole = k.role AND g.defaclnamespace = 0 AND g.defaclobjtype = k.kind
 LEFT JOIN pg_namespace n    ON n.nspname = $2
@@ -112,8 +113,8 @@ SELECT    ''                                               AS column,
 FROM     (SELECT $1::"char" AS kind, oid AS role FROM pg_roles WHERE rolname = $3) k` + defaultACLs + `
 ORDER BY  3, 2, array_position(ARRAY['INSERT', 'SELECT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER', 'USAGE'], e.privilege_type), 5`
 
-// defaultGrants are the privileges on a new table (kind "r") or sequence ("S")
-// of role, those of a grantee in the order of an access control list.
+// defaultGrants returns the privileges on a new table (kind "r") or sequence ("S") of role.
+// The privileges of a grantee are in the order of an access control list.
 func defaultGrants(ctx context.Context, q catalog.Querier, kind, role, schema string) ([]catalog.Grant, error) {
 	rows, err := q.Query(ctx, defaultGrantsSQL, kind, schema, role)
 	if err != nil {
