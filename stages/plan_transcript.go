@@ -39,8 +39,8 @@ func (t *transcript) QueryRow(_ context.Context, sql string, _ ...any) pgx.Row {
 	return answer{yes: sql == sameTablesSQL}
 }
 
-// Query answers the only query about objects that do not exist yet. catalog.RevokeAll asks to
-// which roles default privileges open them.
+// Query answers the only query about objects that do not exist yet. catalog.RevokeAll asks
+// which roles have access to them by default privileges.
 func (t *transcript) Query(ctx context.Context, _ string, args ...any) (pgx.Rows, error) {
 	return t.reads.Query(ctx, defaultGranteesSQL, args[0], t.schema, args[1])
 }

@@ -12,14 +12,13 @@ import (
 	"github.com/repack-go/repack/stages/checks"
 )
 
-// RefusedError reports that a table cannot be repacked, before anything was
-// touched.
+// RefusedError reports that a table cannot be repacked. Nothing has been changed.
 type RefusedError struct {
 	Table   catalog.Name
 	Reasons []Reason
 }
 
-// Reason is one thing that stands in the way, and the way out.
+// Reason is one reason to refuse, and what to do about it.
 type Reason = checks.Reason
 
 func (e *RefusedError) Error() string {
@@ -30,10 +29,9 @@ func (e *RefusedError) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// preValidate refuses what cannot be carried over and names missing
-// privileges. It changes nothing, though it tries what it can of the job in a
-// transaction that it rolls back, and takes no more than ACCESS SHARE on the table:
-// see drySwap.
+// preValidate refuses what cannot be carried over, and names missing privileges. It changes
+// nothing: what it can try of the job, it tries in a transaction that it rolls back. It
+// takes only ACCESS SHARE on the table: see drySwap.
 func preValidate(ctx context.Context, e *Env) error {
 	if err := preflight(ctx, e); err != nil {
 		return err
@@ -56,7 +54,7 @@ func preValidate(ctx context.Context, e *Env) error {
 	return e.report(ctx)
 }
 
-// preflight refuses what it can without trying: it only reads.
+// preflight refuses what can be refused without trying it. It only reads.
 func preflight(ctx context.Context, e *Env) error {
 	if err := e.ofAKind(ctx); err != nil {
 		return err
@@ -98,7 +96,7 @@ func preflight(ctx context.Context, e *Env) error {
 	return nil
 }
 
-// ofAKind refuses what is no table of the application's.
+// ofAKind refuses a relation that is not one of the application's tables.
 func (e *Env) ofAKind(ctx context.Context) error {
 	reasons, err := checks.Look(ctx, e.Pool, checks.OtherKinds, e.Source.OID)
 	if err != nil {
@@ -110,7 +108,7 @@ func (e *Env) ofAKind(ctx context.Context) error {
 	return nil
 }
 
-// shape refuses what the description shows.
+// shape refuses what the description of the table shows.
 func shape(t *catalog.Table) []Reason {
 	var reasons []Reason
 	if _, ok := t.Key(); !ok {
@@ -136,7 +134,7 @@ func shape(t *catalog.Table) []Reason {
 	return reasons
 }
 
-// missingPrivileges names the GRANT for everything the job will need.
+// missingPrivileges returns the GRANT for every privilege that the job needs and lacks.
 func (e *Env) missingPrivileges(ctx context.Context) ([]Reason, error) {
 	schemas := []string{}
 	if e.ShadowSchema != "" {
@@ -163,7 +161,7 @@ func (e *Env) missingPrivileges(ctx context.Context) ([]Reason, error) {
 	return MissingPrivileges(slices.Compact(grants)), nil
 }
 
-// MissingPrivileges are reasons to refuse that ask for statements to be run.
+// MissingPrivileges returns a reason to refuse for each GRANT that must be run.
 func MissingPrivileges(grants []string) []Reason {
 	var reasons []Reason
 	for _, grant := range grants {
@@ -172,12 +170,15 @@ func MissingPrivileges(grants []string) []Reason {
 	return reasons
 }
 
-// privilegesSQL lists the statements that give the current role what it lacks:
-// the rights of the roles it acts for ($3), from PostgreSQL 16 on also to become
-// some of them ($5); to create in the schemas of the table and of what is
-// created with it or replaced, and in new or prepared ones; to refer to other
-// tables, and to read what a partition's rows refer to, lest the server look at
-// them one by one; to use what all that is made of.
+// privilegesSQL lists the statements that give the current role the privileges it lacks:
+//   - the rights of the roles for which it acts ($3), and from PostgreSQL 16 on the right to
+//     become some of them ($5);
+//   - to create in the schemas of the table, in those of objects that are created with it
+//     or replaced, and in new or prepared schemas;
+//   - to refer to other tables;
+//   - to read what a partition's rows refer to, because otherwise the server looks up the
+//     rows one by one;
+//   - to use what all these objects are made of.
 const privilegesSQL = `
 WITH me (role, version, inherits, super) AS (
     SELECT current_user::text, current_setting('server_version_num')::int, rolinherit, rolsuper
@@ -309,7 +310,7 @@ SELECT pg_total_relation_size(c.oid),
 FROM   pg_class c
 WHERE  c.oid = $1`
 
-// report tells what the run will need and what may hold it up.
+// report logs what the run will need and what may make it wait.
 func (e *Env) report(ctx context.Context) error {
 	var size, rows, long int64
 	if err := e.Pool.QueryRow(ctx, reportSQL, e.Source.OID).Scan(&size, &rows, &long); err != nil {

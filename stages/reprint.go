@@ -11,15 +11,15 @@ import (
 	"github.com/repack-go/repack/internal/lock"
 )
 
-// What the exchange makes anew from the server's text of it may read otherwise
-// than before. How it reads then is asked beforehand, when nobody waits, and so in
-// a transaction that is rolled back: see catalog.Reprints.
+// The exchange creates some objects again from the text that the server prints for them.
+// The server may print the new object differently. repack finds out how before the exchange,
+// when no session waits, in a transaction that it rolls back: see catalog.Reprints.
 
-// errLearned rolls back what was made to learn from.
+// errLearned rolls back the objects that were created to learn from.
 var errLearned = errors.New("the definitions have been learned")
 
-// learn has the definitions of the table with that OID, and of all that refers to
-// it, parsed once more.
+// learn parses the definitions of the table with that OID, and of everything that refers to
+// it, once more, and remembers how the server prints them.
 func (e *Env) learn(ctx context.Context, oid uint32) error {
 	t, err := catalog.Read(ctx, e.Pool, oid)
 	if err != nil {
@@ -31,11 +31,11 @@ func (e *Env) learn(ctx context.Context, oid uint32) error {
 	return e.learnOf(ctx, t, oid)
 }
 
-// errUnlearned reports that there are definitions which have not been parsed once more.
+// errUnlearned reports that some definitions have not been parsed once more.
 var errUnlearned = errors.New("it is not known how the definitions will read")
 
-// learning runs exchange of the table with that OID, and again once its definitions
-// have been parsed, where they had not been.
+// learning runs exchange for the table with that OID. If some definitions have not been
+// parsed once more, it runs learn, and then exchange again.
 func (e *Env) learning(ctx context.Context, oid uint32, exchange func(context.Context) error) error {
 	err := exchange(ctx)
 	if !errors.Is(err, errUnlearned) {
@@ -51,7 +51,7 @@ func (e *Env) learning(ctx context.Context, oid uint32, exchange func(context.Co
 	return err
 }
 
-// learnOld is learn for the table that was swapped out, as it was described then.
+// learnOld runs learn for the old table, with the description from before the swap.
 func (e *Env) learnOld(ctx context.Context) error { return e.learnOf(ctx, e.Source, e.Job.Source) }
 
 func (e *Env) learnOf(ctx context.Context, t *catalog.Table, oid uint32) error {
@@ -68,7 +68,7 @@ func (e *Env) learnOf(ctx context.Context, t *catalog.Table, oid uint32) error {
 	return err
 }
 
-// learned makes sure, under the lock, that no definition has come to be since.
+// learned makes sure, under the lock, that no definition has been added or changed since.
 func (e *Env) learned(t *catalog.Table) error {
 	if !e.reprints.Knows(t) {
 		return fmt.Errorf("a definition of %s has just been changed: %w", t.Name, ErrPutOff)
@@ -76,16 +76,16 @@ func (e *Env) learned(t *catalog.Table) error {
 	return nil
 }
 
-// tellReread names what pg_dump will print otherwise from now on.
+// tellReread logs the definitions that pg_dump will print differently from now on.
 func (e *Env) tellReread(name catalog.Name, definitions []string) {
 	if len(definitions) > 0 {
 		e.Log.Info("definitions are what they were, and read otherwise", "job", e.Job.ID, "table", name.String(), "definitions", definitions)
 	}
 }
 
-// sameQuery makes sure that the successor of m, which has been created in schema
-// built, has m's query. It may read otherwise, as that of a view made of the same
-// text does.
+// sameQuery makes sure that the successor of m has m's query. The successor has been created
+// in schema built. The server may print its query differently, but then it must print it
+// like the query of a view that is made from the same text.
 func (e *Env) sameQuery(ctx context.Context, tx *lock.Tx, m catalog.Matview, built, query string) error {
 	if query == m.Query {
 		return nil
@@ -101,7 +101,7 @@ func (e *Env) sameQuery(ctx context.Context, tx *lock.Tx, m catalog.Matview, bui
 	return nil
 }
 
-// learnMatviews is learn for what belongs to materialized views, except their
+// learnMatviews does what learn does for what belongs to materialized views, except their
 // queries.
 func (e *Env) learnMatviews(ctx context.Context, tx pgx.Tx, free string, matviews []catalog.Matview) error {
 	for _, m := range matviews {

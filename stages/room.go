@@ -10,11 +10,14 @@ import (
 	"github.com/repack-go/repack/internal/lock"
 )
 
-// exchangedSQL lists what an exchange of table $1 by table $2 takes ACCESS EXCLUSIVE
-// on: both; the views, and tables with policies, that mention it; the tables at the
-// other end of its foreign keys, with their partitions; what it is a partition of, with
-// the default partition, and with all partitions where a foreign key refers to it; its
-// sequences. Where foreign keys are moved one by one ($3), it is not what they lead to.
+// exchangedSQL lists the relations on which an exchange of table $1 and table $2 takes
+// ACCESS EXCLUSIVE:
+//   - both tables, and the sequences of $1;
+//   - the views, and the tables with policies, that mention it;
+//   - the tables at the other end of its foreign keys, with their partitions, unless foreign
+//     keys are moved one by one ($3);
+//   - the partitioned table above it with the default partition, and with all partitions if
+//     a foreign key refers to it.
 const exchangedSQL = `
 SELECT   x.relation::regclass::text
 FROM    (WITH RECURSIVE views (relation) AS (
@@ -53,8 +56,8 @@ FROM    (WITH RECURSIVE views (relation) AS (
 WHERE    EXISTS (SELECT FROM pg_class c WHERE c.oid = x.relation OFFSET 0)
 ORDER BY 1`
 
-// roomToExchange makes sure that what an exchange of the table with that OID locks is not held by somebody
-// who will not let go in time.
+// roomToExchange looks at the relations that an exchange of the table with that OID locks.
+// It makes sure that every session with a lock on them will probably release it in time.
 func (e *Env) roomToExchange(ctx context.Context, tx *lock.Tx, oid uint32) error {
 	by := *e.Job.Shadow
 	if oid == by {
@@ -71,8 +74,8 @@ func (e *Env) roomToExchange(ctx context.Context, tx *lock.Tx, oid uint32) error
 	return roomFor(ctx, tx, names...)
 }
 
-// roomFor is lock.Tx.Room for ACCESS EXCLUSIVE. It is asked for the job's own tables
-// as well: no application reads them, but a pg_dump locks all tables that there are.
+// roomFor runs lock.Tx.Room for ACCESS EXCLUSIVE. It includes the job's own tables: no
+// application reads them, but a pg_dump locks all tables.
 func roomFor(ctx context.Context, tx *lock.Tx, relations ...string) error {
 	wants := make([]lock.Want, len(relations))
 	for i, name := range relations {

@@ -10,17 +10,17 @@ import (
 	"github.com/repack-go/repack/strategy"
 )
 
-// dividedBlocks of the log, some thousand rows, are worth dividing.
+// dividedBlocks is how many blocks of the log, some thousand rows, are worth dividing.
 const dividedBlocks = 16
 
-// divisible reports whether several sessions may replay at the same time. While
-// the application writes through they would have more of its rows locked.
+// divisible reports whether several sessions may replay at the same time. While the
+// application writes through, they may not: they would lock more of its rows.
 func (e *Env) divisible() bool {
 	return e.Jobs > 1 && !e.concurrent() && e.Link.Divisible()
 }
 
-// shares is how many sessions replay so many blocks of the log: with divide all
-// there are, but one while the application is at work.
+// shares returns how many sessions replay that number of blocks of the log. If divide is
+// set, these are all sessions of the run (--jobs), or one while the application is at work.
 func (e *Env) shares(ctx context.Context, divide bool, blocks int64) (int, error) {
 	if !divide || blocks < dividedBlocks {
 		return 1, nil
@@ -32,9 +32,9 @@ func (e *Env) shares(ctx context.Context, divide bool, blocks int64) (int, error
 	return e.Jobs, nil
 }
 
-// replay replays a range of the log, in so many shares at the same time. When
-// they have been in each other's way, what is left of the range is a batch like
-// any other, and collided is set.
+// replay replays a range of the log, in that number of shares at the same time. If shares
+// have collided or blocked each other, one session replays what is left of the range as a
+// batch like any other, and collided is set.
 func (e *Env) replay(ctx context.Context, taken logRange, shares int) (total strategy.Replayed, collided bool, err error) {
 	if shares > 1 {
 		total, collided, err = e.replayShares(ctx, taken, shares)
@@ -47,9 +47,9 @@ func (e *Env) replay(ctx context.Context, taken logRange, shares int) (total str
 	return total, collided, err
 }
 
-// replayShares returns when all shares have ended: those that are committed are
-// counted. Each waits for a lock once, no longer than the policy allows: it may
-// be one of the others whom it waits for.
+// replayShares returns when all shares have ended. It counts those that have committed. Each
+// share waits for locks once, at most as long as the policy allows, because the session that
+// blocks it may be another share.
 func (e *Env) replayShares(ctx context.Context, taken logRange, shares int) (total strategy.Replayed, collided bool, err error) {
 	e.Log.Debug("replay batch divided", "job", e.Job.ID, "first_block", taken.first, "shares", shares)
 	var mu sync.Mutex

@@ -9,18 +9,18 @@ import (
 	"github.com/repack-go/repack/internal/catalog"
 )
 
-// PlannedStandby is a standby that streams from the server now. The ACCESS EXCLUSIVE
-// lock of the swap is replayed there.
+// PlannedStandby is a standby that streams from the server now. It replays the ACCESS
+// EXCLUSIVE lock of the swap.
 type PlannedStandby struct {
 	Name string `json:"name"` // its application_name
-	// Feedback tells whether it reports its oldest snapshot (hot_standby_feedback),
-	// so that the swap can wait for it.
+	// Feedback tells whether the standby reports its oldest snapshot
+	// (hot_standby_feedback), so that the swap can wait for it.
 	Feedback bool `json:"feedback"`
 }
 
-// standbysSQL lists walsenders that are connected to no database: those of logical
-// decoding replay no locks. A slot keeps what a standby reports, or else its walsender
-// does. Everybody may see both.
+// standbysSQL lists the walsenders that are not connected to a database. Walsenders of
+// logical decoding are connected to one, and replay no locks. A slot keeps what its standby
+// reports; without a slot, the walsender keeps it. Every role can see both views.
 const standbysSQL = `
 SELECT   a.application_name AS name,
          a.backend_xmin IS NOT NULL

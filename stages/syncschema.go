@@ -16,14 +16,13 @@ import (
 	"github.com/repack-go/repack/stages/builds"
 )
 
-// syncSchema makes of the heap of copied rows a table like the source: first
-// every row that has changed is taken out, so that what remains can bear the
-// source's keys, then indexes and constraints are built on it.
+// syncSchema makes the copied rows a table like the source. First it removes every row that
+// has changed, so that the rest satisfies the source's keys. Then it builds indexes and
+// constraints on the rest.
 //
-// From here on both strategies log: nothing but this process writes to the
-// shadow, its indexes are built in bulk and wait for nobody. With
-// direct-trigger the change from write-through to log takes SHARE ROW
-// EXCLUSIVE on the source for an instant.
+// From here on both strategies log. No other session writes to the shadow, so its indexes
+// are built in bulk and wait for no session. With direct-trigger, switching from
+// write-through to log takes SHARE ROW EXCLUSIVE on the source for an instant.
 func syncSchema(ctx context.Context, e *Env) error {
 	if e.Strategy.KeyFirst() {
 		if err := e.logOnly(ctx); err != nil {
@@ -49,7 +48,7 @@ func syncSchema(ctx context.Context, e *Env) error {
 		if err != nil {
 			return err
 		}
-		// Statistics objects come before the shadow is analysed.
+		// Create statistics objects before the shadow is analysed.
 		statements := slices.Concat(e.constraintsSQL(built), e.Source.MarksSQL(shadow), e.statisticsSQL(built))
 		if err := e.execBuilds(ctx, tx, statements); err != nil {
 			return err
@@ -58,8 +57,8 @@ func syncSchema(ctx context.Context, e *Env) error {
 	})
 }
 
-// logOnly turns capture into logging, under a lock that no writer is in the
-// middle of a statement of.
+// logOnly switches the capture to log, under a lock that waits for writers: no statement
+// of a writer may be under way.
 func (e *Env) logOnly(ctx context.Context) error {
 	return e.transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
 		if err := e.stopWriters(ctx, tx); err != nil {
@@ -69,8 +68,8 @@ func (e *Env) logOnly(ctx context.Context) error {
 	})
 }
 
-// stopWriters takes SHARE ROW EXCLUSIVE on the table that is written to: every
-// transaction that has written to it is over, and none can until tx ends.
+// stopWriters takes SHARE ROW EXCLUSIVE on the table that the application writes to. Every
+// transaction that has written to it has ended, and no transaction can write until tx ends.
 func (e *Env) stopWriters(ctx context.Context, tx *lock.Tx) error {
 	table := e.Link.From.String()
 	if err := tx.Settle(ctx, table); err != nil {
@@ -79,9 +78,9 @@ func (e *Env) stopWriters(ctx context.Context, tx *lock.Tx) error {
 	return tx.Lock(ctx, table, "SHARE ROW EXCLUSIVE")
 }
 
-// dropKeySQL drops the key that was filled row by row, half empty as such an index
-// comes to be, for one built in bulk like the others. It is nothing where the rows were
-// copied without a key.
+// dropKeySQL drops the key of the shadow if it was filled row by row. Such an index ends up
+// half empty, so a key built in bulk like the others replaces it. dropKeySQL returns no
+// statement if the rows were copied without a key.
 func (e *Env) dropKeySQL() []string {
 	index, _ := e.Source.Index(e.Job.KeyIndex)
 	switch {
@@ -94,8 +93,8 @@ func (e *Env) dropKeySQL() []string {
 	}
 }
 
-// removeLogged takes the rows of the keys in the log out of the copy, and runs
-// statements then.
+// removeLogged removes the rows of the keys in the log from the copy. After that it runs the
+// statements in then.
 func (e *Env) removeLogged(ctx context.Context, then ...string) error {
 	return e.transactBy(ctx, e.ofRows(), func(ctx context.Context, tx *lock.Tx) error {
 		if len(then) > 0 {
@@ -115,7 +114,7 @@ func (e *Env) removeLogged(ctx context.Context, then ...string) error {
 	})
 }
 
-// builds plans those of the job.
+// builds returns the planner of index builds for this job.
 func (e *Env) builds() builds.Planner {
 	planner := builds.Planner{Source: e.Source, Jobs: e.Jobs}
 	if e.OrderBy != "" {
@@ -124,7 +123,8 @@ func (e *Env) builds() builds.Planner {
 	return planner
 }
 
-// buildIndexes builds what the shadow lacks, several at a time: see builds.Planner.
+// buildIndexes builds the missing indexes of the shadow, several at a time: see
+// builds.Planner.
 func (e *Env) buildIndexes(ctx context.Context) error {
 	shadow, err := catalog.Read(ctx, e.Pool, *e.Job.Shadow)
 	if err != nil {
@@ -151,7 +151,7 @@ func (e *Env) buildIndexes(ctx context.Context) error {
 	return group.Wait()
 }
 
-// buildSettings are those of a build.
+// buildSettings returns the settings of a build.
 func (e *Env) buildSettings(b builds.Build) []string {
 	if e.MaintenanceWorkMem != "" {
 		return append(e.memorySQL(), b.WorkersSQL())
@@ -159,8 +159,7 @@ func (e *Env) buildSettings(b builds.Build) []string {
 	return b.SettingsSQL()
 }
 
-// memorySQL gives what is built in the same transaction the memory that was
-// asked for.
+// memorySQL gives builds in the same transaction the memory that was asked for.
 func (e *Env) memorySQL() []string {
 	if e.MaintenanceWorkMem == "" {
 		return nil
@@ -168,8 +167,8 @@ func (e *Env) memorySQL() []string {
 	return []string{"SET LOCAL maintenance_work_mem = " + catalog.Literal(e.MaintenanceWorkMem)}
 }
 
-// missingIndexes are those of the source that are to be built. Exclusion and
-// temporal constraints make their own.
+// missingIndexes returns the source's indexes that are still to be built. Exclusion and
+// temporal constraints create their own indexes.
 func missingIndexes(source, shadow *catalog.Table) []catalog.Index {
 	return slices.DeleteFunc(slices.Clone(source.Indexes), func(i catalog.Index) bool {
 		_, there := shadow.Index(i.Name)
@@ -178,7 +177,7 @@ func missingIndexes(source, shadow *catalog.Table) []catalog.Index {
 	})
 }
 
-// buildIndex takes SHARE on the shadow, which several builds can share.
+// buildIndex takes SHARE on the shadow. Several builds can hold it at the same time.
 func (e *Env) buildIndex(ctx context.Context, conn *pgxpool.Conn, b builds.Build) error {
 	if err := e.Throttle.Take(ctx); err != nil {
 		return err
@@ -205,8 +204,8 @@ func (e *Env) buildIndex(ctx context.Context, conn *pgxpool.Conn, b builds.Build
 	return e.step(ctx, StepIndexBuilt)
 }
 
-// execBuilds is execAll, and sends what builds an index by itself: by the statement of
-// its session Builds tells which one it is.
+// execBuilds runs execAll, but sends a statement that builds an index on its own. Then the
+// statement of the session tells Builds which index is being built.
 func (e *Env) execBuilds(ctx context.Context, tx pgx.Tx, statements []string) error {
 	builds := func(sql string) bool {
 		return slices.ContainsFunc(e.Source.Constraints, func(c catalog.Constraint) bool {
@@ -237,8 +236,8 @@ func indexSQL(index catalog.Index, shadow catalog.Name) []string {
 	}
 }
 
-// constraintsSQL adds the key, unique and exclusion constraints that shadow, as it is
-// described, has not, those with a finished index from it.
+// constraintsSQL adds the key, unique and exclusion constraints that shadow lacks, as its
+// description shows. A finished index of shadow becomes the index of its constraint.
 func (e *Env) constraintsSQL(shadow *catalog.Table) []string {
 	var statements []string
 	for _, c := range e.Source.Constraints {
@@ -256,8 +255,8 @@ func (e *Env) constraintsSQL(shadow *catalog.Table) []string {
 	return append(statements, "SET LOCAL default_tablespace = ''")
 }
 
-// statisticsSQL creates the extended statistics objects that shadow, as it is
-// described, has not.
+// statisticsSQL creates the extended statistics objects that shadow lacks, as its
+// description shows.
 func (e *Env) statisticsSQL(shadow *catalog.Table) []string {
 	var statements []string
 	for _, s := range e.Source.Statistics {

@@ -10,10 +10,10 @@ import (
 	"github.com/repack-go/repack/internal/catalog"
 )
 
-// Readable is err, or a *RefusedError where the server could not send us a name or a
-// definition in UTF-8: a database with the encoding SQL_ASCII takes any bytes, and
-// other encodings have characters that UTF-8 has not. It is for errors from before
-// there is a job. Rows are never sent to us, and may hold what they like.
+// Readable returns *RefusedError if the server could not send a name or a definition to us
+// in UTF-8, and otherwise err. A database with the encoding SQL_ASCII accepts any bytes, and
+// other encodings have characters that UTF-8 does not have. Use it for errors from before
+// there is a job. Rows are never sent to us, so they may contain anything.
 func Readable(name catalog.Name, err error) error {
 	var pgErr *pgconn.PgError
 	if !errors.As(err, &pgErr) || pgErr.Code != pgerrcode.CharacterNotInRepertoire && pgErr.Code != pgerrcode.UntranslatableCharacter {

@@ -13,14 +13,14 @@ import (
 	"github.com/repack-go/repack/strategy"
 )
 
-// ErrNothingToVerify reports that a job has no two tables that should be equal
-// but for pending changes: it has not come to post_sync_update, is being
-// reverted, or clean_up has begun.
+// ErrNothingToVerify reports that the job has no two tables that are equal except for
+// pending changes. The job has not reached post_sync_update, or is being reverted, or
+// clean_up has begun.
 var ErrNothingToVerify = errors.New("there is nothing to verify: only from post_sync_update to clean_up does a copy follow the table")
 
-// VerifyError reports rows of the copy that differ from the table and are not
-// explained by a pending change. Nothing has been exchanged, and the table is
-// as the application has left it.
+// VerifyError reports rows of the copy that differ from the table, and no pending change
+// explains the difference. Nothing has been exchanged, and the table is as the application
+// left it.
 type VerifyError struct {
 	Table      catalog.Name
 	Copy       catalog.Name
@@ -53,7 +53,7 @@ func (e *VerifyError) Error() string {
 		e.Table)), "\n")
 }
 
-// DescribeMismatch writes a mismatch on one line.
+// DescribeMismatch returns a mismatch as one line.
 func DescribeMismatch(keyColumns []string, m strategy.Mismatch) string {
 	parts := make([]string, len(m.Key))
 	for i, value := range m.Key {
@@ -66,18 +66,18 @@ func DescribeMismatch(keyColumns []string, m strategy.Mismatch) string {
 	return s
 }
 
-// VerifyResult is what a comparison of a table and its copy has come to.
+// VerifyResult is the result of a comparison of a table and its copy.
 type VerifyResult struct {
 	Mode        registry.VerifyMode
 	Table, Copy catalog.Name
 	KeyColumns  []string
-	Rows        int64 // of the table, looked for in the copy
-	CopyRows    int64 // of the copy, compared with the table's
-	Pending     int64 // differences explained by a change that is still in the log
+	Rows        int64 // rows of the table, looked for in the copy
+	CopyRows    int64 // rows of the copy, compared with the table's
+	Pending     int64 // differences that a change still in the log explains
 	Mismatches  []strategy.Mismatch
 }
 
-// err is the *VerifyError of a result with mismatches, or nil.
+// err returns *VerifyError if there are mismatches, and otherwise nil.
 func (r *VerifyResult) err(swapped bool) error {
 	if len(r.Mismatches) == 0 {
 		return nil
@@ -87,11 +87,11 @@ func (r *VerifyResult) err(swapped bool) error {
 	}
 }
 
-// Verify compares the table in use with its copy: before the swap source and
-// shadow, after it the new table and the old one. It replays nothing: rows with
-// a pending change are left out. It returns ErrNothingToVerify or
-// *VerifyError, whose mismatches are in the result too. Before the swap a
-// mismatch is recorded, and the swap then asks for a full comparison.
+// Verify compares the table in use with its copy. Before the swap, these are source and
+// shadow; after it, the new table and the old one. It replays nothing, and leaves out rows
+// with a pending change. It returns ErrNothingToVerify, or *VerifyError, whose mismatches
+// are in the result too. Before the swap, it records a mismatch, and then the swap requires
+// a full comparison.
 //
 // It takes ACCESS SHARE on both tables and the change log, chunk by chunk.
 func Verify(ctx context.Context, e *Env, mode registry.VerifyMode) (*VerifyResult, error) {
@@ -115,7 +115,7 @@ func Verify(ctx context.Context, e *Env, mode registry.VerifyMode) (*VerifyResul
 	return result, found
 }
 
-// checkNames makes sure that the names compared are those of the job's tables.
+// checkNames makes sure that the names in the comparison are those of the job's tables.
 func (e *Env) checkNames(ctx context.Context) error {
 	table, copied := e.Job.Source, *e.Job.Shadow
 	if e.Job.Swapped() {
@@ -133,8 +133,8 @@ func (e *Env) checkNames(ctx context.Context) error {
 	return nil
 }
 
-// compareBeforeSwap compares source and shadow as far as the options and what
-// was compared before ask for it. The result is nil where nothing was asked for.
+// compareBeforeSwap compares source and shadow as far as the options, and what was compared
+// before, require it. The result is nil if nothing is required.
 func (e *Env) compareBeforeSwap(ctx context.Context) (*VerifyResult, error) {
 	mode, err := e.verifyMode(ctx)
 	if err != nil || mode == registry.VerifyOff {
@@ -147,9 +147,9 @@ func (e *Env) compareBeforeSwap(ctx context.Context) (*VerifyResult, error) {
 	return result, nil
 }
 
-// concludeComparison records what compareBeforeSwap has found. A mismatch is
-// returned as *VerifyError; a comparison that passes is recorded together with
-// what complete does, which may be nil.
+// concludeComparison records what compareBeforeSwap has found. It returns a mismatch as
+// *VerifyError. A comparison that passes is recorded together with what complete does,
+// which may be nil.
 func (e *Env) concludeComparison(ctx context.Context, result *VerifyResult, complete func(tx pgx.Tx) error) error {
 	if result == nil && complete == nil {
 		return nil
@@ -178,9 +178,9 @@ func (e *Env) recordVerification(ctx context.Context, r *VerifyResult, complete 
 	return err
 }
 
-// verifyMode is what is still to be compared before the swap. Once there was a
-// mismatch, a full comparison has to pass, whatever the options say: the job
-// cannot be made to swap by running it again.
+// verifyMode returns what must still be compared before the swap. After a mismatch, a full
+// comparison must pass, whatever the options say. So running the job again cannot make it
+// swap.
 func (e *Env) verifyMode(ctx context.Context) (registry.VerifyMode, error) {
 	last := e.verified
 	if last == nil {

@@ -10,11 +10,11 @@ import (
 // IndexBuild is an index of the shadow that is being built.
 type IndexBuild = builds.Running
 
-// watchEvery is often enough for people.
+// watchEvery is often enough for people who watch.
 const watchEvery = 500 * time.Millisecond
 
-// watchBuilds calls Hooks.WhileBuilding until the returned function is called,
-// which waits for the last call to end.
+// watchBuilds calls Hooks.WhileBuilding until the returned function is called. That function
+// waits until the last call has ended.
 func (e *Env) watchBuilds(ctx context.Context) (stop func()) {
 	if e.Hooks.WhileBuilding == nil {
 		return func() {}
@@ -34,7 +34,7 @@ func (e *Env) watchBuilds(ctx context.Context) (stop func()) {
 			}
 			running, err := builds.Read(ctx, e.Pool, &job)
 			switch {
-			case err != nil: // the builds go on all the same
+			case err != nil: // the builds continue all the same
 				e.Log.Debug("no progress of index builds", "job", job.ID, "error", err)
 			case len(running) > 0:
 				e.Hooks.WhileBuilding(ctx, running)

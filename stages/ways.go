@@ -10,8 +10,8 @@ import (
 	"github.com/repack-go/repack/registry"
 )
 
-// StrandedError is a failure after the tables have been exchanged. It says where
-// the job stands, and which commands lead on and back.
+// StrandedError is a failure after the tables have been exchanged. It says where the job
+// stands, and which commands continue and which go back.
 type StrandedError struct {
 	Table catalog.Name
 	State registry.State
@@ -37,9 +37,9 @@ func (e *StrandedError) Error() string {
 // Unwrap returns the failure itself.
 func (e *StrandedError) Unwrap() error { return e.Err }
 
-// stranded tells where err has left the job, if the tables have been exchanged.
+// stranded adds to err where the job stands, if the tables have been exchanged.
 func (e *Env) stranded(err error) error {
-	var drift *RevertDriftError // says what to do
+	var drift *RevertDriftError // it says what to do
 	if errors.As(err, &drift) {
 		return err
 	}
@@ -51,10 +51,10 @@ func (e *Env) stranded(err error) error {
 	}
 }
 
-// tryDisposal drops the old table and rolls back, before clean_up closes the way
-// back: what keeps the table, such as a view that somebody has made on it or an
-// event trigger that fails, is heard of while revert is possible. It takes ACCESS
-// EXCLUSIVE on the old table, which nobody but us needs by then.
+// tryDisposal drops the old table and rolls back, before clean_up makes revert impossible.
+// Something may prevent the drop, for example a view that a user has created on the table,
+// or an event trigger that fails. This shows it while revert is still possible. It takes
+// ACCESS EXCLUSIVE on the old table, which only repack needs by then.
 func (e *Env) tryDisposal(ctx context.Context) error {
 	err := e.transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
 		if err := execAll(ctx, tx, e.disposeSQL()); err != nil {
@@ -68,9 +68,9 @@ func (e *Env) tryDisposal(ctx context.Context) error {
 	return err
 }
 
-// leaveMatviews drops what rebuildMatviews has built and not exchanged, for a
-// revert: the old ones read the old table still, and follow it into its place. left
-// tells whether there are such.
+// leaveMatviews drops what rebuildMatviews has built and not exchanged, for a revert. The
+// old materialized views still read the old table, and follow it into its place. left tells
+// whether there are such views.
 func (e *Env) leaveMatviews(ctx context.Context) (left bool, err error) {
 	matviews, err := e.matviewsLeft(ctx)
 	if err != nil || len(matviews) == 0 {
@@ -85,8 +85,8 @@ func (e *Env) leaveMatviews(ctx context.Context) (left bool, err error) {
 	})
 }
 
-// newThere reports whether the table that has been swapped in is there still: where
-// the application has dropped it, clean_up is all that is left to do.
+// newThere reports whether the new table still exists. If the application has dropped it,
+// only clean_up is left to do.
 func (e *Env) newThere(ctx context.Context, q catalog.Querier) (bool, error) {
 	_, there, err := nameOf(ctx, q, *e.Job.Shadow)
 	return there, err

@@ -16,8 +16,8 @@ import (
 	"github.com/repack-go/repack/registry"
 )
 
-// Worker is a process at work on a job: what every stage and every mechanism shares.
-// Its transactions are fenced: they commit only while the process still holds the job.
+// Worker is a process that works on a job: what every stage and every mechanism shares. Its
+// transactions are fenced: they commit only while the process still holds the job.
 type Worker struct {
 	Pool     *pgxpool.Pool // sessions configured by internal/session
 	Registry *registry.Registry
@@ -29,11 +29,11 @@ type Worker struct {
 	Job    *registry.Job  // nil before setup
 	Source *catalog.Table // the source as at setup
 
-	// Held makes sure, before something is written, that the process still has
-	// the job; nil: nothing does.
+	// Held makes sure, before a write, that the process still holds the job. If it is nil,
+	// nothing checks this.
 	Held func(ctx context.Context) error
 
-	longest time.Duration // of the locks of this run that were noted
+	longest time.Duration // the longest time of the locks that this run has recorded
 }
 
 func (w *Worker) step(ctx context.Context, name string) error {
@@ -44,8 +44,8 @@ func (w *Worker) step(ctx context.Context, name string) error {
 	return w.Hooks.AfterStep(ctx, name)
 }
 
-// transact runs work in a fenced transaction that waits for no lock longer
-// than the policy allows, again if need be.
+// transact runs work in a fenced transaction. Waits for locks are bounded by the policy. If
+// necessary, it runs work again.
 func (w *Worker) transact(ctx context.Context, work func(ctx context.Context, tx *lock.Tx) error) error {
 	return w.transactBy(ctx, w.Locks, work)
 }
@@ -66,7 +66,7 @@ func (w *Worker) transactBy(ctx context.Context, policy lock.Policy, work func(c
 	})
 }
 
-// lockable are the tables whose lock holders are worth naming.
+// lockable returns the tables whose lock holders are worth naming.
 func (w *Worker) lockable() []uint32 {
 	oids := []uint32{w.Source.OID}
 	if w.Job != nil && w.Job.Shadow != nil {
@@ -75,15 +75,15 @@ func (w *Worker) lockable() []uint32 {
 	return oids
 }
 
-// ofRows is the policy of transactions that read and write many rows.
+// ofRows returns the policy of transactions that read and write many rows.
 func (w *Worker) ofRows(settings ...string) lock.Policy {
 	policy := w.Locks
 	policy.Settings = slices.Concat(policy.Settings, settings, []string{session.CustomPlansSQL})
 	return policy
 }
 
-// write runs work in a fenced transaction that takes no lock the application
-// could want.
+// write runs work in a fenced transaction. work acquires no lock that conflicts with the
+// application.
 func (w *Worker) write(ctx context.Context, work func(tx pgx.Tx) error) error {
 	if err := w.held(ctx); err != nil {
 		return err
@@ -115,11 +115,11 @@ func (w *Worker) withConn(ctx context.Context, work func(conn *pgxpool.Conn) err
 // jobRow is a copy of the job's row, for a transaction to change.
 type jobRow struct {
 	registry.Job
-	queued bool // the transaction has written it itself
+	queued bool // the transaction has written the row itself
 }
 
-// changeJob is transactBy with the job's row. What work changes of the row is written
-// before the commit, and becomes the worker's after it.
+// changeJob does what transactBy does, and gives work the job's row. It writes the changes
+// to the row before the commit. After the commit, they become the worker's.
 func (w *Worker) changeJob(ctx context.Context, policy lock.Policy, work func(ctx context.Context, tx *lock.Tx, job *jobRow) error) error {
 	return w.changing(func(begin func() *jobRow) error {
 		return w.transactBy(ctx, policy, func(ctx context.Context, tx *lock.Tx) error {
@@ -132,7 +132,7 @@ func (w *Worker) changeJob(ctx context.Context, policy lock.Policy, work func(ct
 	})
 }
 
-// writeJob is write with the job's row, as changeJob is transactBy with it.
+// writeJob does what write does, and gives work the job's row, as changeJob does.
 func (w *Worker) writeJob(ctx context.Context, work func(tx pgx.Tx, job *jobRow) error) error {
 	return w.changing(func(begin func() *jobRow) error {
 		return w.write(ctx, func(tx pgx.Tx) error {
@@ -154,8 +154,8 @@ func (w *Worker) noteJob(ctx context.Context, change func(job *jobRow)) error {
 	})
 }
 
-// changing is the one place where the worker's job becomes what a transaction has made
-// of it. A transaction that is tried again begins with a new copy.
+// changing is the only place that replaces the worker's job by what a transaction has made
+// of it. A transaction that is tried again starts with a new copy.
 func (w *Worker) changing(transact func(begin func() *jobRow) error) error {
 	var job *jobRow
 	err := transact(func() *jobRow {
@@ -168,7 +168,7 @@ func (w *Worker) changing(transact func(begin func() *jobRow) error) error {
 	return err
 }
 
-// save writes the row if it has changed and has not been queued.
+// save writes the row, unless it is unchanged or has been queued.
 func (w *Worker) save(ctx context.Context, q catalog.Querier, job *jobRow) error {
 	if job.queued || reflect.DeepEqual(job.Job, *w.Job) {
 		return nil
@@ -176,7 +176,7 @@ func (w *Worker) save(ctx context.Context, q catalog.Querier, job *jobRow) error
 	return w.Registry.Update(ctx, q, &job.Job, w.Runner.Claim)
 }
 
-// queueJob writes the row as a part of b, which saves a round trip.
+// queueJob writes the row as a part of b. This saves a round trip.
 func (w *Worker) queueJob(b *pgx.Batch, job *jobRow) {
 	job.queued = true
 	w.Registry.QueueUpdate(b, &job.Job, w.Runner.Claim)
@@ -186,8 +186,8 @@ func (w *Worker) endStage(ctx context.Context, q catalog.Querier, stage registry
 	return w.Registry.EndStage(ctx, q, w.Job.ID, w.Runner.Claim, stage)
 }
 
-// noteLocked logs for how long a transaction of the job held strong locks, others
-// waiting behind it meanwhile, and keeps the longest time in the registry.
+// noteLocked logs how long a transaction of the job held strong locks, while other sessions
+// may have waited behind it. It keeps the longest time in the registry.
 func (w *Worker) noteLocked(ctx context.Context, took time.Duration) {
 	w.Log.Info("strong locks released", "job", w.Job.ID, "table", w.Source.Name.String(), "locked", took.Round(time.Millisecond))
 	if took <= w.longest {
