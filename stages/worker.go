@@ -119,50 +119,45 @@ type jobRow struct {
 }
 
 // changeJob does what transactBy does, and gives work the job's row. It writes the changes
-// to the row before the commit. After the commit, they become the worker's.
+// to the row before the commit. After the commit, they become the worker's. If work runs
+// again, it gets a new copy.
 func (w *Worker) changeJob(ctx context.Context, policy lock.Policy, work func(ctx context.Context, tx *lock.Tx, job *jobRow) error) error {
-	return w.changing(func(begin func() *jobRow) error {
-		return w.transactBy(ctx, policy, func(ctx context.Context, tx *lock.Tx) error {
-			job := begin()
-			if err := work(ctx, tx, job); err != nil {
-				return err
-			}
-			return w.save(ctx, tx, job)
-		})
+	var job *jobRow
+	err := w.transactBy(ctx, policy, func(ctx context.Context, tx *lock.Tx) error {
+		job = w.row()
+		if err := work(ctx, tx, job); err != nil {
+			return err
+		}
+		return w.save(ctx, tx, job)
 	})
+	return w.keep(job, err)
 }
 
 // writeJob does what write does, and gives work the job's row, as changeJob does.
 func (w *Worker) writeJob(ctx context.Context, work func(tx pgx.Tx, job *jobRow) error) error {
-	return w.changing(func(begin func() *jobRow) error {
-		return w.write(ctx, func(tx pgx.Tx) error {
-			job := begin()
-			if err := work(tx, job); err != nil {
-				return err
-			}
-			return w.save(ctx, tx, job)
-		})
+	job := w.row()
+	err := w.write(ctx, func(tx pgx.Tx) error {
+		if err := work(tx, job); err != nil {
+			return err
+		}
+		return w.save(ctx, tx, job)
 	})
+	return w.keep(job, err)
 }
 
 // noteJob changes the job's row with one statement.
 func (w *Worker) noteJob(ctx context.Context, change func(job *jobRow)) error {
-	return w.changing(func(begin func() *jobRow) error {
-		job := begin()
-		change(job)
-		return w.save(ctx, w.Pool, job)
-	})
+	job := w.row()
+	change(job)
+	return w.keep(job, w.save(ctx, w.Pool, job))
 }
 
-// changing is the only place that replaces the worker's job by what a transaction has made
-// of it. A transaction that is tried again starts with a new copy.
-func (w *Worker) changing(transact func(begin func() *jobRow) error) error {
-	var job *jobRow
-	err := transact(func() *jobRow {
-		job = &jobRow{Job: *w.Job}
-		return job
-	})
-	if err == nil && job != nil {
+func (w *Worker) row() *jobRow { return &jobRow{Job: *w.Job} }
+
+// keep is the only place that replaces the worker's job by what a transaction has made of
+// it. err is what came of the transaction.
+func (w *Worker) keep(job *jobRow, err error) error {
+	if err == nil {
 		w.Job = &job.Job
 	}
 	return err
