@@ -135,6 +135,11 @@ func (e *Env) admit(ctx context.Context, tx pgx.Tx) ([]Reason, error) {
 // grant something must be able to use the schemas. If a DBA has prepared the schemas and
 // these roles cannot use them, the swap is not tried.
 func (r *drySwap) prepare(ctx context.Context) (ready bool, err error) {
+	if !r.Job.OwnSchemas {
+		if ready, err := r.admitPrepared(ctx); err != nil || !ready {
+			return false, err
+		}
+	}
 	var sequences []string
 	for _, s := range r.copied.Sequences {
 		if !s.Identity {
@@ -142,21 +147,23 @@ func (r *drySwap) prepare(ctx context.Context) (ready bool, err error) {
 				fmt.Sprintf("ALTER SEQUENCE %s OWNER TO %s", s.Name, catalog.Quote(r.Source.Owner)))
 		}
 	}
-	if r.Job.OwnSchemas {
-		return r.try(ctx, catalog.Part{Object: "a sequence for the copy", SQL: sequences})
-	}
-	place, roles := r.copied.Name.Schema, r.Source.ActsAs()
+	return r.try(ctx, catalog.Part{Object: "a sequence for the copy", SQL: sequences})
+}
+
+// admitPrepared does what admit does, in a schema that a DBA has prepared. ready is false
+// if it does not succeed and the roles cannot use the schema anyway.
+func (r *drySwap) admitPrepared(ctx context.Context) (ready bool, err error) {
 	if _, err := r.admit(ctx, r.tx); err != nil {
 		return false, err
 	}
+	place, roles := r.copied.Name.Schema, r.Source.ActsAs()
 	if err := r.tx.QueryRow(ctx, mayMakeSQL, roles, place).Scan(&ready); err != nil {
 		return false, fmt.Errorf("look at privileges on schema %q: %w", place, err)
 	}
 	if !ready {
 		r.Log.Info("the swap is not tried beforehand: owners and grantors may not use the prepared schema", "schema", place, "roles", roles)
-		return false, nil
 	}
-	return r.try(ctx, catalog.Part{Object: "a sequence for the copy", SQL: sequences})
+	return ready, nil
 }
 
 // behave gives the copy triggers, rules, policies, flags and labels. Then it drops them
