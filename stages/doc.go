@@ -34,14 +34,22 @@
 //	clean_up          cleanup.go
 //
 // The inverses are revert.go and reset.go. restored.go is for a job that a dump has
-// brought to another database. plan.go and the files that begin with plan_ tell what Run
-// would do.
+// brought to another database.
+//
+// # Steps
+//
+// A step of a stage is data: a transaction says what it does, the locks that it takes, and
+// its actions in order. What is read between two statements is an action too. Run carries
+// a transaction out, and NewPlan prints it, so the order of statements is written once. The
+// file of each stage has the transactions of the stage, the function that runs them, and
+// the one that plans them. plan.go and the files that begin with plan_ have the rest of a
+// plan.
 //
 // # Types
 //
 // Worker is what every stage shares: the pool, the registry, the claim on the job, the
 // job's row, and the transactions that check the claim. Env is a Worker with the options
-// of the run.
+// of the run. transaction and action are the steps.
 //
 // # Failures
 //

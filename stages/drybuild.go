@@ -101,7 +101,7 @@ func unmade(object, what string, err error, pgErr *pgconn.PgError) Reason {
 // buildDry builds the copy, and fills in what dryBuild reports.
 func (e *Env) buildDry(ctx context.Context, tx pgx.Tx, t *dryBuilt) (err error) {
 	shadow := e.Job.ShadowTable()
-	if err := e.createSchemas(ctx, tx); err != nil {
+	if err := do(ctx, tx, e.createSchemas()...); err != nil {
 		return err
 	}
 	if e.Job.OwnSchemas {
@@ -109,10 +109,7 @@ func (e *Env) buildDry(ctx context.Context, tx pgx.Tx, t *dryBuilt) (err error) 
 			return err
 		}
 	}
-	if err := e.createShadow(ctx, tx); err != nil {
-		return err
-	}
-	if err := e.createCapture(ctx, tx); err != nil {
+	if err := do(ctx, tx, slices.Concat(e.createShadow(), e.createCapture(e.Strategy.Capture(e.Link)))...); err != nil {
 		return err
 	}
 	if t.checks, err = e.mutableChecks(ctx, tx, shadow); err != nil {

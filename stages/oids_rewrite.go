@@ -46,51 +46,36 @@ func (e *Env) rewrites(ctx context.Context, q catalog.Querier, oid uint32) (*rew
 	return r, err
 }
 
-// beginRewrite prepares the rewriting before any strong lock is held.
-func (e *Env) beginRewrite(ctx context.Context, tx *lock.Tx, oid uint32) (*rewriting, error) {
-	r, err := e.rewrites(ctx, tx, oid)
-	if err != nil {
-		return nil, err
-	}
-	for _, table := range r.others {
-		if err := tx.Settle(ctx, table.String()); err != nil {
-			return nil, err
-		}
-	}
-	return r, nil
-}
+// tables returns the tables of the columns as LOCK TABLE names them. The exchange blocks
+// writers to them until commit. If they write the table's name as an OID afterwards, the
+// server looks the name up again and finds the new table.
+func (r *rewriting) tables() []string { return names(r.others, catalog.Name.String) }
 
-// lock blocks writers to the tables of the columns until commit. If they write the table's
-// name as an OID afterwards, the server looks the name up again and finds the new table.
-//
-// It takes SHARE ROW EXCLUSIVE on each table, until commit.
-func (r *rewriting) lock(ctx context.Context, tx *lock.Tx) error {
-	for _, table := range r.others {
-		if err := tx.Lock(ctx, table.String(), "SHARE ROW EXCLUSIVE"); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// rewriteOIDs replaces OIDs in the columns. The new OIDs are those of the table with the OID
-// oid, which is now in use, and of what belongs to it.
-func (e *Env) rewriteOIDs(ctx context.Context, tx *lock.Tx, r *rewriting, oid uint32) error {
-	if len(r.columns) == 0 {
-		return nil
-	}
-	is, err := readChanging(ctx, tx, oid, []uint32{})
-	if err != nil {
-		return err
-	}
-	return doAll(ctx, tx, r.sql(func(o changing) string {
-		for _, n := range is {
-			if n.Class == o.Class && n.Role == o.Role {
-				return strconv.FormatUint(uint64(n.OID), 10)
+// rewriteOIDs replaces OIDs in the columns. The new OIDs are those of the table that is now
+// in use, and of what belongs to it.
+func (e *Env) rewriteOIDs(x *exchanging) action {
+	return action{
+		run: func(ctx context.Context, tx *lock.Tx) error {
+			if len(x.oids.columns) == 0 {
+				return nil
 			}
-		}
-		return "" // for example, a TOAST table that the new table does not need
-	}))
+			is, err := readChanging(ctx, tx, x.in, []uint32{})
+			if err != nil {
+				return err
+			}
+			return doAll(ctx, tx, x.oids.sql(func(o changing) string {
+				for _, n := range is {
+					if n.Class == o.Class && n.Role == o.Role {
+						return strconv.FormatUint(uint64(n.OID), 10)
+					}
+				}
+				return "" // for example, a TOAST table that the new table does not need
+			}))
+		},
+		sql: func(context.Context, *planner) ([]string, error) {
+			return x.oids.sql(func(changing) string { return unnumbered }), nil
+		},
+	}
 }
 
 // sql returns the statements that rewrite the columns. becomes returns the new OID of an

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/repack-go/repack/internal/catalog"
@@ -153,7 +152,7 @@ type planner struct {
 	patience  time.Duration  // on a lock that no session waits behind
 	neighbour []neighbour
 	oids      *rewriting
-	rowByRow  registry.RowByRow // set if keys are to be joined to the copy one by one
+	joins     bool // keys are still to be joined to the copy one by one
 }
 
 const plannerSQL = `
@@ -221,7 +220,7 @@ func (p *planner) invent(ctx context.Context, user string) error {
 			p.shadow.Constraints = []catalog.Constraint{c}
 		}
 	}
-	grants, err := defaultGrants(ctx, p.Pool, "r", user, p.Job.ShadowSchema)
+	grants, err := p.defaultGrants(ctx, "r", user, p.Job.ShadowSchema)
 	for _, g := range grants {
 		if g.Grantee == user { // the others are revoked, and the owner is changed
 			g.Grantor, g.Grantee = p.Source.Owner, p.Source.Owner
@@ -234,29 +233,18 @@ func (p *planner) invent(ctx context.Context, user string) error {
 // stages plans the stages that are not finished.
 func (p *planner) stages(ctx context.Context, until registry.Stage, finished func(registry.Stage) bool) ([]PlannedStage, error) {
 	planned := []PlannedStage{}
-	for _, s := range registry.Stages {
-		if until.Before(s) {
+	for _, s := range order {
+		if until.Before(s.name) {
 			break
 		}
-		if finished(s) {
+		if finished(s.name) {
 			continue
 		}
-		steps, err := plans[s](ctx, p)
+		steps, err := s.plan(ctx, p)
 		if err != nil {
-			return nil, fmt.Errorf("plan %s: %w", s, err)
+			return nil, fmt.Errorf("plan %s: %w", s.name, err)
 		}
-		planned = append(planned, PlannedStage{Stage: s, Steps: steps})
+		planned = append(planned, PlannedStage{Stage: s.name, Steps: steps})
 	}
 	return planned, nil
-}
-
-// record makes a step of the statements that work sends.
-func (p *planner) record(ctx context.Context, does string, locks []Lock, work func(ctx context.Context, t *transcript) error) (Step, error) {
-	t := &transcript{reads: p.Pool, schema: p.Job.ShadowSchema}
-	if work != nil {
-		if err := work(ctx, t); err != nil {
-			return Step{}, err
-		}
-	}
-	return Step{Does: does, Locks: slices.Concat([]Lock{}, locks), SQL: slices.Concat([]string{}, t.sql)}, nil
 }

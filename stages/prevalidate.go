@@ -54,6 +54,10 @@ func preValidate(ctx context.Context, e *Env) error {
 	return e.report(ctx)
 }
 
+func planPreValidate(ctx context.Context, p *planner) ([]Step, error) {
+	return p.steps(ctx, transaction{does: "look for what cannot be carried over and for missing privileges", locks: (*planner).reading})
+}
+
 // preflight refuses what can be refused without trying it. It only reads.
 func preflight(ctx context.Context, e *Env) error {
 	if err := e.ofAKind(ctx); err != nil {

@@ -25,11 +25,11 @@ import (
 // write-through to log takes SHARE ROW EXCLUSIVE on the source for an instant.
 func syncSchema(ctx context.Context, e *Env) error {
 	if e.Strategy.KeyFirst() {
-		if err := e.logOnly(ctx); err != nil {
+		if err := e.transact(ctx, e.loggingOnly().do); err != nil {
 			return err
 		}
 	}
-	if err := e.removeLogged(ctx, e.dropKeySQL()...); err != nil {
+	if err := e.transactBy(ctx, e.ofRows(), e.removal().do); err != nil {
 		return err
 	}
 	if err := e.step(ctx, StepLoggedKeysRemoved); err != nil {
@@ -39,43 +39,117 @@ func syncSchema(ctx context.Context, e *Env) error {
 	if err := e.buildIndexes(ctx); err != nil {
 		return err
 	}
-	return e.transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
-		shadow := e.Job.ShadowTable()
-		if err := roomFor(ctx, tx, shadow.String()); err != nil {
-			return err
-		}
-		built, err := catalog.Read(ctx, tx, *e.Job.Shadow)
-		if err != nil {
-			return err
-		}
-		// Create statistics objects before the shadow is analysed.
-		statements := slices.Concat(e.constraintsSQL(built), e.Source.MarksSQL(shadow), e.statisticsSQL(built))
-		if err := e.execBuilds(ctx, tx, statements); err != nil {
-			return err
-		}
-		return e.endStage(ctx, tx, registry.SyncSchema)
-	})
+	var shadow catalog.Table
+	return e.transact(ctx, e.completion(&shadow).do)
 }
 
-// logOnly switches the capture to log, under a lock that waits for writers: no statement
-// of a writer may be under way.
-func (e *Env) logOnly(ctx context.Context) error {
-	return e.transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
-		if err := e.stopWriters(ctx, tx); err != nil {
-			return err
-		}
-		return execAll(ctx, tx, e.Link.LogCapture().SQL())
-	})
+func planSyncSchema(ctx context.Context, p *planner) ([]Step, error) {
+	var list []transaction
+	shadow := p.shadow
+	if p.Strategy.KeyFirst() {
+		list, shadow = append(list, p.loggingOnly()), p.withoutKey()
+	}
+	list = append(list, p.removal())
+	lists, err := p.builds().Plan(ctx, p.Pool, missingIndexes(p.Source, shadow))
+	if err != nil {
+		return nil, err
+	}
+	if len(lists) > 0 {
+		list = append(list, transaction{
+			does: fmt.Sprintf("build indexes on the shadow, what takes longest first, %d at a time", p.Jobs),
+			actions: []action{sendLate(func() (all []string) {
+				for _, b := range slices.Concat(lists...) {
+					all = append(all, p.buildSQL(b)...)
+				}
+				return all
+			})},
+		})
+	}
+	return p.steps(ctx, append(list, p.completion(shadow))...)
+}
+
+// withoutKey returns the shadow as it is after its key has been dropped.
+func (p *planner) withoutKey() *catalog.Table {
+	shadow := *p.shadow
+	key, _ := shadow.Index(p.Job.KeyIndex)
+	shadow.Indexes = slices.DeleteFunc(slices.Clone(shadow.Indexes), func(i catalog.Index) bool { return i.Name == key.Name })
+	shadow.Constraints = slices.DeleteFunc(slices.Clone(shadow.Constraints), func(c catalog.Constraint) bool { return c.Name == key.Constraint })
+	return &shadow
+}
+
+// loggingOnly switches the capture to log, under a lock that waits for writers: no
+// statement of a writer may be under way.
+func (e *Env) loggingOnly() transaction {
+	return transaction{
+		does:    "log changes instead of writing them through",
+		locks:   (*planner).stopping,
+		actions: append(e.stopWriters(), send(e.Link.LogCapture().SQL()...)),
+	}
 }
 
 // stopWriters takes SHARE ROW EXCLUSIVE on the table that the application writes to. Every
-// transaction that has written to it has ended, and no transaction can write until tx ends.
-func (e *Env) stopWriters(ctx context.Context, tx *lock.Tx) error {
-	table := e.Link.From.String()
-	if err := tx.Settle(ctx, table); err != nil {
-		return err
+// transaction that has written to it has ended, and no transaction can write until the end
+// of the one that does this.
+func (e *Env) stopWriters() []action {
+	return acquireSettled("SHARE ROW EXCLUSIVE", func() string { return e.Link.From.String() })
+}
+
+// removal removes the rows that have changed from the shadow, and its key if that was
+// filled row by row.
+func (e *Env) removal() transaction {
+	does := "take rows that have changed out of the shadow"
+	drops := e.dropKeySQL()
+	actions := e.removeLogged()
+	if len(drops) > 0 {
+		does += ", and drop its key, which is built anew"
+		actions = slices.Concat([]action{roomForOurs(e.Link.To)}, actions, []action{send(drops...)})
 	}
-	return tx.Lock(ctx, table, "SHARE ROW EXCLUSIVE")
+	return transaction{does: does, locks: (*planner).reading, actions: actions}
+}
+
+// removeLogged removes the rows of the keys in the log from the copy.
+func (e *Env) removeLogged() []action {
+	return []action{
+		{
+			run: func(ctx context.Context, tx *lock.Tx) error {
+				n, err := e.Link.RemoveLogged(ctx, tx)
+				if err == nil {
+					e.Log.Debug("logged keys removed from shadow", "job", e.Job.ID, "rows", n)
+				}
+				return err
+			},
+			sql: statements(func() []string { return []string{e.Link.RemoveLoggedSQL()} }).sql,
+		},
+		unplanned(func(ctx context.Context, tx *lock.Tx) error { return e.sameTables(ctx, tx) }),
+	}
+}
+
+// completion gives the shadow what it lacks when its indexes are built. shadow is its
+// description, which a run reads first.
+func (e *Env) completion(shadow *catalog.Table) transaction {
+	name := e.Job.ShadowTable()
+	lacks := statements(func() []string {
+		// Create statistics objects before the shadow is analysed.
+		return slices.Concat(e.constraintsSQL(shadow), e.Source.MarksSQL(name), e.statisticsSQL(shadow))
+	})
+	return transaction{
+		does: "give the shadow its constraints and statistics objects",
+		actions: []action{
+			roomForOurs(name),
+			unplanned(func(ctx context.Context, tx *lock.Tx) error {
+				built, err := catalog.Read(ctx, tx, *e.Job.Shadow)
+				if err == nil {
+					*shadow = *built
+				}
+				return err
+			}),
+			{
+				run: func(ctx context.Context, tx *lock.Tx) error { return e.execBuilds(ctx, tx, lacks()) },
+				sql: lacks.sql,
+			},
+			unplanned(func(ctx context.Context, tx *lock.Tx) error { return e.endStage(ctx, tx, registry.SyncSchema) }),
+		},
+	}
 }
 
 // dropKeySQL drops the key of the shadow if it was filled row by row. Such an index ends up
@@ -91,27 +165,6 @@ func (e *Env) dropKeySQL() []string {
 	default:
 		return []string{dropSQL("INDEX", catalog.Name{Schema: e.Job.ShadowSchema, Name: index.Name}.String())}
 	}
-}
-
-// removeLogged removes the rows of the keys in the log from the copy. After that it runs the
-// statements in then.
-func (e *Env) removeLogged(ctx context.Context, then ...string) error {
-	return e.transactBy(ctx, e.ofRows(), func(ctx context.Context, tx *lock.Tx) error {
-		if len(then) > 0 {
-			if err := roomFor(ctx, tx, e.Link.To.String()); err != nil {
-				return err
-			}
-		}
-		n, err := e.Link.RemoveLogged(ctx, tx)
-		if err != nil {
-			return err
-		}
-		e.Log.Debug("logged keys removed from shadow", "job", e.Job.ID, "rows", n)
-		if err := e.sameTables(ctx, tx); err != nil {
-			return err
-		}
-		return execAll(ctx, tx, then)
-	})
 }
 
 // builds returns the planner of index builds for this job.
@@ -149,6 +202,11 @@ func (e *Env) buildIndexes(ctx context.Context) error {
 		})
 	}
 	return group.Wait()
+}
+
+// buildSQL returns the statement of a build, after its settings.
+func (e *Env) buildSQL(b builds.Build) []string {
+	return append(e.buildSettings(b), indexSQL(b.Index, e.Job.ShadowTable())...)
 }
 
 // buildSettings returns the settings of a build.
@@ -190,7 +248,7 @@ func (e *Env) buildIndex(ctx context.Context, conn *pgxpool.Conn, b builds.Build
 	if busy {
 		b.Helpers = 0
 	}
-	statements := append(e.buildSettings(b), indexSQL(b.Index, e.Job.ShadowTable())...)
+	statements := e.buildSQL(b)
 	last := len(statements) - 1
 	err = pgx.BeginTxFunc(ctx, conn, session.Begin(statements[:last]...), func(tx pgx.Tx) error {
 		if err := e.Registry.Fence(ctx, tx, e.Job.ID, e.Runner.Claim); err != nil {
