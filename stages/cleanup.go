@@ -25,7 +25,7 @@ func cleanUp(ctx context.Context, e *Env) error {
 	if err := e.step(ctx, StepCaptureEnded); err != nil {
 		return err
 	}
-	return e.transact(ctx, e.disposal().do)
+	return e.perform(ctx, e.disposal())
 }
 
 func planCleanUp(ctx context.Context, p *planner) ([]Step, error) {

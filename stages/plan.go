@@ -213,13 +213,7 @@ func (p *planner) invent(ctx context.Context, user string) error {
 	}
 	p.Job.KeyIndex, p.Job.Shadow = index.Name, new(uint32)
 	p.link(key)
-	p.shadow = &catalog.Table{Name: p.Job.ShadowTable()}
-	if p.Strategy.KeyFirst() {
-		p.shadow.Indexes = []catalog.Index{index}
-		if c, ok := p.Source.Constraint(index.Constraint); ok {
-			p.shadow.Constraints = []catalog.Constraint{c}
-		}
-	}
+	p.shadow = p.made()
 	grants, err := p.defaultGrants(ctx, "r", user, p.Job.ShadowSchema)
 	for _, g := range grants {
 		if g.Grantee == user { // the others are revoked, and the owner is changed

@@ -182,7 +182,7 @@ func (e *Env) stop() []action {
 func (e *Env) shadowSQL() []string {
 	statements := e.Source.CreateSQL(e.Job.ShadowTable())
 	statements = append(statements, e.Source.BoundSQL(e.Job.ShadowTable(), false)...)
-	if e.Strategy.KeyFirst() {
+	if e.Strategy.WritesThrough() {
 		statements = append(statements, e.keySQL(e.Job.ShadowTable())...)
 	}
 	return statements
@@ -191,7 +191,7 @@ func (e *Env) shadowSQL() []string {
 // made describes the indexes and constraints that shadowSQL has created.
 func (e *Env) made() *catalog.Table {
 	t := &catalog.Table{Name: e.Job.ShadowTable()}
-	if index, ok := e.Source.Index(e.Job.KeyIndex); ok && e.Strategy.KeyFirst() {
+	if index, ok := e.Source.Index(e.Job.KeyIndex); ok && e.Strategy.WritesThrough() {
 		t.Indexes = []catalog.Index{index}
 		if c, ok := e.Source.Constraint(index.Constraint); ok {
 			t.Constraints = []catalog.Constraint{c}

@@ -339,7 +339,7 @@ func keysToValidate(t *catalog.Table) []catalog.ForeignKey {
 
 // validate validates a key. It takes SHARE UPDATE EXCLUSIVE on the table of the key.
 func (e *Env) validate(ctx context.Context, key catalog.ForeignKey) error {
-	return e.transact(ctx, e.validation("", key).do)
+	return e.perform(ctx, e.validation("", key))
 }
 
 func (e *Env) validation(does string, key catalog.ForeignKey) transaction {

@@ -24,13 +24,10 @@ import (
 // are built in bulk and wait for no session. With direct-trigger, switching from
 // write-through to log takes SHARE ROW EXCLUSIVE on the source for an instant.
 func syncSchema(ctx context.Context, e *Env) error {
-	if e.Strategy.KeyFirst() {
-		if err := e.transact(ctx, e.loggingOnly().do); err != nil {
+	for _, t := range e.beforeBuilds() {
+		if err := e.perform(ctx, t); err != nil {
 			return err
 		}
-	}
-	if err := e.transactBy(ctx, e.ofRows(), e.removal().do); err != nil {
-		return err
 	}
 	if err := e.step(ctx, StepLoggedKeysRemoved); err != nil {
 		return err
@@ -40,16 +37,14 @@ func syncSchema(ctx context.Context, e *Env) error {
 		return err
 	}
 	var shadow catalog.Table
-	return e.transact(ctx, e.completion(&shadow).do)
+	return e.perform(ctx, e.completion(&shadow))
 }
 
 func planSyncSchema(ctx context.Context, p *planner) ([]Step, error) {
-	var list []transaction
-	shadow := p.shadow
-	if p.Strategy.KeyFirst() {
-		list, shadow = append(list, p.loggingOnly()), p.withoutKey()
+	list, shadow := p.beforeBuilds(), p.shadow
+	if len(p.dropKeySQL()) > 0 {
+		shadow = p.withoutKey()
 	}
-	list = append(list, p.removal())
 	lists, err := p.builds().Plan(ctx, p.Pool, missingIndexes(p.Source, shadow))
 	if err != nil {
 		return nil, err
@@ -75,6 +70,14 @@ func (p *planner) withoutKey() *catalog.Table {
 	shadow.Indexes = slices.DeleteFunc(slices.Clone(shadow.Indexes), func(i catalog.Index) bool { return i.Name == key.Name })
 	shadow.Constraints = slices.DeleteFunc(slices.Clone(shadow.Constraints), func(c catalog.Constraint) bool { return c.Name == key.Constraint })
 	return &shadow
+}
+
+// beforeBuilds leaves in the shadow only rows that have not changed since they were copied.
+func (e *Env) beforeBuilds() []transaction {
+	if e.Strategy.WritesThrough() {
+		return []transaction{e.loggingOnly(), e.removal()}
+	}
+	return []transaction{e.removal()}
 }
 
 // loggingOnly switches the capture to log, under a lock that waits for writers: no
@@ -104,7 +107,7 @@ func (e *Env) removal() transaction {
 		does += ", and drop its key, which is built anew"
 		actions = slices.Concat([]action{roomForOurs(e.Link.To)}, actions, []action{send(drops...)})
 	}
-	return transaction{does: does, locks: (*planner).reading, actions: actions}
+	return transaction{does: does, locks: (*planner).reading, ofRows: true, actions: actions}
 }
 
 // removeLogged removes the rows of the keys in the log from the copy.
@@ -156,15 +159,14 @@ func (e *Env) completion(shadow *catalog.Table) transaction {
 // half empty, so a key built in bulk like the others replaces it. dropKeySQL returns no
 // statement if the rows were copied without a key.
 func (e *Env) dropKeySQL() []string {
-	index, _ := e.Source.Index(e.Job.KeyIndex)
-	switch {
-	case !e.Strategy.KeyFirst():
+	made := e.made().Indexes
+	if len(made) == 0 {
 		return nil
-	case index.Constraint != "":
-		return []string{fmt.Sprintf("ALTER TABLE %s DROP CONSTRAINT IF EXISTS %s", e.Job.ShadowTable(), catalog.Quote(index.Constraint))}
-	default:
-		return []string{dropSQL("INDEX", catalog.Name{Schema: e.Job.ShadowSchema, Name: index.Name}.String())}
 	}
+	if constraint := made[0].Constraint; constraint != "" {
+		return []string{fmt.Sprintf("ALTER TABLE %s DROP CONSTRAINT IF EXISTS %s", e.Job.ShadowTable(), catalog.Quote(constraint))}
+	}
+	return []string{dropSQL("INDEX", catalog.Name{Schema: e.Job.ShadowSchema, Name: made[0].Name}.String())}
 }
 
 // builds returns the planner of index builds for this job.
