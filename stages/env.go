@@ -14,6 +14,7 @@ import (
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/lock"
 	"github.com/repack-go/repack/registry"
+	"github.com/repack-go/repack/stages/oids"
 	"github.com/repack-go/repack/stages/throttle"
 	"github.com/repack-go/repack/strategy"
 )
@@ -53,7 +54,7 @@ type Env struct {
 	validated bool                   // preValidate has passed in this run
 	key       []catalog.KeyColumn    // key of the source, as the dry build has read it
 	verified  *registry.Verification // the last verification of this run
-	oids      *oidSearch             // what preflight has found
+	oids      *oids.Found            // what preflight has found
 	reprints  catalog.Reprints
 }
 

@@ -194,10 +194,10 @@ func (e *Env) lockForExchange(x *exchanging, place catalog.Name) []action {
 	moving := func() *catalog.Table { return e.moving(x.table) }
 	return []action{
 		unplanned(func(ctx context.Context, tx *lock.Tx) (err error) {
-			x.oids, err = e.rewrites(ctx, tx, x.out)
+			x.oids, err = e.storedOIDs().Rewriting(ctx, tx, x.out)
 			return err
 		}),
-		settle(func() []string { return x.oids.tables() }),
+		settle(func() []string { return x.oids.Tables() }),
 		unplanned(func(ctx context.Context, tx *lock.Tx) error {
 			if err := e.makeRoom(ctx, tx, place, e.Job.Table()); err != nil {
 				return err
@@ -242,7 +242,7 @@ func (e *Env) lockForExchange(x *exchanging, place catalog.Name) []action {
 			tx.Done(exchangeSteps / 4)
 			return x.pending
 		}),
-		acquire("SHARE ROW EXCLUSIVE", func() []string { return x.oids.tables() }),
+		acquire("SHARE ROW EXCLUSIVE", func() []string { return x.oids.Tables() }),
 	}
 }
 

@@ -11,6 +11,8 @@ import (
 
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/lock"
+	"github.com/repack-go/repack/stages/oids"
+	"github.com/repack-go/repack/stages/snapshots"
 	"github.com/repack-go/repack/strategy"
 )
 
@@ -22,10 +24,10 @@ type exchanging struct {
 	recompile []string       // see catalog.Table.RecompileSQL
 	pending   error          // ErrPutOff if the log is not empty
 	xid       string         // ID of the transaction
-	noted     bool           // see notedReads
+	noted     bool           // see snapshots.QueueNotedReads
 	owner     string         // of the table that takes its place
 	granted   *catalog.Table // the privileges on the latter, and on its sequences
-	oids      *rewriting
+	oids      *oids.Rewriting
 }
 
 // lookAt reads all that is known from table to noted, in one round trip, because every
@@ -39,7 +41,7 @@ func (e *Env) lookAt(ctx context.Context, tx *lock.Tx, x *exchanging) error {
 	e.queueChecks(b, &x.reasons, x.out)
 	catalog.QueueRecompile(b, e.Job.Table(), e.Job.ShadowSchema, &x.recompile)
 	b.Queue(currentXIDSQL).QueryRow(func(row pgx.Row) error { return row.Scan(&x.xid) })
-	queueNotedReads(b, x.out, &x.noted)
+	snapshots.QueueNotedReads(b, x.out, &x.noted)
 	e.Link.QueueEmpty(b, func(empty bool, err error) error {
 		var pgErr *pgconn.PgError
 		switch {

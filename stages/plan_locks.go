@@ -135,7 +135,7 @@ func (p *planner) exchangeLocks() []Lock {
 	for _, s := range p.Source.Sequences {
 		add("ACCESS EXCLUSIVE", s.Name)
 	}
-	for _, table := range p.oids.others {
+	for _, table := range p.oids.Others {
 		add("SHARE ROW EXCLUSIVE", table)
 	}
 	return locks

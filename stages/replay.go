@@ -14,6 +14,7 @@ import (
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/lock"
 	"github.com/repack-go/repack/registry"
+	"github.com/repack-go/repack/stages/compare"
 	"github.com/repack-go/repack/strategy"
 )
 
@@ -28,7 +29,7 @@ func postSyncUpdate(ctx context.Context, e *Env) error {
 	if err := e.step(ctx, StepCaughtUp); err != nil {
 		return err
 	}
-	var compared *VerifyResult
+	var compared *compare.Result
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.Go(func() error { return e.vacuum(groupCtx) })
 	group.Go(func() (err error) {

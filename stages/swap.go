@@ -13,6 +13,7 @@ import (
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/lock"
 	"github.com/repack-go/repack/registry"
+	"github.com/repack-go/repack/stages/snapshots"
 )
 
 // swap puts the shadow in the source's place, in these steps:
@@ -264,11 +265,22 @@ func (e *Env) switching(xid *string) transaction {
 	}
 }
 
+// snapshots returns how this run waits for snapshots.
+func (e *Env) snapshots() snapshots.Wait {
+	return snapshots.Wait{Pool: e.Pool, Log: e.Log, Job: e.Job.ID, AtMost: e.SnapshotWait}
+}
+
+// awaitSerializable waits until no transaction is left for which changes must be written to
+// the replaced table.
+func (e *Env) awaitSerializable(ctx context.Context) error {
+	return e.snapshots().Serializable(ctx, e.copied())
+}
+
 // drain waits until the writers with older snapshots, which log, have ended. Then it
 // replays what they have logged, and waits for the snapshots older than that replay.
 func (e *Env) drain(ctx context.Context) error {
 	for deadline := time.Now().Add(e.SnapshotWait); ; {
-		if err := e.awaitSnapshots(ctx); err != nil {
+		if err := e.snapshots().Older(ctx); err != nil {
 			return err
 		}
 		pending, err := e.Link.Pending(ctx, e.Pool)
@@ -292,7 +304,7 @@ func (e *Env) drain(ctx context.Context) error {
 		select { // each pass puts its deferred keys back into the log
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(pollInterval):
+		case <-time.After(snapshots.PollInterval):
 		}
 	}
 }

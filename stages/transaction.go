@@ -15,8 +15,8 @@ import (
 // transaction is a step of a stage as data: what one transaction does, in order. A run
 // carries it out, and a plan prints it. So the order of its statements is written once.
 type transaction struct {
-	does    string
-	locks   func(*planner) []Lock // see Step.Locks; nil: none
+	does  string
+	locks func(*planner) []Lock // see Step.Locks; nil: none
 	// ofRows is set if it reads and writes many rows; settings are others that it begins
 	// with. See Worker.ofRows.
 	ofRows   bool
