@@ -116,7 +116,7 @@ func (e *Env) creation() transaction {
 		return e.Registry.Insert(ctx, tx, e.Job, e.Runner) // the job's row has the shadow's OID
 	}))
 	actions := [][]action{e.createSchemas(), shadow, e.createCapture(capture), e.stop()}
-	if e.Source.Verbatim() {
+	if e.target().Verbatim() {
 		actions = [][]action{e.createSchemas(), e.createCapture(capture), e.stop(), shadow}
 	}
 	return transaction{
@@ -178,10 +178,14 @@ func (e *Env) stop() []action {
 	}))
 }
 
+// target describes the table that the shadow is to become. The shadow is built from it, and
+// not from the source. Today the two are equal.
+func (e *Env) target() *catalog.Table { return e.Source }
+
 // shadowSQL creates the shadow as the backfill needs it.
 func (e *Env) shadowSQL() []string {
-	statements := e.Source.CreateSQL(e.Job.ShadowTable())
-	statements = append(statements, e.Source.BoundSQL(e.Job.ShadowTable(), false)...)
+	statements := e.target().CreateSQL(e.Job.ShadowTable())
+	statements = append(statements, e.target().BoundSQL(e.Job.ShadowTable(), false)...)
 	if e.Strategy.WritesThrough() {
 		statements = append(statements, e.keySQL(e.Job.ShadowTable())...)
 	}
@@ -191,9 +195,9 @@ func (e *Env) shadowSQL() []string {
 // made describes the indexes and constraints that shadowSQL has created.
 func (e *Env) made() *catalog.Table {
 	t := &catalog.Table{Name: e.Job.ShadowTable()}
-	if index, ok := e.Source.Index(e.Job.KeyIndex); ok && e.Strategy.WritesThrough() {
+	if index, ok := e.target().Index(e.Job.KeyIndex); ok && e.Strategy.WritesThrough() {
 		t.Indexes = []catalog.Index{index}
-		if c, ok := e.Source.Constraint(index.Constraint); ok {
+		if c, ok := e.target().Constraint(index.Constraint); ok {
 			t.Constraints = []catalog.Constraint{c}
 		}
 	}
@@ -203,13 +207,13 @@ func (e *Env) made() *catalog.Table {
 // keySQL builds the key's index on an empty shadow. If the index belongs to a constraint, it
 // adds the constraint.
 func (e *Env) keySQL(shadow catalog.Name) []string {
-	index, _ := e.Source.Index(e.Job.KeyIndex)
+	index, _ := e.target().Index(e.Job.KeyIndex)
 	statements := []string{
 		"SET LOCAL default_tablespace = " + catalog.Literal(index.Tablespace),
 		index.CreateSQL(shadow),
 		"SET LOCAL default_tablespace = ''",
 	}
-	if c, ok := e.Source.Constraint(index.Constraint); ok {
+	if c, ok := e.target().Constraint(index.Constraint); ok {
 		statements = append(statements, c.AddSQL(shadow))
 	}
 	return statements
@@ -255,7 +259,7 @@ func giveToOwner(table catalog.Name, owner func() string, take func(oid uint32, 
 // sameToast refuses a table that has options for a TOAST table which a new table with its
 // columns would not have. This happens when the only wide column has been dropped.
 func (e *Env) sameToast(there bool) error {
-	if there || len(e.Source.ToastOptions) == 0 {
+	if there || len(e.target().ToastOptions) == 0 {
 		return nil
 	}
 	return &RefusedError{Table: e.Source.Name, Reasons: []Reason{{

@@ -45,7 +45,7 @@ func planSyncSchema(ctx context.Context, p *planner) ([]Step, error) {
 	if len(p.dropKeySQL()) > 0 {
 		shadow = p.withoutKey()
 	}
-	lists, err := p.builds().Plan(ctx, p.Pool, missingIndexes(p.Source, shadow))
+	lists, err := p.builds().Plan(ctx, p.Pool, missingIndexes(p.target(), shadow))
 	if err != nil {
 		return nil, err
 	}
@@ -133,7 +133,7 @@ func (e *Env) completion(shadow *catalog.Table) transaction {
 	name := e.Job.ShadowTable()
 	lacks := statements(func() []string {
 		// Create statistics objects before the shadow is analysed.
-		return slices.Concat(e.constraintsSQL(shadow), e.Source.MarksSQL(name), e.statisticsSQL(shadow))
+		return slices.Concat(e.constraintsSQL(shadow), e.target().MarksSQL(name), e.statisticsSQL(shadow))
 	})
 	return transaction{
 		does: "give the shadow its constraints and statistics objects",
@@ -171,7 +171,7 @@ func (e *Env) dropKeySQL() []string {
 
 // builds returns the planner of index builds for this job.
 func (e *Env) builds() builds.Planner {
-	planner := builds.Planner{Source: e.Source, Jobs: e.Jobs}
+	planner := builds.Planner{Source: e.target(), Jobs: e.Jobs}
 	if e.OrderBy != "" {
 		planner.Order = e.order
 	}
@@ -185,7 +185,7 @@ func (e *Env) buildIndexes(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	lists, err := e.builds().Plan(ctx, e.Pool, missingIndexes(e.Source, shadow))
+	lists, err := e.builds().Plan(ctx, e.Pool, missingIndexes(e.target(), shadow))
 	if err != nil {
 		return err
 	}
@@ -268,7 +268,7 @@ func (e *Env) buildIndex(ctx context.Context, conn *pgxpool.Conn, b builds.Build
 // statement of the session tells Builds which index is being built.
 func (e *Env) execBuilds(ctx context.Context, tx pgx.Tx, statements []string) error {
 	builds := func(sql string) bool {
-		return slices.ContainsFunc(e.Source.Constraints, func(c catalog.Constraint) bool {
+		return slices.ContainsFunc(e.target().Constraints, func(c catalog.Constraint) bool {
 			return !c.FromIndex() && c.AddSQL(e.Job.ShadowTable()) == sql
 		})
 	}
@@ -300,14 +300,14 @@ func indexSQL(index catalog.Index, shadow catalog.Name) []string {
 // description shows. A finished index of shadow becomes the index of its constraint.
 func (e *Env) constraintsSQL(shadow *catalog.Table) []string {
 	var statements []string
-	for _, c := range e.Source.Constraints {
+	for _, c := range e.target().Constraints {
 		if _, there := shadow.Constraint(c.Name); there || c.Type == "c" || c.Type == "n" {
 			continue
 		}
 		if !c.FromIndex() {
 			statements = append(statements, e.memorySQL()...)
 		}
-		index, _ := e.Source.Index(c.Name)
+		index, _ := e.target().Index(c.Name)
 		statements = append(statements,
 			"SET LOCAL default_tablespace = "+catalog.Literal(index.Tablespace),
 			c.AddSQL(e.Job.ShadowTable()))
@@ -319,7 +319,7 @@ func (e *Env) constraintsSQL(shadow *catalog.Table) []string {
 // description shows.
 func (e *Env) statisticsSQL(shadow *catalog.Table) []string {
 	var statements []string
-	for _, s := range e.Source.Statistics {
+	for _, s := range e.target().Statistics {
 		if slices.ContainsFunc(shadow.Statistics, func(o catalog.Statistics) bool { return o.Name.Name == s.Name.Name }) {
 			continue
 		}
