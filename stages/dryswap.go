@@ -45,7 +45,7 @@ func (e *Env) trySwap(ctx context.Context, tx pgx.Tx) ([]Reason, error) {
 	if err != nil || !ready {
 		return r.reasons, err
 	}
-	for _, step := range []func(context.Context) error{r.dress, r.behave, r.install, r.follow, r.same, r.visit, r.replace, r.matviews, r.retire} {
+	for _, step := range []func(context.Context) error{r.dress, r.typed, r.behave, r.install, r.follow, r.same, r.visit, r.replace, r.matviews, r.retire} {
 		if err := step(ctx); err != nil {
 			return nil, err
 		}
@@ -382,7 +382,7 @@ func (r *drySwap) retire(ctx context.Context) error {
 	if err != nil || len(r.reasons) > 0 {
 		return err
 	}
-	_, err = r.try(ctx, catalog.Part{Object: "what is dropped at the end", SQL: append([]string{dropSQL("TABLE", parked.String())}, r.dropArtefactsSQL("")...)})
+	_, err = r.try(ctx, catalog.Part{Object: "what is dropped at the end", SQL: slices.Concat(r.dressed.DropTypedSQL(parked), []string{dropSQL("TABLE", parked.String())}, r.dropArtefactsSQL(""))})
 	return err
 }
 

@@ -246,7 +246,7 @@ func lockAll(ctx context.Context, tx *lock.Tx, t *catalog.Table) error {
 		statements = append(statements, s.LockSQL())
 	}
 	if err := tx.LockAll(ctx, slices.Concat(lockDependentsSQL(t), lock.Vary(tx, statements))); err != nil {
-		return err
+		return alteredMeanwhile(err)
 	}
 	tx.Done(len(t.AllForeignKeys()))
 	return nil
@@ -293,7 +293,7 @@ func lockDependentsSQL(t *catalog.Table) []string {
 			statements = append(statements, d.Lock)
 		}
 	}
-	return statements
+	return append(statements, t.LockTypedSQL()...)
 }
 
 // retireSQL moves table t out of the way, to parked, and removes what joins it to other
@@ -312,6 +312,7 @@ func retireSQL(t *catalog.Table, parked catalog.Name) []string {
 		statements = append(statements, s.MoveSQL(s.Name.Schema, parked.Schema))
 	}
 	statements = append(statements, t.DefaultsSQL(t.Name, true)...)
+	statements = append(statements, t.ParkTypedSQL(parked.Schema)...)
 	return append(statements, moveSQL(t.Name, parked))
 }
 
@@ -322,7 +323,7 @@ func moveSQL(table, to catalog.Name) string {
 // dressSQL moves the shadow into place and gives it what only a table in use may have,
 // except grants.
 func (e *Env) dressSQL(source *catalog.Table) []string {
-	statements := []string{moveSQL(e.Job.ShadowTable(), source.Name)}
+	statements := append([]string{moveSQL(e.Job.ShadowTable(), source.Name)}, source.CreateTypedSQL()...)
 	for _, s := range source.Statistics {
 		statements = append(statements, s.MoveSQL(e.Job.ShadowSchema, s.Name.Schema), s.OwnerSQL())
 	}
@@ -381,7 +382,8 @@ func (e *Env) grantsSQLOf(ctx context.Context, q catalog.Querier, source *catalo
 			}
 		}
 	}
-	return statements, nil
+	typed, err := e.typedGrantsSQLOf(ctx, q, source)
+	return append(statements, typed...), err
 }
 
 // installSQL is for the table that now has t's name, and t's place as a partition. It
@@ -420,7 +422,7 @@ func doAll(ctx context.Context, tx *lock.Tx, statements []string) error {
 		return nil
 	}
 	if err := tx.Do(ctx, strings.Join(statements, ";\n")); err != nil {
-		return fmt.Errorf("exchange tables: %w", err)
+		return fmt.Errorf("exchange tables: %w", alteredMeanwhile(err))
 	}
 	return nil
 }

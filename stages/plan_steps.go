@@ -345,7 +345,8 @@ func (p *planner) grantsSQL(ctx context.Context) ([]string, error) {
 		}
 		statements = append(statements, catalog.GrantsSQL("SEQUENCE "+s.Name.String(), p.Source.Owner, have, s.Grants)...)
 	}
-	return statements, nil
+	typed, err := p.typedGrantsSQL(ctx)
+	return append(statements, typed...), err
 }
 
 // followed stands for the transaction ID that followedBy returns.

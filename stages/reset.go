@@ -102,7 +102,7 @@ func (e *Env) dropShadow(ctx context.Context, tx *lock.Tx) error {
 			return err
 		}
 	}
-	return e.dropArtefacts(ctx, tx, "", dropSQL("TABLE", e.Job.ShadowTable().String()))
+	return e.dropArtefacts(ctx, tx, "", append(e.Source.DropTypedSQL(e.Job.ShadowTable()), dropSQL("TABLE", e.Job.ShadowTable().String()))...)
 }
 
 const nameSQL = `

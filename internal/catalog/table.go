@@ -55,6 +55,7 @@ type Table struct {
 	Publications     []Publication `json:"publications"`
 	Statistics       []Statistics  `json:"statistics"`
 	Labels           []Label       `json:"labels"`
+	Typed            []Typed       `json:"row_type_objects"` // functions and the like of its row type
 	Dependents       []Dependent   `json:"dependents"`
 	// Matviews are not a property of the table. They are rebuilt after the swap.
 	Matviews []Matview `json:"materialized_views"`
@@ -293,7 +294,7 @@ func (t *Table) Structure() *Table {
 	s.Owner, s.Comment = "", ""
 	s.ForeignKeys, s.Referencing, s.KeyParts, s.Sequences, s.Grants = nil, nil, nil, nil, nil
 	s.RowSecurity, s.ForceRowSecurity = false, false
-	s.Policies, s.Triggers, s.Rules, s.Publications, s.Labels, s.Dependents = nil, nil, nil, nil, nil, nil
+	s.Policies, s.Triggers, s.Rules, s.Publications, s.Labels, s.Typed, s.Dependents = nil, nil, nil, nil, nil, nil, nil
 	s.Matviews = nil
 	s.Columns, s.Constraints, s.Indexes = slices.Clone(t.Columns), nil, slices.Clone(t.Indexes)
 	for i := range s.Columns {
@@ -371,6 +372,14 @@ func (t *Table) ActsAs() []string {
 	}
 	for _, g := range t.Grants {
 		roles = append(roles, g.Grantor)
+	}
+	for _, o := range t.Typed {
+		if o.Owner != "" {
+			roles = append(roles, o.Owner)
+		}
+		for _, g := range o.Grants {
+			roles = append(roles, g.Grantor)
+		}
 	}
 	for _, s := range t.Sequences {
 		for _, g := range s.Grants {
