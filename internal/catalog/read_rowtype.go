@@ -3,6 +3,7 @@ package catalog
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -54,7 +55,7 @@ func typeMark(oid string) string {
 
 // operatorRef names an operator as a clause of CREATE does.
 func operatorRef(oid string) string {
-	return `(SELECT format('OPERATOR(%I.%s)', n.nspname, o.oprname) FROM pg_operator o JOIN pg_namespace n ON n.oid = o.oprnamespace WHERE o.oid = ` + oid + `)`
+	return `(SELECT format('OPERATOR(%I.%s)', m.nspname, x.oprname) FROM pg_operator x JOIN pg_namespace m ON m.oid = x.oprnamespace WHERE x.oid = ` + oid + `)`
 }
 
 // optionsOf makes Options of rows (name, value), in their order. It leaves out those
@@ -77,7 +78,7 @@ func labelsOf(class, oid string) string {
 
 // needsOf lists the functions and operators that an object depends on.
 func needsOf(class, oid string) string {
-	return fmt.Sprintf(`ARRAY(SELECT d.refobjid FROM pg_depend d
+	return fmt.Sprintf(`ARRAY(SELECT d.refobjid::int8 FROM pg_depend d
                WHERE  d.classid = '%s'::regclass AND d.objid = %s AND d.refclassid IN ('pg_proc'::regclass, 'pg_operator'::regclass)
                ORDER  BY 1)`, class, oid)
 }
@@ -134,7 +135,7 @@ SELECT   c.oid, 'cast', format('(%s AS %s)', format_type(c.castsource, NULL), fo
          || ARRAY(SELECT ` + typeMark("a.type") + `
                   FROM   unnest(p.proargtypes::oid[]) WITH ORDINALITY a (type, n)
                   ORDER  BY a.n),
-         coalesce(format('%I.%I', n.nspname, p.proname), ''),
+         CASE WHEN p.oid IS NULL THEN '' ELSE format('%I.%I', n.nspname, p.proname) END,
          ` + castOptions + `,
          '',
          coalesce(obj_description(c.oid, 'pg_cast'), ''),
@@ -212,8 +213,9 @@ func ReadTyped(ctx context.Context, q Querier, oid uint32) ([]Typed, error) {
 	return t.Typed, nil
 }
 
-// prettyTypedSQL runs under a search_path that begins with the table's schema. See
+// The next three run under a search_path that begins with the table's schema. See
 // elsewhere.go.
+
 const prettyTypedSQL = `
 SELECT p.oid,
        CASE WHEN p.prokind OPERATOR(pg_catalog.=) 'a'::"char" THEN pg_catalog.pg_get_function_arguments(p.oid)
@@ -221,18 +223,33 @@ SELECT p.oid,
 FROM   pg_catalog.pg_proc p
 WHERE  p.oid OPERATOR(pg_catalog.=) ANY ($1::pg_catalog.oid[])`
 
-// TypedIn returns the objects typed by t's row type with definitions that can be used for
-// the copy of t in another schema, if search_path is TypedPath.
+const prettyDefaultsSQL = `
+SELECT a.attname::pg_catalog.text, pg_catalog.pg_get_expr(d.adbin, d.adrelid)
+FROM   pg_catalog.pg_attrdef d
+JOIN   pg_catalog.pg_attribute a ON a.attrelid OPERATOR(pg_catalog.=) d.adrelid AND a.attnum OPERATOR(pg_catalog.=) d.adnum
+WHERE  d.adrelid OPERATOR(pg_catalog.=) $1::pg_catalog.oid`
+
+const prettyPoliciesSQL = `
+SELECT p.polname::pg_catalog.text,
+       coalesce(pg_catalog.pg_get_expr(p.polqual, p.polrelid), ''),
+       coalesce(pg_catalog.pg_get_expr(p.polwithcheck, p.polrelid), '')
+FROM   pg_catalog.pg_policy p
+WHERE  p.polrelid OPERATOR(pg_catalog.=) $1::pg_catalog.oid`
+
+// TypedIn gives c, which CopyIn has returned, the objects typed by t's row type, and
+// definitions that can be used for the copy: those of the objects and the defaults under
+// TypedPath, those of the policies under the search_path of CopyIn.
 //
 // q must be a transaction, because TypedIn sets search_path for that transaction for a
 // moment.
-func (t *Table) TypedIn(ctx context.Context, q Querier) ([]Typed, error) {
-	oids, definitions := []uint32{}, map[uint32]string{}
+func (t *Table) TypedIn(ctx context.Context, q Querier, c *Table) error {
+	oids, definitions, defaults := []uint32{}, map[uint32]string{}, map[string]string{}
 	for _, o := range t.Typed {
 		if o.IsRoutine() {
 			oids = append(oids, o.OID)
 		}
 	}
+	c.Policies = slices.Clone(t.Policies)
 	b := &pgx.Batch{}
 	b.Queue(PathSQL(t.Name.Schema, "pg_catalog"))
 	b.Queue(prettyTypedSQL, oids).Query(func(rows pgx.Rows) error {
@@ -241,22 +258,37 @@ func (t *Table) TypedIn(ctx context.Context, q Querier) ([]Typed, error) {
 		_, err := pgx.ForEachRow(rows, []any{&oid, &definition}, func() error { definitions[oid] = definition; return nil })
 		return err
 	})
-	b.Queue(PathSQL("pg_catalog"))
+	askDefinitions(b, defaults, prettyDefaultsSQL, t.OID)
+	underPath(b, t.Name.Schema, func() {
+		b.Queue(prettyPoliciesSQL, t.OID).Query(func(rows pgx.Rows) error {
+			var name, using, check string
+			_, err := pgx.ForEachRow(rows, []any{&name, &using, &check}, func() error {
+				for i, p := range c.Policies {
+					if p.Name == name {
+						c.Policies[i].Using, c.Policies[i].WithCheck = using, check
+					}
+				}
+				return nil
+			})
+			return err
+		})
+	})
 	if err := q.SendBatch(ctx, b).Close(); err != nil {
-		return nil, fmt.Errorf("read the functions of the row type of %s: %w", t.Name, err)
+		return fmt.Errorf("read the functions of the row type of %s: %w", t.Name, err)
 	}
-	var copied []Typed
+	c.Typed = []Typed{}
 	for _, o := range InOrder(t.Typed) {
 		if o.IsRoutine() {
-			definition, there := definitions[o.OID]
-			if !there { // it has been dropped in the meantime
-				continue
-			}
-			o.Definition = definition
+			o.Definition = definitions[o.OID]
 		}
-		copied = append(copied, o)
+		c.Typed = append(c.Typed, o)
 	}
-	return copied, nil
+	for i, column := range c.Columns {
+		if text, there := defaults[column.Name]; there && column.Generated == "" {
+			c.Columns[i].Expression = text
+		}
+	}
+	return nil
 }
 
 // TypedPath is the search_path for the definitions of TypedIn: the type of the copy, in

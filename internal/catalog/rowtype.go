@@ -98,12 +98,6 @@ func (o Typed) InSchema() bool { return o.Kind != "cast" }
 // IsRoutine reports whether the object is a function, a procedure or an aggregate.
 func (o Typed) IsRoutine() bool { return o.Kind != "cast" && o.Kind != "operator" }
 
-// TakesRow reports whether one like it for another row type can exist beside it under
-// the same name. It cannot if only the result is a row.
-func (o Typed) TakesRow() bool {
-	return o.Kind == "cast" || slices.Contains(o.Arguments, rowMark) || slices.Contains(o.Arguments, arrayMark)
-}
-
 // key is what o has in common with the object like it for another table.
 func (o Typed) key() string {
 	return o.Kind + " " + Name{o.Schema, o.Object}.String() + "(" + strings.Join(o.Arguments, ", ") + ")"
