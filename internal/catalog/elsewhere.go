@@ -149,7 +149,7 @@ func (t *Table) Bare() *Table {
 	}
 	b.Typed = slices.Clone(t.Typed)
 	for i, o := range b.Typed {
-		b.Typed[i].Name, b.Typed[i].Definition = o.key(), ""
+		b.Typed[i].Name, b.Typed[i].Definition, b.Typed[i].Needs = o.key(), "", nil
 	}
 	slices.SortFunc(b.Typed, func(x, y Typed) int { return strings.Compare(x.Name, y.Name) })
 	b.Sequences = slices.DeleteFunc(slices.Clone(t.Sequences), func(s Sequence) bool { return !s.Identity })

@@ -109,7 +109,7 @@ SELECT   p.oid                                                    AS oid,
          CASE WHEN p.prokind <> 'a'
               THEN format('ALTER ROUTINE %s SECURITY %s', p.oid::regprocedure, CASE WHEN p.prosecdef THEN 'DEFINER' ELSE 'INVOKER' END)
               ELSE '' END                                         AS lock,
-         ` + needsOf("pg_proc", "p.oid") + `                      AS needs
+         ` + needsOf("pg_proc", "p.oid") + `                      AS need_oids
 FROM     pg_proc p
 JOIN     pg_namespace n ON n.oid = p.pronamespace
 CROSS    JOIN repack_row r
@@ -190,14 +190,24 @@ var castOptions = optionsOf(`
 func askTyped(d *description) {
 	type row struct {
 		Typed
-		Needs []uint32
+		NeedOIDs []uint32
 	}
 	d.with = usesSQL
 	want(d, typedSQL, func(rows []row) error {
 		d.Typed = make([]Typed, len(rows))
+		names := map[uint32]string{}
+		for _, r := range rows {
+			names[r.OID] = r.fullName()
+		}
 		for i, r := range rows {
-			d.Typed[i] = r.Typed
-			d.Typed[i].needs = r.Needs
+			needs := []string{}
+			for _, oid := range r.NeedOIDs {
+				if name, there := names[oid]; there && oid != r.OID {
+					needs = append(needs, name)
+				}
+			}
+			slices.Sort(needs)
+			d.Typed[i], d.Typed[i].Needs = r.Typed, needs
 		}
 		return nil
 	})

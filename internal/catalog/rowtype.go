@@ -40,9 +40,13 @@ type Typed struct {
 	// Lock is a statement that makes other sessions that alter the object wait, and
 	// changes nothing. Calls do not wait. It is empty if there is none.
 	Lock string `json:"-"`
-
-	needs []uint32 // OIDs of objects that must be created before it
+	// Needs are the full names of the functions and operators in the same list that it
+	// depends on. They must be created before it.
+	Needs []string `json:"needs"`
 }
+
+// fullName identifies o among the objects of a table.
+func (o Typed) fullName() string { return o.Kind + " " + o.Name }
 
 // Option is a clause of CREATE AGGREGATE, OPERATOR or CAST. A clause without a value is a
 // flag.
@@ -152,7 +156,7 @@ func (o Typed) Create(on Name) Part {
 	for _, l := range o.Labels {
 		statements = append(statements, fmt.Sprintf("SECURITY LABEL FOR %s ON %s IS %s", Quote(l.Provider), identity, Literal(l.Label)))
 	}
-	return Part{Object: o.Kind + " " + o.Name, SQL: statements}
+	return Part{Object: o.fullName(), SQL: statements}
 }
 
 // MoveSQL returns a statement that moves the object to another schema, while the table
@@ -187,13 +191,13 @@ func Unchecked(statements []string) []string {
 // that use its function: if it came later, the server could read x::type there as
 // another cast.
 func InOrder(objects []Typed) []Typed {
-	at := map[uint32]int{}
-	casts := map[uint32][]uint32{} // by function
+	at := map[string]int{}
+	casts := map[string][]int{} // by function
 	for i, o := range objects {
-		at[o.OID] = i
+		at[o.fullName()] = i
 		if o.Kind == "cast" {
-			for _, function := range o.needs {
-				casts[function] = append(casts[function], o.OID)
+			for _, function := range o.Needs {
+				casts[function] = append(casts[function], i)
 			}
 		}
 	}
@@ -205,20 +209,20 @@ func InOrder(objects []Typed) []Typed {
 			return
 		}
 		done[i] = true // also ends a cycle: the server will report it
-		for _, oid := range objects[i].needs {
-			if n, there := at[oid]; there {
+		for _, name := range objects[i].Needs {
+			if n, there := at[name]; there {
 				add(n)
 			}
 			if objects[i].Kind != "cast" {
-				for _, cast := range casts[oid] {
-					add(at[cast])
+				for _, cast := range casts[name] {
+					add(cast)
 				}
 			}
 		}
 		ordered = append(ordered, objects[i])
 	}
 	for i, o := range objects {
-		if o.Kind == "cast" && len(o.needs) == 0 {
+		if o.Kind == "cast" && len(o.Needs) == 0 {
 			add(i)
 		}
 	}
