@@ -29,6 +29,9 @@ func cleanUp(ctx context.Context, e *Env) error {
 	if e.Job.Options.KeepOld {
 		keep = e.Job.OldSchema
 	}
+	if err := e.awaitCalls(ctx); err != nil {
+		return err
+	}
 	return e.transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
 		if err := roomFor(ctx, tx, e.Job.OldTable().String(), e.Link.Log.String()); err != nil {
 			return err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -82,6 +83,45 @@ func dropTyped(ctx context.Context, q catalog.Querier, name catalog.Name) error 
 	}
 	return execAll(ctx, q, t.DropTypedSQL(name))
 }
+
+// callsWait bounds the wait of awaitCalls. The exchange has waited for older snapshots, so
+// the calls that it met are young.
+const callsWait = 10 * time.Second
+
+// awaitCalls waits, before the functions of the replaced table's row type are dropped,
+// until the snapshots that exist now are gone: a statement that began before the exchange
+// may be in the middle of such a function. It does not wait for long, because most
+// snapshots belong to other statements.
+func (e *Env) awaitCalls(ctx context.Context) error {
+	if len(e.Source.Typed) == 0 {
+		return nil
+	}
+	old, err := snapshots(ctx, e.Pool)
+	if err != nil || len(old) == 0 {
+		return err
+	}
+	e.Log.Debug(awaitingCalls, "job", e.Job.ID, "at_most", callsWait)
+	ticker := time.NewTicker(pollInterval)
+	defer ticker.Stop()
+	for began := time.Now(); time.Since(began) < min(callsWait, e.SnapshotWait); {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-ticker.C:
+		}
+		now, err := snapshots(ctx, e.Pool)
+		if err != nil {
+			return err
+		}
+		if old = intersection(old, now); len(old) == 0 {
+			return nil
+		}
+	}
+	e.Log.Warn("functions of the replaced table are dropped while older statements run", "job", e.Job.ID, "holders", old)
+	return nil
+}
+
+const awaitingCalls = "waiting for statements that may call functions of the replaced table"
 
 // typed creates the functions of the row type for the copy. They must exist before the
 // policies and the like that call them. Those of the table first make way, as in the swap:

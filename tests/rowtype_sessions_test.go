@@ -147,6 +147,55 @@ func TestRowTypeCallsAcrossExchange(t *testing.T) {
 	})
 }
 
+// TestRowTypeCallOutlivesExchange: clean_up does not drop a function that a statement from
+// before the exchange is in the middle of, and a revert does not either.
+func TestRowTypeCallOutlivesExchange(t *testing.T) {
+	t.Parallel()
+	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+		r := givenRoles(t, db)
+		db.Exec(t, r.in(carriedTableSQL)+`
+			CREATE FUNCTION app.late(n int) RETURNS SETOF app.t LANGUAGE plpgsql AS $$
+			BEGIN PERFORM pg_advisory_xact_lock_shared(n); RETURN QUERY SELECT * FROM app.t WHERE id = 1; RETURN QUERY SELECT * FROM app.late_sql(n); END $$;
+			CREATE FUNCTION app.late_sql(n int) RETURNS SETOF app.t LANGUAGE sql AS 'SELECT pg_advisory_xact_lock_shared(n); SELECT * FROM app.t WHERE id = 2'`)
+		across := func(o repack.Options, start func(repack.Options) <-chan error) {
+			t.Helper()
+			holder := db.Connect(t)
+			calls := []string{`SELECT b FROM app.late(77)`, `SELECT (app.late(77)).b`}
+			results := make(chan string, len(calls))
+			mustExec(t, holder, `SELECT pg_advisory_lock(77)`)
+			o = atStep(o, repack.StepDrained, func() {
+				for _, sql := range calls {
+					conn := db.Connect(t)
+					go func() { results <- called(t, conn, sql) }()
+				}
+				pgtest.WaitFor(t, func() bool {
+					return pgtest.Query[int](t, db.Pool, `SELECT count(*) FROM pg_stat_activity WHERE $1 = ANY (pg_blocking_pids(pid))`, int32(holder.PgConn().PID())) == len(calls)
+				}, "the calls to wait")
+			})
+			waiting := watch(&o, "waiting for statements that may call functions of the replaced table")
+			done := start(o)
+			awaitLog(t, waiting, done)
+			mustExec(t, holder, `SELECT pg_advisory_unlock(77)`)
+			for range calls {
+				if got := <-results; got != "b2" {
+					t.Errorf("a call gave %q", got)
+				}
+			}
+			if err := await(t, done); err != nil {
+				t.Fatal(err)
+			}
+		}
+		o := options(t, "app.t", strategy)
+		across(o, func(o repack.Options) <-chan error { return startRun(t, db, o) })
+		runUntil(t, db, o, repack.Swap)
+		across(o, func(o repack.Options) <-chan error {
+			done, r, ctx := make(chan error, 1), newRepack(t, db, o), testContext(t)
+			go func() { done <- r.Revert(ctx) }()
+			return done
+		})
+	})
+}
+
 // called returns the first column of the last row, or the SQLSTATE.
 func called(t *testing.T, conn *pgx.Conn, sql string) (got string) {
 	t.Helper()
