@@ -258,6 +258,7 @@ var Table = []Check{
 	rowTypeProperties,
 	typedOfExtension,
 	typedOfOthers,
+	ownTyped,
 	constraintTriggerComment,
 	dependent,
 }

@@ -33,6 +33,24 @@ var typedOfOthers = Check{
 	"rename or drop it for the time of the repack",
 }
 
+// ownTyped: the copy is built before there are functions of its row type.
+var ownTyped = Check{
+	`WITH RECURSIVE ` + catalog.OwnSQL + `
+	 SELECT DISTINCT pg_describe_object(d.classid, d.objid, d.objsubid)
+	 FROM   repack_own o
+	 CROSS  JOIN LATERAL (
+	        SELECT x.classid, x.objid, x.objsubid FROM pg_depend x
+	        WHERE  x.refclassid = o.class AND x.refobjid = o.id AND o.class NOT IN ('pg_class'::regclass, 'pg_type'::regclass) OFFSET 0) d
+	 WHERE  d.classid = 'pg_constraint'::regclass AND EXISTS (SELECT FROM pg_constraint c WHERE c.oid = d.objid AND c.conrelid = $1)
+	 OR     d.classid = 'pg_class'::regclass AND EXISTS (SELECT FROM pg_index i WHERE i.indexrelid = d.objid AND i.indrelid = $1)
+	 OR     d.classid = 'pg_statistic_ext'::regclass AND EXISTS (SELECT FROM pg_statistic_ext s WHERE s.oid = d.objid AND s.stxrelid = $1)
+	 OR     d.classid = 'pg_attrdef'::regclass AND EXISTS (
+	            SELECT FROM pg_attrdef a JOIN pg_attribute c ON c.attrelid = a.adrelid AND c.attnum = a.adnum
+	            WHERE  a.oid = d.objid AND a.adrelid = $1 AND c.attgenerated <> '')`,
+	"is a part of the table and calls a function of its row type; a copy of the table is made before it has such functions",
+	dropIt,
+}
+
 // dependentsSQL is the safety net under the checks above. It finds every object that
 // depends on the table, its row type, an object typed by it, its indexes or its
 // constraints, and that the swap does not know. The new table gets objects typed by its
