@@ -103,7 +103,7 @@ func TestRowTypeMatviews(t *testing.T) {
 			CREATE MATERIALIZED VIEW app.mv AS SELECT t.id, app.label(t) AS label, (SELECT n.b FROM app.next(1) n) AS first FROM app.t; CREATE UNIQUE INDEX ON app.mv (id)`)
 		schema := schemaOf(t, db)
 		o := options(t, "app.t", strategy)
-		o.RebuildMatviews = true
+		o.RebuildMatviews, o.LockTimeout = true, queuing
 		runUntil(t, db, o, repack.Swap)
 		revert(t, db, o)
 		sameSchema(t, db, "after revert", schema)

@@ -81,6 +81,7 @@ func TestRowTypeInOpenSessions(t *testing.T) {
 			}
 		}
 		o := options(t, "app.t", strategy)
+		o.LockTimeout = queuing
 		runUntil(t, db, o, repack.Swap)
 		calls("all", "after swap")
 		revert(t, db, o)
@@ -186,6 +187,7 @@ func TestRowTypeCallOutlivesExchange(t *testing.T) {
 			}
 		}
 		o := options(t, "app.t", strategy)
+		o.LockTimeout = queuing
 		across(o, func(o repack.Options) <-chan error { return startRun(t, db, o) })
 		runUntil(t, db, o, repack.Swap)
 		across(o, func(o repack.Options) <-chan error {

@@ -198,7 +198,7 @@ func (t *Table) TriedIn(ctx context.Context, q Querier, schema string) ([]Tried,
 }
 
 const otherPoliciesSQL = `
-WITH     RECURSIVE ` + usesSQL + `
+WITH     RECURSIVE ` + UsesSQL + `
 SELECT   p.polname::text                                       AS name,
          n.nspname::text                                       AS schema_name,
          c.relname::text                                       AS table_name,
@@ -239,7 +239,7 @@ func alterPolicySQL(name string, table Name, using, check string) string {
 }
 
 const otherRulesSQL = `
-WITH     RECURSIVE ` + usesSQL + `
+WITH     RECURSIVE ` + UsesSQL + `
 SELECT   r.oid             AS oid,
          r.rulename::text  AS name,
          n.nspname::text   AS schema_name,

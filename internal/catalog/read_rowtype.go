@@ -41,8 +41,8 @@ repack_row (type, array_type) AS (
     WHERE  d.classid <> 'pg_proc'::regclass OR typed.is
 )`
 
-// usesSQL adds repack_uses to OwnSQL: all that depends on what repack_own lists.
-const usesSQL = OwnSQL + `, repack_uses (class, id) AS (
+// UsesSQL is OwnSQL with repack_uses: all that depends on what repack_own lists.
+const UsesSQL = OwnSQL + `, repack_uses (class, id) AS (
     SELECT DISTINCT d.classid, d.objid
     FROM   repack_own o
     CROSS  JOIN LATERAL (SELECT x.classid, x.objid FROM pg_depend x WHERE x.refclassid = o.class AND x.refobjid = o.id OFFSET 0) d
@@ -192,7 +192,7 @@ func askTyped(d *description) {
 		Typed
 		NeedOIDs []uint32
 	}
-	d.with = usesSQL
+	d.with = UsesSQL
 	want(d, typedSQL, func(rows []row) error {
 		d.Typed = make([]Typed, len(rows))
 		names := map[uint32]string{}
