@@ -17,6 +17,10 @@ var refusedRowTypeCases = []struct {
 }{
 	{name: "function of an extension", sql: `CREATE FUNCTION app.f(app.t) RETURNS int LANGUAGE sql AS 'SELECT 1'; ALTER EXTENSION plpgsql ADD FUNCTION app.f`, says: []string{"function app.f(app.t)", "ALTER EXTENSION"}},
 	{name: "function that depends on an extension", sql: `CREATE FUNCTION app.f() RETURNS app.t LANGUAGE sql AS 'TABLE app.t'; ALTER FUNCTION app.f DEPENDS ON EXTENSION plpgsql`, says: []string{"function app.f()", "NO DEPENDS ON EXTENSION"}},
+	{
+		name: "caller that depends on an extension", sql: `CREATE FUNCTION app.f(app.t) RETURNS int LANGUAGE sql AS 'SELECT 1'; CREATE FUNCTION app.g() RETURNS int LANGUAGE sql RETURN app.f(NULL);
+		ALTER FUNCTION app.g DEPENDS ON EXTENSION plpgsql`, says: []string{"function app.g()", "NO DEPENDS ON EXTENSION"},
+	},
 	{name: "functions of the same name", sql: `CREATE SCHEMA b; CREATE FUNCTION app.f(app.t) RETURNS int LANGUAGE sql AS 'SELECT 1'; CREATE FUNCTION b.f(app.t) RETURNS int LANGUAGE sql AS 'SELECT 1'`, says: []string{"function app.f(app.t)", "function b.f(app.t)", "rename"}},
 	{
 		name: "operators of the same name", sql: `CREATE SCHEMA b; CREATE FUNCTION app.f(app.t, app.t) RETURNS bool LANGUAGE sql AS 'SELECT true';
@@ -65,6 +69,16 @@ func TestRefusedRowType(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestRefusedFunctionGrantor has a privilege that nobody can grant again as it was.
+func TestRefusedFunctionGrantor(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	grantor, grantee := db.Role(t), db.Role(t)
+	db.Exec(t, `CREATE SCHEMA app; CREATE SCHEMA fn; CREATE TABLE app.t (id int PRIMARY KEY); CREATE FUNCTION fn.f() RETURNS app.t LANGUAGE sql AS 'TABLE app.t';
+		GRANT USAGE ON SCHEMA fn TO `+grantor+`; GRANT EXECUTE ON FUNCTION fn.f TO `+grantor+` WITH GRANT OPTION; SET ROLE `+grantor+`; GRANT EXECUTE ON FUNCTION fn.f TO `+grantee+`; RESET ROLE`)
+	refused(t, db, "app.t", "role "+grantor, "GRANT USAGE ON SCHEMA")
 }
 
 // TestRefusedTemporaryFunction: a temporary function belongs to another session.

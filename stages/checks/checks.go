@@ -258,6 +258,8 @@ var Table = []Check{
 	rowTypeProperties,
 	typedOfExtension,
 	typedOfOthers,
+	replacedOfExtension,
+	typedGrantor,
 	ownTyped,
 	constraintTriggerComment,
 	dependent,

@@ -33,6 +33,32 @@ var typedOfOthers = Check{
 	"rename or drop it for the time of the repack",
 }
 
+// replacedOfExtension: what is replaced in place would no longer be dropped with the
+// extension.
+var replacedOfExtension = Check{
+	`WITH RECURSIVE ` + catalog.UsesSQL + `
+	 SELECT pg_describe_object(u.class, u.id, 0)
+	 FROM   repack_uses u
+	 CROSS  JOIN LATERAL (SELECT x.deptype FROM pg_depend x WHERE x.classid = u.class AND x.objid = u.id AND x.deptype = 'x' OFFSET 0) d
+	 WHERE  u.class IN ('pg_proc'::regclass, 'pg_trigger'::regclass)
+	 AND    NOT EXISTS (SELECT FROM repack_own o WHERE o.class = u.class AND o.id = u.id)
+	 AND    NOT EXISTS (SELECT FROM pg_depend y WHERE y.classid = u.class AND y.objid = u.id AND y.refclassid = 'pg_class'::regclass AND y.refobjid = $1)`,
+	dependsOnExtension.Why, dependsOnExtension.Remedy,
+}
+
+// typedGrantor: repack makes a grant again as its grantor, who names function and type.
+var typedGrantor = Check{
+	`WITH RECURSIVE ` + catalog.OwnSQL + `
+	 SELECT DISTINCT 'role ' || g.grantor::regrole::text
+	 FROM   pg_class c, repack_own o
+	 CROSS  JOIN LATERAL (SELECT * FROM pg_proc WHERE oid = o.id AND o.class = 'pg_proc'::regclass OFFSET 0) p
+	 CROSS  JOIN LATERAL aclexplode(p.proacl) g
+	 WHERE  c.oid = $1 AND g.grantor <> p.proowner
+	 AND    NOT (has_schema_privilege(g.grantor, p.pronamespace, 'USAGE') AND has_schema_privilege(g.grantor, c.relnamespace, 'USAGE'))`,
+	"has granted privileges on a function of the table's row type, and could not grant them again without USAGE of the schemas of both",
+	"GRANT USAGE ON SCHEMA … to it",
+}
+
 // ownTyped: the copy is built before there are functions of its row type.
 var ownTyped = Check{
 	`WITH RECURSIVE ` + catalog.OwnSQL + `
