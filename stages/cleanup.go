@@ -25,6 +25,9 @@ func cleanUp(ctx context.Context, e *Env) error {
 	if err := e.step(ctx, StepCaptureEnded); err != nil {
 		return err
 	}
+	if err := e.awaitCalls(ctx); err != nil {
+		return err
+	}
 	return e.perform(ctx, e.disposal())
 }
 
@@ -56,15 +59,15 @@ func (e *Env) disposal() transaction {
 	}}
 }
 
-// disposeSQL drops the old table. If the old table is to be kept, disposeSQL drops only
-// its user triggers, which are disabled. Then the old table depends on no object of the
-// application.
+// disposeSQL drops the old table and the functions of its row type. If the old table is to
+// be kept, disposeSQL drops only these functions, what may call them, and its user
+// triggers, which are disabled. Then the old table depends on no object of the application.
 func (e *Env) disposeSQL() []string {
-	old := e.Job.OldTable().String()
+	old, statements := e.Job.OldTable().String(), e.Source.DropTypedSQL(e.Job.OldTable())
 	if !e.Job.Options.KeepOld {
-		return []string{dropSQL("TABLE", old)}
+		return append(statements, dropSQL("TABLE", old))
 	}
-	statements := e.Source.DropBoundSQL(e.Job.OldTable())
+	statements = append(statements, e.Source.DropBoundSQL(e.Job.OldTable())...)
 	for _, t := range e.Source.Triggers {
 		statements = append(statements, dropSQL("TRIGGER", catalog.Quote(t.Name)+" ON "+old))
 	}

@@ -138,7 +138,7 @@ func doAll(ctx context.Context, tx *lock.Tx, statements []string) error {
 		return nil
 	}
 	if err := tx.Do(ctx, strings.Join(statements, ";\n")); err != nil {
-		return fmt.Errorf("%s: %w", beginning(statements), err)
+		return fmt.Errorf("%s: %w", beginning(statements), alteredMeanwhile(err))
 	}
 	return nil
 }

@@ -222,7 +222,7 @@ func (e *Env) lockForExchange(x *exchanging, place catalog.Name) []action {
 			run: func(ctx context.Context, tx *lock.Tx) error {
 				dependents, tables := locksSQL(moving())
 				if err := tx.LockAll(ctx, slices.Concat(dependents, lock.Vary(tx, tables))); err != nil {
-					return err
+					return alteredMeanwhile(err)
 				}
 				tx.Done(len(moving().AllForeignKeys()))
 				return nil
@@ -343,7 +343,7 @@ func lockDependentsSQL(t *catalog.Table) []string {
 			statements = append(statements, d.Lock)
 		}
 	}
-	return statements
+	return append(statements, t.LockTypedSQL()...)
 }
 
 // retireSQL moves table t out of the way, to parked, and removes what joins it to other
@@ -362,6 +362,7 @@ func retireSQL(t *catalog.Table, parked catalog.Name) []string {
 		statements = append(statements, s.MoveSQL(s.Name.Schema, parked.Schema))
 	}
 	statements = append(statements, t.DefaultsSQL(t.Name, true)...)
+	statements = append(statements, t.ParkTypedSQL(parked.Schema)...)
 	return append(statements, moveSQL(t.Name, parked))
 }
 
@@ -372,7 +373,7 @@ func moveSQL(table, to catalog.Name) string {
 // dressSQL moves the shadow into place and gives it what only a table in use may have,
 // except grants.
 func (e *Env) dressSQL(source *catalog.Table) []string {
-	statements := []string{moveSQL(e.Job.ShadowTable(), source.Name)}
+	statements := append([]string{moveSQL(e.Job.ShadowTable(), source.Name)}, source.CreateTypedSQL()...)
 	for _, s := range source.Statistics {
 		statements = append(statements, s.MoveSQL(e.Job.ShadowSchema, s.Name.Schema), s.OwnerSQL())
 	}
@@ -414,7 +415,7 @@ func grantsSQL(has, table *catalog.Table) []string {
 			}
 		}
 	}
-	return statements
+	return append(statements, table.TypedGrantsSQL(has.Typed)...)
 }
 
 // installSQL is for the table that now has t's name, and t's place as a partition. It

@@ -74,9 +74,13 @@ func (x *exchanging) readOwner(ctx context.Context, tx *lock.Tx) error {
 	return nil
 }
 
-// readGrants reads the privileges on the table that takes the place.
+// readGrants reads the privileges on the table that takes the place, and on the functions of
+// its row type.
 func (x *exchanging) readGrants(ctx context.Context, tx *lock.Tx) (err error) {
-	x.granted, err = catalog.ReadGrants(ctx, tx, x.in)
+	if x.granted, err = catalog.ReadGrants(ctx, tx, x.in); err != nil || len(x.table.Typed) == 0 {
+		return err
+	}
+	x.granted.Typed, err = catalog.ReadTyped(ctx, tx, x.in)
 	return err
 }
 
@@ -109,6 +113,9 @@ func (p *planner) exchanging(ctx context.Context) (*exchanging, error) {
 		x.granted.Sequences = append(x.granted.Sequences, catalog.Sequence{Name: s.Name, Grants: grants})
 	}
 	var err error
+	if x.granted.Typed, err = p.typedAsMade(ctx); err != nil {
+		return nil, err
+	}
 	x.recompile, err = p.Source.RecompileSQL(ctx, p.Pool, p.Job.ShadowSchema)
 	return x, err
 }

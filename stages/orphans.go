@@ -89,6 +89,11 @@ func (e *Env) removeOrphan(ctx context.Context, tx *lock.Tx, o orphan, table cat
 	}
 	tables := logs
 	if o.own() {
+		for _, t := range []catalog.Name{table.In(o.Schema), table.In(o.Schema + "_old")} {
+			if err := dropTyped(ctx, tx, t); err != nil {
+				return err
+			}
+		}
 		tables = append(tables, table.In(o.Schema), table.In(o.Schema+"_old"))
 	}
 	for _, t := range tables {

@@ -93,13 +93,16 @@ func TestKeepOld(t *testing.T) {
 				if left := pgtest.Column[string](t, db.Pool, `SELECT nspname::text FROM pg_namespace WHERE nspname LIKE 'repack\_job%'`); len(left) != 1 {
 					t.Errorf("schemas %q", left)
 				}
+				if left := pgtest.Column[string](t, db.Pool, `SELECT oid::regprocedure::text FROM pg_proc WHERE pronamespace::regnamespace::text LIKE 'repack\_job%'`); len(left) > 0 {
+					t.Errorf("functions of the old row type: %q", left)
+				}
 				was := db.Checksum(t, old)
 				s.write(t)
 				s.same(t)
 				if is := db.Checksum(t, old); is != was {
 					t.Errorf("the old table follows: %s, was %s", is, was)
 				}
-				db.Exec(t, `DROP VIEW app.v; ALTER TABLE app.child DROP CONSTRAINT child_t_fkey; DROP TABLE app.t; DROP TABLE app.parent`)
+				db.Exec(t, `DROP VIEW app.v; DROP POLICY labelled ON app.t; DROP FUNCTION app.label, app.of_parent; ALTER TABLE app.child DROP CONSTRAINT child_t_fkey; DROP TABLE app.t; DROP TABLE app.parent`)
 				if is := db.Checksum(t, old); is != was {
 					t.Errorf("the old table went with the new: %s, was %s", is, was)
 				}

@@ -31,6 +31,9 @@ CREATE INDEX t_note ON {s}.t (note) WHERE note <> 'x';
 CREATE TABLE {s}.child (id int PRIMARY KEY, t bigint NOT NULL REFERENCES {s}.t ON UPDATE CASCADE ON DELETE CASCADE);
 COMMENT ON CONSTRAINT child_t_fkey ON {s}.child IS 'it''s a key';
 COMMENT ON TABLE {s}.t IS 'the table';
+CREATE FUNCTION {s}.label({s}.t) RETURNS text LANGUAGE sql AS 'SELECT $1.note';
+CREATE FUNCTION {s}.of_parent(int) RETURNS SETOF {s}.t LANGUAGE sql AS 'SELECT * FROM {s}.t WHERE parent = $1';
+CREATE POLICY labelled ON {s}.t USING ({s}.label(t) <> '');
 GRANT SELECT ON {s}.t TO PUBLIC;
 INSERT INTO {s}.t (parent, up, email, note)
 SELECT 1 + g % 40, nullif(g / 2, 0), 'E' || g, repeat('n', 1 + g % 90) FROM generate_series(1, 2000) g;

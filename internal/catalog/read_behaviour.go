@@ -136,7 +136,8 @@ ORDER BY l.provider, l.objsubid`
 
 func askLabels(d *description) { wantAs(d, labelsSQL, &d.Labels) }
 
-// viewsSQL finds the views whose own query refers to the table. pg_get_viewdef
+// viewsSQL finds the views whose own query refers to the table, to its row type or to
+// functions and operators typed by it. pg_get_viewdef
 // qualifies the table's name, like all names.
 const viewsSQL = `
 SELECT   DISTINCT
@@ -149,10 +150,7 @@ SELECT   DISTINCT
 FROM     pg_rewrite r
 JOIN     pg_class v     ON v.oid = r.ev_class AND v.relkind = 'v' AND v.relpersistence = 'p'
 JOIN     pg_namespace n ON n.oid = v.relnamespace
-WHERE    r.oid = ANY (ARRAY(
-             SELECT d.objid
-             FROM   pg_depend d
-             WHERE  d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1))
+WHERE    r.oid = ANY (ARRAY(SELECT u.id FROM repack_uses u WHERE u.class = 'pg_rewrite'::regclass))
 AND      r.rulename = '_RETURN'
 ORDER BY 2, 3`
 
@@ -185,8 +183,9 @@ func replaceViewSQL(name string, options []string, definition string) string {
 	return fmt.Sprintf("CREATE OR REPLACE VIEW %s%s AS\n%s", name, with, strings.TrimSuffix(definition, ";"))
 }
 
-// dependentsSQL finds rules and policies of other relations, and functions, that refer
-// to the table. pg_get_ruledef always begins with CREATE RULE. The query checks that
+// dependentsSQL finds rules, policies, triggers and defaults of other relations, and
+// functions, that refer to the table, to its row type or to functions and operators
+// typed by it. pg_get_ruledef always begins with CREATE RULE. The query checks that
 // prefix and cuts it, as for the head of an index.
 const dependentsSQL = `
 SELECT   'rule'                                                                 AS kind,
@@ -201,10 +200,7 @@ JOIN     pg_class c     ON c.oid = r.ev_class
 JOIN     pg_namespace n ON n.oid = c.relnamespace
 WHERE    r.rulename <> '_RETURN' AND r.ev_class <> $1
 AND      starts_with(pg_get_ruledef(r.oid), 'CREATE RULE ')
-AND      r.oid = ANY (ARRAY(
-             SELECT d.objid
-             FROM   pg_depend d
-             WHERE  d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1))
+AND      r.oid = ANY (ARRAY(SELECT u.id FROM repack_uses u WHERE u.class = 'pg_rewrite'::regclass))
 UNION ALL
 SELECT   'policy',
          format('%I ON %I.%I', p.polname, n.nspname, c.relname),
@@ -218,10 +214,7 @@ FROM     pg_policy p
 JOIN     pg_class c     ON c.oid = p.polrelid
 JOIN     pg_namespace n ON n.oid = c.relnamespace
 WHERE    p.polrelid <> $1
-AND      p.oid = ANY (ARRAY(
-             SELECT d.objid
-             FROM   pg_depend d
-             WHERE  d.classid = 'pg_policy'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1))
+AND      p.oid = ANY (ARRAY(SELECT u.id FROM repack_uses u WHERE u.class = 'pg_policy'::regclass))
 UNION ALL
 SELECT   'function',
          p.oid::regprocedure::text,
@@ -230,11 +223,37 @@ SELECT   'function',
          '',
          p.oid
 FROM     pg_proc p
-WHERE    p.prokind IN ('f', 'p')
-AND      p.oid = ANY (ARRAY(
-             SELECT d.objid
-             FROM   pg_depend d
-             WHERE  d.classid = 'pg_proc'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1))
+WHERE    p.prokind IN ('f', 'p', 'w')
+AND      p.oid = ANY (ARRAY(SELECT u.id FROM repack_uses u WHERE u.class = 'pg_proc'::regclass))
+AND      p.oid <> ALL (ARRAY(SELECT o.id FROM repack_own o WHERE o.class = 'pg_proc'::regclass))
+UNION ALL
+SELECT   'default',
+         format('%I of %I.%I', a.attname, n.nspname, c.relname),
+         pg_get_userbyid(c.relowner)::text,
+         format('ALTER TABLE ONLY %I.%I ALTER COLUMN %I SET DEFAULT %s', n.nspname, c.relname, a.attname, pg_get_expr(d.adbin, d.adrelid)),
+         format('ALTER TABLE ONLY %I.%I OWNER TO %I', n.nspname, c.relname, pg_get_userbyid(c.relowner)),
+         d.oid
+FROM     pg_attrdef d
+JOIN     pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum AND a.attgenerated = ''
+JOIN     pg_class c     ON c.oid = d.adrelid
+JOIN     pg_namespace n ON n.oid = c.relnamespace
+WHERE    d.adrelid <> $1
+AND      d.oid = ANY (ARRAY(SELECT u.id FROM repack_uses u WHERE u.class = 'pg_attrdef'::regclass))
+UNION ALL
+SELECT   'trigger',
+         format('%I ON %I.%I', t.tgname, n.nspname, c.relname),
+         pg_get_userbyid(c.relowner)::text,
+         'CREATE OR REPLACE ' || substr(pg_get_triggerdef(t.oid), length('CREATE ') + 1)
+         || format(E';\nALTER TABLE ONLY %I.%I %s TRIGGER %I', n.nspname, c.relname,
+                   CASE t.tgenabled WHEN 'D' THEN 'DISABLE' WHEN 'R' THEN 'ENABLE REPLICA' WHEN 'A' THEN 'ENABLE ALWAYS' ELSE 'ENABLE' END, t.tgname),
+         format('ALTER TABLE ONLY %I.%I OWNER TO %I', n.nspname, c.relname, pg_get_userbyid(c.relowner)),
+         t.oid
+FROM     pg_trigger t
+JOIN     pg_class c     ON c.oid = t.tgrelid AND c.relkind = 'r'
+JOIN     pg_namespace n ON n.oid = c.relnamespace
+WHERE    t.tgrelid <> $1 AND NOT t.tgisinternal AND t.tgparentid = 0 AND t.tgconstraint = 0
+AND      starts_with(pg_get_triggerdef(t.oid), 'CREATE TRIGGER ')
+AND      t.oid = ANY (ARRAY(SELECT u.id FROM repack_uses u WHERE u.class = 'pg_trigger'::regclass))
 ORDER BY 1, 2`
 
 // askDependents must come after askViews: views are replaced before the objects that

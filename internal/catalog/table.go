@@ -58,6 +58,7 @@ type Table struct {
 	Publications     []Publication `json:"publications" given:"link"`
 	Statistics       []Statistics  `json:"statistics"`
 	Labels           []Label       `json:"labels" given:"swap"`
+	Typed            []Typed       `json:"row_type_objects" given:"swap"` // functions and the like of its row type
 	Dependents       []Dependent   `json:"dependents" given:"link"`
 	// Matviews are not a property of the table. They are rebuilt after the swap.
 	Matviews []Matview `json:"materialized_views" given:"link"`
@@ -321,6 +322,14 @@ func (t *Table) ActsAs() []string {
 	}
 	for _, g := range t.Grants {
 		roles = append(roles, g.Grantor)
+	}
+	for _, o := range t.Typed {
+		if o.Owner != "" {
+			roles = append(roles, o.Owner)
+		}
+		for _, g := range o.Grants {
+			roles = append(roles, g.Grantor)
+		}
 	}
 	for _, s := range t.Sequences {
 		for _, g := range s.Grants {

@@ -218,55 +218,6 @@ var OtherCapture = Check{
 	"captures changes for a job that this registry does not know", "repack reset with the --registry-schema of that job; where that is gone, as in a restored dump, repack reset as it is",
 }
 
-// dependentsSQL is the safety net under the checks above. It finds every object that
-// depends on the table, its row type, its indexes or its constraints, and that the swap
-// does not know. apart is true for the row type and its array type. When an object that
-// depends on these is replaced, they are not found by the table's name, unless the object
-// mentions the table as well.
-const dependentsSQL = `
-WITH own AS (
-    SELECT 'pg_class'::regclass AS class, $1::oid AS id, false AS apart
-    UNION ALL
-    SELECT 'pg_class'::regclass, indexrelid, false FROM pg_index WHERE indrelid = $1
-    UNION ALL
-    SELECT 'pg_constraint'::regclass, oid, false FROM pg_constraint WHERE conrelid = $1
-    UNION ALL
-    SELECT 'pg_type'::regclass, t.oid, true FROM pg_class c JOIN pg_type t ON t.oid = c.reltype WHERE c.oid = $1
-    UNION ALL
-    SELECT 'pg_type'::regclass, t.typarray, true FROM pg_class c JOIN pg_type t ON t.oid = c.reltype WHERE c.oid = $1
-)
-SELECT   DISTINCT coalesce((SELECT pg_describe_object('pg_class'::regclass, r.ev_class, 0) FROM pg_rewrite r
-                            WHERE  d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid),
-                           pg_describe_object(d.classid, d.objid, 0))
-FROM     pg_depend d
-JOIN     own o ON o.class = d.refclassid AND o.id = d.refobjid
-WHERE    NOT EXISTS (SELECT FROM own x WHERE x.class = d.classid AND x.id = d.objid)
-AND      NOT (d.classid = 'pg_class'::regclass AND EXISTS (
-             SELECT FROM pg_class c WHERE c.oid = d.objid AND (c.relkind = 't' OR c.relkind = 'S' AND d.deptype IN ('a', 'i'))))
-AND      NOT (d.classid = 'pg_constraint'::regclass AND EXISTS (
-             SELECT FROM pg_constraint c WHERE c.oid = d.objid AND c.contype = 'f' AND c.confrelid = $1))
-AND      NOT (d.classid = 'pg_attrdef'::regclass AND EXISTS (
-             SELECT FROM pg_attrdef a WHERE a.oid = d.objid AND a.adrelid = $1))
-AND      NOT (d.classid = 'pg_trigger'::regclass AND EXISTS (
-             SELECT FROM pg_trigger t WHERE t.oid = d.objid AND (t.tgisinternal OR t.tgrelid = $1)))
-AND      NOT (d.classid = 'pg_rewrite'::regclass AND (NOT o.apart OR EXISTS (
-             SELECT FROM pg_depend y WHERE y.classid = d.classid AND y.objid = d.objid
-             AND    y.refclassid = 'pg_class'::regclass AND y.refobjid = $1)) AND EXISTS (
-             SELECT FROM pg_rewrite r JOIN pg_class c ON c.oid = r.ev_class
-             WHERE  r.oid = d.objid AND c.relpersistence <> 't'
-             AND    (c.relkind = 'v' OR r.rulename <> '_RETURN' OR c.oid = $1 OR c.relkind = 'm' AND $2)))
-AND      NOT (d.classid = 'pg_policy'::regclass AND (NOT o.apart OR EXISTS (
-             SELECT FROM pg_depend y WHERE y.classid = d.classid AND y.objid = d.objid
-             AND    y.refclassid = 'pg_class'::regclass AND y.refobjid = $1)))
-AND      NOT (d.classid = 'pg_proc'::regclass AND (NOT o.apart OR o.class = 'pg_class'::regclass AND EXISTS (
-             SELECT FROM pg_depend y WHERE y.classid = d.classid AND y.objid = d.objid
-             AND    y.refclassid = 'pg_class'::regclass AND y.refobjid = $1)))
-AND      NOT (d.classid = 'pg_statistic_ext'::regclass AND EXISTS (
-             SELECT FROM pg_statistic_ext s WHERE s.oid = d.objid AND s.stxrelid = $1))
-AND      NOT (d.classid = 'pg_publication_rel'::regclass AND EXISTS (
-             SELECT FROM pg_publication_rel p WHERE p.oid = d.objid AND p.prrelid = $1))
-ORDER BY 1`
-
 // subscription: only superusers can read pg_subscription, but every role can read which
 // tables subscriptions feed.
 var subscription = Check{
@@ -305,6 +256,11 @@ var Table = []Check{
 	referNames,
 	droppedReplicaIdentity,
 	rowTypeProperties,
+	typedOfExtension,
+	typedOfOthers,
+	replacedOfExtension,
+	typedGrantor,
+	ownTyped,
 	constraintTriggerComment,
 	dependent,
 }

@@ -38,7 +38,7 @@ func Complete(ctx context.Context, q catalog.Querier, oid uint32, rebuilds bool,
 	}
 	b := &pgx.Batch{}
 	for _, m := range matviews {
-		onMatview := Check{dependentsSQL, fmt.Sprintf("depends on materialized view %s, which is rebuilt", m.Relation.Name), dropIt}
+		onMatview := Check{matviewDependentsSQL, fmt.Sprintf("depends on materialized view %s, which is rebuilt", m.Relation.Name), dropIt}
 		Queue(b, &reasons, append([]Check{onMatview}, matviewChecks...), m.OID, true)
 	}
 	return reasons, q.SendBatch(ctx, b).Close()

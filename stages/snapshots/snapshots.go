@@ -200,6 +200,25 @@ func (w Wait) Older(ctx context.Context) error {
 	}
 }
 
+// Present waits until the snapshots that exist now on this server are gone, but no longer
+// than atMost. It returns those that are left.
+func (w Wait) Present(ctx context.Context, atMost time.Duration) (left []Holder, err error) {
+	left, err = snapshots(ctx, w.Pool)
+	ticker := time.NewTicker(PollInterval)
+	defer ticker.Stop()
+	for began := time.Now(); err == nil && len(left) > 0 && time.Since(began) < atMost; {
+		select {
+		case <-ctx.Done():
+			return left, ctx.Err()
+		case <-ticker.C:
+		}
+		var now []Holder
+		now, err = snapshots(ctx, w.Pool)
+		left = intersection(left, now)
+	}
+	return left, err
+}
+
 // same reports whether o is the same snapshot, seen again.
 func (h Holder) same(o Holder) bool {
 	return h.PID == o.PID && h.Transaction == o.Transaction && h.Xmin == o.Xmin
