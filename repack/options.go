@@ -267,8 +267,19 @@ func (o Options) withDefaults() (Options, error) {
 		return o, &UsageError{fmt.Errorf("unknown way of foreign keys %q: want %s, %s or %s",
 			o.ForeignKeys, ForeignKeysAuto, ForeignKeysTogether, ForeignKeysOneByOne)}
 	}
-	if o.Jobs < 0 || o.BatchSize < 0 || o.LockTimeout < 0 || o.MaxSnapshotWait < 0 || o.KillBlockers < 0 {
-		return o, &UsageError{fmt.Errorf("jobs, batch size, lock timeout and snapshot wait cannot be negative")}
+	for _, n := range []struct {
+		name     string
+		negative bool
+	}{
+		{"jobs", o.Jobs < 0},
+		{"batch size", o.BatchSize < 0},
+		{"lock timeout", o.LockTimeout < 0},
+		{"snapshot wait", o.MaxSnapshotWait < 0},
+		{"kill blockers", o.KillBlockers < 0},
+	} {
+		if n.negative {
+			return o, &UsageError{fmt.Errorf("%s cannot be negative", n.name)}
+		}
 	}
 	o.LockRetries = max(o.LockRetries, 0)
 	return o, nil
