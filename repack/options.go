@@ -170,6 +170,12 @@ type Options struct {
 	// then refer to the old table, and after clean_up to nothing. Without it, such a
 	// table is refused.
 	IgnoreOID bool
+	// PublishedOK allows publications FOR ALL TABLES. They publish what is written to
+	// the registry, the change log, the shadow and the old table as well. A PostgreSQL
+	// subscriber that lacks one of these tables stops with an error until it has it:
+	// see "Publications of all tables" in docs/how-it-works.md. A job keeps it. Without
+	// it, every table of a database with such a publication is refused.
+	PublishedOK bool
 	// Jobs is the number of connections that copy, build indexes or replay at the same
 	// time. Default: the number of CPUs of this machine, at most 4; it drops to one,
 	// with pauses between chunks, while other sessions are active on the server.

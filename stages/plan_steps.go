@@ -62,7 +62,10 @@ func (p *planner) planShadow(ctx context.Context, t *transcript) error {
 	if err := execAll(ctx, t, p.shadowSQL()); err != nil {
 		return err
 	}
-	if err := catalog.RevokeAll(ctx, t, catalog.Made{Kind: "TABLE", Name: shadow.String()}); err != nil || p.mine {
+	if err := catalog.RevokeAll(ctx, t, catalog.Made{Kind: "TABLE", Name: shadow.String()}); err != nil {
+		return err
+	}
+	if err := execAll(ctx, t, p.identifySQL(shadow)); err != nil || p.mine {
 		return err
 	}
 	return execAll(ctx, t, giveSQL(shadow, p.Source.Owner))
@@ -128,7 +131,7 @@ func planSyncSchema(ctx context.Context, p *planner) ([]Step, error) {
 		r.add(p.record(ctx, fmt.Sprintf("build indexes on the shadow, what takes longest first, %d at a time", p.Jobs), nil, sending(build)))
 	}
 	r.add(p.record(ctx, "give the shadow its constraints and statistics objects", nil, sending(slices.Concat(
-		p.constraintsSQL(shadow), p.Source.MarksSQL(p.Job.ShadowTable()), p.statisticsSQL(shadow)))))
+		p.constraintsSQL(shadow), p.marksSQL(p.Job.ShadowTable()), p.statisticsSQL(shadow)))))
 	return r.list, r.err
 }
 

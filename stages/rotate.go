@@ -68,7 +68,10 @@ func (e *Env) retireLog(ctx context.Context, tx *lock.Tx) error {
 	if err := execAll(ctx, tx, []string{e.Link.CreateLogSQL()}); err != nil {
 		return err
 	}
-	return catalog.RevokeAll(ctx, tx, catalog.Made{Kind: "TABLE", Name: e.Link.Log.String()})
+	if err := catalog.RevokeAll(ctx, tx, catalog.Made{Kind: "TABLE", Name: e.Link.Log.String()}); err != nil {
+		return err
+	}
+	return execAll(ctx, tx, []string{e.Link.IdentifyLogSQL()})
 }
 
 // underLock does work that may take some time while other sessions wait for the locks of

@@ -46,8 +46,9 @@ func setup(ctx context.Context, e *Env) error {
 	})
 	if err != nil {
 		e.Job = nil // nothing was committed
+		return err
 	}
-	return err
+	return e.tellPublished(ctx)
 }
 
 const takenSQL = `SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname IN ($1, $2))`
@@ -87,7 +88,7 @@ func (e *Env) newJob(id int64) *registry.Job {
 func (e *Env) jobNumbered(number string) *registry.Job {
 	job := &registry.Job{
 		TableSchema: e.Source.Name.Schema, TableName: e.Source.Name.Name, Source: e.Source.OID,
-		Strategy: e.Strategy.Name(), Options: registry.Options{KeepOld: e.KeepOld, RebuildMatviews: e.RebuildMatviews, OrderBy: e.OrderBy}.WithOIDs(e.UpdateOID, e.IgnoreOID),
+		Strategy: e.Strategy.Name(), Options: registry.Options{KeepOld: e.KeepOld, RebuildMatviews: e.RebuildMatviews, PublishedOK: e.PublishedOK, OrderBy: e.OrderBy}.WithOIDs(e.UpdateOID, e.IgnoreOID),
 		Partitioned: e.Partitioned,
 		Stage:       registry.Setup, StageDone: true, State: registry.Active,
 		ShadowSchema: "repack_job_" + number, OldSchema: "repack_job_" + number + "_old", OwnSchemas: true,
@@ -142,7 +143,11 @@ func (e *Env) createCapture(ctx context.Context, q catalog.Querier) error {
 	if err := execAll(ctx, q, []string{e.Link.CreateLogSQL(), e.Strategy.Capture(e.Link).Function}); err != nil {
 		return err
 	}
-	return catalog.RevokeAll(ctx, q, catalog.Made{Kind: "TABLE", Name: e.Link.Log.String()}, catalog.Made{Kind: "FUNCTION", Name: e.Link.Capture.String() + "()"})
+	err := catalog.RevokeAll(ctx, q, catalog.Made{Kind: "TABLE", Name: e.Link.Log.String()}, catalog.Made{Kind: "FUNCTION", Name: e.Link.Capture.String() + "()"})
+	if err != nil {
+		return err
+	}
+	return execAll(ctx, q, []string{e.Link.IdentifyLogSQL()})
 }
 
 // stop takes the lock under which the triggers are created. It makes sure that the shadow is
@@ -189,6 +194,9 @@ func (e *Env) createShadow(ctx context.Context, tx pgx.Tx) error {
 		return err
 	}
 	if err := catalog.RevokeAll(ctx, tx, catalog.Made{Kind: "TABLE", Name: shadow.String()}); err != nil {
+		return err
+	}
+	if err := execAll(ctx, tx, e.identifySQL(shadow)); err != nil {
 		return err
 	}
 	oid, toast, err := e.giveToOwner(ctx, tx, shadow, e.Source.Owner)

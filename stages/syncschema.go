@@ -49,7 +49,7 @@ func syncSchema(ctx context.Context, e *Env) error {
 			return err
 		}
 		// Create statistics objects before the shadow is analysed.
-		statements := slices.Concat(e.constraintsSQL(built), e.Source.MarksSQL(shadow), e.statisticsSQL(built))
+		statements := slices.Concat(e.constraintsSQL(built), e.marksSQL(shadow), e.statisticsSQL(built))
 		if err := e.execBuilds(ctx, tx, statements); err != nil {
 			return err
 		}

@@ -83,12 +83,6 @@ var rowSecurity = Check{
 	"is forced on the owner, who would read a part of the rows", "run as a role with BYPASSRLS, or ALTER TABLE … NO FORCE ROW LEVEL SECURITY for the time of the repack",
 }
 
-// allTablesPublication: the shadow's rows would be published as well.
-var allTablesPublication = Check{
-	`SELECT 'publication ' || pubname FROM pg_publication WHERE puballtables AND $1::oid IS NOT NULL`,
-	"is FOR ALL TABLES and would publish the shadow's rows to subscribers", "publish the tables by name or by schema",
-}
-
 // identityPersistence: in the new table, the sequence of an identity is as permanent as
 // the table.
 var identityPersistence = Check{
@@ -274,8 +268,9 @@ var subscription = Check{
 	"feeds the table; its worker does not fire statement triggers", "drop the table from the subscription",
 }
 
-// Table lists the checks that run on every table. Their parameters are the table's OID
-// and whether materialized views are to be rebuilt.
+// Table lists the checks that run on every table. Their parameters are the table's OID,
+// whether materialized views are to be rebuilt, and whether a publication of all tables
+// may publish what repack writes to its own tables: see Allowed.
 var Table = []Check{
 	subscription,
 	accessMethod,
@@ -294,6 +289,7 @@ var Table = []Check{
 	extensionMember,
 	rowSecurity,
 	allTablesPublication,
+	publishedWithoutIdentity,
 	identityPersistence,
 	identityUsed,
 	dependsOnExtension,
