@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"fmt"
+	"strings"
 )
 
 // Partition describes the place of a table in a partitioned table.
@@ -34,6 +35,8 @@ type Partition struct {
 	// Compared says that the table has checks or generated columns from the parent.
 	// Whole says that one of its checks refers to a whole row. See Verbatim.
 	Compared, Whole bool `json:"-"`
+	// Hashed are bounds that Check does not prove to the server.
+	Hashed []HashBound `json:"-"`
 }
 
 // Attached is an index that is attached to an index of the parent.
@@ -70,7 +73,8 @@ SELECT    pn.nspname::text                               AS parent_schema,
           EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = c.oid AND k.contype = 'c' AND k.coninhcount > 0)
           OR EXISTS (SELECT FROM pg_attribute a
                      WHERE  a.attrelid = c.oid AND a.attgenerated <> '' AND a.attinhcount > 0 AND NOT a.attisdropped) AS compared,
-          EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = c.oid AND k.contype = 'c' AND 0 = ANY (k.conkey))    AS whole
+          EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = c.oid AND k.contype = 'c' AND 0 = ANY (k.conkey))    AS whole,
+         (` + hashBoundsSQL + `)                         AS hashed
 FROM      pg_class c
 JOIN      pg_inherits i            ON i.inhrelid = c.oid
 JOIN      pg_class p               ON p.oid = i.inhparent
@@ -109,11 +113,12 @@ func askPartition(d *description) {
 		DefaultSchema, DefaultName, TreeSchema, TreeName *string
 		Owners, NotNull                                  []string
 		Compared, Whole                                  bool
+		Hashed                                           []HashBound
 	}
 	want(d, partitionSQL, func(places []place) error {
 		for _, r := range places {
 			p := &Partition{
-				Parent: Name{r.ParentSchema, r.ParentName}, Bound: r.Bound, Owners: r.Owners, NotNull: r.NotNull, Compared: r.Compared, Whole: r.Whole,
+				Parent: Name{r.ParentSchema, r.ParentName}, Bound: r.Bound, Owners: r.Owners, NotNull: r.NotNull, Compared: r.Compared, Whole: r.Whole, Hashed: r.Hashed,
 			}
 			if r.Check != nil {
 				p.Check = *r.Check
@@ -203,17 +208,20 @@ func (t *Table) AttachSQL() []string {
 	return statements
 }
 
-// BoundSQL returns the statement that adds the constraint BoundName to table on. With
-// notValid the server does not scan the rows. It takes ACCESS EXCLUSIVE on the table.
+// BoundSQL returns statements that add the constraint BoundName to table on. With notValid
+// the server does not scan the rows. They take ACCESS EXCLUSIVE on the table. If the bound
+// is a hash of text, they create BoundDomain in its schema.
 func (t *Table) BoundSQL(on Name, notValid bool) []string {
 	if t.Partition == nil || t.Partition.Check == "" {
 		return nil
 	}
-	sql := fmt.Sprintf("ALTER TABLE %s ADD CONSTRAINT %s CHECK (%s)", on, BoundName, t.Partition.Check)
+	hashed, statements := t.Partition.hashBoundsOf(on)
+	bounds := strings.Join(append([]string{t.Partition.Check}, hashed...), " AND ")
+	sql := fmt.Sprintf("ALTER TABLE %s ADD CONSTRAINT %s CHECK (%s)", on, BoundName, bounds)
 	if notValid {
 		sql += " NOT VALID"
 	}
-	return []string{sql}
+	return append(statements, sql)
 }
 
 // ValidateBoundSQL returns the statement that validates the constraint BoundName: the
