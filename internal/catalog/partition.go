@@ -25,7 +25,8 @@ type Partition struct {
 	// refers to.
 	ForeignKeys []ForeignKey `json:"foreign_keys"`
 	// Default is the parent's default partition, if it is not this table. It is locked
-	// together with the parent.
+	// together with the parent. LOCK TABLE cannot lock a foreign table, and ATTACH does
+	// not read it.
 	Default *Name `json:"-"`
 	// Tree is the topmost partitioned table that contains the table and that a foreign
 	// key refers to. To drop and add the key alters all its partitions. It is nil if no
@@ -80,7 +81,7 @@ JOIN      pg_inherits i            ON i.inhrelid = c.oid
 JOIN      pg_class p               ON p.oid = i.inhparent
 JOIN      pg_namespace pn          ON pn.oid = p.relnamespace
 JOIN      pg_partitioned_table t   ON t.partrelid = p.oid
-LEFT JOIN pg_class d               ON d.oid = t.partdefid AND d.oid <> c.oid
+LEFT JOIN pg_class d               ON d.oid = t.partdefid AND d.oid <> c.oid AND d.relkind <> 'f'
 LEFT JOIN pg_namespace dn          ON dn.oid = d.relnamespace
 LEFT JOIN LATERAL (
           SELECT   a.relid
