@@ -49,10 +49,9 @@ CROSS  JOIN LATERAL regexp_match(pg_get_expr(x.relpartbound, x.oid), '^FOR VALUE
 CROSS  JOIN LATERAL (
        SELECT jsonb_agg(jsonb_build_object('text', coalesce(quote_ident(a.attname), pg_get_expr(h.partexprs, h.partrelid)),
                                            'type', CASE WHEN a.attcollation <> 0 THEN format_type(a.atttypid, a.atttypmod) END,
-                                           'domain', coalesce(t.typtype = 'd', false)) ORDER BY p.n) AS keys
+                                           'domain', coalesce((SELECT t.typtype = 'd' FROM pg_type t WHERE t.oid = a.atttypid), false)) ORDER BY p.n) AS keys
        FROM   unnest(h.partattrs::int2[]) WITH ORDINALITY p (attnum, n)
-       LEFT   JOIN pg_attribute a ON a.attrelid = h.partrelid AND a.attnum = p.attnum
-       LEFT   JOIN pg_type t      ON t.oid = a.atttypid) k
+       LEFT   JOIN pg_attribute a ON a.attrelid = h.partrelid AND a.attnum = p.attnum) k
 WHERE  h.partstrat = 'h' AND 0 <> ANY (h.partcollation::oid[])`
 
 // condition returns the bound as an expression for a CHECK. domain is BoundDomain in the

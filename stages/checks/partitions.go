@@ -41,18 +41,14 @@ var defaultPartition = Check{
 	"belongs to the default partition, and has so many rows that looking at them under lock would take long", "move them to partitions of their own",
 }
 
-// likeIndexes: if two indexes are equal, ATTACH PARTITION attaches the one that it finds
-// first.
+// likeIndexes: of indexes that are alike, ATTACH PARTITION attaches the one that was created
+// first. This one must be attached now, or a revert would attach another one.
 var likeIndexes = Check{
-	`SELECT DISTINCT 'index ' || b.indexrelid::regclass
-	 FROM   pg_index a
-	 JOIN   pg_inherits h ON h.inhrelid = a.indexrelid
-	 JOIN   pg_index b    ON b.indrelid = a.indrelid AND b.indexrelid <> a.indexrelid AND b.indisunique = a.indisunique
-	        AND b.indkey = a.indkey AND b.indclass = a.indclass AND b.indcollation = a.indcollation AND b.indoption = a.indoption
-	        AND pg_get_expr(b.indexprs, b.indrelid) IS NOT DISTINCT FROM pg_get_expr(a.indexprs, a.indrelid)
-	        AND pg_get_expr(b.indpred, b.indrelid) IS NOT DISTINCT FROM pg_get_expr(a.indpred, a.indrelid)
-	 WHERE  a.indrelid = $1`,
-	"is like another one, and which of them PostgreSQL would attach to the partitioned table's is not certain", "drop one of them",
+	`SELECT DISTINCT 'index ' || l.other::regclass
+	 FROM  (` + catalog.LikeIndexesSQL + `) l
+	 WHERE  l.other < l.attached AND (l.other_parent IS NULL OR l.other_parent > l.parent)`,
+	"is like one that is attached to the partitioned table's, and older: PostgreSQL would attach it in the place of that one",
+	"REINDEX INDEX CONCURRENTLY makes it the younger one; or drop one of them",
 }
 
 // indexWithoutPart: ATTACH PARTITION would build the missing index, under its lock.
