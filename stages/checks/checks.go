@@ -279,7 +279,6 @@ var Table = []Check{
 	checkedRowByRow,
 	notValidAbove,
 	detachPending,
-	defaultPartition,
 	likeIndexes,
 	indexWithoutPart,
 	hashOfText,

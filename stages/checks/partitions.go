@@ -29,18 +29,6 @@ var detachPending = Check{
 	"is being detached from the partitioned table", "ALTER TABLE … DETACH PARTITION … FINALIZE",
 }
 
-// defaultPartition: ATTACH PARTITION reads every row of the default partition, under its
-// lock.
-var defaultPartition = Check{
-	`SELECT t.relid::text
-	 FROM   pg_inherits i
-	 JOIN   pg_partitioned_table p ON p.partrelid = i.inhparent
-	 CROSS  JOIN LATERAL pg_partition_tree(p.partdefid) t
-	 WHERE  i.inhrelid = $1 AND p.partdefid NOT IN (0, $1) AND t.isleaf
-	 AND    pg_relation_size(t.relid) > 128 * current_setting('block_size')::bigint`,
-	"belongs to the default partition, and has so many rows that looking at them under lock would take long", "move them to partitions of their own",
-}
-
 // likeIndexes: of indexes that are alike, ATTACH PARTITION attaches the one that was created
 // first. This one must be attached now, or a revert would attach another one.
 var likeIndexes = Check{
