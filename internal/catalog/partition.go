@@ -204,7 +204,7 @@ func (t *Table) AttachSQL() []string {
 	}
 	for _, x := range t.Partition.Triggers {
 		statements = append(statements, fmt.Sprintf("ALTER TABLE %s %s TRIGGER %s", t.Name, enableWords[x.Enabled], Quote(x.Name)))
-		statements = append(statements, comment("TRIGGER "+Quote(x.Name)+" ON "+t.Name.String(), x.Comment)...)
+		statements = append(statements, x.marksSQL(t.Name)...)
 	}
 	return statements
 }

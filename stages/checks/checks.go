@@ -106,17 +106,6 @@ var identityUsed = Check{
 	"uses the sequence of an identity, and the new table has another one of that name", "use a sequence of its own",
 }
 
-// dependsOnExtension: DROP EXTENSION would no longer drop the object.
-var dependsOnExtension = Check{
-	`SELECT pg_describe_object(classid, objid, 0) FROM pg_depend
-	 WHERE  deptype = 'x'
-	 AND   (classid = 'pg_class'::regclass AND objid IN (SELECT indexrelid FROM pg_index WHERE indrelid = $1)
-	        OR classid = 'pg_trigger'::regclass AND objid IN (SELECT oid FROM pg_trigger WHERE tgrelid = $1)
-	        OR classid = 'pg_proc'::regclass AND objid IN (
-	            SELECT objid FROM pg_depend WHERE classid = 'pg_proc'::regclass AND refobjid = $1))`,
-	"depends on an extension (ALTER … DEPENDS ON EXTENSION), which is not carried over", "ALTER … NO DEPENDS ON EXTENSION",
-}
-
 // statisticsNames: both would have to be in the shadow's schema, with the same name.
 var statisticsNames = Check{
 	`SELECT 'statistics object ' || min(stxname) FROM pg_statistic_ext WHERE stxrelid = $1
@@ -193,13 +182,6 @@ var rowTypeProperties = Check{
 	`SELECT 'type ' || t.oid::regtype FROM pg_type t
 	 WHERE  t.oid = (SELECT reltype FROM pg_class WHERE oid = $1) AND (t.typacl IS NOT NULL OR obj_description(t.oid, 'pg_type') IS NOT NULL)`,
 	"is the table's row type, and its privileges or comment are not carried over", "remove them for the time of the repack",
-}
-
-// constraintTriggerComment: a constraint trigger is created again as a trigger.
-var constraintTriggerComment = Check{
-	`SELECT 'constraint ' || quote_ident(conname) FROM pg_constraint
-	 WHERE  conrelid = $1 AND contype = 't' AND obj_description(oid, 'pg_constraint') IS NOT NULL`,
-	"is a constraint trigger with a comment on the constraint, which is not carried over", "COMMENT ON TRIGGER instead",
 }
 
 // OtherCapture finds the capture triggers of a job that is not in this registry. To set
@@ -291,7 +273,6 @@ var Table = []Check{
 	publishedWithoutIdentity,
 	identityPersistence,
 	identityUsed,
-	dependsOnExtension,
 	statisticsNames,
 	grantorWithoutUsage,
 	partitionedRefers,
@@ -300,6 +281,5 @@ var Table = []Check{
 	referNames,
 	droppedReplicaIdentity,
 	rowTypeProperties,
-	constraintTriggerComment,
 	dependent,
 }
