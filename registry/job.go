@@ -66,6 +66,8 @@ type Options struct {
 	UpdateOID []OIDColumn `json:"update_oid,omitempty"`
 	// IgnoreOID allows other places to contain OIDs of the table.
 	IgnoreOID bool `json:"ignore_oid,omitempty"`
+	// PublishedOK allows publications FOR ALL TABLES.
+	PublishedOK bool `json:"published_ok,omitempty"`
 	// RowTriggers makes capture use row triggers. They need no transition tables, which
 	// may need temporary files.
 	RowTriggers bool `json:"row_triggers,omitempty"`

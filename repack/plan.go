@@ -85,13 +85,14 @@ func (r *Repack) plan(ctx context.Context) (*Plan, error) {
 	// Open would record options that are given only now, so they are set after it.
 	keep, rebuild := e.KeepOld, e.RebuildMatviews
 	e.KeepOld, e.RebuildMatviews = false, false
-	update, ignore := e.UpdateOID, e.IgnoreOID
-	e.UpdateOID, e.IgnoreOID = nil, false
+	update, ignore, published := e.UpdateOID, e.IgnoreOID, e.PublishedOK
+	e.UpdateOID, e.IgnoreOID, e.PublishedOK = nil, false, false
 	if err := e.Open(ctx, job); err != nil {
 		return nil, err
 	}
 	job.Options.KeepOld = job.Options.KeepOld || keep
 	job.Options.RebuildMatviews = job.Options.RebuildMatviews || rebuild
+	job.Options.PublishedOK = job.Options.PublishedOK || published
 	job.Options = job.Options.WithOIDs(update, ignore)
 	running, err := registry.Held(ctx, e.Pool, job.Source)
 	if err != nil {

@@ -389,7 +389,7 @@ func (r *Repack) env(ctx context.Context) (*stages.Env, func(), error) {
 		Strategy: chosen, ShadowSchema: o.ShadowSchema, KeepOld: o.KeepOld, RebuildMatviews: o.RebuildMatviews, OrderBy: o.OrderBy,
 		Jobs: o.Jobs, Throttle: throttle.New(pool, o.Jobs, o.yield), BatchSize: o.BatchSize, Transfer: o.Transfer, SnapshotWait: o.MaxSnapshotWait,
 		Verify: o.Verify, MaintenanceWorkMem: o.MaintenanceWorkMem, Partitioned: r.partitioned,
-		UpdateOID: update, IgnoreOID: o.IgnoreOID, ForeignKeys: o.ForeignKeys,
+		UpdateOID: update, IgnoreOID: o.IgnoreOID, PublishedOK: o.PublishedOK, ForeignKeys: o.ForeignKeys,
 	}, pool.Close, nil
 }
 

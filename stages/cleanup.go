@@ -147,7 +147,9 @@ func (e *Env) dropArtefactsSQL(keep string) []string {
 		dropSQL("FUNCTION", e.Link.Capture.String()+"()"),
 		dropSQL("TABLE", e.Link.Log.String()+", "+e.Link.Retired().String()),
 	}
-	for _, schema := range []string{e.Job.ShadowSchema, e.Job.OldSchema} {
+	schemas := []string{e.Job.ShadowSchema, e.Job.OldSchema}
+	statements = append(statements, e.Source.DropBoundDomainsSQL(schemas...)...)
+	for _, schema := range schemas {
 		if e.Job.OwnSchemas && schema != keep {
 			statements = append(statements, dropSQL("SCHEMA", catalog.Quote(schema)))
 		}

@@ -123,7 +123,7 @@ func (e *Env) buildDry(ctx context.Context, tx pgx.Tx, t *dryBuilt) (err error) 
 	for _, index := range missingIndexes(e.target(), made) {
 		statements = append(statements, indexSQL(index, shadow)...)
 	}
-	statements = slices.Concat(statements, e.constraintsSQL(made), e.target().MarksSQL(shadow), e.statisticsSQL(made))
+	statements = slices.Concat(statements, e.constraintsSQL(made), e.marksSQL(shadow), e.statisticsSQL(made))
 	if err := execEach(ctx, tx, statements); err != nil {
 		return err
 	}
@@ -155,7 +155,7 @@ func (e *Env) unlike(ctx context.Context, tx pgx.Tx) ([]Reason, error) {
 	if err != nil {
 		return nil, err
 	}
-	reasons, err := checks.Find(ctx, tx, e.Source.OID, e.rebuilds())
+	reasons, err := checks.Find(ctx, tx, e.Source.OID, e.allowed())
 	if err != nil {
 		return nil, err
 	}

@@ -30,6 +30,7 @@ type Env struct {
 	RebuildMatviews bool
 	UpdateOID       []registry.OIDColumn // columns with OIDs of the table, to be updated when it has a new OID
 	IgnoreOID       bool                 // allows other tables to store OIDs of the table
+	PublishedOK     bool                 // allows publications FOR ALL TABLES
 	OrderBy         string               // order of the copied rows: see catalog.ReadOrder; empty: as they come
 	Jobs            int                  // connections that work at the same time, at most
 	Throttle        *throttle.Throttle   // asked before each piece of work of those connections
@@ -75,6 +76,7 @@ func (e *Env) Open(ctx context.Context, job *registry.Job) error {
 	asked := job.Options
 	asked.KeepOld = asked.KeepOld || e.KeepOld // the user may ask for it until clean_up
 	asked.RebuildMatviews = asked.RebuildMatviews || e.RebuildMatviews
+	asked.PublishedOK = asked.PublishedOK || e.PublishedOK
 	asked = asked.WithOIDs(e.UpdateOID, e.IgnoreOID)
 	if !reflect.DeepEqual(asked, job.Options) || e.Partitioned != nil {
 		err := e.writeJob(ctx, func(_ pgx.Tx, job *jobRow) error {

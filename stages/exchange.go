@@ -436,7 +436,7 @@ func installSQL(t *catalog.Table, retired catalog.Name) []string {
 	}
 	statements = append(statements, t.PublishSQL()...)
 	for _, d := range t.Dependents {
-		statements = append(statements, d.Replace)
+		statements = append(statements, d.ReplaceSQL()...)
 	}
 	return statements
 }

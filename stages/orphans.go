@@ -109,6 +109,9 @@ func (e *Env) removeOrphan(ctx context.Context, tx *lock.Tx, o orphan, table cat
 		return nil
 	}
 	for _, schema := range []string{o.Schema, o.Schema + "_old"} {
+		if err := drop(ctx, tx, "DOMAIN", catalog.Name{Schema: schema, Name: catalog.BoundDomain}.String()); err != nil {
+			return err
+		}
 		if err := drop(ctx, tx, "SCHEMA", catalog.Quote(schema)); err != nil {
 			return err
 		}

@@ -63,11 +63,20 @@ func preflight(ctx context.Context, e *Env) error {
 	if err := e.ofAKind(ctx); err != nil {
 		return err
 	}
-	reasons, err := checks.Find(ctx, e.Pool, e.Source.OID, e.rebuilds(), checks.OtherCapture)
+	reasons, err := checks.Find(ctx, e.Pool, e.Source.OID, e.allowed(), checks.OtherCapture)
 	if err != nil {
 		return err
 	}
 	reasons = append(reasons, shape(e.Source)...)
+	_, published, err := e.allTables(ctx)
+	if err != nil {
+		return err
+	}
+	schemas, err := e.ofPublishedSchemas(ctx)
+	if err != nil {
+		return err
+	}
+	reasons = slices.Concat(reasons, published, schemas)
 	missing, err := e.missingPrivileges(ctx)
 	if err != nil {
 		return err

@@ -65,6 +65,7 @@ func (e *Env) retirement() transaction {
 			sendBounded(func() []string { return []string{e.Link.RetireLogSQL()} }),
 			send(e.Link.CreateLogSQL()),
 			revokeAll(catalog.Made{Kind: "TABLE", Name: log.String()}),
+			send(e.Link.IdentifyLogSQL()),
 		},
 	)}
 }

@@ -268,9 +268,9 @@ func (e *Env) drift(now *catalog.Table) error {
 // queueChecks adds the checks to b, except those that checks.Complete adds. It also asks
 // whether changes are being captured; if not, b returns strategy.ErrNotCapturing.
 func (e *Env) queueChecks(b *pgx.Batch, reasons *[]Reason, oid uint32) {
-	sql, args := e.Link.NotCapturing(3)
+	sql, args := e.Link.NotCapturing(4)
 	gone := checks.Check{SQL: sql, Why: "does not capture changes"}
-	checks.Queue(b, reasons, append(checks.Table[:len(checks.Table):len(checks.Table)], gone), append([]any{oid, e.rebuilds()}, args...)...)
+	checks.Queue(b, reasons, append(checks.Table[:len(checks.Table):len(checks.Table)], gone), append([]any{oid, e.rebuilds(), e.publishedOK()}, args...)...)
 	found := b.QueuedQueries[b.Len()-1]
 	take := found.Fn
 	found.Fn = func(results pgx.BatchResults) error {

@@ -47,8 +47,9 @@ func setup(ctx context.Context, e *Env) error {
 	})
 	if err != nil {
 		e.Job = nil // nothing was committed
+		return err
 	}
-	return err
+	return e.tellPublished(ctx)
 }
 
 func planSetup(ctx context.Context, p *planner) ([]Step, error) {
@@ -92,7 +93,7 @@ func (e *Env) newJob(id int64) *registry.Job {
 func (e *Env) jobNumbered(number string) *registry.Job {
 	job := &registry.Job{
 		TableSchema: e.Source.Name.Schema, TableName: e.Source.Name.Name, Source: e.Source.OID,
-		Strategy: e.Strategy.Name(), Options: registry.Options{KeepOld: e.KeepOld, RebuildMatviews: e.RebuildMatviews, OrderBy: e.OrderBy}.WithOIDs(e.UpdateOID, e.IgnoreOID),
+		Strategy: e.Strategy.Name(), Options: registry.Options{KeepOld: e.KeepOld, RebuildMatviews: e.RebuildMatviews, PublishedOK: e.PublishedOK, OrderBy: e.OrderBy}.WithOIDs(e.UpdateOID, e.IgnoreOID),
 		Partitioned: e.Partitioned,
 		Stage:       registry.Setup, StageDone: true, State: registry.Active,
 		ShadowSchema: "repack_job_" + number, OldSchema: "repack_job_" + number + "_old", OwnSchemas: true,
@@ -145,6 +146,7 @@ func (e *Env) createShadow() []action {
 	return []action{
 		send(e.shadowSQL()...),
 		revokeAll(catalog.Made{Kind: "TABLE", Name: shadow.String()}),
+		send(e.identifySQL(shadow)...),
 		giveToOwner(shadow, func() string { return e.Source.Owner }, func(oid uint32, toast bool) error {
 			e.Job.Shadow = &oid
 			return e.sameToast(toast)
@@ -157,6 +159,7 @@ func (e *Env) createCapture(capture strategy.Capture) []action {
 	return []action{
 		send(e.Link.CreateLogSQL(), capture.Function),
 		revokeAll(catalog.Made{Kind: "TABLE", Name: e.Link.Log.String()}, catalog.Made{Kind: "FUNCTION", Name: e.Link.Capture.String() + "()"}),
+		send(e.Link.IdentifyLogSQL()),
 	}
 }
 

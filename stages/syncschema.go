@@ -133,7 +133,7 @@ func (e *Env) completion(shadow *catalog.Table) transaction {
 	name := e.Job.ShadowTable()
 	lacks := statements(func() []string {
 		// Create statistics objects before the shadow is analysed.
-		return slices.Concat(e.constraintsSQL(shadow), e.target().MarksSQL(name), e.statisticsSQL(shadow))
+		return slices.Concat(e.constraintsSQL(shadow), e.marksSQL(name), e.statisticsSQL(shadow))
 	})
 	return transaction{
 		does: "give the shadow its constraints and statistics objects",

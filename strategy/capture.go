@@ -31,6 +31,13 @@ func (l *Link) CreateLogSQL() string {
 	}))
 }
 
+// IdentifyLogSQL returns the statement that lets rows of the log be deleted if a
+// publication of all tables publishes them: the log has no key. It takes ACCESS EXCLUSIVE
+// on the log.
+func (l *Link) IdentifyLogSQL() string {
+	return fmt.Sprintf("ALTER TABLE %s REPLICA IDENTITY FULL", l.Log)
+}
+
 // functionSQL is SECURITY DEFINER, because roles that write to the table need no
 // privilege on the change log and the copy. The function uses nothing from its caller
 // except the rows.

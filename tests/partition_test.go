@@ -27,6 +27,24 @@ var partitionCases = []fidelityCase{
 	{name: "hash", sql: `CREATE TABLE app.p (id int, a uuid, PRIMARY KEY (id, a)) PARTITION BY HASH (id, a);
 		CREATE TABLE app.t PARTITION OF app.p FOR VALUES WITH (MODULUS 3, REMAINDER 1); CREATE TABLE app.u PARTITION OF app.p FOR VALUES WITH (MODULUS 3, REMAINDER 0);
 		CREATE TABLE app.v PARTITION OF app.p FOR VALUES WITH (MODULUS 3, REMAINDER 2); INSERT INTO app.p SELECT g, gen_random_uuid() FROM generate_series(1, 300) g`},
+	{name: "indexes like attached ones", sql: `CREATE TABLE app.p (id int, a int, b text, PRIMARY KEY (id, a)) PARTITION BY RANGE (id); CREATE TABLE app.t PARTITION OF app.p FOR VALUES FROM (1) TO (1000);
+		CREATE INDEX z_first ON app.p (a); CREATE INDEX y_second ON app.p (a); CREATE UNIQUE INDEX u ON app.p (a, id);
+		ALTER INDEX app.t_a_idx RENAME TO zz; ALTER INDEX app.t_a_idx1 RENAME TO mm; ALTER INDEX app.t_a_id_idx RENAME TO uu;
+		CREATE INDEX aa ON app.t (a); CREATE INDEX bb ON app.t (a DESC) WITH (fillfactor = 50); CREATE INDEX cc ON app.t (a); COMMENT ON INDEX app.aa IS 'own';
+		CREATE UNIQUE INDEX a_unique ON app.t (a, id); ALTER TABLE app.t ADD CONSTRAINT a_key UNIQUE (id, a); CREATE UNIQUE INDEX id_a ON app.t (id, a);
+		CREATE INDEX lower_p ON app.p (lower(b) varchar_pattern_ops) WHERE a > 0; CREATE INDEX "A lower" ON app.t (lower(b) text_pattern_ops DESC NULLS LAST) WHERE a > 0; CREATE INDEX other ON app.t (lower(b)) WHERE a > 0;
+		ALTER TABLE app.t CLUSTER ON aa; INSERT INTO app.p SELECT g, g, 'b' || g FROM generate_series(1, 400) g`},
+	{name: "hash of text", sql: `CREATE DOMAIN app.code AS varchar(30) COLLATE "C" CHECK (VALUE <> ''); CREATE DOMAIN app.codes AS app.code;
+		CREATE TABLE app.p (id int, a text, v varchar(9), d app.codes NOT NULL, n name, r text[], at date, CONSTRAINT p_key PRIMARY KEY (a, d, v, n, r, at)) PARTITION BY HASH (a);
+		CREATE TABLE app.q PARTITION OF app.p FOR VALUES WITH (MODULUS 1, REMAINDER 0) PARTITION BY HASH (d, v);
+		CREATE TABLE app.range PARTITION OF app.q FOR VALUES WITH (MODULUS 2, REMAINDER 1) PARTITION BY RANGE (at); CREATE TABLE app.other PARTITION OF app.q FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+		CREATE TABLE app.names PARTITION OF app.range FOR VALUES FROM ('2020-01-01') TO ('2021-01-01') PARTITION BY HASH (n);
+		CREATE TABLE app."Arrays" PARTITION OF app.names FOR VALUES WITH (MODULUS 1, REMAINDER 0) PARTITION BY HASH (r, at);
+		CREATE TABLE app.t PARTITION OF app."Arrays" FOR VALUES WITH (MODULUS 2, REMAINDER 1); CREATE TABLE app.u PARTITION OF app."Arrays" FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+		INSERT INTO app.p SELECT g, 'a' || g, g, 'd' || g, 'n' || g, ARRAY['r' || g, NULL], '2020-02-02' FROM generate_series(1, 400) g`},
+	{name: "hash of text and an expression", sql: `CREATE TABLE app.p (id int NOT NULL, a text COLLATE "POSIX", b char(5), at int) PARTITION BY HASH (id, lower(b), a COLLATE "C");
+		CREATE TABLE app.t PARTITION OF app.p (PRIMARY KEY (id)) FOR VALUES WITH (MODULUS 2, REMAINDER 1); CREATE TABLE app.u PARTITION OF app.p FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+		INSERT INTO app.p SELECT g, 'a' || g, 'b' || g FROM generate_series(1, 400) g`},
 	{name: "default", sql: `CREATE TABLE app.p (id int PRIMARY KEY, a text) PARTITION BY RANGE (id);
 		CREATE TABLE app.t PARTITION OF app.p DEFAULT; CREATE TABLE app.u PARTITION OF app.p FOR VALUES FROM (10) TO (20); CREATE TABLE app.v PARTITION OF app.p FOR VALUES FROM (50) TO (60);
 		INSERT INTO app.p SELECT g, 'a' FROM generate_series(1, 100) g`},
@@ -61,6 +79,7 @@ var partitionCases = []fidelityCase{
 		CREATE TRIGGER always AFTER DELETE ON app.p FOR EACH ROW EXECUTE FUNCTION app.f(); ALTER TABLE app.p ENABLE ALWAYS TRIGGER always;
 		CREATE CONSTRAINT TRIGGER late AFTER INSERT ON app.p DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION app.f();
 		CREATE TRIGGER own AFTER INSERT ON app.t REFERENCING NEW TABLE AS n FOR EACH STATEMENT EXECUTE FUNCTION app.f(); CREATE TRIGGER own_row BEFORE DELETE ON app.t FOR EACH ROW EXECUTE FUNCTION app.f();
+		COMMENT ON CONSTRAINT late ON app.t IS 'late, of t'; ALTER TRIGGER off ON app.t DEPENDS ON EXTENSION plpgsql; ALTER INDEX app.t_pkey DEPENDS ON EXTENSION plpgsql;
 		ALTER TABLE app.t ENABLE REPLICA TRIGGER own_row; CREATE TRIGGER st AFTER UPDATE ON app.p EXECUTE FUNCTION app.f(); INSERT INTO app.p SELECT g, 'a' FROM generate_series(1, 500) g`},
 	{name: "publications, statistics, replica identity, settings", sql: `CREATE TABLE app.p (id int PRIMARY KEY, a int, b int) PARTITION BY RANGE (id);
 		CREATE TABLE app.t PARTITION OF app.p FOR VALUES FROM (1) TO (1000) WITH (fillfactor = 60); ALTER TABLE app.t REPLICA IDENTITY FULL;
@@ -101,9 +120,7 @@ var refusedPartitions = []struct {
 	{"disabled trigger of a foreign key to the partitioned table", `CREATE TABLE app.c (p int REFERENCES app.p); ALTER TABLE app.c DISABLE TRIGGER ALL`, []string{"RI_ConstraintTrigger", "app.c"}},
 	{"disabled trigger of another partition", `CREATE TABLE app.c (p int REFERENCES app.p); CREATE TABLE app.u PARTITION OF app.p DEFAULT; ALTER TABLE app.u DISABLE TRIGGER ALL`, []string{"RI_ConstraintTrigger", "app.u"}},
 	{"disabled trigger of a foreign key to the partition", `CREATE TABLE app.c (p int REFERENCES app.t); ALTER TABLE app.c DISABLE TRIGGER ALL`, []string{"RI_ConstraintTrigger", "app.c"}},
-	{"large default", `CREATE TABLE app.d PARTITION OF app.p DEFAULT; INSERT INTO app.p SELECT generate_series(1001, 60000)`, []string{"app.d", "default partition"}},
-	{"two indexes alike", `CREATE INDEX two ON app.t (a)`, []string{"index app.two"}},
-	{"hash of text", `CREATE TABLE app.h (id text PRIMARY KEY) PARTITION BY HASH (id); DROP TABLE app.p; CREATE TABLE app.t PARTITION OF app.h FOR VALUES WITH (MODULUS 1, REMAINDER 0)`, []string{"app.h", "hash of text"}},
+	{"hash of text that is an expression", `CREATE TABLE app.h (id text) PARTITION BY HASH (lower(id)); DROP TABLE app.p; CREATE TABLE app.t PARTITION OF app.h (PRIMARY KEY (id)) FOR VALUES WITH (MODULUS 1, REMAINDER 0)`, []string{"app.h", "hash of text"}},
 	{"name of the bound", `ALTER TABLE app.t ADD CONSTRAINT repack_bound CHECK (id < 5)`, []string{"constraint repack_bound"}},
 	{"materialized view", `CREATE MATERIALIZED VIEW app.m AS TABLE app.t`, []string{"app.m"}},
 }
@@ -303,7 +320,7 @@ func planIsCarriedOut(t *testing.T, db *pgtest.Database, o repack.Options, dump 
 func TestPlanOfPartitions(t *testing.T) {
 	t.Parallel()
 	for _, c := range partitionCases {
-		if c.name != "beside a default" && c.name != "triggers" && !strings.HasPrefix(c.name, "levels") {
+		if c.name != "beside a default" && c.name != "triggers" && c.name != "hash of text" && !strings.HasPrefix(c.name, "levels") {
 			continue
 		}
 		t.Run(c.name, func(t *testing.T) {
@@ -335,6 +352,60 @@ func TestRevertOfPartitionScansNothing(t *testing.T) {
 	if !valid {
 		t.Error("the bound of the old partition is not valid")
 	}
+}
+
+// TestOlderIndexLikeAttached: ATTACH would take another index than the one that is
+// attached, unless that has been made the older one.
+func TestOlderIndexLikeAttached(t *testing.T) {
+	t.Parallel()
+	eachStrategyIn(t, pgtest.New, func(t *testing.T, db *pgtest.Database, strategy string) {
+		db.Exec(t, `CREATE SCHEMA app; CREATE TABLE app.p (id int PRIMARY KEY, a int) PARTITION BY RANGE (id); CREATE TABLE app.t PARTITION OF app.p FOR VALUES FROM (1) TO (1000);
+			CREATE INDEX "Two" ON app.t (a DESC); CREATE INDEX one ON app.t (a); CREATE INDEX up ON ONLY app.p (a); ALTER INDEX app.up ATTACH PARTITION app.one; INSERT INTO app.p SELECT g, g FROM generate_series(1, 400) g`)
+		dump := db.Dump(t)
+		refused(t, db, "app.t", `index app."Two"`, "REINDEX INDEX CONCURRENTLY")
+		db.Exec(t, `REINDEX INDEX CONCURRENTLY app."Two"`)
+		o := options(t, "app.t", strategy)
+		runUntil(t, db, o, repack.Swap)
+		revert(t, db, o)
+		sameDump(t, db, dump)
+		run(t, db, o)
+		sameDump(t, db, dump)
+	})
+}
+
+// TestHashOfTextLeavesNothing: the domain that the bound of such a partition needs goes
+// with the job, in each way that a job can end.
+func TestHashOfTextLeavesNothing(t *testing.T) {
+	t.Parallel()
+	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+		db.Exec(t, `CREATE SCHEMA app; CREATE TABLE app.p (a text PRIMARY KEY, b int) PARTITION BY HASH (a);
+			CREATE TABLE app.t PARTITION OF app.p FOR VALUES WITH (MODULUS 2, REMAINDER 1); CREATE TABLE app.u PARTITION OF app.p FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+			INSERT INTO app.p SELECT 'a' || g, g FROM generate_series(1, 400) g`)
+		dump := db.Dump(t)
+		o := options(t, "app.t", strategy)
+		runUntil(t, db, o, repack.SyncSchema)
+		reset(t, db, o)
+		noArtefacts(t, db)
+
+		runUntil(t, db, o, repack.Swap) // and then lose the registry
+		db.Exec(t, `DROP SCHEMA repack_registry CASCADE`)
+		reset(t, db, o)
+		noArtefacts(t, db)
+
+		prepared := o
+		prepared.ShadowSchema = "mine"
+		db.Exec(t, `CREATE SCHEMA mine; CREATE SCHEMA mine_old`)
+		run(t, db, prepared)
+		noArtefacts(t, db)
+		db.Exec(t, `DROP SCHEMA mine; DROP SCHEMA mine_old`)
+
+		kept := o
+		kept.KeepOld = true
+		run(t, db, kept)
+		db.Exec(t, `DROP TABLE repack_job_2_old.t; DROP SCHEMA repack_job_2_old; DROP SCHEMA repack_registry CASCADE`)
+		noArtefacts(t, db)
+		sameDump(t, db, dump)
+	})
 }
 
 const partitionedSQL = `CREATE SCHEMA app; CREATE SCHEMA model;

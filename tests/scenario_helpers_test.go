@@ -125,6 +125,7 @@ func noArtefacts(t *testing.T, db *pgtest.Database) {
 		SELECT 'schema ' || nspname FROM pg_namespace WHERE nspname LIKE 'repack\_job%'
 		UNION ALL SELECT 'trigger ' || tgname FROM pg_trigger WHERE tgname LIKE '%repack%'
 		UNION ALL SELECT 'function ' || proname FROM pg_proc WHERE proname LIKE 'repack%'
+		UNION ALL SELECT 'domain ' || typname FROM pg_type WHERE typname LIKE 'repack%' AND typtype = 'd'
 		UNION ALL SELECT 'not valid: ' || conname FROM pg_constraint WHERE NOT convalidated AND contype = 'f' AND conparentid = 0
 		UNION ALL SELECT 'advisory lock' FROM pg_locks l JOIN pg_database d ON d.oid = l.database
 		          WHERE locktype = 'advisory' AND datname = current_database()

@@ -78,6 +78,15 @@ func oidFlags() []cli.Flag {
 	}
 }
 
+// publishedFlag allows what a run and a revert are refused for by default.
+func publishedFlag() cli.Flag {
+	return &cli.BoolFlag{
+		Name: "published-ok",
+		Usage: "go on though a publication FOR ALL TABLES publishes repack's own tables too: a PostgreSQL subscriber without tables of these names stops until it has them " +
+			"(default: the table is refused)",
+	}
+}
+
 // options reads the options from a command's flags. Options whose flags the command
 // does not have are zero.
 func options(c *cli.Context) (*pgx.ConnConfig, repack.Options, error) {
@@ -111,6 +120,7 @@ func options(c *cli.Context) (*pgx.ConnConfig, repack.Options, error) {
 		RebuildMatviews:    c.Bool("rebuild-matviews"),
 		UpdateOID:          c.StringSlice("update-oid"),
 		IgnoreOID:          c.Bool("ignore-oid"),
+		PublishedOK:        c.Bool("published-ok"),
 		Jobs:               c.Int("jobs"),
 		MaintenanceWorkMem: c.String("maintenance-work-mem"),
 		LockTimeout:        c.Duration("lock-timeout"),

@@ -128,7 +128,13 @@ func TestDiffShowsEveryAlteration(t *testing.T) {
 		{`CREATE RULE r AS ON DELETE TO app.t DO INSTEAD NOTHING`, "rules"},
 		{`CREATE FUNCTION app.f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN END'; CREATE TRIGGER tr BEFORE UPDATE ON app.t EXECUTE FUNCTION app.f()`, "triggers"},
 		{`ALTER TABLE app.t DISABLE TRIGGER tr`, "triggers"},
-		{`DROP TABLE app.child; DROP VIEW app.v; ALTER TABLE app.t DROP CONSTRAINT t_pkey`, "constraints.t_pkey removed"},
+		{`ALTER TRIGGER tr ON app.t DEPENDS ON EXTENSION plpgsql`, "triggers"},
+		{`CREATE CONSTRAINT TRIGGER co AFTER UPDATE ON app.t FOR EACH ROW EXECUTE FUNCTION app.f()`, "triggers"},
+		{`COMMENT ON CONSTRAINT co ON app.t IS 'new'`, "triggers"},
+		{`ALTER INDEX app.i DEPENDS ON EXTENSION plpgsql`, "indexes.i was"},
+		{`CREATE FUNCTION app.reads() RETURNS bigint LANGUAGE sql BEGIN ATOMIC SELECT count(*) FROM app.t; END`, "dependents"},
+		{`ALTER FUNCTION app.reads() DEPENDS ON EXTENSION plpgsql`, "dependents"},
+		{`DROP FUNCTION app.reads(); DROP TABLE app.child; DROP VIEW app.v; ALTER TABLE app.t DROP CONSTRAINT t_pkey`, "constraints.t_pkey removed"},
 	} {
 		db.Exec(t, c.sql)
 		after := read(t, conn, "app.t")

@@ -264,7 +264,9 @@ func (t *Table) CommentsSQL() []string {
 		statements = append(statements, comment("CONSTRAINT "+Quote(c.Name)+" ON "+on, c.Comment)...)
 	}
 	for _, i := range t.Indexes {
-		statements = append(statements, comment("INDEX "+Name{t.Name.Schema, i.Name}.String(), i.Comment)...)
+		index := "INDEX " + Name{t.Name.Schema, i.Name}.String()
+		statements = append(statements, comment(index, i.Comment)...)
+		statements = append(statements, dependsOnSQL(index, i.Extensions)...)
 	}
 	return statements
 }

@@ -13,7 +13,13 @@ SELECT   t.tgname::text                                        AS name,
          pg_get_triggerdef(t.oid)                              AS definition,
          t.tgenabled::text                                     AS enabled,
          t.tgparentid <> 0                                     AS above,
-         coalesce(obj_description(t.oid, 'pg_trigger'), '')    AS comment
+         coalesce(obj_description(t.oid, 'pg_trigger'), '')    AS comment,
+         coalesce(obj_description(t.tgconstraint, 'pg_constraint'), '') AS constraint_comment,
+         ARRAY(SELECT   e.extname::text
+               FROM     pg_depend x
+               JOIN     pg_extension e ON e.oid = x.refobjid
+               WHERE    x.classid = 'pg_trigger'::regclass AND x.objid = t.oid AND x.deptype = 'x'
+               ORDER BY e.extname)                             AS extensions
 FROM     pg_trigger t
 JOIN     pg_proc p ON p.oid = t.tgfoid
 WHERE    t.tgrelid = $1 AND NOT (t.tgname ~ '^(00|RI)_repack_' AND p.proname LIKE 'repack\_capture\_%')
@@ -194,7 +200,8 @@ SELECT   'rule'                                                                 
          'CREATE OR REPLACE RULE ' || substr(pg_get_ruledef(r.oid), length('CREATE RULE ') + 1) AS replace,
          format('ALTER %s %I.%I OWNER TO %I', CASE c.relkind WHEN 'v' THEN 'VIEW' ELSE 'TABLE' END,
                 n.nspname, c.relname, pg_get_userbyid(c.relowner))              AS lock,
-         r.oid                                                                  AS oid
+         r.oid                                                                  AS oid,
+         '{}'::text[]                                                           AS extensions
 FROM     pg_rewrite r
 JOIN     pg_class c     ON c.oid = r.ev_class
 JOIN     pg_namespace n ON n.oid = c.relnamespace
@@ -209,7 +216,8 @@ SELECT   'policy',
          || coalesce(' USING (' || pg_get_expr(p.polqual, p.polrelid) || ')', '')
          || coalesce(' WITH CHECK (' || pg_get_expr(p.polwithcheck, p.polrelid) || ')', ''),
          format('ALTER TABLE %I.%I OWNER TO %I', n.nspname, c.relname, pg_get_userbyid(c.relowner)),
-         p.oid
+         p.oid,
+         '{}'::text[]
 FROM     pg_policy p
 JOIN     pg_class c     ON c.oid = p.polrelid
 JOIN     pg_namespace n ON n.oid = c.relnamespace
@@ -221,7 +229,12 @@ SELECT   'function',
          pg_get_userbyid(p.proowner)::text,
          pg_get_functiondef(p.oid),
          '',
-         p.oid
+         p.oid,
+         ARRAY(SELECT   e.extname::text
+               FROM     pg_depend x
+               JOIN     pg_extension e ON e.oid = x.refobjid
+               WHERE    x.classid = 'pg_proc'::regclass AND x.objid = p.oid AND x.deptype = 'x'
+               ORDER BY e.extname)
 FROM     pg_proc p
 WHERE    p.prokind IN ('f', 'p', 'w')
 AND      p.oid = ANY (ARRAY(SELECT u.id FROM repack_uses u WHERE u.class = 'pg_proc'::regclass))

@@ -115,7 +115,8 @@ type Index struct {
 	Valid      bool         `json:"valid"`
 	Statistics []IndexStats `json:"statistics"`
 	Comment    string       `json:"comment" given:"swap"`
-	Size       int64        `json:"-"` // bytes on disk at the time of reading
+	Extensions []string     `json:"depends_on_extensions" given:"swap"` // ALTER INDEX … DEPENDS ON EXTENSION
+	Size       int64        `json:"-"`                                  // bytes on disk at the time of reading
 	// KeyColumns are the names of the index's columns, if the index can identify rows:
 	// it is unique, valid, not deferrable, not partial and not WITHOUT OVERLAPS, and all
 	// its key columns are plain columns that are NOT NULL. Otherwise it is empty.

@@ -83,12 +83,6 @@ var rowSecurity = Check{
 	"is forced on the owner, who would read a part of the rows", "run as a role with BYPASSRLS, or ALTER TABLE … NO FORCE ROW LEVEL SECURITY for the time of the repack",
 }
 
-// allTablesPublication: the shadow's rows would be published as well.
-var allTablesPublication = Check{
-	`SELECT 'publication ' || pubname FROM pg_publication WHERE puballtables AND $1::oid IS NOT NULL`,
-	"is FOR ALL TABLES and would publish the shadow's rows to subscribers", "publish the tables by name or by schema",
-}
-
 // identityPersistence: in the new table, the sequence of an identity is as permanent as
 // the table.
 var identityPersistence = Check{
@@ -110,17 +104,6 @@ var identityUsed = Check{
 	 LEFT   JOIN pg_rewrite r ON u.classid = 'pg_rewrite'::regclass AND r.oid = u.objid
 	 WHERE  d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1 AND d.deptype = 'i'`,
 	"uses the sequence of an identity, and the new table has another one of that name", "use a sequence of its own",
-}
-
-// dependsOnExtension: DROP EXTENSION would no longer drop the object.
-var dependsOnExtension = Check{
-	`SELECT pg_describe_object(classid, objid, 0) FROM pg_depend
-	 WHERE  deptype = 'x'
-	 AND   (classid = 'pg_class'::regclass AND objid IN (SELECT indexrelid FROM pg_index WHERE indrelid = $1)
-	        OR classid = 'pg_trigger'::regclass AND objid IN (SELECT oid FROM pg_trigger WHERE tgrelid = $1)
-	        OR classid = 'pg_proc'::regclass AND objid IN (
-	            SELECT objid FROM pg_depend WHERE classid = 'pg_proc'::regclass AND refobjid = $1))`,
-	"depends on an extension (ALTER … DEPENDS ON EXTENSION), which is not carried over", "ALTER … NO DEPENDS ON EXTENSION",
 }
 
 // statisticsNames: both would have to be in the shadow's schema, with the same name.
@@ -201,13 +184,6 @@ var rowTypeProperties = Check{
 	"is the table's row type, and its privileges or comment are not carried over", "remove them for the time of the repack",
 }
 
-// constraintTriggerComment: a constraint trigger is created again as a trigger.
-var constraintTriggerComment = Check{
-	`SELECT 'constraint ' || quote_ident(conname) FROM pg_constraint
-	 WHERE  conrelid = $1 AND contype = 't' AND obj_description(oid, 'pg_constraint') IS NOT NULL`,
-	"is a constraint trigger with a comment on the constraint, which is not carried over", "COMMENT ON TRIGGER instead",
-}
-
 // OtherCapture finds the capture triggers of a job that is not in this registry. To set
 // up another job would take the triggers from that one.
 var OtherCapture = Check{
@@ -225,8 +201,9 @@ var subscription = Check{
 	"feeds the table; its worker does not fire statement triggers", "drop the table from the subscription",
 }
 
-// Table lists the checks that run on every table. Their parameters are the table's OID
-// and whether materialized views are to be rebuilt.
+// Table lists the checks that run on every table. Their parameters are the table's OID,
+// whether materialized views are to be rebuilt, and whether a publication of all tables
+// may publish what repack writes to its own tables: see Allowed.
 var Table = []Check{
 	subscription,
 	accessMethod,
@@ -235,7 +212,6 @@ var Table = []Check{
 	checkedRowByRow,
 	notValidAbove,
 	detachPending,
-	defaultPartition,
 	likeIndexes,
 	indexWithoutPart,
 	hashOfText,
@@ -245,9 +221,9 @@ var Table = []Check{
 	extensionMember,
 	rowSecurity,
 	allTablesPublication,
+	publishedWithoutIdentity,
 	identityPersistence,
 	identityUsed,
-	dependsOnExtension,
 	statisticsNames,
 	grantorWithoutUsage,
 	partitionedRefers,
@@ -261,6 +237,5 @@ var Table = []Check{
 	replacedOfExtension,
 	typedGrantor,
 	ownTyped,
-	constraintTriggerComment,
 	dependent,
 }

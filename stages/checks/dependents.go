@@ -43,7 +43,7 @@ var replacedOfExtension = Check{
 	 WHERE  u.class IN ('pg_proc'::regclass, 'pg_trigger'::regclass)
 	 AND    NOT EXISTS (SELECT FROM repack_own o WHERE o.class = u.class AND o.id = u.id)
 	 AND    NOT EXISTS (SELECT FROM pg_depend y WHERE y.classid = u.class AND y.objid = u.id AND y.refclassid = 'pg_class'::regclass AND y.refobjid = $1)`,
-	dependsOnExtension.Why, dependsOnExtension.Remedy,
+	"calls a function of the row type and depends on an extension (ALTER … DEPENDS ON EXTENSION), which is not carried over", "ALTER … NO DEPENDS ON EXTENSION",
 }
 
 // typedGrantor: repack makes a grant again as its grantor, who names function and type.

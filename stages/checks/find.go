@@ -11,11 +11,11 @@ import (
 	"github.com/repack-go/repack/internal/catalog"
 )
 
-// Find lists what prevents the repack of a table. If rebuilds is true, materialized views
-// do not prevent it, but objects that are joined to them may.
-func Find(ctx context.Context, q catalog.Querier, oid uint32, rebuilds bool, more ...Check) (reasons []Reason, err error) {
-	b := &pgx.Batch{}
-	Queue(b, &reasons, slices.Concat(Table, more), oid, rebuilds)
+// Find lists what prevents the repack of a table. If materialized views are allowed,
+// they do not prevent it, but objects that are joined to them may.
+func Find(ctx context.Context, q catalog.Querier, oid uint32, allowed Allowed, more ...Check) (reasons []Reason, err error) {
+	b, rebuilds := &pgx.Batch{}, allowed.Matviews
+	Queue(b, &reasons, slices.Concat(Table, more), oid, rebuilds, allowed.Published)
 	if err := q.SendBatch(ctx, b).Close(); err != nil {
 		return nil, err
 	}
