@@ -245,7 +245,8 @@ SELECT   'default',
          pg_get_userbyid(c.relowner)::text,
          format('ALTER TABLE ONLY %I.%I ALTER COLUMN %I SET DEFAULT %s', n.nspname, c.relname, a.attname, pg_get_expr(d.adbin, d.adrelid)),
          format('ALTER TABLE ONLY %I.%I OWNER TO %I', n.nspname, c.relname, pg_get_userbyid(c.relowner)),
-         d.oid
+         d.oid,
+         '{}'::text[]
 FROM     pg_attrdef d
 JOIN     pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum AND a.attgenerated = ''
 JOIN     pg_class c     ON c.oid = d.adrelid
@@ -260,7 +261,8 @@ SELECT   'trigger',
          || format(E';\nALTER TABLE ONLY %I.%I %s TRIGGER %I', n.nspname, c.relname,
                    CASE t.tgenabled WHEN 'D' THEN 'DISABLE' WHEN 'R' THEN 'ENABLE REPLICA' WHEN 'A' THEN 'ENABLE ALWAYS' ELSE 'ENABLE' END, t.tgname),
          format('ALTER TABLE ONLY %I.%I OWNER TO %I', n.nspname, c.relname, pg_get_userbyid(c.relowner)),
-         t.oid
+         t.oid,
+         '{}'::text[]
 FROM     pg_trigger t
 JOIN     pg_class c     ON c.oid = t.tgrelid AND c.relkind = 'r'
 JOIN     pg_namespace n ON n.oid = c.relnamespace
