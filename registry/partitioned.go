@@ -26,8 +26,8 @@ WHERE  source = $1 AND ended IS NULL`
 
 // openPartitionedSQL records a new repack of a partitioned table.
 const openPartitionedSQL = `
-INSERT INTO %[1]s (table_schema, table_name, source)
-VALUES ($1, $2, $3)
+INSERT INTO %[1]s (id, table_schema, table_name, source)
+VALUES ($1, $2, $3, $4)
 RETURNING id, began`
 
 // FindPartitioned returns the unfinished repack of the partitioned table with this OID.
@@ -45,13 +45,17 @@ func (r *Registry) FindPartitioned(ctx context.Context, q catalog.Querier, oid u
 
 // OpenPartitioned returns the unfinished repack of a partitioned table, and records a
 // new one if there is none. The caller must hold the advisory lock of the partitioned
-// table (TryLock). Calling it again is safe.
+// table (TryLock). q must not be in a transaction: see NextID. Calling it again is safe.
 func (r *Registry) OpenPartitioned(ctx context.Context, q catalog.Querier, oid uint32, name catalog.Name) (Partitioned, error) {
 	p, err := r.FindPartitioned(ctx, q, oid)
 	if !errors.Is(err, ErrNotFound) {
 		return p, err
 	}
-	err = q.QueryRow(ctx, fmt.Sprintf(openPartitionedSQL, r.partitioned), name.Schema, name.Name, oid).Scan(&p.ID, &p.Began)
+	id, err := r.nextID(ctx, q, "partitioned")
+	if err != nil {
+		return p, fmt.Errorf("record the repack of %s: %w", name, err)
+	}
+	err = q.QueryRow(ctx, fmt.Sprintf(openPartitionedSQL, r.partitioned), id, name.Schema, name.Name, oid).Scan(&p.ID, &p.Began)
 	if err != nil {
 		return p, fmt.Errorf("record the repack of %s: %w", name, err)
 	}

@@ -105,7 +105,7 @@ func (e *Env) exchangeBackKnown(ctx context.Context) error {
 			return err
 		}
 		statements := slices.Concat(dropKeysSQL(e.moving(now)), now.DetachSQL(), e.retireRowByRowSQL(now), retireSQL(now, e.Job.ShadowTable()),
-			e.reinstateRowByRowSQL(), e.reinstateSQL(), now.AttachSQL(), installSQL(e.moving(now), e.Job.ShadowTable()))
+			e.reinstateRowByRowSQL(), e.reinstateSQL(), showSequencesSQL(now), now.AttachSQL(), installSQL(e.moving(now), e.Job.ShadowTable()))
 		forward, xid := x.followedBy(e.beforeKeys(e.Link.Reverse(e.Job.Table(), e.Job.ShadowTable())))
 		if xid != "" || forward.MirrorSince != "" {
 			statements = append(statements, followSQL(forward, xid)...)

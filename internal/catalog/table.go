@@ -187,6 +187,7 @@ type Sequence struct {
 	Cache       int64   `json:"cache"`
 	Cycle       bool    `json:"cycle"`
 	Persistence string  `json:"persistence"`
+	Publishable bool    `json:"-"` // a publication FOR ALL SEQUENCES publishes it
 	Owner       string  `json:"owner"`
 	Comment     string  `json:"comment"`
 	Grants      []Grant `json:"grants"`
