@@ -265,6 +265,7 @@ AND      NOT (d.classid = 'pg_statistic_ext'::regclass AND EXISTS (
              SELECT FROM pg_statistic_ext s WHERE s.oid = d.objid AND s.stxrelid = $1))
 AND      NOT (d.classid = 'pg_publication_rel'::regclass AND EXISTS (
              SELECT FROM pg_publication_rel p WHERE p.oid = d.objid AND p.prrelid = $1))
+AND     (` + ofPropertyGraphSQL + `) IS NOT TRUE
 ORDER BY 1`
 
 // subscription: only superusers can read pg_subscription, but every role can read which
@@ -278,6 +279,7 @@ var subscription = Check{
 // and whether materialized views are to be rebuilt.
 var Table = []Check{
 	subscription,
+	subscribedIdentity,
 	accessMethod,
 	standby,
 	inheritance,
@@ -306,5 +308,6 @@ var Table = []Check{
 	droppedReplicaIdentity,
 	rowTypeProperties,
 	constraintTriggerComment,
+	propertyGraph,
 	dependent,
 }
