@@ -24,7 +24,7 @@ import (
 // it. Options.KillBlockers also needs pg_terminate_backend.
 var functions = []string{
 	"abs", "acldefault", "aclexplode", "age", "array_agg", "array_position", "array_remove", "array_replace",
-	"array_to_string", "bool_and", "bool_or", "cardinality", "ceil", "clock_timestamp", "col_description", "count",
+	"array_to_string", "bool_and", "bool_or", "cardinality", "ceil", "clock_timestamp", "col_description", "concat_ws", "count",
 	"current_database", "current_schema", "current_setting", "encode", "extract", "floor", "format", "format_type",
 	"generate_series", "has_any_column_privilege", "has_column_privilege", "has_database_privilege",
 	"has_function_privilege", "has_language_privilege", "has_parameter_privilege", "has_schema_privilege",
@@ -41,7 +41,7 @@ var functions = []string{
 	"pg_show_all_settings", "pg_snapshot_xmax", "pg_stat_get_activity", "pg_stat_get_progress_info",
 	"pg_stat_get_wal_senders", "pg_table_is_visible", "pg_total_relation_size", "pg_try_advisory_lock",
 	"pg_visible_in_snapshot", "quote_ident", "regexp_replace", "replace", "row_number", "row_security_active", "rtrim", "set_config",
-	"setval", "starts_with", "string_agg", "strpos", "substr", "substring", "sum", "to_json", "to_jsonb", "to_regclass",
+	"setval", "starts_with", "string_agg", "string_to_array", "strpos", "substr", "substring", "sum", "to_json", "to_jsonb", "to_regclass",
 	"to_regnamespace", "to_regprocedure", "unnest", "upper",
 }
 
