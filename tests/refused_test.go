@@ -69,6 +69,10 @@ var refusedCases = []struct {
 		says: []string{"g(text)", "app.f(text)", "SET search_path"},
 	},
 	{name: "key whose NOT NULL is not valid", since: 18, sql: `CREATE TABLE app.t (a int UNIQUE, b text); INSERT INTO app.t VALUES (NULL, 'x'), (NULL, 'y'); ALTER TABLE app.t ADD CONSTRAINT there NOT NULL a NOT VALID`, says: []string{"no key"}},
+	{name: "partition with a key WITHOUT OVERLAPS from above", since: 18, sql: `CREATE TABLE app.p (id int, r int4range, v int4range, UNIQUE (r, v WITHOUT OVERLAPS)) PARTITION BY LIST (r);
+		CREATE TABLE app.t PARTITION OF app.p (UNIQUE (r, v)) FOR VALUES IN ('[1,2)'); ALTER TABLE app.t ALTER r SET NOT NULL, ALTER v SET NOT NULL`, says: []string{"constraint t_", "under lock"}},
+	{name: "partition with an exclusion constraint from above", since: 17, sql: `CREATE TABLE app.p (id int, r int4range, v int4range, EXCLUDE USING gist (r WITH =, v WITH &&)) PARTITION BY LIST (r);
+		CREATE TABLE app.t PARTITION OF app.p (UNIQUE (r, v)) FOR VALUES IN ('[1,2)'); ALTER TABLE app.t ALTER r SET NOT NULL, ALTER v SET NOT NULL`, says: []string{"constraint t_", "under lock"}},
 	{name: "property graph", since: 19, sql: `CREATE TABLE app.t (id int PRIMARY KEY, a int); CREATE TABLE app.e (id int PRIMARY KEY, f int REFERENCES app.t, g int REFERENCES app.t);
 		CREATE PROPERTY GRAPH app.graph VERTEX TABLES (app.t KEY (id) LABEL person PROPERTIES (id, a) LABEL thing PROPERTIES (a AS b)) EDGE TABLES (app.e SOURCE KEY (f) REFERENCES t (id) DESTINATION KEY (g) REFERENCES t (id))`, says: []string{"property graph app.graph: has it", "DROP PROPERTY GRAPH"}},
 	{name: "identity sequence used elsewhere", sql: `CREATE TABLE app.t (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY); CREATE VIEW app.seq AS SELECT last_value FROM app.t_id_seq`, says: []string{"app.seq"}},

@@ -289,6 +289,7 @@ var Table = []Check{
 	defaultPartition,
 	likeIndexes,
 	indexWithoutPart,
+	withoutOverlaps,
 	hashOfText,
 	ownAndInherited,
 	boundName,
