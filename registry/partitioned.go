@@ -92,23 +92,34 @@ func (r *Registry) DonePartition(ctx context.Context, q catalog.Querier, id int6
 	return done, nil
 }
 
-// jobsOfPartitionedSQL lists the unfinished jobs of a repack.
+// jobsOfPartitionedSQL lists the unfinished jobs of a repack. It also lists those that were
+// begun for a partition alone, if that partition does not exist any more: it was dropped,
+// or PostgreSQL 19 has merged or split it.
 const jobsOfPartitionedSQL = `
 SELECT ` + columns + `
 FROM     %[1]s
-WHERE    partitioned = $1 AND state IN ('active', 'reverting', 'resetting', 'finishing')
+WHERE    state IN ('active', 'reverting', 'resetting', 'finishing')
+AND     (partitioned = $1
+         OR NOT EXISTS (SELECT FROM pg_class WHERE oid = CASE WHEN swapped_at IS NULL THEN source ELSE shadow END)
+         AND (description #>> '{partition,parent,schema}', description #>> '{partition,parent,name}') IN (
+             SELECT n.nspname, c.relname
+             FROM   pg_partition_tree($2::oid::regclass) t
+             JOIN   pg_class c     ON c.oid = t.relid
+             JOIN   pg_namespace n ON n.oid = c.relnamespace
+             WHERE  c.relkind = 'p'))
 ORDER BY id`
 
-// JobsOfPartitioned returns the unfinished jobs of repack id, ordered by id. It
-// includes jobs of tables that are no longer partitions.
-func (r *Registry) JobsOfPartitioned(ctx context.Context, q catalog.Querier, id int64) ([]*Job, error) {
-	rows, err := q.Query(ctx, fmt.Sprintf(jobsOfPartitionedSQL, r.job), id)
+// JobsOfPartitioned returns the unfinished jobs of repack id, of the partitioned table with
+// this OID, ordered by id. It includes jobs of tables that are no longer partitions, and
+// jobs of partitions that are gone, whoever began them. An id of 0 stands for no repack.
+func (r *Registry) JobsOfPartitioned(ctx context.Context, q catalog.Querier, id int64, oid uint32) ([]*Job, error) {
+	rows, err := q.Query(ctx, fmt.Sprintf(jobsOfPartitionedSQL, r.job), id, oid)
 	if err != nil {
-		return nil, fmt.Errorf("look for jobs of repack %d of a partitioned table: %w", id, err)
+		return nil, fmt.Errorf("look for jobs of partitioned table %d: %w", oid, err)
 	}
 	jobs, err := pgx.CollectRows(rows, pgx.RowToAddrOfStructByName[Job])
 	if err != nil {
-		return nil, fmt.Errorf("look for jobs of repack %d of a partitioned table: %w", id, err)
+		return nil, fmt.Errorf("look for jobs of partitioned table %d: %w", oid, err)
 	}
 	return jobs, nil
 }
