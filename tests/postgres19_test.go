@@ -2,6 +2,7 @@ package tests
 
 import (
 	"context"
+	"strings"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -95,5 +96,44 @@ func TestJobsBeginBesideEachOther(t *testing.T) {
 	}
 	if ids := db.QueryString(t, `SELECT string_agg(table_name || ' ' || id, ', ' ORDER BY id) FROM repack_registry.job`); ids != "first 1, second 2" {
 		t.Errorf("jobs: %s", ids)
+	}
+}
+
+// TestPlanKnowsServerRepack: the plan says of a table what the server says when it is asked
+// to REPACK it.
+func TestPlanKnowsServerRepack(t *testing.T) {
+	t.Parallel()
+	db := withRegistry.New(t)
+	for name, c := range map[string]struct{ sql, why string }{
+		"plain":              {`CREATE TABLE app.t (id int PRIMARY KEY)`, ""},
+		"identity":           {`CREATE TABLE app.t (id int NOT NULL UNIQUE); ALTER TABLE app.t REPLICA IDENTITY USING INDEX t_id_key`, ""},
+		"unlogged":           {`CREATE UNLOGGED TABLE app.t (id int PRIMARY KEY)`, "unlogged"},
+		"full":               {`CREATE TABLE app.t (id int PRIMARY KEY); ALTER TABLE app.t REPLICA IDENTITY FULL`, "FULL"},
+		"nothing":            {`CREATE TABLE app.t (id int PRIMARY KEY); ALTER TABLE app.t REPLICA IDENTITY NOTHING`, "NOTHING"},
+		"unique":             {`CREATE TABLE app.t (id int NOT NULL UNIQUE)`, "no primary key"},
+		"deferrable":         {`CREATE TABLE app.t (id int PRIMARY KEY DEFERRABLE, a int NOT NULL UNIQUE)`, "deferrable"},
+		"deferrable with id": {`CREATE TABLE app.t (id int PRIMARY KEY DEFERRABLE, a int NOT NULL UNIQUE); ALTER TABLE app.t REPLICA IDENTITY USING INDEX t_a_key`, ""},
+	} {
+		db.Exec(t, `DROP SCHEMA IF EXISTS app CASCADE; CREATE SCHEMA app;`+c.sql)
+		plan := planOf(t, db, options(t, "app.t", repack.ChangeLog))
+		if db.Version() < 19 {
+			if plan.ServerRepack != nil {
+				t.Fatalf("%s: %+v before PostgreSQL 19", name, plan.ServerRepack)
+			}
+			continue
+		}
+		if plan.ServerRepack == nil {
+			t.Fatalf("%s: the plan does not say", name)
+		}
+		_, err := db.Pool.Exec(testContext(t), plan.ServerRepack.SQL)
+		if why := plan.ServerRepack.Why; (why == "") != (err == nil) || !strings.Contains(why, c.why) || c.why == "" && why != "" {
+			t.Errorf("%s: the plan says %q, the server %v", name, why, err)
+		}
+	}
+	db.Exec(t, `DROP SCHEMA app CASCADE; CREATE SCHEMA app; CREATE TABLE app.t (id int PRIMARY KEY)`)
+	o := options(t, "app.t", repack.ChangeLog)
+	runUntil(t, db, o, repack.Backfill)
+	if plan := planOf(t, db, o); plan.ServerRepack != nil {
+		t.Errorf("a table with a job: %+v", plan.ServerRepack)
 	}
 }
