@@ -297,6 +297,7 @@ var Table = []Check{
 	extensionMember,
 	rowSecurity,
 	allTablesPublication,
+	exceptedFromPublication,
 	identityPersistence,
 	identityUsed,
 	dependsOnExtension,

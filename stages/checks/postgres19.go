@@ -10,6 +10,18 @@ var subscribedIdentity = Check{
 	"drop it from the subscription for the time of the repack (at the publisher, then ALTER SUBSCRIPTION … REFRESH PUBLICATION)",
 }
 
+// exceptedFromPublication: the copy would not be excepted, so its rows would be published,
+// and those of the new table. To except it, too, repack would have to be a superuser, and
+// to write down all exceptions of the publication again, while others may change them.
+var exceptedFromPublication = Check{
+	`SELECT DISTINCT 'publication ' || quote_ident(p.pubname)
+	 FROM   pg_publication_rel r
+	 JOIN   pg_publication p ON p.oid = r.prpubid
+	 WHERE  r.prrelid = ANY (ARRAY(SELECT $1::oid UNION ALL SELECT relid FROM pg_partition_ancestors($1::oid::regclass)))
+	 AND   (to_jsonb(r) ->> 'prexcept')::bool`,
+	"excepts the table from ALL TABLES, and would publish its copy", "publish the tables by name or by schema",
+}
+
 // propertyGraphSQL selects the property graphs with an element, or a property of an
 // element, that refers to table $1. Its catalogs do not exist before PostgreSQL 19, so it
 // looks at dependencies only: from the table to the element, and from the element to the
