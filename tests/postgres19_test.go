@@ -56,7 +56,9 @@ func TestAllSequencesArePublished(t *testing.T) {
 		runUntil(t, db, o, repack.Swap)
 		published()
 		insert(51)
-		revert(t, db, o)
+		db.Exec(t, `DROP PUBLICATION "every sequence"`) // what hides the sequence
+		revert(t, db, options(t, "app.t", strategy))
+		db.Exec(t, `CREATE PUBLICATION "every sequence" FOR ALL SEQUENCES`)
 		published()
 		insert(52)
 		sameDump(t, db, before)
