@@ -11,6 +11,7 @@ import (
 	"github.com/repack-go/repack/migrations"
 	"github.com/repack-go/repack/registry"
 	"github.com/repack-go/repack/stages"
+	"github.com/repack-go/repack/stages/snapshots"
 	"github.com/repack-go/repack/stages/throttle"
 )
 
@@ -25,7 +26,7 @@ type (
 	// PlannedWait is a transaction that the run would have to wait for.
 	PlannedWait = stages.Session
 	// PlannedStandby is a standby on which the lock of the swap is replayed.
-	PlannedStandby = stages.PlannedStandby
+	PlannedStandby = snapshots.Standby
 	// PlannedServerRepack says whether the server's own REPACK (CONCURRENTLY) would do.
 	PlannedServerRepack = stages.ServerRepack
 	// PlannedKeys says how foreign keys with other tables would be moved.

@@ -48,6 +48,34 @@ func backfill(ctx context.Context, e *Env) error {
 	}
 }
 
+func planBackfill(ctx context.Context, p *planner) ([]Step, error) {
+	t := transaction{does: fmt.Sprintf("copy the rows, range of blocks by range of blocks, %d at a time", p.Jobs), locks: (*planner).reading}
+	if p.Strategy.LocksRows() {
+		t.does += ", locking those of a range FOR SHARE and skipping locked ones"
+		t.locks = (*planner).lockingRows
+	}
+	statements := p.copySQL()
+	piped, err := p.piped(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if p.OrderBy != "" {
+		order, err := p.order(ctx)
+		if err != nil {
+			return nil, err
+		}
+		t.does = fmt.Sprintf("copy the rows with one statement, in the order of %s; interrupted, it begins again", p.OrderBy)
+		statements = p.copyOrderedSQL(order)
+	}
+	if piped {
+		t.does += ", through this process; the first range is shown"
+		out, in := p.Link.PipeSQL(0, firstChunkBlocks)
+		statements = []string{readRangesSQL, out, in}
+	}
+	t.actions = []action{send(statements...)}
+	return p.steps(ctx, t)
+}
+
 // errRewritten reports that the source's blocks are no longer those that were measured.
 // So rows may have moved to blocks that have been copied already.
 var errRewritten = errors.New("the source's file has been replaced")
@@ -82,7 +110,7 @@ func (e *Env) measure(ctx context.Context) error {
 // nothing in it is worth keeping.
 func (e *Env) restartBackfill(ctx context.Context) error {
 	return e.writeJob(ctx, func(tx pgx.Tx, job *jobRow) error {
-		if !e.Strategy.KeyFirst() {
+		if !e.Strategy.WritesThrough() {
 			if _, err := tx.Exec(ctx, "TRUNCATE "+e.Job.ShadowTable().String()); err != nil {
 				return fmt.Errorf("empty the shadow: %w", err)
 			}
@@ -117,8 +145,7 @@ func (e *Env) copyChunks(ctx context.Context) error {
 			return e.withConn(groupCtx, func(conn *pgxpool.Conn) error {
 				if !piped {
 					return e.copyWorker(groupCtx, chunks, func(c *registry.Chunk) error {
-						return e.copyChunk(groupCtx, conn, c, []string{readRangesSQL},
-							e.Strategy.CopySQL(e.Link), strategy.TID(c.First), strategy.TID(c.End))
+						return e.copyChunk(groupCtx, conn, c, e.copySQL(), strategy.TID(c.First), strategy.TID(c.End))
 					})
 				}
 				return e.withConn(groupCtx, func(reader *pgxpool.Conn) error {
@@ -188,12 +215,17 @@ const maxTries = 100
 // of the whole table.
 const readRangesSQL = `SET LOCAL enable_seqscan = off`
 
+// copySQL returns the statement that copies a range of TIDs, after its settings.
+func (e *Env) copySQL() []string { return []string{readRangesSQL, e.Strategy.CopySQL(e.Link)} }
+
 const filenodeSQL = `SELECT pg_relation_filenode($1::oid)`
 
-// copyChunk copies one chunk with the statement sql, under settings. After the copy, it
-// makes sure that the file is still the one that was measured. By then the copy has
-// locked the source, so no session can replace the file.
-func (e *Env) copyChunk(ctx context.Context, conn *pgxpool.Conn, chunk *registry.Chunk, settings []string, sql string, args ...any) error {
+// copyChunk copies one chunk with the last of statements; the others are its settings. After
+// the copy, it makes sure that the file is still the one that was measured. By then the copy
+// has locked the source, so no session can replace the file.
+func (e *Env) copyChunk(ctx context.Context, conn *pgxpool.Conn, chunk *registry.Chunk, statements []string, args ...any) error {
+	last := len(statements) - 1
+	settings, sql := statements[:last], statements[last]
 	commits, err := e.Throttle.Commits(ctx)
 	if err != nil {
 		return err
@@ -242,7 +274,7 @@ const (
 // one that the user has asked for.
 func (e *Env) chunks(gaps []registry.Chunk, done registry.Copied) *chunker.Chunker {
 	size, target := int64(firstChunkBlocks), throttle.ChunkTime
-	if e.Strategy.KeyFirst() {
+	if e.Strategy.LocksRows() {
 		size, target = firstLockedChunkBlocks, lockedChunkTime
 	}
 	chunks := chunker.New(gaps, size, target, e.Jobs)

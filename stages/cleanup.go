@@ -25,22 +25,35 @@ func cleanUp(ctx context.Context, e *Env) error {
 	if err := e.step(ctx, StepCaptureEnded); err != nil {
 		return err
 	}
-	keep := ""
-	if e.Job.Options.KeepOld {
-		keep = e.Job.OldSchema
+	return e.perform(ctx, e.disposal())
+}
+
+func planCleanUp(ctx context.Context, p *planner) ([]Step, error) {
+	var list []transaction
+	if p.Job.State != registry.Finishing {
+		after := *p.Env
+		after.Link = p.reverse()
+		list = append(list, after.release(p.Source.Name))
 	}
-	return e.transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
-		if err := roomFor(ctx, tx, e.Job.OldTable().String(), e.Link.Log.String()); err != nil {
-			return err
-		}
-		if err := e.dropArtefacts(ctx, tx, keep, e.disposeSQL()...); err != nil {
-			return err
-		}
-		if err := e.endStage(ctx, tx, registry.CleanUp); err != nil {
-			return err
-		}
-		return e.Registry.SetState(ctx, tx, e.Job.ID, e.Runner.Claim, registry.Done)
-	})
+	return p.steps(ctx, append(list, p.disposal())...)
+}
+
+// disposal drops what is left of the job.
+func (e *Env) disposal() transaction {
+	keep, does := "", "drop the old table and every artefact"
+	if e.Job.Options.KeepOld {
+		keep, does = e.Job.OldSchema, "drop every artefact but the old table"
+	}
+	return transaction{does: does, actions: []action{
+		roomForOurs(e.Job.OldTable(), e.Link.Log),
+		e.dropArtefacts(keep, e.disposeSQL()...),
+		unplanned(func(ctx context.Context, tx *lock.Tx) error {
+			if err := e.endStage(ctx, tx, registry.CleanUp); err != nil {
+				return err
+			}
+			return e.Registry.SetState(ctx, tx, e.Job.ID, e.Runner.Claim, registry.Done)
+		}),
+	}}
 }
 
 // disposeSQL drops the old table. If the old table is to be kept, disposeSQL drops only
@@ -92,21 +105,22 @@ func (e *Env) detachNew(ctx context.Context) error {
 		if err != nil || !ok {
 			return err
 		}
-		table := name.String() // the table may have been renamed since the swap
-		if err := tx.Settle(ctx, table); err != nil {
-			return err
-		}
-		if err := tx.Lock(ctx, table, "ACCESS EXCLUSIVE"); err != nil {
-			return err
-		}
-		if e.Job.Options.KeepOld {
-			if err := e.drainLocked(ctx, tx); err != nil {
-				return err
-			}
-		}
 		job.State = registry.Finishing
-		return execAll(ctx, tx, strategy.DropTriggersSQL(name))
+		return e.release(name).do(ctx, tx) // the table may have been renamed since the swap
 	})
+}
+
+// release is the transaction of detachNew, for the table with that name.
+func (e *Env) release(table catalog.Name) transaction {
+	actions := acquireSettled("ACCESS EXCLUSIVE", table.String)
+	if e.Job.Options.KeepOld {
+		actions = append(actions, e.drainLocked()...)
+	}
+	return transaction{
+		does:    "end the capture",
+		locks:   func(p *planner) []Lock { return []Lock{p.strong("ACCESS EXCLUSIVE", table)} },
+		actions: append(actions, send(strategy.DropTriggersSQL(table)...)),
+	}
 }
 
 func dropSQL(kind, object string) string { return fmt.Sprintf("DROP %s IF EXISTS %s", kind, object) }
@@ -118,14 +132,11 @@ func drop(ctx context.Context, q catalog.Querier, kind, object string) error {
 	return nil
 }
 
-// dropArtefacts runs statements. Then it drops the capture function, the change log and
+// dropArtefacts sends statements. Then it drops the capture function, the change log and
 // the job's own schemas, except keep. If a user has created an object of their own in one
 // of the schemas, the schema is not dropped, and the error names the object.
-func (e *Env) dropArtefacts(ctx context.Context, q catalog.Querier, keep string, statements ...string) error {
-	if err := execAll(ctx, q, append(statements, e.dropArtefactsSQL(keep)...)); err != nil {
-		return fmt.Errorf("drop what belongs to the job: %w", err)
-	}
-	return nil
+func (e *Env) dropArtefacts(keep string, statements ...string) action {
+	return send(append(statements, e.dropArtefactsSQL(keep)...)...)
 }
 
 func (e *Env) dropArtefactsSQL(keep string) []string {

@@ -6,10 +6,13 @@
 //
 // Imports go one way, from left to right and from top to bottom:
 //
-//	cmd/repack ─ repack ─ stages ─┬─ stages/checks    what is refused, one check for each
-//	               │              ├─ stages/chunker   ranges of blocks for workers
-//	               │              ├─ stages/builds    how indexes are built
-//	               │              └─ stages/throttle  giving way to the application
+//	cmd/repack ─ repack ─ stages ─┬─ stages/checks     what is refused, one check for each
+//	               │              ├─ stages/oids       OIDs of the table stored as data
+//	               │              ├─ stages/chunker    ranges of blocks for workers
+//	               │              ├─ stages/builds     how indexes are built
+//	               │              ├─ stages/compare    table and copy, while both change
+//	               │              ├─ stages/snapshots  waiting for older snapshots
+//	               │              └─ stages/throttle   giving way to the application
 //	               │                     │
 //	           migrations            strategy         how a write reaches the copy
 //	               │                     │
@@ -25,23 +28,31 @@
 // Run executes the stages in their order. Each stage is in the file of its name. The
 // other files have what several stages use.
 //
-//	pre_validate      prevalidate.go, drybuild.go, dryswap.go, oids.go
+//	pre_validate      prevalidate.go, drybuild.go, dryswap.go, storedoids.go
 //	setup             setup.go, capture.go
 //	backfill          backfill.go, order.go, pipe.go
 //	sync_schema       syncschema.go
-//	post_sync_update  replay.go, compare.go
+//	post_sync_update  replay.go, verify.go
 //	swap              swap.go, exchange.go, neighbours_join.go, neighbours_handover.go, matviews.go
 //	clean_up          cleanup.go
 //
 // The inverses are revert.go and reset.go. restored.go is for a job that a dump has
-// brought to another database. plan.go and the files that begin with plan_ tell what Run
-// would do.
+// brought to another database.
+//
+// # Steps
+//
+// A step of a stage is data: a transaction says what it does, the locks that it takes, and
+// its actions in order. What is read between two statements is an action too. Run carries
+// a transaction out, and NewPlan prints it, so the order of statements is written once. The
+// file of each stage has the transactions of the stage, the function that runs them, and
+// the one that plans them. plan.go and the files that begin with plan_ have the rest of a
+// plan.
 //
 // # Types
 //
 // Worker is what every stage shares: the pool, the registry, the claim on the job, the
 // job's row, and the transactions that check the claim. Env is a Worker with the options
-// of the run.
+// of the run. transaction and action are the steps.
 //
 // # Failures
 //

@@ -106,11 +106,11 @@ func (r *drySwap) dress(ctx context.Context) error {
 	if _, err := r.try(ctx, catalog.Part{Object: "a copy of the table, put in its place", SQL: statements}); err != nil || len(r.reasons) > 0 {
 		return err
 	}
-	grants, err := r.grantsSQLOf(ctx, r.tx, r.copied)
+	granted, err := catalog.ReadGrants(ctx, r.tx, *r.Job.Shadow)
 	if err != nil {
 		return err
 	}
-	_, err = r.try(ctx, catalog.Part{Object: "privileges", SQL: grants})
+	_, err = r.try(ctx, catalog.Part{Object: "privileges", SQL: grantsSQL(granted, r.copied)})
 	return err
 }
 
@@ -251,7 +251,7 @@ func (r *drySwap) same(ctx context.Context) error {
 
 func (r *drySwap) readNamed(ctx context.Context, tx pgx.Tx, name catalog.Name) (*catalog.Table, error) {
 	var oid uint32
-	if err := tx.QueryRow(ctx, shadowOIDSQL, name.String()).Scan(&oid); err != nil {
+	if err := tx.QueryRow(ctx, tableOIDSQL, name.String()).Scan(&oid); err != nil {
 		return nil, fmt.Errorf("look up %s: %w", name, err)
 	}
 	return catalog.Read(ctx, tx, oid)
@@ -339,7 +339,7 @@ func (r *drySwap) matviews(ctx context.Context) error {
 
 func (r *drySwap) matview(ctx context.Context, m catalog.Matview, as catalog.Name) error {
 	err := pgx.BeginFunc(ctx, r.tx, func(tx pgx.Tx) error {
-		if err := r.createMatviewAs(ctx, tx, m, as); err != nil {
+		if err := do(ctx, tx, createMatviewAs(&m, as)...); err != nil {
 			return err
 		}
 		if err := execAll(ctx, tx, m.FinishSQL(as)); err != nil {

@@ -14,6 +14,7 @@ import (
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/lock"
 	"github.com/repack-go/repack/registry"
+	"github.com/repack-go/repack/stages/oids"
 	"github.com/repack-go/repack/stages/throttle"
 	"github.com/repack-go/repack/strategy"
 )
@@ -53,7 +54,7 @@ type Env struct {
 	validated bool                   // preValidate has passed in this run
 	key       []catalog.KeyColumn    // key of the source, as the dry build has read it
 	verified  *registry.Verification // the last verification of this run
-	oids      *oidSearch             // what preflight has found
+	oids      *oids.Found            // what preflight has found
 	reprints  catalog.Reprints
 }
 
@@ -119,24 +120,36 @@ func (e *Env) link(key []catalog.KeyColumn) {
 	}
 }
 
-// execAll sends statements together, in one round trip. A plan notes them one by one. The
-// server's error tells which of them has failed; see also execEach.
+// execAll sends statements together, in one round trip. The error names the first of them,
+// and the server's error which one has failed; see also execEach.
 func execAll(ctx context.Context, q catalog.Querier, statements []string) error {
 	if len(statements) == 0 {
 		return nil
 	}
-	if noted, is := q.(*transcript); is {
-		noted.noteAll(statements)
-		return nil
-	}
 	if _, err := q.Exec(ctx, strings.Join(statements, ";\n")); err != nil {
-		first, _, more := strings.Cut(statements[0], "\n")
-		if more || len(statements) > 1 {
-			first += " …"
-		}
-		return fmt.Errorf("%s: %w", first, err)
+		return fmt.Errorf("%s: %w", beginning(statements), err)
 	}
 	return nil
+}
+
+// doAll is execAll for statements that may wait for locks: see lock.Tx.Do.
+func doAll(ctx context.Context, tx *lock.Tx, statements []string) error {
+	if len(statements) == 0 {
+		return nil
+	}
+	if err := tx.Do(ctx, strings.Join(statements, ";\n")); err != nil {
+		return fmt.Errorf("%s: %w", beginning(statements), err)
+	}
+	return nil
+}
+
+// beginning returns the first line of statements.
+func beginning(statements []string) string {
+	first, _, more := strings.Cut(statements[0], "\n")
+	if more || len(statements) > 1 {
+		first += " …"
+	}
+	return first
 }
 
 // savepoint is the savepoint that execEach rolls back to.

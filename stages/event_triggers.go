@@ -116,7 +116,7 @@ func (r *drySwap) visit(ctx context.Context) error {
 		if ok, err := apart.try(ctx, catalog.Part{Object: object, SQL: create}); err != nil || !ok {
 			return err
 		}
-		if _, _, err := r.giveToOwner(ctx, apart.tx, from, r.Source.Owner); err != nil {
+		if err := do(ctx, apart.tx, giveToOwner(from, func() string { return r.Source.Owner }, nil)); err != nil {
 			return err
 		}
 		was, err := r.readNamed(ctx, apart.tx, from)

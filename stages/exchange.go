@@ -15,9 +15,47 @@ import (
 	"github.com/repack-go/repack/strategy"
 )
 
-// exchange makes the exchange of the swap: one transaction puts the shadow in the place
-// of the source. What it gives to the new table is read under the lock, so that nothing
-// that changed during the job is lost.
+// swapTables makes the exchange of the swap, in one transaction. If repack does not know yet
+// how the server prints some definitions once they have been parsed again, it finds out
+// first.
+func (e *Env) swapTables(ctx context.Context) error {
+	return e.learning(ctx, e.Job.Source, e.swapKnown)
+}
+
+// swapKnown makes the exchange. It returns errUnlearned if repack does not know yet how the
+// server prints some of the definitions.
+func (e *Env) swapKnown(ctx context.Context) error {
+	var x *exchanging
+	var reread []string
+	reverse := e.reverse()
+	err := e.changeJob(ctx, e.exchangePolicy(), func(ctx context.Context, tx *lock.Tx, job *jobRow) error {
+		x = &exchanging{out: e.Job.Source, in: *e.Job.Shadow}
+		if err := e.exchange(x).do(ctx, tx); err != nil {
+			return err
+		}
+		now := time.Now()
+		description, err := catalog.Encode(x.table)
+		if err != nil {
+			return err
+		}
+		link, xid := x.follow(reverse)
+		job.SwappedAt, job.CompletedBy, job.Description, job.Options.RowByRow = &now, completedBy(xid), description, link.Rows
+		b := &pgx.Batch{}
+		e.queueJob(b, job)
+		reread, err = e.parity(ctx, tx, b, x.table, x.in, e.Job.OldTable())
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	e.tellReread(x.table.Name, reread)
+	e.Source = x.table
+	e.Link = reverse
+	return nil
+}
+
+// exchange puts the shadow in the place of the source. What it gives to the new table is
+// read under the lock, so that nothing that changed during the job is lost.
 //
 // These are its statements for a plain table app.t, as `repack plan --sql` prints them:
 //
@@ -30,88 +68,84 @@ import (
 //	CREATE OR REPLACE TRIGGER "00_repack_insert" AFTER INSERT ON "app"."t" …;
 //
 // Between LOCK and DROP, it reads the description of the table, runs the checks and reads
-// the change log. Before COMMIT, it compares the new table with that description. For a
-// table with more objects, there are more statements. Foreign keys are dropped first and
-// added last. Identities and grants are given when the new table is in place. Then views
-// are replaced.
-func (e *Env) exchange(ctx context.Context) error {
-	return e.learning(ctx, e.Job.Source, e.exchangeKnown)
+// the change log. Before COMMIT, swapKnown compares the new table with that description. For
+// a table with more objects, there are more statements, as the lists below show.
+func (e *Env) exchange(x *exchanging) transaction {
+	old := e.Job.OldTable()
+	locked := slices.Concat([]action{unplanned(x.readOwner)}, e.lockForExchange(x, e.Job.ShadowTable()), []action{unplanned(func(ctx context.Context, tx *lock.Tx) error {
+		if err := e.drift(x.table); err != nil {
+			return err
+		}
+		if err := e.learned(x.table); err != nil {
+			return err
+		}
+		return e.followOwner(ctx, tx, x)
+	})})
+	return transaction{
+		does:  "exchange the tables, or go back to the replay where changes have been logged in between" + e.checked(),
+		locks: (*planner).exchangeLocks,
+		actions: append(locked,
+			sendBounded(func() []string {
+				return slices.Concat(
+					dropKeysSQL(e.moving(x.table)),
+					x.table.DetachSQL(), // a partition
+					e.retireRowByRowSQL(x.table),
+					retireSQL(x.table, old),
+					x.table.BoundSQL(old, true),
+					e.dressSQL(x.table),
+				)
+			}),
+			e.done(x, exchangeSteps/4, 1),
+			unplanned(x.readGrants), // a new sequence has default privileges
+			sendBounded(func() []string {
+				link, xid := x.follow(e.reverse())
+				return slices.Concat(
+					grantsSQL(x.granted, x.table),
+					x.table.AttachSQL(), // a partition
+					installSQL(e.moving(x.table), old),
+					followSQL(link, xid),
+					x.recompile,
+				)
+			}),
+			e.done(x, exchangeSteps/4, 3),
+			e.rewriteOIDs(x),
+		),
+	}
 }
 
-// exchangeKnown makes the exchange. It returns errUnlearned if repack does not know yet
-// how the server prints some of the definitions once they have been parsed again.
-func (e *Env) exchangeKnown(ctx context.Context) error {
-	var source *catalog.Table
-	var reread []string
-	err := e.changeJob(ctx, e.exchangePolicy(), func(ctx context.Context, tx *lock.Tx, job *jobRow) error {
-		oids, err := e.beginRewrite(ctx, tx, e.Job.Source)
-		if err != nil {
-			return err
-		}
-		if err := e.makeRoom(ctx, tx, e.Job.ShadowTable(), e.Job.Table()); err != nil {
-			return err
-		}
-		owner, err := ownerOf(ctx, tx, *e.Job.Shadow)
-		if err != nil {
-			return err
-		}
-		x, err := e.lockForExchange(ctx, tx, e.Job.Source)
-		if err != nil {
-			return err
-		}
-		source = x.table
-		if err := oids.lock(ctx, tx); err != nil {
-			return err
-		}
-		if err := e.drift(source); err != nil {
-			return err
-		}
-		if err := e.learned(source); err != nil {
-			return err
-		}
-		if owner != source.Owner { // the source's owner was changed after the shadow was created
-			if _, _, err := e.giveToOwner(ctx, tx, e.Job.ShadowTable(), source.Owner); err != nil {
-				return err
-			}
-			if err := e.letNewOwnerIn(ctx, tx, source.Owner); err != nil {
-				return err
-			}
-		}
-		if err := doAll(ctx, tx, slices.Concat(dropKeysSQL(e.moving(source)), source.DetachSQL(), e.retireRowByRowSQL(source), retireSQL(source, e.Job.OldTable()),
-			source.BoundSQL(e.Job.OldTable(), true), e.dressSQL(source))); err != nil {
-			return err
-		}
-		tx.Done(exchangeSteps/4 + len(e.moving(source).AllForeignKeys()))
-		grants, err := e.grantsSQLOf(ctx, tx, source)
-		if err != nil {
-			return err
-		}
-		reverse, xid := x.followedBy(e.beforeKeys(e.Link.Reverse(e.Job.Table(), e.Job.OldTable())))
-		if err := doAll(ctx, tx, slices.Concat(grants, source.AttachSQL(), installSQL(e.moving(source), e.Job.OldTable()), followSQL(reverse, xid), x.recompile)); err != nil {
-			return err
-		}
-		tx.Done(exchangeSteps/4 + 3*len(e.moving(source).AllForeignKeys()))
-		if err := e.rewriteOIDs(ctx, tx, oids, *e.Job.Shadow); err != nil {
-			return err
-		}
-		now := time.Now()
-		description, err := catalog.Encode(source)
-		if err != nil {
-			return err
-		}
-		job.SwappedAt, job.CompletedBy, job.Description, job.Options.RowByRow = &now, completedBy(xid), description, reverse.Rows
-		b := &pgx.Batch{}
-		e.queueJob(b, job)
-		reread, err = e.parity(ctx, tx, b, source, *e.Job.Shadow, e.Job.OldTable())
-		return err
-	})
-	if err != nil {
+// checked names the foreign keys for which the server checks every row in the exchange.
+func (e *Env) checked() string {
+	if e.Source.Partition == nil {
+		return ""
+	}
+	keys := names(e.Source.Partition.ForeignKeys, func(k catalog.ForeignKey) string { return when(k.Enforced, catalog.Quote(k.Name)) })
+	if len(keys) == 0 {
+		return ""
+	}
+	return "; every row is checked meanwhile by foreign key " + strings.Join(keys, ", ")
+}
+
+// reverse returns the link from the table in use to the old table, as it is after the
+// exchange of the swap.
+func (e *Env) reverse() *strategy.Link {
+	if e.Job.Swapped() {
+		return e.Link
+	}
+	link := *e.Link
+	link.Rows = e.Job.Options.RowByRow
+	return e.beforeKeys(link.Reverse(e.Job.Table(), e.Job.OldTable()))
+}
+
+// followOwner makes the owner of the table the owner of the shadow, if the table has got
+// another owner since the shadow was created.
+func (e *Env) followOwner(ctx context.Context, tx *lock.Tx, x *exchanging) error {
+	if x.owner == x.table.Owner {
+		return nil
+	}
+	if err := do(ctx, tx, giveToOwner(e.Job.ShadowTable(), func() string { return x.table.Owner }, nil)); err != nil {
 		return err
 	}
-	e.tellReread(source.Name, reread)
-	e.Source = source
-	e.Link = e.beforeKeys(e.Link.Reverse(e.Job.Table(), e.Job.OldTable()))
-	return nil
+	return e.letNewOwnerIn(ctx, tx, x.table.Owner)
 }
 
 const arrayTypeTakenSQL = `
@@ -151,41 +185,74 @@ func (e *Env) makeRoom(ctx context.Context, tx *lock.Tx, table, leaving catalog.
 }
 
 // lockForExchange takes ACCESS EXCLUSIVE on what the exchange changes, makes sure that
-// the copy is equal to the table in every snapshot, and returns what lookAt reads of the
-// table.
+// the copy is equal to the table in every snapshot, and reads what x has of the table.
+// place is the table that is put in place.
 //
-// lookAt runs once before the lock, so that its queries are already planned when it runs
-// under the lock.
-func (e *Env) lockForExchange(ctx context.Context, tx *lock.Tx, oid uint32) (*exchanged, error) {
-	before, err := e.lookAt(ctx, tx, oid)
-	if err != nil {
-		return nil, err
+// The table is read once before the lock, so that the queries are already planned when they
+// run under the lock.
+func (e *Env) lockForExchange(x *exchanging, place catalog.Name) []action {
+	moving := func() *catalog.Table { return e.moving(x.table) }
+	return []action{
+		unplanned(func(ctx context.Context, tx *lock.Tx) (err error) {
+			x.oids, err = e.storedOIDs().Rewriting(ctx, tx, x.out)
+			return err
+		}),
+		settle(func() []string { return x.oids.Tables() }),
+		unplanned(func(ctx context.Context, tx *lock.Tx) error {
+			if err := e.makeRoom(ctx, tx, place, e.Job.Table()); err != nil {
+				return err
+			}
+			if err := e.lookAt(ctx, tx, x); err != nil {
+				return err
+			}
+			if !e.reprints.Knows(x.table) {
+				return errUnlearned
+			}
+			return nil
+		}),
+		settle(func() []string {
+			neighbours := lockedWith(moving())
+			return append([]string{e.Link.From.String()}, neighbours[:len(neighbours)-1]...)
+		}),
+		unplanned(func(ctx context.Context, tx *lock.Tx) error {
+			works(tx, moving())
+			return e.roomToExchange(ctx, tx, x.out)
+		}),
+		{
+			run: func(ctx context.Context, tx *lock.Tx) error {
+				dependents, tables := locksSQL(moving())
+				if err := tx.LockAll(ctx, slices.Concat(dependents, lock.Vary(tx, tables))); err != nil {
+					return err
+				}
+				tx.Done(len(moving().AllForeignKeys()))
+				return nil
+			},
+			sql: func(context.Context, *planner) ([]string, error) {
+				dependents, tables := locksSQL(moving())
+				return slices.Concat(dependents, tables), nil
+			},
+		},
+		unplanned(func(ctx context.Context, tx *lock.Tx) error {
+			if err := e.lookAt(ctx, tx, x); err != nil {
+				return err
+			}
+			if err := e.allJoined(ctx, tx); err != nil {
+				return err
+			}
+			tx.Done(exchangeSteps / 4)
+			return x.pending
+		}),
+		acquire("SHARE ROW EXCLUSIVE", func() []string { return x.oids.Tables() }),
 	}
-	if !e.reprints.Knows(before.table) {
-		return nil, errUnlearned
-	}
-	if err := tx.Settle(ctx, e.Link.From.String()); err != nil {
-		return nil, err
-	}
-	if err := settleNeighbours(ctx, tx, e.moving(before.table)); err != nil {
-		return nil, err
-	}
-	if err := e.roomToExchange(ctx, tx, oid); err != nil {
-		return nil, err
-	}
-	works(tx, e.moving(before.table))
-	if err := lockAll(ctx, tx, e.moving(before.table)); err != nil {
-		return nil, err
-	}
-	x, err := e.lookAt(ctx, tx, oid)
-	if err != nil {
-		return nil, err
-	}
-	if err := e.allJoined(ctx, tx); err != nil {
-		return nil, err
-	}
-	tx.Done(exchangeSteps / 4)
-	return x, x.pending
+}
+
+// done tells the transaction that steps of the exchange are done, and so many for each
+// foreign key.
+func (e *Env) done(x *exchanging, steps, perKey int) action {
+	return unplanned(func(_ context.Context, tx *lock.Tx) error {
+		tx.Done(steps + perKey*len(e.moving(x.table).AllForeignKeys()))
+		return nil
+	})
 }
 
 const drawingSQL = `
@@ -221,35 +288,18 @@ func queueNoneDraws(b *pgx.Batch, t *catalog.Table, retired catalog.Name) {
 	})
 }
 
-// settleNeighbours calls Settle on the tables that are locked together with t. The caller
-// has already done so for t itself.
-func settleNeighbours(ctx context.Context, tx *lock.Tx, t *catalog.Table) error {
-	tables := lockedWith(t)
-	for _, name := range tables[:len(tables)-1] {
-		if err := tx.Settle(ctx, name); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// lockAll takes all locks for an exchange of t; the caller reads the description of t
-// again under them. The sequences that move to the other table are locked as well. An
-// INSERT locks the table first and then the sequence, but a transaction may have called
-// nextval() before.
-func lockAll(ctx context.Context, tx *lock.Tx, t *catalog.Table) error {
-	var statements []string
+// locksSQL returns the statements that take all locks for an exchange of t; the description
+// of t is read again under them. The sequences that move to the other table are locked as
+// well. An INSERT locks the table first and then the sequence, but a transaction may have
+// called nextval() before. The tables may be locked in any order: see lock.Vary.
+func locksSQL(t *catalog.Table) (dependents, tables []string) {
 	for _, name := range lockedWith(t) {
-		statements = append(statements, lock.SQL(name, "ACCESS EXCLUSIVE"))
+		tables = append(tables, lock.SQL(name, "ACCESS EXCLUSIVE"))
 	}
 	for _, s := range t.Sequences {
-		statements = append(statements, s.LockSQL())
+		tables = append(tables, s.LockSQL())
 	}
-	if err := tx.LockAll(ctx, slices.Concat(lockDependentsSQL(t), lock.Vary(tx, statements))); err != nil {
-		return err
-	}
-	tx.Done(len(t.AllForeignKeys()))
-	return nil
+	return lockDependentsSQL(t), tables
 }
 
 // exchangeSteps is about how many statements and queries an exchange runs under its
@@ -352,37 +402,20 @@ func notValidSQL(t *catalog.Table, on catalog.Name) []string {
 	return statements
 }
 
-const ownerSQL = `SELECT pg_get_userbyid(relowner)::text FROM pg_class WHERE oid = $1`
-
-// ownerOf reads the owner of the shadow before the locks are acquired. It cannot change
-// afterwards: only repack changes the owner of the shadow. The owner in e.Source may be
-// another one, because each stage begins with a new description of the source.
-func ownerOf(ctx context.Context, tx pgx.Tx, oid uint32) (owner string, err error) {
-	if err := tx.QueryRow(ctx, ownerSQL, oid).Scan(&owner); err != nil {
-		return "", fmt.Errorf("look up the owner of the shadow: %w", err)
-	}
-	return owner, nil
-}
-
-// grantsSQLOf returns the statements that turn the privileges on the shadow into those on
-// the source.
-func (e *Env) grantsSQLOf(ctx context.Context, q catalog.Querier, source *catalog.Table) ([]string, error) {
-	have, err := catalog.ReadGrants(ctx, q, *e.Job.Shadow)
-	if err != nil {
-		return nil, err
-	}
-	statements := catalog.GrantsSQL("TABLE "+source.Name.String(), source.Owner, have.Grants, source.Grants)
-	for _, want := range source.Sequences {
+// grantsSQL returns the statements that turn the privileges on has into those on table.
+func grantsSQL(has, table *catalog.Table) []string {
+	statements := catalog.GrantsSQL("TABLE "+table.Name.String(), table.Owner, has.Grants, table.Grants)
+	for _, want := range table.Sequences {
 		if !want.Identity {
 			continue
 		}
-		for _, s := range have.Sequences {
+		for _, s := range has.Sequences {
 			if s.Name == want.Name {
-				statements = append(statements, catalog.GrantsSQL("SEQUENCE "+s.Name.String(), source.Owner, s.Grants, want.Grants)...)
+				statements = append(statements, catalog.GrantsSQL("SEQUENCE "+s.Name.String(), table.Owner, s.Grants, want.Grants)...)
 			}
 		}
 	}
-	return statements, nil
+	return statements
 }
 
 // installSQL is for the table that now has t's name, and t's place as a partition. It
@@ -413,17 +446,6 @@ func completedBy(xid string) *string {
 		return nil
 	}
 	return &xid
-}
-
-// doAll sends statements together, because every round trip is time under the lock.
-func doAll(ctx context.Context, tx *lock.Tx, statements []string) error {
-	if len(statements) == 0 {
-		return nil
-	}
-	if err := tx.Do(ctx, strings.Join(statements, ";\n")); err != nil {
-		return fmt.Errorf("exchange tables: %w", err)
-	}
-	return nil
 }
 
 // ParityError reports that a table or materialized view is not like the one that it would

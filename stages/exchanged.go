@@ -11,31 +11,37 @@ import (
 
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/lock"
+	"github.com/repack-go/repack/stages/oids"
+	"github.com/repack-go/repack/stages/snapshots"
 	"github.com/repack-go/repack/strategy"
 )
 
-// exchanged is what an exchange must know about the table that it replaces. It is read in
-// one round trip, because every session that wants the table waits for it.
-type exchanged struct {
-	table     *catalog.Table
+// exchanging is what an exchange must know.
+type exchanging struct {
+	out, in   uint32         // OIDs of the table in use, and of the one that takes its place
+	table     *catalog.Table // the one in use, as lookAt has read it
 	reasons   []Reason
-	recompile []string // see catalog.Table.RecompileSQL
-	pending   error    // ErrPutOff if the log is not empty
-	xid       string   // ID of the transaction
-	noted     bool     // see notedReads
+	recompile []string       // see catalog.Table.RecompileSQL
+	pending   error          // ErrPutOff if the log is not empty
+	xid       string         // ID of the transaction
+	noted     bool           // see snapshots.QueueNotedReads
+	owner     string         // of the table that takes its place
+	granted   *catalog.Table // the privileges on the latter, and on its sequences
+	oids      *oids.Rewriting
 }
 
-// lookAt reads all of this. It runs before the lock and again under it. Each time, it
-// returns an error that ends the exchange: if the table does not exist any more, a
-// *DriftError, or strategy.ErrNotCapturing.
-func (e *Env) lookAt(ctx context.Context, tx *lock.Tx, oid uint32) (*exchanged, error) {
-	x := &exchanged{}
+// lookAt reads all that is known from table to noted, in one round trip, because every
+// session that wants the table waits for it. It runs before the lock and again under it.
+// Each time, it returns an error that ends the exchange: if the table does not exist any
+// more, a *DriftError, or strategy.ErrNotCapturing.
+func (e *Env) lookAt(ctx context.Context, tx *lock.Tx, x *exchanging) error {
+	x.reasons, x.pending = nil, nil
 	b := &pgx.Batch{}
-	x.table = catalog.Queue(b, oid)
-	e.queueChecks(b, &x.reasons, oid)
+	x.table = catalog.Queue(b, x.out)
+	e.queueChecks(b, &x.reasons, x.out)
 	catalog.QueueRecompile(b, e.Job.Table(), e.Job.ShadowSchema, &x.recompile)
 	b.Queue(currentXIDSQL).QueryRow(func(row pgx.Row) error { return row.Scan(&x.xid) })
-	queueNotedReads(b, oid, &x.noted)
+	snapshots.QueueNotedReads(b, x.out, &x.noted)
 	e.Link.QueueEmpty(b, func(empty bool, err error) error {
 		var pgErr *pgconn.PgError
 		switch {
@@ -49,18 +55,35 @@ func (e *Env) lookAt(ctx context.Context, tx *lock.Tx, oid uint32) (*exchanged, 
 		return err
 	})
 	if err := tx.SendBatch(ctx, b).Close(); err != nil {
-		return nil, e.goneOr(err)
+		return e.goneOr(err)
 	}
 	if err := catalog.ReadMatviews(ctx, tx, x.table.Matviews); err != nil {
-		return nil, err
+		return err
 	}
-	return x, e.checkAgain(ctx, tx, x.table, x.reasons)
+	return e.checkAgain(ctx, tx, x.table, x.reasons)
 }
 
-// followedBy returns link as the exchange leaves it. followed is the ID of the exchange's
+const ownerSQL = `SELECT pg_get_userbyid(relowner)::text FROM pg_class WHERE oid = $1`
+
+// readOwner reads the owner of the shadow. The owner in e.Source may be another one, because
+// each stage begins with a new description of the source.
+func (x *exchanging) readOwner(ctx context.Context, tx *lock.Tx) error {
+	if err := tx.QueryRow(ctx, ownerSQL, x.in).Scan(&x.owner); err != nil {
+		return fmt.Errorf("look up the owner of the shadow: %w", err)
+	}
+	return nil
+}
+
+// readGrants reads the privileges on the table that takes the place.
+func (x *exchanging) readGrants(ctx context.Context, tx *lock.Tx) (err error) {
+	x.granted, err = catalog.ReadGrants(ctx, tx, x.in)
+	return err
+}
+
+// follow returns link as the exchange leaves it. followed is the ID of the exchange's
 // transaction if writes must reach the replaced table at once, because materialized views
 // read it or foreign keys lead to it. Otherwise it is empty.
-func (x *exchanged) followedBy(link *strategy.Link) (after *strategy.Link, followed string) {
+func (x *exchanging) follow(link *strategy.Link) (after *strategy.Link, followed string) {
 	if len(x.table.Matviews) > 0 || link.Rows != "" {
 		followed = x.xid
 	}
@@ -70,4 +93,22 @@ func (x *exchanged) followedBy(link *strategy.Link) (after *strategy.Link, follo
 	mirrored := *link
 	mirrored.MirrorSince = x.xid
 	return &mirrored, followed
+}
+
+// exchanging plans what an exchange would know.
+func (p *planner) exchanging(ctx context.Context) (*exchanging, error) {
+	x := &exchanging{table: p.Source, xid: unnumbered, oids: p.oids, granted: &catalog.Table{Grants: p.shadow.Grants}}
+	for _, s := range p.Source.Sequences {
+		if !s.Identity {
+			continue
+		}
+		grants, err := p.defaultGrants(ctx, "S", p.Source.Owner, p.Source.Name.Schema)
+		if err != nil {
+			return nil, err
+		}
+		x.granted.Sequences = append(x.granted.Sequences, catalog.Sequence{Name: s.Name, Grants: grants})
+	}
+	var err error
+	x.recompile, err = p.Source.RecompileSQL(ctx, p.Pool, p.Job.ShadowSchema)
+	return x, err
 }

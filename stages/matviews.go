@@ -69,6 +69,8 @@ func (e *Env) places() (built, parked string) {
 	return e.Job.OldSchema, e.Job.ShadowSchema // reverting
 }
 
+const tableOIDSQL = `SELECT $1::text::regclass::oid`
+
 const matviewThereSQL = `SELECT EXISTS (SELECT FROM pg_class WHERE oid = $1 AND relkind = 'm')`
 
 // matviewsLeft returns those that still read the replaced table. They are exchanged and
@@ -97,19 +99,27 @@ func (e *Env) endFollowing(ctx context.Context) error {
 		return err
 	}
 	err := e.changeJob(ctx, e.Locks, func(ctx context.Context, tx *lock.Tx, job *jobRow) error {
-		if err := e.stopWriters(ctx, tx); err != nil {
-			return err
-		}
-		if err := execAll(ctx, tx, e.Link.LogCapture().SQL()); err != nil {
-			return fmt.Errorf("switch capture to log: %w", err)
-		}
 		job.CompletedBy, job.Options.RowByRow = nil, ""
-		return e.endRowByRow(ctx, tx)
+		return e.unfollow().do(ctx, tx)
 	})
 	if err == nil {
 		e.link(e.Link.Key)
 	}
 	return err
+}
+
+// unfollow is the transaction of endFollowing.
+func (e *Env) unfollow() transaction {
+	t := transaction{
+		does:    "log changes from now on, instead of writing them through",
+		locks:   (*planner).stopping,
+		actions: append(e.stopWriters(), send(e.Link.LogCapture().SQL()...)),
+	}
+	if e.Job.Options.RowByRow != "" {
+		t.does = "log changes from now on, instead of making them to the old table"
+		t.actions = append(t.actions, send(e.identitySQL(true)...), e.dropLockFunctions())
+	}
+	return t
 }
 
 // rebuild builds and exchanges them. It returns errRefreshed if this has to be done
@@ -149,83 +159,101 @@ const matviewVersionSQL = `SELECT xmin::text, relispopulated FROM pg_class WHERE
 
 const matviewQuerySQL = `SELECT rtrim(pg_get_viewdef($1::text::regclass), ';')`
 
-// createMatviews creates the successors, without rows. It notes in matviews the present
-// properties of the old ones, and returns their versions from before any row is read.
+// createMatviews creates the successors, without rows, and returns the versions of the old
+// ones from before any row is read.
+func (e *Env) createMatviews(ctx context.Context, matviews []catalog.Matview) ([]string, error) {
+	versions := make([]string, len(matviews))
+	return versions, e.perform(ctx, e.succession(matviews, versions))
+}
+
+// succession is the transaction of createMatviews. It notes in matviews the present
+// properties of the old ones.
 //
 // A query may name another materialized view. During the transaction, this name means the
 // successor of that one.
-func (e *Env) createMatviews(ctx context.Context, matviews []catalog.Matview) ([]string, error) {
+func (e *Env) succession(matviews []catalog.Matview, versions []string) transaction {
 	built, parked := e.places()
-	versions := make([]string, len(matviews))
-	err := e.transact(ctx, func(ctx context.Context, tx *lock.Tx) (err error) {
-		if err := catalog.ReadMatviews(ctx, tx, matviews); err != nil {
-			return err
-		}
-		hidden := names(matviews, func(m catalog.Matview) string { return when(m.Read, m.Relation.Name.String()) })
-		if err := roomFor(ctx, tx, hidden...); err != nil {
-			return err
-		}
-		for _, sql := range dropMatviewsSQL(matviews, built) {
-			if _, err := tx.Exec(ctx, sql); err != nil {
-				return fmt.Errorf("drop what an earlier run has built: %w", err)
+	actions := []action{
+		unplanned(func(ctx context.Context, tx *lock.Tx) error {
+			if err := catalog.ReadMatviews(ctx, tx, matviews); err != nil {
+				return err
 			}
-		}
-		if err := e.learnMatviews(ctx, tx, built, matviews); err != nil {
-			return err
-		}
-		for i := range matviews {
-			if err := e.createMatview(ctx, tx, matviews, i, built, parked); err != nil {
-				return fmt.Errorf("create the successor of %s: %w", matviews[i].Relation.Name, err)
+			hidden := names(matviews, func(m catalog.Matview) string { return when(m.Read, m.Relation.Name.String()) })
+			return roomFor(ctx, tx, hidden...)
+		}),
+		sendLate(func() []string { return dropMatviewsSQL(matviews, built) }), // what an earlier run has built
+		unplanned(func(ctx context.Context, tx *lock.Tx) error { return e.learnMatviews(ctx, tx, built, matviews) }),
+	}
+	for i := range matviews {
+		actions = append(actions, e.createMatview(matviews, i, built, parked)...)
+	}
+	actions = append(actions,
+		sendBounded(func() []string { return unhideSQL(matviews, built, parked) }),
+		unplanned(func(ctx context.Context, tx *lock.Tx) error {
+			for i := range matviews { // hideSQL and unhideSQL have changed the version
+				m := &matviews[i]
+				if err := tx.QueryRow(ctx, matviewVersionSQL, m.OID).Scan(&versions[i], &m.Populated); err != nil {
+					return fmt.Errorf("look up materialized view %s: %w", m.Relation.Name, err)
+				}
 			}
-		}
-		if err := doAll(ctx, tx, unhideSQL(matviews, built, parked)); err != nil {
-			return err
-		}
-		for i := range matviews { // hideSQL and unhideSQL have changed the version
-			m := &matviews[i]
-			if err := tx.QueryRow(ctx, matviewVersionSQL, m.OID).Scan(&versions[i], &m.Populated); err != nil {
-				return fmt.Errorf("look up materialized view %s: %w", m.Relation.Name, err)
+			return nil
+		}),
+	)
+	return transaction{
+		does: "create the materialized views anew, without rows, to read the new table",
+		locks: func(p *planner) (locks []Lock) {
+			for _, m := range matviews {
+				if m.Read {
+					locks = append(locks, p.strong("ACCESS EXCLUSIVE", m.Relation.Name))
+				}
 			}
-		}
-		return nil
-	})
-	return versions, err
+			return locks
+		},
+		actions: actions,
+	}
 }
 
-func (e *Env) createMatview(ctx context.Context, tx *lock.Tx, matviews []catalog.Matview, i int, built, parked string) error {
-	m := matviews[i]
-	as := m.Relation.Name.In(built)
-	if err := e.createMatviewAs(ctx, tx, m, as); err != nil {
-		return err
-	}
-	var query string
-	if err := tx.QueryRow(ctx, matviewQuerySQL, as.String()).Scan(&query); err != nil {
-		return fmt.Errorf("read its query: %w", err)
-	}
-	if err := e.sameQuery(ctx, tx, m, built, query); err != nil {
-		return err
-	}
-	if err := e.makeRoom(ctx, tx, as, m.Relation.Name); err != nil {
-		return err
-	}
-	names, err := readers(ctx, tx, m, matviews)
-	if err != nil {
-		return err
-	}
-	return doAll(ctx, tx, append(letReadSQL(as, names), hideSQL(m, built, parked)...))
+// createMatview creates the successor of one of matviews, and lets the successors of the
+// others read it.
+func (e *Env) createMatview(matviews []catalog.Matview, i int, built, parked string) []action {
+	m := &matviews[i]
+	as := func() catalog.Name { return m.Relation.Name.In(built) }
+	var owners []string // of the others that are filled from it
+	opened := statements(func() []string { return append(letReadSQL(as(), owners), hideSQL(*m, built, parked)...) })
+	return append(createMatviewAs(m, as()),
+		unplanned(func(ctx context.Context, tx *lock.Tx) error {
+			var query string
+			if err := tx.QueryRow(ctx, matviewQuerySQL, as().String()).Scan(&query); err != nil {
+				return fmt.Errorf("read the query of the successor of %s: %w", m.Relation.Name, err)
+			}
+			if err := e.sameQuery(ctx, tx, *m, built, query); err != nil {
+				return err
+			}
+			return e.makeRoom(ctx, tx, as(), m.Relation.Name)
+		}),
+		action{
+			run: func(ctx context.Context, tx *lock.Tx) (err error) {
+				if owners, err = readers(ctx, tx, *m, matviews); err != nil {
+					return err
+				}
+				return doAll(ctx, tx, opened())
+			},
+			sql: func(ctx context.Context, p *planner) (list []string, err error) {
+				owners, err = readers(ctx, p.Pool, *m, matviews)
+				return opened(), err
+			},
+		},
+	)
 }
 
 // createMatviewAs creates the successor of m, without rows, under the name as. Only m's
 // owner has privileges on it.
-func (e *Env) createMatviewAs(ctx context.Context, tx pgx.Tx, m catalog.Matview, as catalog.Name) error {
-	if err := execAll(ctx, tx, m.CreateSQL(as)); err != nil {
-		return err
+func createMatviewAs(m *catalog.Matview, as catalog.Name) []action {
+	return []action{
+		sendLate(func() []string { return m.CreateSQL(as) }),
+		revokeAll(catalog.Made{Kind: "TABLE", Name: as.String()}),
+		giveToOwner(as, func() string { return m.Relation.Owner }, nil),
 	}
-	if err := catalog.RevokeAll(ctx, tx, catalog.Made{Kind: "TABLE", Name: as.String()}); err != nil {
-		return err
-	}
-	_, _, err := e.giveToOwner(ctx, tx, as, m.Relation.Owner)
-	return err
 }
 
 const mayReadSQL = `
@@ -317,56 +345,90 @@ func fillMatviewSQL(m catalog.Matview, as catalog.Name) []string {
 // these has changed since its successor was built. locked is how long they could not be
 // read.
 func (e *Env) exchangeMatviews(ctx context.Context, matviews []catalog.Matview, versions []string) (locked time.Duration, err error) {
-	built, parked := e.places()
 	var began time.Time
-	err = e.transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
-		if err := lockMatviews(ctx, tx, matviews); err != nil {
-			return err
-		}
-		began = time.Now()
-		was := make([]*catalog.Table, len(matviews))
-		successors := make([]uint32, len(matviews))
+	err = e.perform(ctx, e.matviewExchange(matviews, versions, &began))
+	return time.Since(began), err
+}
+
+// matviewExchange is the transaction of exchangeMatviews. It sets began when it has the
+// locks.
+func (e *Env) matviewExchange(matviews []catalog.Matview, versions []string, began *time.Time) transaction {
+	built, parked := e.places()
+	was := make([]*catalog.Table, len(matviews)) // under the locks
+	for i, m := range matviews {
+		was[i] = m.Relation
+	}
+	successors := make([]uint32, len(matviews))
+	actions := append(lockMatviews(matviews), unplanned(func(ctx context.Context, tx *lock.Tx) (err error) {
+		*began = time.Now()
 		for i, m := range matviews {
-			var err error
 			if was[i], err = e.matviewAsBuilt(ctx, tx, m, versions[i]); err != nil {
 				return err
 			}
-			if err := tx.QueryRow(ctx, shadowOIDSQL, was[i].Name.In(built).String()).Scan(&successors[i]); err != nil {
+			if err := tx.QueryRow(ctx, tableOIDSQL, was[i].Name.In(built).String()).Scan(&successors[i]); err != nil {
 				return fmt.Errorf("look up the successor of %s: %w", was[i].Name, err)
 			}
 		}
-		for _, m := range was {
-			if err := doAll(ctx, tx, catalog.ReplaceMatviewSQL(m, built, parked)); err != nil {
-				return err
+		return nil
+	}))
+	for i := range matviews {
+		actions = append(actions, sendBounded(func() []string { return catalog.ReplaceMatviewSQL(was[i], built, parked) }))
+	}
+	for i := range matviews {
+		actions = append(actions, e.grantMatview(matviews, i, built, func() (*catalog.Table, uint32) { return was[i], successors[i] }))
+	}
+	return transaction{
+		does: "exchange the materialized views, or build them again where one was refreshed in between",
+		locks: func(p *planner) (locks []Lock) {
+			for _, m := range matviews {
+				locks = append(locks, p.strong("ACCESS EXCLUSIVE", m.Relation.Name))
 			}
-		}
-		for i := range was {
-			if err := e.sameMatview(ctx, tx, was[i], successors[i]); err != nil {
-				return err
-			}
-		}
-		return doAll(ctx, tx, dropMatviewsSQL(matviews, parked))
-	})
-	return time.Since(began), err
+			return locks
+		},
+		actions: append(actions, sendBounded(func() []string { return dropMatviewsSQL(matviews, parked) })),
+	}
 }
 
 // lockMatviews takes ACCESS EXCLUSIVE on them and on the views that read them. A view is
 // locked before what it reads. A query may lock the materialized views in any order, so
 // the attempts vary their order.
-func lockMatviews(ctx context.Context, tx *lock.Tx, matviews []catalog.Matview) error {
-	for _, m := range matviews {
-		if err := tx.SettleBy(ctx, catalog.SettleMatviewSQL(m.Relation)); err != nil {
-			return err
-		}
+func lockMatviews(matviews []catalog.Matview) []action {
+	locks := func(m catalog.Matview) []string {
+		return append(lockDependentsSQL(m.Relation), catalog.LockMatviewSQL(m.Relation))
 	}
-	if err := roomFor(ctx, tx, names(matviews, func(m catalog.Matview) string { return m.Relation.Name.String() })...); err != nil {
-		return err
+	return []action{
+		{
+			run: func(ctx context.Context, tx *lock.Tx) error {
+				for _, m := range matviews {
+					if err := tx.SettleBy(ctx, catalog.SettleMatviewSQL(m.Relation)); err != nil {
+						return err
+					}
+				}
+				return roomFor(ctx, tx, names(matviews, func(m catalog.Matview) string { return m.Relation.Name.String() })...)
+			},
+			sql: func(context.Context, *planner) (list []string, err error) {
+				for _, m := range matviews {
+					list = append(list, lock.SettleSQL(catalog.SettleMatviewSQL(m.Relation)))
+				}
+				return list, nil
+			},
+		},
+		{
+			run: func(ctx context.Context, tx *lock.Tx) error {
+				var statements []string
+				for _, m := range lock.Vary(tx, matviews) {
+					statements = append(statements, locks(m)...)
+				}
+				return tx.LockAll(ctx, statements)
+			},
+			sql: func(context.Context, *planner) (list []string, err error) {
+				for _, m := range matviews {
+					list = append(list, locks(m)...)
+				}
+				return list, nil
+			},
+		},
 	}
-	var statements []string
-	for _, m := range lock.Vary(tx, matviews) {
-		statements = append(append(statements, lockDependentsSQL(m.Relation)...), catalog.LockMatviewSQL(m.Relation))
-	}
-	return tx.LockAll(ctx, statements)
 }
 
 // matviewAsBuilt describes m under its lock. It returns errRefreshed if m has changed
@@ -395,26 +457,66 @@ func (e *Env) matviewAsBuilt(ctx context.Context, tx *lock.Tx, m catalog.Matview
 	return is, nil
 }
 
-// sameMatview gives the successor its grants, the last thing that it lacks, and compares
+// grantMatview gives the successor its grants, the last thing that it lacks, and compares
 // it with the materialized view that it replaces.
-func (e *Env) sameMatview(ctx context.Context, tx *lock.Tx, was *catalog.Table, successor uint32) error {
-	have, err := catalog.ReadGrants(ctx, tx, successor)
-	if err != nil {
-		return err
+func (e *Env) grantMatview(matviews []catalog.Matview, i int, built string, locked func() (was *catalog.Table, successor uint32)) action {
+	return action{
+		run: func(ctx context.Context, tx *lock.Tx) error {
+			was, successor := locked()
+			has, err := catalog.ReadGrants(ctx, tx, successor)
+			if err != nil {
+				return err
+			}
+			if err := doAll(ctx, tx, catalog.GrantsSQL("TABLE "+was.Name.String(), was.Owner, has.Grants, was.Grants)); err != nil {
+				return err
+			}
+			is, err := catalog.ReadMatview(ctx, tx, successor)
+			if err != nil {
+				return err
+			}
+			differences, err := e.reprints.Diff(was, is)
+			if err == nil && len(differences) > 0 {
+				err = &ParityError{Table: was.Name, Differences: differences}
+			}
+			e.tellReread(was.Name, catalog.Reread(was, is))
+			return err
+		},
+		sql: func(ctx context.Context, p *planner) ([]string, error) {
+			m := matviews[i]
+			has, err := p.defaultGrants(ctx, "r", m.Relation.Owner, built)
+			if err != nil {
+				return nil, err
+			}
+			owners, err := readers(ctx, p.Pool, m, matviews)
+			for _, name := range owners {
+				has = append(has, catalog.Grant{Grantor: m.Relation.Owner, Grantee: name, Privilege: "SELECT"})
+			}
+			return catalog.GrantsSQL("TABLE "+m.Relation.Name.String(), m.Relation.Owner, has, m.Relation.Grants), err
+		},
 	}
-	if err := doAll(ctx, tx, catalog.GrantsSQL("TABLE "+was.Name.String(), was.Owner, have.Grants, was.Grants)); err != nil {
-		return err
+}
+
+// planMatviews plans rebuildMatviews, as if no view had been exchanged yet.
+func (p *planner) planMatviews() []transaction {
+	matviews := p.Source.Matviews
+	if len(matviews) == 0 {
+		return nil
 	}
-	is, err := catalog.ReadMatview(ctx, tx, successor)
-	if err != nil {
-		return err
+	after := p.swappedEnv()
+	job := *after.Job
+	job.Options.RowByRow = "" // the keys have been handed over by then
+	after.Job = &job
+	versions, began := make([]string, len(matviews)), time.Now()
+	list := []transaction{after.succession(matviews, versions)}
+	built, _ := after.places()
+	for _, m := range matviews {
+		list = append(list, transaction{
+			does:    fmt.Sprintf("fill the new materialized view %s and build its indexes", m.Relation.Name),
+			locks:   (*planner).reading,
+			actions: []action{send(fillMatviewSQL(m, m.Relation.Name.In(built))...)},
+		})
 	}
-	differences, err := e.reprints.Diff(was, is)
-	if err == nil && len(differences) > 0 {
-		err = &ParityError{Table: was.Name, Differences: differences}
-	}
-	e.tellReread(was.Name, catalog.Reread(was, is))
-	return err
+	return append(list, after.matviewExchange(matviews, versions, &began), after.unfollow())
 }
 
 // rebuilds reports whether materialized views may be rebuilt.

@@ -313,25 +313,13 @@ func (e *Env) reinstateRowByRowSQL() []string {
 	return e.identitySQL(true)
 }
 
-// endRowByRow removes what row-by-row changes need. It runs when no key leads to or from
-// the old table any more.
-func (e *Env) endRowByRow(ctx context.Context, tx *lock.Tx) error {
-	if e.Job.Options.RowByRow == "" {
-		return nil
-	}
-	if err := execAll(ctx, tx, e.identitySQL(true)); err != nil {
-		return err
-	}
-	return e.dropLockFunctions(ctx, tx)
-}
-
 // letNewOwnerIn runs letOwnerIn for the new owner of the table, if the owner has changed
 // since changes began to be made row by row.
 func (e *Env) letNewOwnerIn(ctx context.Context, tx *lock.Tx, owner string) error {
 	if e.Job.Options.RowByRow == "" {
 		return nil
 	}
-	return e.letOwnerIn(ctx, tx, owner)
+	return e.tryToLetIn(ctx, tx, owner)
 }
 
 func takeText(keys int) string {

@@ -53,7 +53,20 @@ func (e *Env) letInSQL(owner string) string {
 	return fmt.Sprintf("GRANT USAGE ON SCHEMA %s TO %s", catalog.QuoteAll([]string{e.Job.ShadowSchema, e.Job.OldSchema}), catalog.Quote(owner))
 }
 
-func (e *Env) letOwnerIn(ctx context.Context, tx pgx.Tx, owner string) error {
+// letOwnerIn lets owner use the job's schemas.
+func (e *Env) letOwnerIn(owner func() string) action {
+	return action{
+		run: func(ctx context.Context, tx *lock.Tx) error { return e.tryToLetIn(ctx, tx, owner()) },
+		sql: func(_ context.Context, p *planner) ([]string, error) {
+			if owner() == p.user {
+				return nil, nil
+			}
+			return []string{e.letInSQL(owner())}, nil
+		},
+	}
+}
+
+func (e *Env) tryToLetIn(ctx context.Context, tx pgx.Tx, owner string) error {
 	may := func() (ok bool, err error) {
 		if err := tx.QueryRow(ctx, mayUseSQL, []string{e.Job.ShadowSchema, e.Job.OldSchema}, owner).Scan(&ok); err != nil {
 			return false, fmt.Errorf("look at privileges of %q: %w", owner, err)
@@ -83,30 +96,41 @@ func (e *Env) beginRowByRow(ctx context.Context) error {
 		if err != nil {
 			return e.goneOr(err)
 		}
-		if err := e.letOwnerIn(ctx, tx, now.Owner); err != nil {
-			return err
-		}
-		link := *e.Link
-		// After the swap, row-by-row changes may end without another exchange.
-		if link.Rows = registry.BeforeKeys; !e.Job.Swapped() && strategy.MayBeLate(now) {
-			link.Rows = registry.AfterKeys
-		}
-		if err := e.stopWriters(ctx, tx); err != nil {
-			return err
-		}
-		if err := e.nothingPending(ctx, tx); err != nil {
-			return err
-		}
-		if err := execAll(ctx, tx, append(link.RowByRow().SQL(), e.identitySQL(false)...)); err != nil {
-			return fmt.Errorf("switch capture to rows: %w", err)
-		}
-		job.Options.RowByRow = link.Rows
-		return e.sameTables(ctx, tx)
+		job.Options.RowByRow = e.rows(now)
+		return e.rowByRow(now.Owner, job.Options.RowByRow).do(ctx, tx)
 	})
 	if err == nil {
 		e.link(e.Link.Key)
 	}
 	return err
+}
+
+// rows says when changes are made row by row. After the swap, this may end without another
+// exchange.
+func (e *Env) rows(t *catalog.Table) registry.RowByRow {
+	if !e.Job.Swapped() && strategy.MayBeLate(t) {
+		return registry.AfterKeys
+	}
+	return registry.BeforeKeys
+}
+
+// rowByRow is the transaction of beginRowByRow.
+func (e *Env) rowByRow(owner string, rows registry.RowByRow) transaction {
+	link := *e.Link
+	link.Rows = rows
+	return transaction{
+		does:  "make every change to the copy as well, row by row, from now on",
+		locks: (*planner).stopping,
+		actions: slices.Concat(
+			[]action{e.letOwnerIn(func() string { return owner })},
+			e.stopWriters(),
+			[]action{
+				unplanned(e.nothingPending),
+				send(append(link.RowByRow().SQL(), e.identitySQL(false)...)...),
+				unplanned(func(ctx context.Context, tx *lock.Tx) error { return e.sameTables(ctx, tx) }),
+			},
+		),
+	}
 }
 
 // identitySQL makes the GENERATED ALWAYS identity columns of the old table writable, or, if
@@ -212,21 +236,32 @@ WHERE  n.nspname = $1 AND starts_with(p.proname, $2)
 ORDER  BY 1`
 
 // dropLockFunctions drops the functions of LockReferredSQL, whose triggers are gone.
-func (e *Env) dropLockFunctions(ctx context.Context, q catalog.Querier) error {
-	rows, err := q.Query(ctx, lockFunctionsSQL, e.Job.ShadowSchema, lockFunctionPrefix)
-	if err != nil {
-		return fmt.Errorf("look for functions of foreign keys: %w", err)
-	}
-	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
-		return fmt.Errorf("look for functions of foreign keys: %w", err)
-	}
-	for _, name := range names {
-		if err := drop(ctx, q, "FUNCTION", catalog.Name{Schema: e.Job.ShadowSchema, Name: name}.String()+"()"); err != nil {
-			return err
+func (e *Env) dropLockFunctions() action {
+	dropsSQL := func(names []string) (statements []string) {
+		for _, name := range names {
+			statements = append(statements, dropSQL("FUNCTION", catalog.Name{Schema: e.Job.ShadowSchema, Name: name}.String()+"()"))
 		}
+		return statements
 	}
-	return nil
+	return action{
+		run: func(ctx context.Context, tx *lock.Tx) error {
+			rows, err := tx.Query(ctx, lockFunctionsSQL, e.Job.ShadowSchema, lockFunctionPrefix)
+			if err != nil {
+				return fmt.Errorf("look for functions of foreign keys: %w", err)
+			}
+			names, err := pgx.CollectRows(rows, pgx.RowTo[string])
+			if err != nil {
+				return fmt.Errorf("look for functions of foreign keys: %w", err)
+			}
+			return execAll(ctx, tx, dropsSQL(names))
+		},
+		sql: func(ctx context.Context, p *planner) ([]string, error) {
+			list, err := p.swappedJoints(ctx)
+			return dropsSQL(names(list, func(j joint) string {
+				return when(!j.outgoing && j.own != nil && j.own.Enforced && !j.own.Period, e.lockFunction(*j.own).Name)
+			})), err
+		},
+	}
 }
 
 const (

@@ -59,12 +59,17 @@ func (e *Env) copyOrdered(ctx context.Context) error {
 func (e *Env) copyAll(ctx context.Context, conn *pgxpool.Conn, order catalog.Order) error {
 	all := registry.Chunk{End: *e.Job.Blocks}
 	err := e.copyOne(ctx, &all, func(c *registry.Chunk) error {
-		return e.copyChunk(ctx, conn, c, e.sortSQL(), e.Link.CopyOrderedSQL(order.SQL))
+		return e.copyChunk(ctx, conn, c, e.copyOrderedSQL(order))
 	})
 	if err != nil {
 		return err
 	}
 	return e.chunkDone(ctx, Progress{Rows: all.Rows, TotalRows: *e.Job.RowEstimate, Blocks: all.End, TotalBlocks: all.End})
+}
+
+// copyOrderedSQL returns the statement that copies all rows, after its settings.
+func (e *Env) copyOrderedSQL(order catalog.Order) []string {
+	return append(e.sortSQL(), e.Link.CopyOrderedSQL(order.SQL))
 }
 
 // sortSQL gives the sort the memory of an index build. The planner decides whether to sort

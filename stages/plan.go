@@ -4,11 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/registry"
+	"github.com/repack-go/repack/stages/oids"
+	"github.com/repack-go/repack/stages/snapshots"
 )
 
 // Plan is what Run would do with a table as it is now. Its statements come from
@@ -30,7 +31,7 @@ type Plan struct {
 	// the reasons.
 	NotSearched []string `json:"not_searched_for_oids"`
 	// Standbys are those that stream now. They replay the exclusive lock of the swap.
-	Standbys []PlannedStandby `json:"standbys"`
+	Standbys []snapshots.Standby `json:"standbys"`
 	// ServerRepack is nil before PostgreSQL 19, and if the table has a job.
 	ServerRepack *ServerRepack `json:"server_repack"`
 	Carried      []Carried     `json:"carried_over"`
@@ -96,7 +97,7 @@ func NewPlan(ctx context.Context, e *Env, until registry.Stage, running bool) (*
 	plan := &Plan{
 		Table: e.Source.Name.String(), Schema: e.Source.Name.Schema, Name: e.Source.Name.Name,
 		Strategy: e.Strategy.Name(), Until: until, LockRetries: e.Locks.Retries, KillAfter: e.Locks.KillAfter.Seconds(),
-		Refused: []Refusal{}, WaitsFor: []Session{}, NotSearched: []string{}, Standbys: []PlannedStandby{}, Carried: []Carried{}, Stages: []PlannedStage{},
+		Refused: []Refusal{}, WaitsFor: []Session{}, NotSearched: []string{}, Standbys: []snapshots.Standby{}, Carried: []Carried{}, Stages: []PlannedStage{},
 	}
 	if e.Job == nil {
 		if err := plan.check(ctx, e); err != nil {
@@ -117,7 +118,7 @@ func NewPlan(ctx context.Context, e *Env, until registry.Stage, running bool) (*
 	if plan.WaitsFor, err = p.waitsFor(ctx); err != nil {
 		return nil, err
 	}
-	if plan.Standbys, err = readStandbys(ctx, e.Pool); err != nil {
+	if plan.Standbys, err = snapshots.Standbys(ctx, e.Pool); err != nil {
 		return nil, err
 	}
 	if plan.ServerRepack, err = p.serverRepack(ctx, plan.Job); err != nil {
@@ -133,7 +134,7 @@ func NewPlan(ctx context.Context, e *Env, until registry.Stage, running bool) (*
 func (plan *Plan) check(ctx context.Context, e *Env) error {
 	err := preflight(ctx, e)
 	if e.oids != nil {
-		plan.NotSearched = e.oids.unsearchedOIDs()
+		plan.NotSearched = e.oids.Unsearched()
 	}
 	if err == nil {
 		return nil
@@ -157,8 +158,8 @@ type planner struct {
 	settle    time.Duration  // on SHARE UPDATE EXCLUSIVE, for which the server cancels autovacuum
 	patience  time.Duration  // on a lock that no session waits behind
 	neighbour []neighbour
-	oids      *rewriting
-	rowByRow  registry.RowByRow // set if keys are to be joined to the copy one by one
+	oids      *oids.Rewriting
+	joins     bool // keys are still to be joined to the copy one by one
 }
 
 const plannerSQL = `
@@ -199,7 +200,7 @@ func newPlanner(ctx context.Context, e *Env) (*planner, error) {
 	if p.Job.Swapped() {
 		inUse = *p.Job.Shadow
 	}
-	if p.oids, err = p.rewrites(ctx, p.Pool, inUse); err != nil {
+	if p.oids, err = p.storedOIDs().Rewriting(ctx, p.Pool, inUse); err != nil {
 		return nil, err
 	}
 	p.neighbour, err = p.neighbours(ctx)
@@ -219,14 +220,8 @@ func (p *planner) invent(ctx context.Context, user string) error {
 	}
 	p.Job.KeyIndex, p.Job.Shadow = index.Name, new(uint32)
 	p.link(key)
-	p.shadow = &catalog.Table{Name: p.Job.ShadowTable()}
-	if p.Strategy.KeyFirst() {
-		p.shadow.Indexes = []catalog.Index{index}
-		if c, ok := p.Source.Constraint(index.Constraint); ok {
-			p.shadow.Constraints = []catalog.Constraint{c}
-		}
-	}
-	grants, err := defaultGrants(ctx, p.Pool, "r", user, p.Job.ShadowSchema)
+	p.shadow = p.made()
+	grants, err := p.defaultGrants(ctx, "r", user, p.Job.ShadowSchema)
 	for _, g := range grants {
 		if g.Grantee == user { // the others are revoked, and the owner is changed
 			g.Grantor, g.Grantee = p.Source.Owner, p.Source.Owner
@@ -239,29 +234,18 @@ func (p *planner) invent(ctx context.Context, user string) error {
 // stages plans the stages that are not finished.
 func (p *planner) stages(ctx context.Context, until registry.Stage, finished func(registry.Stage) bool) ([]PlannedStage, error) {
 	planned := []PlannedStage{}
-	for _, s := range registry.Stages {
-		if until.Before(s) {
+	for _, s := range order {
+		if until.Before(s.name) {
 			break
 		}
-		if finished(s) {
+		if finished(s.name) {
 			continue
 		}
-		steps, err := plans[s](ctx, p)
+		steps, err := s.plan(ctx, p)
 		if err != nil {
-			return nil, fmt.Errorf("plan %s: %w", s, err)
+			return nil, fmt.Errorf("plan %s: %w", s.name, err)
 		}
-		planned = append(planned, PlannedStage{Stage: s, Steps: steps})
+		planned = append(planned, PlannedStage{Stage: s.name, Steps: steps})
 	}
 	return planned, nil
-}
-
-// record makes a step of the statements that work sends.
-func (p *planner) record(ctx context.Context, does string, locks []Lock, work func(ctx context.Context, t *transcript) error) (Step, error) {
-	t := &transcript{reads: p.Pool, schema: p.Job.ShadowSchema}
-	if work != nil {
-		if err := work(ctx, t); err != nil {
-			return Step{}, err
-		}
-	}
-	return Step{Does: does, Locks: slices.Concat([]Lock{}, locks), SQL: slices.Concat([]string{}, t.sql)}, nil
 }

@@ -14,6 +14,9 @@ import (
 // reading returns the locks of a statement that copies rows or reads the catalog.
 func (p *planner) reading() []Lock { return []Lock{p.lock("ACCESS SHARE", p.Source.Name)} }
 
+// lockingRows returns the lock of a statement that locks rows FOR SHARE.
+func (p *planner) lockingRows() []Lock { return []Lock{p.lock("ROW SHARE", p.Source.Name)} }
+
 // stopping returns the lock of stopWriters.
 func (p *planner) stopping() []Lock { return []Lock{p.strong("SHARE ROW EXCLUSIVE", p.Source.Name)} }
 
@@ -132,7 +135,7 @@ func (p *planner) exchangeLocks() []Lock {
 	for _, s := range p.Source.Sequences {
 		add("ACCESS EXCLUSIVE", s.Name)
 	}
-	for _, table := range p.oids.others {
+	for _, table := range p.oids.Others {
 		add("SHARE ROW EXCLUSIVE", table)
 	}
 	return locks

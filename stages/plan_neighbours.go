@@ -3,11 +3,9 @@ package stages
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/repack-go/repack/internal/catalog"
-	"github.com/repack-go/repack/internal/lock"
-	"github.com/repack-go/repack/registry"
-	"github.com/repack-go/repack/strategy"
 )
 
 // PlannedKeys says how foreign keys between the table and other tables would be moved: see
@@ -23,10 +21,8 @@ func (p *planner) planKeys() PlannedKeys {
 	way, why := p.wayOfKeys(p.Source)
 	if way == ForeignKeysOneByOne && p.Job.Options.RowByRow == "" {
 		job := *p.Job
-		if job.Options.RowByRow = registry.BeforeKeys; !job.Swapped() && strategy.MayBeLate(p.Source) {
-			job.Options.RowByRow = registry.AfterKeys
-		}
-		p.Job, p.rowByRow = &job, job.Options.RowByRow
+		job.Options.RowByRow = p.rows(p.Source)
+		p.Job, p.joins = &job, true
 	}
 	return PlannedKeys{Keys: neighbourKeys(p.Source), Way: way, Why: why}
 }
@@ -43,48 +39,31 @@ func (p *planner) plannedJoints() []joint {
 }
 
 // planJoin plans joinNeighbours.
-func (p *planner) planJoin(ctx context.Context, r *steps) {
-	if p.rowByRow == "" {
-		return
+func (p *planner) planJoin(ctx context.Context) ([]transaction, error) {
+	if !p.joins {
+		return nil, nil
 	}
-	link := *p.Link
-	link.Rows = p.rowByRow
-	r.add(p.record(ctx, "make every change to the copy as well, row by row, from now on", p.stopping(), func(ctx context.Context, t *transcript) error {
-		if !p.mine {
-			if err := execAll(ctx, t, []string{p.letInSQL(p.Source.Owner)}); err != nil {
-				return err
-			}
-		}
-		if err := p.stopWriters(ctx, t.bounded()); err != nil {
-			return err
-		}
-		return execAll(ctx, t, link.RowByRow().SQL())
-	}))
-	list := p.plannedJoints()
-	for _, j := range list {
+	list := []transaction{p.Env.rowByRow(p.Source.Owner, p.Job.Options.RowByRow)}
+	joints := p.plannedJoints()
+	for _, j := range joints {
 		pair, err := p.addSQL(ctx, j)
 		if err != nil {
-			r.add(Step{}, err)
-			return
+			return nil, err
 		}
-		r.add(p.record(ctx, fmt.Sprintf("join %s to the copy by a second key: %s", j.neighbour(), j), p.pairLocks(j, pair), p.sendPair(j, pair)))
+		list = append(list, p.joining(fmt.Sprintf("join %s to the copy by a second key: %s", j.neighbour(), j), j, pair))
 	}
-	for _, j := range list {
+	for _, j := range joints {
 		made := p.madeFor(j)
 		if !j.own.Validated || !j.own.Enforced {
 			continue
 		}
-		var locks []Lock
-		if !j.outgoing {
-			locks = append(locks, p.settling(made.Table))
+		t := p.validation(fmt.Sprintf("validate the second key: %s", j), made)
+		if j.outgoing { // both tables are ours
+			t.locks = nil
 		}
-		r.add(p.record(ctx, fmt.Sprintf("validate the second key: %s", j), locks, func(ctx context.Context, t *transcript) error {
-			if err := t.bounded().Settle(ctx, made.Table.String()); err != nil {
-				return err
-			}
-			return execAll(ctx, t, []string{made.ValidateSQL()})
-		}))
+		list = append(list, t)
 	}
+	return list, nil
 }
 
 // madeFor returns the key that is made for a joint before the swap.
@@ -102,24 +81,25 @@ func (p *planner) madeFor(j joint) catalog.ForeignKey {
 }
 
 // planHandOver plans endOneByOne. It plans nothing for keys that have been handed over.
-func (p *planner) planHandOver(ctx context.Context, r *steps) error {
+func (p *planner) planHandOver(ctx context.Context) ([]transaction, error) {
 	if p.Job.Options.RowByRow == "" {
-		return nil
+		return nil, nil
 	}
-	list, err := p.swappedJoints(ctx)
+	joints, err := p.swappedJoints(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	outgoingFirst(list)
+	outgoingFirst(joints)
 	after := *p.Env
 	after.Link = p.reverse()
-	for _, j := range list {
+	var list []transaction
+	for _, j := range joints {
 		for j.other != nil {
 			pair, err := p.handOverSQL(ctx, j)
 			if err != nil {
-				return err
+				return nil, err
 			}
-			r.add(p.record(ctx, fmt.Sprintf("hand over %s", j), p.pairLocks(j, pair), after.sendPair(j, pair)))
+			list = append(list, after.joining(fmt.Sprintf("hand over %s", j), j, pair))
 			if (pair.alone == catalog.Name{}) {
 				break
 			}
@@ -128,14 +108,19 @@ func (p *planner) planHandOver(ctx context.Context, r *steps) error {
 			j.main = &became
 		}
 	}
-	r.add(p.record(ctx, "log changes from now on, instead of making them to the old table", p.stopping(), func(ctx context.Context, t *transcript) error {
-		if err := p.stopWriters(ctx, t.bounded()); err != nil {
-			return err
-		}
-		statements := append(p.reverse().LogCapture().SQL(), identitySQL(p.Source, p.Job.OldTable(), true)...)
-		return execAll(ctx, t, append(statements, p.plannedLockFunctions(list)...))
-	}))
-	return nil
+	return append(list, p.swappedEnv().unfollow()), nil
+}
+
+// swappedEnv returns the environment as it will be after the exchange.
+func (p *planner) swappedEnv() *Env {
+	after := *p.Env
+	after.Link = p.reverse()
+	if !p.Job.Swapped() {
+		job, now := *p.Job, time.Now()
+		job.SwappedAt = &now
+		after.Job = &job
+	}
+	return &after
 }
 
 // swappedJoints returns the keys as they are, or will be, after the exchange.
@@ -151,17 +136,6 @@ func (p *planner) swappedJoints(ctx context.Context) ([]joint, error) {
 		list[i].main, list[i].other, list[i].own = &main, &other, &other
 	}
 	return list, nil
-}
-
-// plannedLockFunctions returns the statements that drop the functions with the last key.
-func (p *planner) plannedLockFunctions(list []joint) []string {
-	var statements []string
-	for _, j := range list {
-		if !j.outgoing && j.own.Enforced && !j.own.Period {
-			statements = append(statements, "DROP FUNCTION IF EXISTS "+p.lockFunction(*j.own).String()+"()")
-		}
-	}
-	return statements
 }
 
 // pairLocks returns the locks of tryJoint that are not on the job's own tables.
@@ -180,16 +154,16 @@ func (p *planner) pairLocks(j joint, pair pairOf) []Lock {
 	return locks
 }
 
-func (e *Env) sendPair(j joint, pair pairOf) func(context.Context, *transcript) error {
-	return func(ctx context.Context, t *transcript) error {
-		wants := e.wantsOf(j, pair)
-		if err := t.bounded().Settle(ctx, wants.A.Relation); err != nil {
-			return err
-		}
-		statements := []string{lock.SQL(wants.A.Relation, wants.A.Mode)}
-		if wants.B.Relation != "" {
-			statements = append(statements, lock.SQL(wants.B.Relation, wants.B.Mode)+" NOWAIT")
-		}
-		return execAll(ctx, t, append(statements, pair.sql...))
+// joining is the transaction of tryJoint, for a plan. A run leaves it to package lock, which
+// tries the locks in either order.
+func (e *Env) joining(does string, j joint, pair pairOf) transaction {
+	wants := e.wantsOf(j, pair)
+	return transaction{
+		does:  does,
+		locks: func(p *planner) []Lock { return p.pairLocks(j, pair) },
+		actions: []action{
+			settle(func() []string { return []string{wants.A.Relation} }),
+			send(wants.Statements()...),
+		},
 	}
 }

@@ -50,8 +50,12 @@ func preValidate(ctx context.Context, e *Env) error {
 		return &RefusedError{Table: e.Source.Name, Reasons: reasons}
 	}
 	e.validated = true
-	e.tellOIDs(e.oids)
+	e.oids.Tell(e.Log)
 	return e.report(ctx)
+}
+
+func planPreValidate(ctx context.Context, p *planner) ([]Step, error) {
+	return p.steps(ctx, transaction{does: "look for what cannot be carried over and for missing privileges", locks: (*planner).reading})
 }
 
 // preflight refuses what can be refused without trying it. It only reads.
@@ -78,10 +82,10 @@ func preflight(ctx context.Context, e *Env) error {
 			Remedy: "order by an index without WHERE, or by columns",
 		})
 	}
-	if e.oids, err = e.searchOIDs(ctx, e.Source.OID); err != nil {
+	if e.oids, err = e.storedOIDs().Find(ctx, e.Source.OID); err != nil {
 		return err
 	}
-	reasons = append(reasons, e.oidReasons(e.oids)...)
+	reasons = append(reasons, e.oids.Reasons()...)
 	if apart := e.apart(e.Source); apart != nil && e.ForeignKeys == ForeignKeysOneByOne {
 		reasons = append(reasons, Reason{Object: "--foreign-keys " + string(ForeignKeysOneByOne), Why: apart.Error(), Remedy: "leave it out, or use " + string(ForeignKeysTogether)})
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/lock"
 	"github.com/repack-go/repack/registry"
+	"github.com/repack-go/repack/stages/compare"
 	"github.com/repack-go/repack/strategy"
 )
 
@@ -28,7 +29,7 @@ func postSyncUpdate(ctx context.Context, e *Env) error {
 	if err := e.step(ctx, StepCaughtUp); err != nil {
 		return err
 	}
-	var compared *VerifyResult
+	var compared *compare.Result
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.Go(func() error { return e.vacuum(groupCtx) })
 	group.Go(func() (err error) {
@@ -39,6 +40,17 @@ func postSyncUpdate(ctx context.Context, e *Env) error {
 		return err
 	}
 	return e.concludeComparison(ctx, compared, func(tx pgx.Tx) error { return e.endStage(ctx, tx, registry.PostSyncUpdate) })
+}
+
+func planPostSyncUpdate(ctx context.Context, p *planner) ([]Step, error) {
+	list := []transaction{
+		p.replaying("replay the change log, batch by batch, until little is left", false, nil),
+		{does: "vacuum and analyse the shadow", actions: []action{send(p.vacuumSQL(false)...)}},
+	}
+	if p.Verify != registry.VerifyOff {
+		list = append(list, transaction{does: fmt.Sprintf("compare shadow and table (%s), and end if they differ", p.Verify), locks: (*planner).reading})
+	}
+	return p.steps(ctx, list...)
 }
 
 // vacuum makes the first queries after the swap fast. VACUUM cannot run in a transaction,
@@ -229,34 +241,49 @@ type logRange struct {
 // removes the rows of all pending keys from the shadow, and tries again. If a change made
 // since then still collides, it replays the whole log as one set, which cannot collide.
 func (e *Env) batch(ctx context.Context, taken logRange) (r strategy.Replayed, err error) {
-	policy := e.ofRows(taken.settings...)
-	replay := func() error {
-		return e.transactBy(ctx, policy, func(ctx context.Context, tx *lock.Tx) (err error) {
-			if r, err = e.Link.ReplayRange(ctx, tx, taken.first, taken.end, e.concurrent()); err != nil {
-				return err
-			}
-			return e.sameTables(ctx, tx)
-		})
-	}
-	err = replay()
+	ofRange := e.replaying("", e.concurrent(), func(ctx context.Context, tx pgx.Tx) (err error) {
+		r, err = e.Link.ReplayRange(ctx, tx, taken.first, taken.end, e.concurrent())
+		return err
+	})
+	ofRange.settings = taken.settings
+	err = e.perform(ctx, ofRange)
 	if !strategy.Collision(err) {
 		return r, err
 	}
 	e.Log.Debug("replay batch collided", "job", e.Job.ID, "first_block", taken.first, "error", err)
-	if err := e.removeLogged(ctx); err != nil {
+	if err := e.perform(ctx, transaction{ofRows: true, actions: e.removeLogged()}); err != nil {
 		return r, err
 	}
-	err = replay()
+	err = e.perform(ctx, ofRange)
 	if !strategy.Collision(err) {
 		return r, err
 	}
-	err = e.transactBy(ctx, e.ofRows(), func(ctx context.Context, tx *lock.Tx) (err error) {
-		if r, err = e.Link.ReplayAll(ctx, tx, e.concurrent()); err != nil {
-			return err
-		}
-		return e.sameTables(ctx, tx)
-	})
+	err = e.perform(ctx, e.replaying("", e.concurrent(), func(ctx context.Context, tx pgx.Tx) (err error) {
+		r, err = e.Link.ReplayAll(ctx, tx, e.concurrent())
+		return err
+	}))
 	return r, err
+}
+
+// replaying is a transaction that replays a part of the log, as replay does it.
+func (e *Env) replaying(does string, concurrent bool, replay func(context.Context, pgx.Tx) error) transaction {
+	t := transaction{does: does, locks: (*planner).reading, ofRows: true, actions: e.replays(concurrent, replay)}
+	if concurrent {
+		t.locks = (*planner).lockingRows
+	}
+	return t
+}
+
+// replays makes replay an action. After it, the names must still be those of the job's
+// tables.
+func (e *Env) replays(concurrent bool, replay func(context.Context, pgx.Tx) error) []action {
+	return []action{
+		{
+			run: func(ctx context.Context, tx *lock.Tx) error { return replay(ctx, tx) },
+			sql: statements(func() []string { return e.Link.ReplaySQL(concurrent) }).sql,
+		},
+		unplanned(func(ctx context.Context, tx *lock.Tx) error { return e.sameTables(ctx, tx) }),
+	}
 }
 
 // concurrent reports whether the application writes to the copy, through the capture

@@ -98,11 +98,11 @@ func (e *Env) dropShadow(ctx context.Context, tx *lock.Tx) error {
 		return err
 	}
 	if e.Job.Options.RowByRow != "" {
-		if err := e.dropLockFunctions(ctx, tx); err != nil {
+		if err := do(ctx, tx, e.dropLockFunctions()); err != nil {
 			return err
 		}
 	}
-	return e.dropArtefacts(ctx, tx, "", dropSQL("TABLE", e.Job.ShadowTable().String()))
+	return do(ctx, tx, e.dropArtefacts("", dropSQL("TABLE", e.Job.ShadowTable().String())))
 }
 
 const nameSQL = `

@@ -144,7 +144,7 @@ func ResetRestored(ctx context.Context, e *Env) error {
 			if err := drop(ctx, tx, "TABLE", copied.String()); err != nil {
 				return err
 			}
-			if err := e.dropArtefacts(ctx, tx, ""); err != nil {
+			if err := do(ctx, tx, e.dropArtefacts("")); err != nil {
 				return err
 			}
 		} else {

@@ -10,6 +10,7 @@ import (
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/lock"
 	"github.com/repack-go/repack/registry"
+	"github.com/repack-go/repack/strategy"
 )
 
 // Revert puts the old table back, with every write made since the swap, and removes the job.
@@ -80,60 +81,67 @@ func (e *Env) exchangeBack(ctx context.Context) error {
 // exchangeBackKnown makes the exchange. repack must know how the server prints the
 // definitions: see learning.
 func (e *Env) exchangeBackKnown(ctx context.Context) error {
-	var now *catalog.Table
+	var x *exchanging
 	var reread []string
 	err := e.changeJob(ctx, e.exchangePolicy(), func(ctx context.Context, tx *lock.Tx, job *jobRow) error {
-		oids, err := e.beginRewrite(ctx, tx, *e.Job.Shadow)
+		x = &exchanging{out: *e.Job.Shadow, in: e.Job.Source}
+		if err := e.backExchange(x).do(ctx, tx); err != nil {
+			return err
+		}
+		description, err := catalog.Encode(x.table.ValidAsIn(e.Source))
 		if err != nil {
 			return err
 		}
-		if err := e.makeRoom(ctx, tx, e.Job.OldTable(), e.Job.Table()); err != nil {
-			return err
-		}
-		x, err := e.lockForExchange(ctx, tx, *e.Job.Shadow)
-		if err != nil {
-			return err
-		}
-		now = x.table
-		if err := oids.lock(ctx, tx); err != nil {
-			return err
-		}
-		if err := e.learned(now); err != nil {
-			return err
-		}
-		if err := e.driftSinceSwap(now); err != nil {
-			return err
-		}
-		statements := slices.Concat(dropKeysSQL(e.moving(now)), now.DetachSQL(), e.retireRowByRowSQL(now), retireSQL(now, e.Job.ShadowTable()),
-			e.reinstateRowByRowSQL(), e.reinstateSQL(), showSequencesSQL(now), now.AttachSQL(), installSQL(e.moving(now), e.Job.ShadowTable()))
-		forward, xid := x.followedBy(e.beforeKeys(e.Link.Reverse(e.Job.Table(), e.Job.ShadowTable())))
-		if xid != "" || forward.MirrorSince != "" {
-			statements = append(statements, followSQL(forward, xid)...)
-		}
-		if err := doAll(ctx, tx, append(statements, x.recompile...)); err != nil {
-			return err
-		}
-		tx.Done(exchangeSteps/2 + 4*len(e.moving(now).AllForeignKeys()))
-		if err := e.rewriteOIDs(ctx, tx, oids, e.Job.Source); err != nil {
-			return err
-		}
-		description, err := catalog.Encode(now.ValidAsIn(e.Source))
-		if err != nil {
-			return err
-		}
-		job.SwappedAt, job.CompletedBy, job.State, job.Description, job.Options.RowByRow = nil, nil, registry.Reverting, description, forward.Rows
+		job.SwappedAt, job.CompletedBy, job.State, job.Description, job.Options.RowByRow = nil, nil, registry.Reverting, description, e.forward().Rows
 		b := &pgx.Batch{}
 		e.queueJob(b, job)
-		reread, err = e.parity(ctx, tx, b, now, e.Job.Source, e.Job.ShadowTable())
+		reread, err = e.parity(ctx, tx, b, x.table, x.in, e.Job.ShadowTable())
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	e.tellReread(now.Name, reread)
-	e.Source = now.ValidAsIn(e.Source)
+	e.tellReread(x.table.Name, reread)
+	e.Source = x.table.ValidAsIn(e.Source)
 	e.link(e.Link.Key)
 	return nil
+}
+
+// backExchange is the transaction of exchangeBack.
+func (e *Env) backExchange(x *exchanging) transaction {
+	parked := e.Job.ShadowTable()
+	locked := append(e.lockForExchange(x, e.Job.OldTable()), unplanned(func(context.Context, *lock.Tx) error {
+		if err := e.learned(x.table); err != nil {
+			return err
+		}
+		return e.driftSinceSwap(x.table)
+	}))
+	return transaction{actions: append(locked,
+		sendBounded(func() []string {
+			statements := slices.Concat(
+				dropKeysSQL(e.moving(x.table)),
+				x.table.DetachSQL(), // a partition
+				e.retireRowByRowSQL(x.table),
+				retireSQL(x.table, parked),
+				e.reinstateRowByRowSQL(),
+				e.reinstateSQL(),
+				showSequencesSQL(x.table),
+				x.table.AttachSQL(), // a partition
+				installSQL(e.moving(x.table), parked),
+			)
+			if link, xid := x.follow(e.forward()); xid != "" || link.MirrorSince != "" {
+				statements = append(statements, followSQL(link, xid)...)
+			}
+			return append(statements, x.recompile...)
+		}),
+		e.done(x, exchangeSteps/2, 4),
+		e.rewriteOIDs(x),
+	)}
+}
+
+// forward returns the link from the old table, back in use, to the shadow.
+func (e *Env) forward() *strategy.Link {
+	return e.beforeKeys(e.Link.Reverse(e.Job.Table(), e.Job.ShadowTable()))
 }
 
 // validateBound lets the server check the rows of an old partition against the partition's

@@ -83,3 +83,10 @@ func roomFor(ctx context.Context, tx *lock.Tx, relations ...string) error {
 	}
 	return tx.Room(ctx, wants...)
 }
+
+// roomForOurs is roomFor as an action, for the job's own tables.
+func roomForOurs(tables ...catalog.Name) action {
+	return unplanned(func(ctx context.Context, tx *lock.Tx) error {
+		return roomFor(ctx, tx, names(tables, catalog.Name.String)...)
+	})
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -32,7 +33,7 @@ func (e *Env) shortenLog(ctx context.Context) (bool, error) {
 	if err != nil || blocks < longLog {
 		return false, err
 	}
-	if err := e.transact(ctx, e.retireLog); err != nil {
+	if err := e.perform(ctx, e.retirement()); err != nil {
 		return false, fmt.Errorf("begin a new change log: %w", err)
 	}
 	e.Log.Debug("new change log", "job", e.Job.ID, "blocks_of_retired", blocks)
@@ -51,24 +52,21 @@ func (e *Env) takeOverLog(ctx context.Context) error {
 	return e.transact(ctx, func(ctx context.Context, tx *lock.Tx) error { return e.Link.TakeOver(ctx, tx) })
 }
 
-func (e *Env) retireLog(ctx context.Context, tx *lock.Tx) error {
-	// Writers must not have to wait for an autovacuum of the log.
-	if err := tx.Settle(ctx, e.Link.Log.String()); err != nil {
-		return err
-	}
-	if err := roomFor(ctx, tx, e.Link.Log.String()); err != nil {
-		return err
-	}
-	if err := e.stopWriters(ctx, tx); err != nil {
-		return err
-	}
-	if err := tx.Do(ctx, e.Link.RetireLogSQL()); err != nil {
-		return err
-	}
-	if err := execAll(ctx, tx, []string{e.Link.CreateLogSQL()}); err != nil {
-		return err
-	}
-	return catalog.RevokeAll(ctx, tx, catalog.Made{Kind: "TABLE", Name: e.Link.Log.String()})
+// retirement retires the log, and creates the one that takes its name.
+func (e *Env) retirement() transaction {
+	log := e.Link.Log
+	return transaction{actions: slices.Concat(
+		[]action{
+			settle(func() []string { return []string{log.String()} }), // writers must not have to wait for an autovacuum of the log
+			roomForOurs(log),
+		},
+		e.stopWriters(),
+		[]action{
+			sendBounded(func() []string { return []string{e.Link.RetireLogSQL()} }),
+			send(e.Link.CreateLogSQL()),
+			revokeAll(catalog.Made{Kind: "TABLE", Name: log.String()}),
+		},
+	)}
 }
 
 // underLock does work that may take some time while other sessions wait for the locks of

@@ -17,19 +17,21 @@ import (
 	"github.com/repack-go/repack/strategy"
 )
 
+// stage is one stage. run carries out its transactions, and plan prints them.
 type stage struct {
 	name registry.Stage
 	run  func(context.Context, *Env) error
+	plan func(context.Context, *planner) ([]Step, error)
 }
 
 var order = []stage{
-	{registry.PreValidate, preValidate},
-	{registry.Setup, setup},
-	{registry.Backfill, backfill},
-	{registry.SyncSchema, syncSchema},
-	{registry.PostSyncUpdate, postSyncUpdate},
-	{registry.Swap, swap},
-	{registry.CleanUp, cleanUp},
+	{registry.PreValidate, preValidate, planPreValidate},
+	{registry.Setup, setup, planSetup},
+	{registry.Backfill, backfill, planBackfill},
+	{registry.SyncSchema, syncSchema, planSyncSchema},
+	{registry.PostSyncUpdate, postSyncUpdate, planPostSyncUpdate},
+	{registry.Swap, swap, planSwap},
+	{registry.CleanUp, cleanUp, planCleanUp},
 }
 
 // Run takes the job through its stages, from where it stands, up to and including until.

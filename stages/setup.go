@@ -3,8 +3,8 @@ package stages
 import (
 	"context"
 	"fmt"
+	"slices"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/repack-go/repack/internal/catalog"
@@ -35,7 +35,7 @@ func setup(ctx context.Context, e *Env) error {
 		job.KeyIndex, job.Description = index.Name, description
 		e.Job = job
 		e.link(e.key)
-		return e.build(ctx, tx)
+		return e.creation().do(ctx, tx)
 	}
 	err = e.withConn(ctx, func(conn *pgxpool.Conn) error {
 		if id, err = e.nextJob(ctx, conn); err != nil {
@@ -49,6 +49,10 @@ func setup(ctx context.Context, e *Env) error {
 		e.Job = nil // nothing was committed
 	}
 	return err
+}
+
+func planSetup(ctx context.Context, p *planner) ([]Step, error) {
+	return p.steps(ctx, p.creation())
 }
 
 const takenSQL = `SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname IN ($1, $2))`
@@ -104,108 +108,86 @@ func (e *Env) jobNumbered(number string) *registry.Job {
 	return job
 }
 
-// build creates everything that the job needs. If the statement that creates the shadow
+// creation creates everything that the job needs. If the statement that creates the shadow
 // reads the source, the shadow is created after the strong lock is acquired. A transaction
 // must not acquire the weaker lock first: see lock.Tx.Settle.
-func (e *Env) build(ctx context.Context, tx *lock.Tx) error {
-	if err := e.createSchemas(ctx, tx); err != nil {
-		return err
+func (e *Env) creation() transaction {
+	capture := e.Strategy.Capture(e.Link)
+	shadow := append(e.createShadow(), unplanned(func(ctx context.Context, tx *lock.Tx) error {
+		return e.Registry.Insert(ctx, tx, e.Job, e.Runner) // the job's row has the shadow's OID
+	}))
+	actions := [][]action{e.createSchemas(), shadow, e.createCapture(capture), e.stop()}
+	if e.target().Verbatim() {
+		actions = [][]action{e.createSchemas(), e.createCapture(capture), e.stop(), shadow}
 	}
-	late := e.Source.Verbatim()
-	if !late {
-		if err := e.createRecorded(ctx, tx); err != nil {
-			return err
-		}
+	return transaction{
+		does:    "create the registry where it is missing, the shadow and the change log; capture what is written from now on",
+		locks:   (*planner).stopping,
+		actions: append(slices.Concat(actions...), send(capture.Triggers...)),
 	}
-	if err := e.createCapture(ctx, tx); err != nil {
-		return err
-	}
-	if err := e.stop(ctx, tx); err != nil {
-		return err
-	}
-	if late {
-		if err := e.createRecorded(ctx, tx); err != nil {
-			return err
-		}
-	}
-	return execAll(ctx, tx, e.Strategy.Capture(e.Link).Triggers)
-}
-
-// createRecorded creates the shadow, and the job's row, which has the shadow's OID.
-func (e *Env) createRecorded(ctx context.Context, tx pgx.Tx) error {
-	if err := e.createShadow(ctx, tx); err != nil {
-		return err
-	}
-	return e.Registry.Insert(ctx, tx, e.Job, e.Runner)
-}
-
-// createCapture creates the change log and the function that fills it.
-func (e *Env) createCapture(ctx context.Context, q catalog.Querier) error {
-	if err := execAll(ctx, q, []string{e.Link.CreateLogSQL(), e.Strategy.Capture(e.Link).Function}); err != nil {
-		return err
-	}
-	return catalog.RevokeAll(ctx, q, catalog.Made{Kind: "TABLE", Name: e.Link.Log.String()}, catalog.Made{Kind: "FUNCTION", Name: e.Link.Capture.String() + "()"})
-}
-
-// stop takes the lock under which the triggers are created. It makes sure that the shadow is
-// like the table as it is now, and that no other job has been set up meanwhile.
-func (e *Env) stop(ctx context.Context, tx *lock.Tx) error {
-	source := e.Source.Name.String()
-	if err := tx.Settle(ctx, source); err != nil {
-		return err
-	}
-	if err := tx.Lock(ctx, source, "SHARE ROW EXCLUSIVE"); err != nil {
-		return err
-	}
-	if err := e.checkDrift(ctx, tx); err != nil {
-		return err
-	}
-	reasons, err := checks.Look(ctx, tx, []checks.Check{checks.OtherCapture}, e.Source.OID)
-	if err != nil {
-		return err
-	}
-	if len(reasons) > 0 {
-		return &RefusedError{Table: e.Source.Name, Reasons: reasons}
-	}
-	return nil
 }
 
 // createSchemas creates the job's two schemas, to which other roles have no access. If an
 // administrator has prepared schemas (--shadow-schema), it creates none.
-func (e *Env) createSchemas(ctx context.Context, tx pgx.Tx) error {
+func (e *Env) createSchemas() []action {
 	if !e.Job.OwnSchemas {
 		return nil
 	}
 	shadow, old := catalog.Quote(e.Job.ShadowSchema), catalog.Quote(e.Job.OldSchema)
-	if err := execAll(ctx, tx, []string{"CREATE SCHEMA " + shadow, "CREATE SCHEMA " + old}); err != nil {
-		return err
+	return []action{
+		send("CREATE SCHEMA "+shadow, "CREATE SCHEMA "+old),
+		revokeAll(catalog.Made{Kind: "SCHEMA", Name: shadow}, catalog.Made{Kind: "SCHEMA", Name: old}),
 	}
-	return catalog.RevokeAll(ctx, tx, catalog.Made{Kind: "SCHEMA", Name: shadow}, catalog.Made{Kind: "SCHEMA", Name: old})
 }
 
-const shadowOIDSQL = `SELECT $1::text::regclass::oid`
-
-func (e *Env) createShadow(ctx context.Context, tx pgx.Tx) error {
+// createShadow creates the shadow, and sets its OID in the job.
+func (e *Env) createShadow() []action {
 	shadow := e.Job.ShadowTable()
-	if err := execAll(ctx, tx, e.shadowSQL()); err != nil {
-		return err
+	return []action{
+		send(e.shadowSQL()...),
+		revokeAll(catalog.Made{Kind: "TABLE", Name: shadow.String()}),
+		giveToOwner(shadow, func() string { return e.Source.Owner }, func(oid uint32, toast bool) error {
+			e.Job.Shadow = &oid
+			return e.sameToast(toast)
+		}),
 	}
-	if err := catalog.RevokeAll(ctx, tx, catalog.Made{Kind: "TABLE", Name: shadow.String()}); err != nil {
-		return err
-	}
-	oid, toast, err := e.giveToOwner(ctx, tx, shadow, e.Source.Owner)
-	if err != nil {
-		return err
-	}
-	e.Job.Shadow = &oid
-	return e.sameToast(toast)
 }
+
+// createCapture creates the change log and the function that fills it.
+func (e *Env) createCapture(capture strategy.Capture) []action {
+	return []action{
+		send(e.Link.CreateLogSQL(), capture.Function),
+		revokeAll(catalog.Made{Kind: "TABLE", Name: e.Link.Log.String()}, catalog.Made{Kind: "FUNCTION", Name: e.Link.Capture.String() + "()"}),
+	}
+}
+
+// stop takes the lock under which the triggers are created. It makes sure that the shadow is
+// like the table as it is now, and that no other job has been set up meanwhile.
+func (e *Env) stop() []action {
+	return append(e.stopWriters(), unplanned(func(ctx context.Context, tx *lock.Tx) error {
+		if err := e.checkDrift(ctx, tx); err != nil {
+			return err
+		}
+		reasons, err := checks.Look(ctx, tx, []checks.Check{checks.OtherCapture}, e.Source.OID)
+		if err != nil {
+			return err
+		}
+		if len(reasons) > 0 {
+			return &RefusedError{Table: e.Source.Name, Reasons: reasons}
+		}
+		return nil
+	}))
+}
+
+// target describes the table that the shadow is to become. The shadow is built from it, and
+// not from the source. Today the two are equal.
+func (e *Env) target() *catalog.Table { return e.Source }
 
 // shadowSQL creates the shadow as the backfill needs it.
 func (e *Env) shadowSQL() []string {
-	statements := e.Source.CreateSQL(e.Job.ShadowTable())
-	statements = append(statements, e.Source.BoundSQL(e.Job.ShadowTable(), false)...)
-	if e.Strategy.KeyFirst() {
+	statements := e.target().CreateSQL(e.Job.ShadowTable())
+	statements = append(statements, e.target().BoundSQL(e.Job.ShadowTable(), false)...)
+	if e.Strategy.WritesThrough() {
 		statements = append(statements, e.keySQL(e.Job.ShadowTable())...)
 	}
 	return statements
@@ -214,9 +196,9 @@ func (e *Env) shadowSQL() []string {
 // made describes the indexes and constraints that shadowSQL has created.
 func (e *Env) made() *catalog.Table {
 	t := &catalog.Table{Name: e.Job.ShadowTable()}
-	if index, ok := e.Source.Index(e.Job.KeyIndex); ok && e.Strategy.KeyFirst() {
+	if index, ok := e.target().Index(e.Job.KeyIndex); ok && e.Strategy.WritesThrough() {
 		t.Indexes = []catalog.Index{index}
-		if c, ok := e.Source.Constraint(index.Constraint); ok {
+		if c, ok := e.target().Constraint(index.Constraint); ok {
 			t.Constraints = []catalog.Constraint{c}
 		}
 	}
@@ -226,13 +208,13 @@ func (e *Env) made() *catalog.Table {
 // keySQL builds the key's index on an empty shadow. If the index belongs to a constraint, it
 // adds the constraint.
 func (e *Env) keySQL(shadow catalog.Name) []string {
-	index, _ := e.Source.Index(e.Job.KeyIndex)
+	index, _ := e.target().Index(e.Job.KeyIndex)
 	statements := []string{
 		"SET LOCAL default_tablespace = " + catalog.Literal(index.Tablespace),
 		index.CreateSQL(shadow),
 		"SET LOCAL default_tablespace = ''",
 	}
-	if c, ok := e.Source.Constraint(index.Constraint); ok {
+	if c, ok := e.target().Constraint(index.Constraint); ok {
 		statements = append(statements, c.AddSQL(shadow))
 	}
 	return statements
@@ -243,28 +225,42 @@ SELECT oid, reltoastrelid <> 0, pg_get_userbyid(relowner) = $2, has_schema_privi
 FROM   pg_class
 WHERE  oid = $1::text::regclass`
 
-// giveToOwner makes owner, the owner of the source, the owner of a table of ours. It returns
-// the table's OID and whether it has a TOAST table. A new owner must have the CREATE
-// privilege on the schema: ALTER TABLE, "OWNER TO", in the manual.
-func (e *Env) giveToOwner(ctx context.Context, tx pgx.Tx, table catalog.Name, owner string) (oid uint32, toast bool, err error) {
-	var his, may bool
-	if err := tx.QueryRow(ctx, giveableSQL, table.String(), owner).Scan(&oid, &toast, &his, &may); err != nil {
-		return 0, false, fmt.Errorf("compare owner of %s: %w", table, err)
+// giveToOwner makes owner, the owner of the source, the owner of a table of ours. It gives
+// take, which may be nil, the table's OID, and whether it has a TOAST table. A new owner
+// must have the CREATE privilege on the schema: ALTER TABLE, "OWNER TO", in the manual.
+func giveToOwner(table catalog.Name, owner func() string, take func(oid uint32, toast bool) error) action {
+	return action{
+		run: func(ctx context.Context, tx *lock.Tx) error {
+			var oid uint32
+			var toast, owns, may bool
+			if err := tx.QueryRow(ctx, giveableSQL, table.String(), owner()).Scan(&oid, &toast, &owns, &may); err != nil {
+				return fmt.Errorf("compare owner of %s: %w", table, err)
+			}
+			statements := giveSQL(table, owner())
+			switch {
+			case owns:
+				statements = nil
+			case may: // the owner has CREATE already, so it need not be granted
+				statements = statements[1:2]
+			}
+			if err := execAll(ctx, tx, statements); err != nil || take == nil {
+				return err
+			}
+			return take(oid, toast)
+		},
+		sql: func(_ context.Context, p *planner) ([]string, error) {
+			if owner() == p.user {
+				return nil, nil
+			}
+			return giveSQL(table, owner()), nil
+		},
 	}
-	statements := giveSQL(table, owner)
-	switch {
-	case his:
-		statements = nil
-	case may: // the owner has CREATE already, so it need not be granted
-		statements = statements[1:2]
-	}
-	return oid, toast, execAll(ctx, tx, statements)
 }
 
 // sameToast refuses a table that has options for a TOAST table which a new table with its
 // columns would not have. This happens when the only wide column has been dropped.
 func (e *Env) sameToast(there bool) error {
-	if there || len(e.Source.ToastOptions) == 0 {
+	if there || len(e.target().ToastOptions) == 0 {
 		return nil
 	}
 	return &RefusedError{Table: e.Source.Name, Reasons: []Reason{{

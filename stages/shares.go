@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/repack-go/repack/internal/lock"
 	"github.com/repack-go/repack/strategy"
 )
@@ -80,13 +81,13 @@ func (e *Env) replayShare(ctx context.Context, taken logRange, share strategy.Sh
 		return r, err
 	}
 	defer e.Throttle.End()
-	once := e.ofRows(taken.settings...)
-	once.Retries = 0
-	err = e.transactBy(ctx, once, func(ctx context.Context, tx *lock.Tx) (err error) {
-		if r, err = e.Link.ReplayShare(ctx, tx, taken.first, taken.end, share); err != nil {
-			return err
-		}
-		return e.sameTables(ctx, tx)
+	t := e.replaying("", false, func(ctx context.Context, tx pgx.Tx) (err error) {
+		r, err = e.Link.ReplayShare(ctx, tx, taken.first, taken.end, share)
+		return err
 	})
+	t.settings = taken.settings
+	once := t.policy(&e.Worker)
+	once.Retries = 0
+	err = e.transactBy(ctx, once, t.do)
 	return r, err
 }

@@ -4,13 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
+	"github.com/jackc/pgx/v5"
 
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/lock"
 	"github.com/repack-go/repack/registry"
+	"github.com/repack-go/repack/stages/snapshots"
 )
 
 // swap puts the shadow in the source's place, in these steps:
@@ -42,7 +45,7 @@ func swap(ctx context.Context, e *Env) error {
 		if err := e.oidsAnswered(ctx, e.Job.Source); err != nil {
 			return err
 		}
-		if err := e.untilExchanged(ctx, e.exchange); err != nil {
+		if err := e.untilExchanged(ctx, e.swapTables); err != nil {
 			return err
 		}
 		if err := e.step(ctx, StepExchanged); err != nil {
@@ -71,6 +74,38 @@ func swap(ctx context.Context, e *Env) error {
 		return err
 	}
 	return e.endStage(ctx, e.Pool, registry.Swap)
+}
+
+func planSwap(ctx context.Context, p *planner) ([]Step, error) {
+	var list []transaction
+	if !p.Job.Swapped() {
+		if !p.concurrent() {
+			xid := unnumbered
+			list = append(list, p.replaying("replay what has been changed since", false, nil), p.switching(&xid))
+		}
+		list = append(list, p.replaying(fmt.Sprintf("wait for transactions with older snapshots, at most %s, and replay what they have changed, "+
+			"locking its rows FOR SHARE and skipping locked ones", p.SnapshotWait), true, nil))
+		joins, err := p.planJoin(ctx)
+		if err != nil {
+			return nil, err
+		}
+		x, err := p.exchanging(ctx)
+		if err != nil {
+			return nil, err
+		}
+		list = append(append(list, joins...), p.exchange(x))
+	}
+	handOver, err := p.planHandOver(ctx)
+	if err != nil {
+		return nil, err
+	}
+	list = append(list, handOver...)
+	for _, key := range keysToValidate(p.moving(p.Source)) {
+		if key.Validated && key.Enforced && !key.ValidAbove {
+			list = append(list, p.validation(fmt.Sprintf("validate foreign key %s of %s", catalog.Quote(key.Name), key.Table), key))
+		}
+	}
+	return p.steps(ctx, append(list, p.planMatviews()...)...)
 }
 
 // ErrPutOff reports that the exchange must wait. Changes were logged since the last drain,
@@ -188,13 +223,17 @@ const leastDrain = 150 * time.Millisecond
 // drainLocked replays the rest of the log while writers wait. They have waited since the
 // lock was requested, so the wait and the replay together take no longer than the bound on
 // waits for locks. If that is not enough, more must be replayed without the lock first.
-func (e *Env) drainLocked(ctx context.Context, tx *lock.Tx) error {
-	return e.underLock(ctx, tx, func() error {
-		if _, err := e.Link.ReplayAll(ctx, tx, false); err != nil {
-			return err
-		}
-		return e.sameTables(ctx, tx)
+func (e *Env) drainLocked() []action {
+	replays := e.replays(false, func(ctx context.Context, tx pgx.Tx) error {
+		_, err := e.Link.ReplayAll(ctx, tx, false)
+		return err
 	})
+	return []action{{
+		run: func(ctx context.Context, tx *lock.Tx) error {
+			return e.underLock(ctx, tx, func() error { return do(ctx, tx, replays...) })
+		},
+		sql: replays[0].sql,
+	}}
 }
 
 const currentXIDSQL = `SELECT pg_current_xact_id()::text`
@@ -204,29 +243,44 @@ const currentXIDSQL = `SELECT pg_current_xact_id()::text`
 // commit sees all rows of the copy.
 func (e *Env) writeThrough(ctx context.Context) error {
 	return e.changeJob(ctx, e.Locks, func(ctx context.Context, tx *lock.Tx, job *jobRow) error {
-		if err := e.stopWriters(ctx, tx); err != nil {
-			return err
-		}
-		if err := e.drainLocked(ctx, tx); err != nil {
-			return err
-		}
-		var xid string
-		if err := tx.QueryRow(ctx, currentXIDSQL).Scan(&xid); err != nil {
-			return fmt.Errorf("read transaction id: %w", err)
-		}
-		if err := execAll(ctx, tx, e.Link.WriteThrough(xid).SQL()); err != nil {
-			return fmt.Errorf("switch capture to write-through: %w", err)
-		}
-		job.CompletedBy = &xid
-		return nil
+		job.CompletedBy = new(string)
+		return e.switching(job.CompletedBy).do(ctx, tx)
 	})
+}
+
+// switching is the transaction of writeThrough. It sets xid to its own ID.
+func (e *Env) switching(xid *string) transaction {
+	return transaction{
+		does:  "replay the last changes and write through from now on; before that, where the log has become long, begin a new one under the same lock",
+		locks: (*planner).stopping,
+		actions: slices.Concat(e.stopWriters(), e.drainLocked(), []action{
+			unplanned(func(ctx context.Context, tx *lock.Tx) error {
+				if err := tx.QueryRow(ctx, currentXIDSQL).Scan(xid); err != nil {
+					return fmt.Errorf("read transaction id: %w", err)
+				}
+				return nil
+			}),
+			sendLate(func() []string { return e.Link.WriteThrough(*xid).SQL() }),
+		}),
+	}
+}
+
+// snapshots returns how this run waits for snapshots.
+func (e *Env) snapshots() snapshots.Wait {
+	return snapshots.Wait{Pool: e.Pool, Log: e.Log, Job: e.Job.ID, AtMost: e.SnapshotWait}
+}
+
+// awaitSerializable waits until no transaction is left for which changes must be written to
+// the replaced table.
+func (e *Env) awaitSerializable(ctx context.Context) error {
+	return e.snapshots().Serializable(ctx, e.copied())
 }
 
 // drain waits until the writers with older snapshots, which log, have ended. Then it
 // replays what they have logged, and waits for the snapshots older than that replay.
 func (e *Env) drain(ctx context.Context) error {
 	for deadline := time.Now().Add(e.SnapshotWait); ; {
-		if err := e.awaitSnapshots(ctx); err != nil {
+		if err := e.snapshots().Older(ctx); err != nil {
 			return err
 		}
 		pending, err := e.Link.Pending(ctx, e.Pool)
@@ -250,7 +304,7 @@ func (e *Env) drain(ctx context.Context) error {
 		select { // each pass puts its deferred keys back into the log
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(pollInterval):
+		case <-time.After(snapshots.PollInterval):
 		}
 	}
 }
@@ -273,11 +327,7 @@ func (e *Env) validateKeysOf(ctx context.Context, oid uint32) error {
 	if err != nil {
 		return err
 	}
-	keys := now.AllForeignKeys()
-	if now.Partition != nil { // PostgreSQL 18 does not record what it has checked of a key that is not valid for all partitions
-		keys = append(keys, now.Partition.ForeignKeys...)
-	}
-	for _, key := range keys {
+	for _, key := range keysToValidate(now) {
 		if key.Validated || !e.Source.WasValid(key) {
 			continue
 		}
@@ -288,12 +338,35 @@ func (e *Env) validateKeysOf(ctx context.Context, oid uint32) error {
 	return nil
 }
 
+// keysToValidate returns the keys of t that an exchange may have left not valid. PostgreSQL
+// 18 does not record what it has checked of a partitioned table's key that is not valid for
+// all partitions.
+func keysToValidate(t *catalog.Table) []catalog.ForeignKey {
+	keys := t.AllForeignKeys()
+	if t.Partition != nil {
+		keys = append(keys, t.Partition.ForeignKeys...)
+	}
+	return keys
+}
+
 // validate validates a key. It takes SHARE UPDATE EXCLUSIVE on the table of the key.
 func (e *Env) validate(ctx context.Context, key catalog.ForeignKey) error {
-	return e.transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
-		if err := tx.Settle(ctx, key.Table.String()); err != nil {
-			return err
-		}
-		return tx.Do(ctx, key.ValidateSQL())
-	})
+	return e.perform(ctx, e.validation("", key))
+}
+
+func (e *Env) validation(does string, key catalog.ForeignKey) transaction {
+	return transaction{
+		does: does,
+		locks: func(p *planner) []Lock {
+			locks := []Lock{p.settling(key.Table)}
+			if !key.SelfReference() && key.Referenced == p.Source.Name {
+				locks = append(locks, p.lock("ROW SHARE", key.Referenced))
+			}
+			return locks
+		},
+		actions: []action{
+			settle(func() []string { return []string{key.Table.String()} }),
+			sendBounded(func() []string { return []string{key.ValidateSQL()} }),
+		},
+	}
 }

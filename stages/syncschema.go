@@ -24,13 +24,10 @@ import (
 // are built in bulk and wait for no session. With direct-trigger, switching from
 // write-through to log takes SHARE ROW EXCLUSIVE on the source for an instant.
 func syncSchema(ctx context.Context, e *Env) error {
-	if e.Strategy.KeyFirst() {
-		if err := e.logOnly(ctx); err != nil {
+	for _, t := range e.beforeBuilds() {
+		if err := e.perform(ctx, t); err != nil {
 			return err
 		}
-	}
-	if err := e.removeLogged(ctx, e.dropKeySQL()...); err != nil {
-		return err
 	}
 	if err := e.step(ctx, StepLoggedKeysRemoved); err != nil {
 		return err
@@ -39,84 +36,142 @@ func syncSchema(ctx context.Context, e *Env) error {
 	if err := e.buildIndexes(ctx); err != nil {
 		return err
 	}
-	return e.transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
-		shadow := e.Job.ShadowTable()
-		if err := roomFor(ctx, tx, shadow.String()); err != nil {
-			return err
-		}
-		built, err := catalog.Read(ctx, tx, *e.Job.Shadow)
-		if err != nil {
-			return err
-		}
-		// Create statistics objects before the shadow is analysed.
-		statements := slices.Concat(e.constraintsSQL(built), e.Source.MarksSQL(shadow), e.statisticsSQL(built))
-		if err := e.execBuilds(ctx, tx, statements); err != nil {
-			return err
-		}
-		return e.endStage(ctx, tx, registry.SyncSchema)
-	})
+	var shadow catalog.Table
+	return e.perform(ctx, e.completion(&shadow))
 }
 
-// logOnly switches the capture to log, under a lock that waits for writers: no statement
-// of a writer may be under way.
-func (e *Env) logOnly(ctx context.Context) error {
-	return e.transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
-		if err := e.stopWriters(ctx, tx); err != nil {
-			return err
-		}
-		return execAll(ctx, tx, e.Link.LogCapture().SQL())
-	})
+func planSyncSchema(ctx context.Context, p *planner) ([]Step, error) {
+	list, shadow := p.beforeBuilds(), p.shadow
+	if len(p.dropKeySQL()) > 0 {
+		shadow = p.withoutKey()
+	}
+	lists, err := p.builds().Plan(ctx, p.Pool, missingIndexes(p.target(), shadow))
+	if err != nil {
+		return nil, err
+	}
+	if len(lists) > 0 {
+		list = append(list, transaction{
+			does: fmt.Sprintf("build indexes on the shadow, what takes longest first, %d at a time", p.Jobs),
+			actions: []action{sendLate(func() (all []string) {
+				for _, b := range slices.Concat(lists...) {
+					all = append(all, p.buildSQL(b)...)
+				}
+				return all
+			})},
+		})
+	}
+	return p.steps(ctx, append(list, p.completion(shadow))...)
+}
+
+// withoutKey returns the shadow as it is after its key has been dropped.
+func (p *planner) withoutKey() *catalog.Table {
+	shadow := *p.shadow
+	key, _ := shadow.Index(p.Job.KeyIndex)
+	shadow.Indexes = slices.DeleteFunc(slices.Clone(shadow.Indexes), func(i catalog.Index) bool { return i.Name == key.Name })
+	shadow.Constraints = slices.DeleteFunc(slices.Clone(shadow.Constraints), func(c catalog.Constraint) bool { return c.Name == key.Constraint })
+	return &shadow
+}
+
+// beforeBuilds leaves in the shadow only rows that have not changed since they were copied.
+func (e *Env) beforeBuilds() []transaction {
+	if e.Strategy.WritesThrough() {
+		return []transaction{e.loggingOnly(), e.removal()}
+	}
+	return []transaction{e.removal()}
+}
+
+// loggingOnly switches the capture to log, under a lock that waits for writers: no
+// statement of a writer may be under way.
+func (e *Env) loggingOnly() transaction {
+	return transaction{
+		does:    "log changes instead of writing them through",
+		locks:   (*planner).stopping,
+		actions: append(e.stopWriters(), send(e.Link.LogCapture().SQL()...)),
+	}
 }
 
 // stopWriters takes SHARE ROW EXCLUSIVE on the table that the application writes to. Every
-// transaction that has written to it has ended, and no transaction can write until tx ends.
-func (e *Env) stopWriters(ctx context.Context, tx *lock.Tx) error {
-	table := e.Link.From.String()
-	if err := tx.Settle(ctx, table); err != nil {
-		return err
+// transaction that has written to it has ended, and no transaction can write until the end
+// of the one that does this.
+func (e *Env) stopWriters() []action {
+	return acquireSettled("SHARE ROW EXCLUSIVE", func() string { return e.Link.From.String() })
+}
+
+// removal removes the rows that have changed from the shadow, and its key if that was
+// filled row by row.
+func (e *Env) removal() transaction {
+	does := "take rows that have changed out of the shadow"
+	drops := e.dropKeySQL()
+	actions := e.removeLogged()
+	if len(drops) > 0 {
+		does += ", and drop its key, which is built anew"
+		actions = slices.Concat([]action{roomForOurs(e.Link.To)}, actions, []action{send(drops...)})
 	}
-	return tx.Lock(ctx, table, "SHARE ROW EXCLUSIVE")
+	return transaction{does: does, locks: (*planner).reading, ofRows: true, actions: actions}
+}
+
+// removeLogged removes the rows of the keys in the log from the copy.
+func (e *Env) removeLogged() []action {
+	return []action{
+		{
+			run: func(ctx context.Context, tx *lock.Tx) error {
+				n, err := e.Link.RemoveLogged(ctx, tx)
+				if err == nil {
+					e.Log.Debug("logged keys removed from shadow", "job", e.Job.ID, "rows", n)
+				}
+				return err
+			},
+			sql: statements(func() []string { return []string{e.Link.RemoveLoggedSQL()} }).sql,
+		},
+		unplanned(func(ctx context.Context, tx *lock.Tx) error { return e.sameTables(ctx, tx) }),
+	}
+}
+
+// completion gives the shadow what it lacks when its indexes are built. shadow is its
+// description, which a run reads first.
+func (e *Env) completion(shadow *catalog.Table) transaction {
+	name := e.Job.ShadowTable()
+	lacks := statements(func() []string {
+		// Create statistics objects before the shadow is analysed.
+		return slices.Concat(e.constraintsSQL(shadow), e.target().MarksSQL(name), e.statisticsSQL(shadow))
+	})
+	return transaction{
+		does: "give the shadow its constraints and statistics objects",
+		actions: []action{
+			roomForOurs(name),
+			unplanned(func(ctx context.Context, tx *lock.Tx) error {
+				built, err := catalog.Read(ctx, tx, *e.Job.Shadow)
+				if err == nil {
+					*shadow = *built
+				}
+				return err
+			}),
+			{
+				run: func(ctx context.Context, tx *lock.Tx) error { return e.execBuilds(ctx, tx, lacks()) },
+				sql: lacks.sql,
+			},
+			unplanned(func(ctx context.Context, tx *lock.Tx) error { return e.endStage(ctx, tx, registry.SyncSchema) }),
+		},
+	}
 }
 
 // dropKeySQL drops the key of the shadow if it was filled row by row. Such an index ends up
 // half empty, so a key built in bulk like the others replaces it. dropKeySQL returns no
 // statement if the rows were copied without a key.
 func (e *Env) dropKeySQL() []string {
-	index, _ := e.Source.Index(e.Job.KeyIndex)
-	switch {
-	case !e.Strategy.KeyFirst():
+	made := e.made().Indexes
+	if len(made) == 0 {
 		return nil
-	case index.Constraint != "":
-		return []string{fmt.Sprintf("ALTER TABLE %s DROP CONSTRAINT IF EXISTS %s", e.Job.ShadowTable(), catalog.Quote(index.Constraint))}
-	default:
-		return []string{dropSQL("INDEX", catalog.Name{Schema: e.Job.ShadowSchema, Name: index.Name}.String())}
 	}
-}
-
-// removeLogged removes the rows of the keys in the log from the copy. After that it runs the
-// statements in then.
-func (e *Env) removeLogged(ctx context.Context, then ...string) error {
-	return e.transactBy(ctx, e.ofRows(), func(ctx context.Context, tx *lock.Tx) error {
-		if len(then) > 0 {
-			if err := roomFor(ctx, tx, e.Link.To.String()); err != nil {
-				return err
-			}
-		}
-		n, err := e.Link.RemoveLogged(ctx, tx)
-		if err != nil {
-			return err
-		}
-		e.Log.Debug("logged keys removed from shadow", "job", e.Job.ID, "rows", n)
-		if err := e.sameTables(ctx, tx); err != nil {
-			return err
-		}
-		return execAll(ctx, tx, then)
-	})
+	if constraint := made[0].Constraint; constraint != "" {
+		return []string{fmt.Sprintf("ALTER TABLE %s DROP CONSTRAINT IF EXISTS %s", e.Job.ShadowTable(), catalog.Quote(constraint))}
+	}
+	return []string{dropSQL("INDEX", catalog.Name{Schema: e.Job.ShadowSchema, Name: made[0].Name}.String())}
 }
 
 // builds returns the planner of index builds for this job.
 func (e *Env) builds() builds.Planner {
-	planner := builds.Planner{Source: e.Source, Jobs: e.Jobs}
+	planner := builds.Planner{Source: e.target(), Jobs: e.Jobs}
 	if e.OrderBy != "" {
 		planner.Order = e.order
 	}
@@ -130,7 +185,7 @@ func (e *Env) buildIndexes(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	lists, err := e.builds().Plan(ctx, e.Pool, missingIndexes(e.Source, shadow))
+	lists, err := e.builds().Plan(ctx, e.Pool, missingIndexes(e.target(), shadow))
 	if err != nil {
 		return err
 	}
@@ -149,6 +204,11 @@ func (e *Env) buildIndexes(ctx context.Context) error {
 		})
 	}
 	return group.Wait()
+}
+
+// buildSQL returns the statement of a build, after its settings.
+func (e *Env) buildSQL(b builds.Build) []string {
+	return append(e.buildSettings(b), indexSQL(b.Index, e.Job.ShadowTable())...)
 }
 
 // buildSettings returns the settings of a build.
@@ -190,7 +250,7 @@ func (e *Env) buildIndex(ctx context.Context, conn *pgxpool.Conn, b builds.Build
 	if busy {
 		b.Helpers = 0
 	}
-	statements := append(e.buildSettings(b), indexSQL(b.Index, e.Job.ShadowTable())...)
+	statements := e.buildSQL(b)
 	last := len(statements) - 1
 	err = pgx.BeginTxFunc(ctx, conn, session.Begin(statements[:last]...), func(tx pgx.Tx) error {
 		if err := e.Registry.Fence(ctx, tx, e.Job.ID, e.Runner.Claim); err != nil {
@@ -208,7 +268,7 @@ func (e *Env) buildIndex(ctx context.Context, conn *pgxpool.Conn, b builds.Build
 // statement of the session tells Builds which index is being built.
 func (e *Env) execBuilds(ctx context.Context, tx pgx.Tx, statements []string) error {
 	builds := func(sql string) bool {
-		return slices.ContainsFunc(e.Source.Constraints, func(c catalog.Constraint) bool {
+		return slices.ContainsFunc(e.target().Constraints, func(c catalog.Constraint) bool {
 			return !c.FromIndex() && c.AddSQL(e.Job.ShadowTable()) == sql
 		})
 	}
@@ -240,14 +300,14 @@ func indexSQL(index catalog.Index, shadow catalog.Name) []string {
 // description shows. A finished index of shadow becomes the index of its constraint.
 func (e *Env) constraintsSQL(shadow *catalog.Table) []string {
 	var statements []string
-	for _, c := range e.Source.Constraints {
+	for _, c := range e.target().Constraints {
 		if _, there := shadow.Constraint(c.Name); there || c.Type == "c" || c.Type == "n" {
 			continue
 		}
 		if !c.FromIndex() {
 			statements = append(statements, e.memorySQL()...)
 		}
-		index, _ := e.Source.Index(c.Name)
+		index, _ := e.target().Index(c.Name)
 		statements = append(statements,
 			"SET LOCAL default_tablespace = "+catalog.Literal(index.Tablespace),
 			c.AddSQL(e.Job.ShadowTable()))
@@ -259,7 +319,7 @@ func (e *Env) constraintsSQL(shadow *catalog.Table) []string {
 // description shows.
 func (e *Env) statisticsSQL(shadow *catalog.Table) []string {
 	var statements []string
-	for _, s := range e.Source.Statistics {
+	for _, s := range e.target().Statistics {
 		if slices.ContainsFunc(shadow.Statistics, func(o catalog.Statistics) bool { return o.Name.Name == s.Name.Name }) {
 			continue
 		}

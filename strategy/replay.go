@@ -143,11 +143,20 @@ SET LOCAL enable_seqscan = off`
 // which Collision is true means that the rows of the range conflict with older rows of
 // To.
 func (l *Link) ReplayRange(ctx context.Context, tx pgx.Tx, first, end int64, concurrent bool) (Replayed, error) {
-	sql := l.batch(Share{})
+	return l.replay(ctx, tx, l.batchOf(concurrent), first, end)
+}
+
+func (l *Link) batchOf(concurrent bool) string {
 	if concurrent {
-		sql = l.concurrentBatch()
+		return l.concurrentBatch()
 	}
-	return l.replay(ctx, tx, sql, first, end)
+	return l.batch(Share{})
+}
+
+// ReplaySQL returns the statements of ReplayRange and ReplayAll for a log without
+// TRUNCATE. $1 and $2 of the last are the TIDs that bound the range.
+func (l *Link) ReplaySQL(concurrent bool) []string {
+	return []string{nestLoopsSQL, l.batchOf(concurrent)}
 }
 
 // ReplayShare replays a share of such a range. Transactions may replay the other shares
@@ -253,11 +262,16 @@ func (l *Link) RemoveLogged(ctx context.Context, tx pgx.Tx) (int64, error) {
 	if err := l.replayTruncate(ctx, tx); err != nil {
 		return 0, err
 	}
-	tag, err := tx.Exec(ctx, fmt.Sprintf(removeLoggedSQL, l.To, l.logColumns(""), l.Log, l.toIsLog("t", "k")))
+	tag, err := tx.Exec(ctx, l.RemoveLoggedSQL())
 	if err != nil {
 		return 0, fmt.Errorf("remove logged keys from %s: %w", l.To, err)
 	}
 	return tag.RowsAffected(), nil
+}
+
+// RemoveLoggedSQL returns the statement of RemoveLogged for a log without TRUNCATE.
+func (l *Link) RemoveLoggedSQL() string {
+	return fmt.Sprintf(removeLoggedSQL, l.To, l.logColumns(""), l.Log, l.toIsLog("t", "k"))
 }
 
 const pendingSQL = `SELECT count(*) FROM %s`

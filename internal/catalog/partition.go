@@ -15,14 +15,14 @@ type Partition struct {
 	// Indexes are indexes attached to an index of the parent. Triggers are those that
 	// the partition has from the parent.
 	Indexes  []Attached `json:"indexes"`
-	Triggers []Trigger  `json:"triggers"`
+	Triggers []Trigger  `json:"triggers" given:"swap"`
 	// NotNull are the columns that are NOT NULL in the parent and also in a declaration
 	// of the table itself. From PostgreSQL 18 on these are two properties.
 	NotNull []string `json:"not_null"`
 	// ForeignKeys are the keys that the table has from a partitioned table that it is
 	// in. DETACH leaves them on the table. ATTACH adds them, and looks up what each row
 	// refers to.
-	ForeignKeys []ForeignKey `json:"foreign_keys"`
+	ForeignKeys []ForeignKey `json:"foreign_keys" given:"link"`
 	// Default is the parent's default partition, if it is not this table. It is locked
 	// together with the parent.
 	Default *Name `json:"-"`

@@ -337,6 +337,9 @@ func readDeadlockTimeout(ctx context.Context, conn *pgxpool.Conn) (time.Duration
 	return timeout, nil
 }
 
+// settleMode is the weakest mode that conflicts with itself and with VACUUM.
+const settleMode = "SHARE UPDATE EXCLUSIVE"
+
 // settleSQL releases the lock by rolling back to a savepoint.
 const settleSQL = `
 SAVEPOINT settle;
@@ -358,18 +361,21 @@ RELEASE SAVEPOINT settle`
 //
 // https://www.postgresql.org/docs/current/routine-vacuuming.html, "The Autovacuum Daemon"
 func (t *Tx) Settle(ctx context.Context, table string) error {
-	return t.SettleBy(ctx, SQL(table, "SHARE UPDATE EXCLUSIVE"))
+	return t.SettleBy(ctx, SQL(table, settleMode))
 }
 
 // SettleBy is Settle by another statement that takes SHARE UPDATE EXCLUSIVE, for
 // relations that LOCK TABLE does not accept. The effects of the statement are rolled
 // back.
 func (t *Tx) SettleBy(ctx context.Context, statement string) error {
-	if err := t.exec(ctx, t.bounds.settle, fmt.Sprintf(settleSQL, statement)); err != nil {
+	if err := t.exec(ctx, t.bounds.settle, SettleSQL(statement)); err != nil {
 		return fmt.Errorf("settle by %q: %w", statement, err)
 	}
 	return nil
 }
+
+// SettleSQL returns the statements that Settle and SettleBy send. statement takes the lock.
+func SettleSQL(statement string) string { return fmt.Sprintf(settleSQL, statement) }
 
 // lockSQL takes a table lock.
 const lockSQL = `LOCK TABLE %s IN %s MODE`

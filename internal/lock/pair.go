@@ -193,13 +193,16 @@ func (p *Pairs) look(ctx context.Context, conn *pgxpool.Conn, pair Pair) (m pair
 	return m, nil
 }
 
-// once is one attempt. It begins with A, or with B if first is 1.
-func (p *Pairs) once(ctx context.Context, conn *pgxpool.Conn, pair Pair, first int, wait time.Duration) error {
-	order := pair.wants()
+// Statements returns what an attempt sends that begins with A.
+func (p Pair) Statements() []string { return p.statements(0) }
+
+// statements does what Statements does, for an attempt that begins with B if first is 1.
+func (p Pair) statements(first int) []string {
+	order := p.wants()
 	if first == 1 && len(order) > 1 {
 		order[0], order[1] = order[1], order[0]
 	}
-	statements := []string{boundSQL(wait)}
+	var statements []string
 	for i, w := range order {
 		lock := SQL(w.Relation, w.Mode)
 		if i > 0 {
@@ -207,13 +210,19 @@ func (p *Pairs) once(ctx context.Context, conn *pgxpool.Conn, pair Pair, first i
 		}
 		statements = append(statements, lock)
 	}
+	return append(statements, p.SQL...)
+}
+
+// once is one attempt. It begins with A, or with B if first is 1.
+func (p *Pairs) once(ctx context.Context, conn *pgxpool.Conn, pair Pair, first int, wait time.Duration) error {
+	statements := append([]string{boundSQL(wait)}, pair.statements(first)...)
 	held := &hold{pool: p.policy.Pool, pid: conn.Conn().PgConn().PID(), bound: p.policy.Timeout, whole: Work{What: pair.What, Steps: 1}}
 	err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
 		if err := pair.Before(ctx, tx); err != nil {
 			return err
 		}
 		held.begin(ctx)
-		if _, err := tx.Exec(ctx, strings.Join(append(statements, pair.SQL...), ";\n")); err != nil {
+		if _, err := tx.Exec(ctx, strings.Join(statements, ";\n")); err != nil {
 			return fmt.Errorf("%s: %w", pair.What, err)
 		}
 		return held.checkBound()

@@ -1,4 +1,4 @@
-package stages
+package oids
 
 import "github.com/repack-go/repack/internal/catalog"
 
@@ -58,7 +58,7 @@ SELECT   class::text AS class, id AS oid, role, rebuilt, pg_describe_object(clas
 FROM     own
 ORDER BY place, role, id`
 
-// oidColumnsSQL lists the columns that hold OIDs of relations or types. Their type is oid,
+// columnsSQL lists the columns that hold OIDs of relations or types. Their type is oid,
 // regclass or regtype, an array or a domain of these, or a type with such a value inside. A
 // partitioned table stands for its partitions. Left out are:
 //   - the server's own catalogs;
@@ -68,7 +68,7 @@ ORDER BY place, role, id`
 //
 // The sizes are those in pg_class, set by VACUUM: asking for the size of the file takes a
 // lock.
-const oidColumnsSQL = `
+const columnsSQL = `
 WITH RECURSIVE part_of (type, part, shape) AS (
     SELECT oid, typbasetype, 'same' FROM pg_type WHERE typtype = 'd'
     UNION ALL
@@ -143,9 +143,9 @@ JOIN    (SELECT t.root, bool_or(c.relkind = 'f') AS beyond,
          FROM   tree t JOIN pg_class c ON c.oid = t.relation GROUP BY t.root) s ON s.root = h.relation
 ORDER BY h.schema_name, h.table_name, h.attnum`
 
-// oidArgumentsSQL lists the triggers that have one of the OIDs $1 in their arguments, as a
+// argumentsSQL lists the triggers that have one of the OIDs $1 in their arguments, as a
 // number on its own. Escapes of bytes are removed first, because they end in digits too.
-const oidArgumentsSQL = `
+const argumentsSQL = `
 SELECT   format('trigger %I on %s', t.tgname, t.tgrelid::regclass)
 FROM     pg_trigger t
 JOIN     pg_class c     ON c.oid = t.tgrelid
