@@ -99,7 +99,10 @@ func open(ctx context.Context, conn *pgx.Conn, schema string) (*migrate.Migrator
 	if err != nil {
 		return nil, fmt.Errorf("open registry schema %q: %w", schema, err)
 	}
-	migrator.Data = map[string]any{"schema": pgx.Identifier{schema}.Sanitize()}
+	migrator.Data = map[string]any{
+		"schema": pgx.Identifier{schema}.Sanitize(),
+		"job":    catalog.Literal(pgx.Identifier{schema, "job"}.Sanitize()),
+	}
 	if err := migrator.LoadMigrations(files); err != nil {
 		return nil, fmt.Errorf("load registry migrations: %w", err)
 	}

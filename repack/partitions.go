@@ -150,12 +150,11 @@ func (p *partitioned) undo(ctx context.Context, inverse func(context.Context, *s
 		if _, err := p.job(ctx, p.conn, p.oid, p.name); err != nil { // is it readable and up to date
 			return err
 		}
-		if whole, err = p.registry.FindPartitioned(ctx, p.conn, p.oid); err == nil {
-			err = p.withLeft(ctx, whole.ID)
-		} else if errors.Is(err, registry.ErrNotFound) {
-			err = nil
+		var findErr error
+		if whole, findErr = p.registry.FindPartitioned(ctx, p.conn, p.oid); findErr != nil && !errors.Is(findErr, registry.ErrNotFound) {
+			return findErr
 		}
-		if err != nil {
+		if err := p.withLeft(ctx, whole.ID); err != nil {
 			return err
 		}
 	}

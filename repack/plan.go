@@ -27,6 +27,8 @@ type (
 	PlannedWait = stages.Session
 	// PlannedStandby is a standby on which the lock of the swap is replayed.
 	PlannedStandby = snapshots.Standby
+	// PlannedServerRepack says whether the server's own REPACK (CONCURRENTLY) would do.
+	PlannedServerRepack = stages.ServerRepack
 	// PlannedKeys says how foreign keys with other tables would be moved.
 	PlannedKeys = stages.PlannedKeys
 	// PlannedLock is a lock that a step acquires.

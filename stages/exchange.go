@@ -347,7 +347,8 @@ func lockDependentsSQL(t *catalog.Table) []string {
 }
 
 // retireSQL moves table t out of the way, to parked, and removes what joins it to other
-// objects. A serial sequence stays where it is, with its value and grants. The user
+// objects. A serial sequence stays where it is, with its value and grants. An identity
+// sequence is moved along, and no longer published. The user
 // triggers and rules of the parked table are disabled: the only writes to it keep it in
 // step.
 func retireSQL(t *catalog.Table, parked catalog.Name) []string {
@@ -363,7 +364,7 @@ func retireSQL(t *catalog.Table, parked catalog.Name) []string {
 	}
 	statements = append(statements, t.DefaultsSQL(t.Name, true)...)
 	statements = append(statements, t.ParkTypedSQL(parked.Schema)...)
-	return append(statements, moveSQL(t.Name, parked))
+	return append(append(statements, moveSQL(t.Name, parked)), hideSequencesSQL(t, parked)...)
 }
 
 func moveSQL(table, to catalog.Name) string {

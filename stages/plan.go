@@ -32,7 +32,9 @@ type Plan struct {
 	NotSearched []string `json:"not_searched_for_oids"`
 	// Standbys are those that stream now. They replay the exclusive lock of the swap.
 	Standbys []snapshots.Standby `json:"standbys"`
-	Carried  []Carried           `json:"carried_over"`
+	// ServerRepack is nil before PostgreSQL 19, and if the table has a job.
+	ServerRepack *ServerRepack `json:"server_repack"`
+	Carried      []Carried     `json:"carried_over"`
 	// ForeignKeys says how the keys between the table and other tables would be moved.
 	ForeignKeys PlannedKeys `json:"foreign_keys"`
 	// If a lock is not acquired in time, repack tries again LockRetries times. It ends
@@ -117,6 +119,9 @@ func NewPlan(ctx context.Context, e *Env, until registry.Stage, running bool) (*
 		return nil, err
 	}
 	if plan.Standbys, err = snapshots.Standbys(ctx, e.Pool); err != nil {
+		return nil, err
+	}
+	if plan.ServerRepack, err = p.serverRepack(ctx, plan.Job); err != nil {
 		return nil, err
 	}
 	plan.Carried = carriedOver(p.Source)

@@ -125,6 +125,7 @@ func (e *Env) backExchange(x *exchanging) transaction {
 				retireSQL(x.table, parked),
 				e.reinstateRowByRowSQL(),
 				e.reinstateSQL(),
+				showSequencesSQL(x.table),
 				x.table.AttachSQL(), // a partition
 				installSQL(e.moving(x.table), parked),
 			)

@@ -219,9 +219,15 @@ type DriftError struct {
 	Changes []catalog.Difference
 	// Reasons are what preValidate would have refused.
 	Reasons []Reason
+	// Swapped is set if the table is gone since the swap. Then there is no way back, and a
+	// run removes what is left of the job.
+	Swapped bool
 }
 
 func (e *DriftError) Error() string {
+	if e.Swapped {
+		return fmt.Sprintf("%s has been dropped or renamed away since the swap; remove what is left of the job with: repack run --table '%s'", e.Table, e.Table)
+	}
 	if len(e.Changes)+len(e.Reasons) == 0 { // the table is gone
 		return fmt.Sprintf("%s has been dropped or renamed away; remove what is left of the job with: repack reset --table '%s'", e.Table, e.Table)
 	}
@@ -247,7 +253,7 @@ func (e *Env) checkDrift(ctx context.Context, q catalog.Querier) error {
 // goneOr returns a DriftError if the table is gone, and otherwise err.
 func (e *Env) goneOr(err error) error {
 	if errors.Is(err, catalog.ErrNotFound) {
-		return &DriftError{Table: e.Source.Name}
+		return &DriftError{Table: e.Source.Name, Swapped: e.Job != nil && e.Job.Swapped()}
 	}
 	return err
 }

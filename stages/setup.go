@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/repack-go/repack/internal/catalog"
@@ -27,11 +26,9 @@ func setup(ctx context.Context, e *Env) error {
 	if err != nil {
 		return err
 	}
-	var job *registry.Job
+	var id int64
 	create := func(ctx context.Context, tx *lock.Tx) error {
-		if job, err = e.nextJob(ctx, tx); err != nil {
-			return err
-		}
+		job := e.newJob(id)
 		if err := captureOptions(ctx, tx, &job.Options); err != nil {
 			return err
 		}
@@ -41,6 +38,9 @@ func setup(ctx context.Context, e *Env) error {
 		return e.creation().do(ctx, tx)
 	}
 	err = e.withConn(ctx, func(conn *pgxpool.Conn) error {
+		if id, err = e.nextJob(ctx, conn); err != nil {
+			return err
+		}
 		policy := e.Locks
 		policy.Held = e.noteLocked
 		return lock.Transact(ctx, conn, policy, e.Source.Name.String(), []uint32{e.Source.OID}, create)
@@ -58,25 +58,26 @@ func planSetup(ctx context.Context, p *planner) ([]Step, error) {
 
 const takenSQL = `SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname IN ($1, $2))`
 
-// nextJob gives a job its number. If the registry is new, or is not the only one, there may
+// nextJob returns the number of a new job. It commits before setup's transaction begins,
+// because other new jobs wait until then. If the registry is new, or is not the only one, there may
 // already be schemas with that number, left by jobs of another registry. nextJob skips such
 // numbers.
-func (e *Env) nextJob(ctx context.Context, tx pgx.Tx) (*registry.Job, error) {
+func (e *Env) nextJob(ctx context.Context, q catalog.Querier) (int64, error) {
 	for {
-		id, err := e.Registry.NextID(ctx, tx)
+		id, err := e.Registry.NextID(ctx, q)
 		if err != nil {
-			return nil, err
+			return 0, err
 		}
 		job := e.newJob(id)
 		if !job.OwnSchemas {
-			return job, nil
+			return id, nil
 		}
 		var taken bool
-		if err := tx.QueryRow(ctx, takenSQL, job.ShadowSchema, job.OldSchema).Scan(&taken); err != nil {
-			return nil, fmt.Errorf("look for schemas of job %d: %w", id, err)
+		if err := q.QueryRow(ctx, takenSQL, job.ShadowSchema, job.OldSchema).Scan(&taken); err != nil {
+			return 0, fmt.Errorf("look for schemas of job %d: %w", id, err)
 		}
 		if !taken {
-			return job, nil
+			return id, nil
 		}
 	}
 }

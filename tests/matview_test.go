@@ -252,6 +252,7 @@ func TestMatviewRefused(t *testing.T) {
 		name, sql string
 		says      []string
 	}{
+		{"property graph", `CREATE PROPERTY GRAPH app.graph VERTEX TABLES (app.m KEY (id))`, []string{"property graph app.graph: has it", "DROP PROPERTY GRAPH"}},
 		{"row type", `CREATE FUNCTION app.f(app.m) RETURNS int LANGUAGE sql AS 'SELECT 1'`, []string{"function app.f(app.m)", "app.m"}},
 		{"row type of one above", `CREATE MATERIALIZED VIEW app.n AS TABLE app.m; CREATE TABLE app.o (n app.n)`, []string{"app.o", `"app"."n"`}},
 		{"names", `CREATE SCHEMA other; CREATE MATERIALIZED VIEW other.m AS TABLE app.m`, []string{"m: is the name of more than one"}},
@@ -262,6 +263,9 @@ func TestMatviewRefused(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			db := pgtest.New(t)
+			if c.name == "property graph" {
+				needs19(t, db)
+			}
 			db.Exec(t, `CREATE SCHEMA app; CREATE TABLE app.t (id int PRIMARY KEY); CREATE MATERIALIZED VIEW app.m AS TABLE app.t;`+c.sql)
 			before := db.Dump(t)
 			var refusal *repack.RefusedError

@@ -62,6 +62,14 @@ var refusedCases = []struct {
 		says: []string{"g(text)", "app.f(text)", "SET search_path"},
 	},
 	{name: "key whose NOT NULL is not valid", since: 18, sql: `CREATE TABLE app.t (a int UNIQUE, b text); INSERT INTO app.t VALUES (NULL, 'x'), (NULL, 'y'); ALTER TABLE app.t ADD CONSTRAINT there NOT NULL a NOT VALID`, says: []string{"no key"}},
+	{name: "partition with a key WITHOUT OVERLAPS from above", since: 18, sql: `CREATE TABLE app.p (id int, r int4range, v int4range, UNIQUE (r, v WITHOUT OVERLAPS)) PARTITION BY LIST (r);
+		CREATE TABLE app.t PARTITION OF app.p (UNIQUE (r, v)) FOR VALUES IN ('[1,2)'); ALTER TABLE app.t ALTER r SET NOT NULL, ALTER v SET NOT NULL`, says: []string{"constraint t_", "under lock"}},
+	{name: "partition with an exclusion constraint from above", since: 17, sql: `CREATE TABLE app.p (id int, r int4range, v int4range, EXCLUDE USING gist (r WITH =, v WITH &&)) PARTITION BY LIST (r);
+		CREATE TABLE app.t PARTITION OF app.p (UNIQUE (r, v)) FOR VALUES IN ('[1,2)'); ALTER TABLE app.t ALTER r SET NOT NULL, ALTER v SET NOT NULL`, says: []string{"constraint t_", "under lock"}},
+	{name: "excepted from a publication of all tables", since: 19, sql: `CREATE TABLE app.t (id int PRIMARY KEY); CREATE PUBLICATION "all but" FOR ALL TABLES EXCEPT (TABLE app.t)`, says: []string{`publication "all but": excepts the table`}},
+	{name: "partition excepted from a publication of all tables", since: 19, sql: `CREATE TABLE app.p (id int PRIMARY KEY) PARTITION BY RANGE (id); CREATE TABLE app.t PARTITION OF app.p DEFAULT; CREATE PUBLICATION "all but" FOR ALL TABLES EXCEPT (TABLE app.p)`, says: []string{`publication "all but": excepts the table`}},
+	{name: "property graph", since: 19, sql: `CREATE TABLE app.t (id int PRIMARY KEY, a int); CREATE TABLE app.e (id int PRIMARY KEY, f int REFERENCES app.t, g int REFERENCES app.t);
+		CREATE PROPERTY GRAPH app.graph VERTEX TABLES (app.t KEY (id) LABEL person PROPERTIES (id, a) LABEL thing PROPERTIES (a AS b)) EDGE TABLES (app.e SOURCE KEY (f) REFERENCES t (id) DESTINATION KEY (g) REFERENCES t (id))`, says: []string{"property graph app.graph: has it", "DROP PROPERTY GRAPH"}},
 	{name: "identity sequence used elsewhere", sql: `CREATE TABLE app.t (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY); CREATE VIEW app.seq AS SELECT last_value FROM app.t_id_seq`, says: []string{"app.seq"}},
 }
 
@@ -125,11 +133,16 @@ func TestRefusedGrantor(t *testing.T) {
 func TestRefusedSubscription(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
-	db.Exec(t, `CREATE SCHEMA app; CREATE TABLE app.t (id int PRIMARY KEY)`)
+	db.Exec(t, `CREATE SCHEMA app; CREATE TABLE app.t (id int PRIMARY KEY); CREATE TABLE app.i (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, s serial)`)
 	db.Exec(t, `CREATE SUBSCRIPTION feed CONNECTION 'dbname=absent' PUBLICATION p WITH (connect = false)`)
-	db.Exec(t, `SET allow_system_table_mods = on;
-		INSERT INTO pg_subscription_rel (srsubid, srrelid, srsubstate) SELECT oid, 'app.t'::regclass, 'r' FROM pg_subscription WHERE subname = 'feed'`)
+	feed := func(relation string) {
+		db.Exec(t, `SET allow_system_table_mods = on;
+			INSERT INTO pg_subscription_rel (srsubid, srrelid, srsubstate) SELECT oid, '`+relation+`'::regclass, 'r' FROM pg_subscription WHERE subname = 'feed'`)
+	}
+	feed("app.t")
 	refused(t, db, "app.t", "subscription")
+	feed("app.i_id_seq") // PostgreSQL 19 does so for a publication FOR ALL SEQUENCES
+	refused(t, db, "app.i", "sequence app.i_id_seq", "subscription", "REFRESH PUBLICATION")
 	// Or the database could not be dropped.
 	db.Exec(t, `SET allow_system_table_mods = on; DELETE FROM pg_subscription_rel; ALTER SUBSCRIPTION feed SET (slot_name = NONE)`)
 	db.Exec(t, `DROP SUBSCRIPTION feed`)

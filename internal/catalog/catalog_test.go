@@ -159,6 +159,20 @@ func TestReadOfNothing(t *testing.T) {
 	}
 }
 
+// TestExceptedIsNotPublished: PostgreSQL 19 lists the tables that a publication excepts in the
+// same catalog as those that it publishes.
+func TestExceptedIsNotPublished(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	if db.Version() < 19 {
+		t.Skip("needs PostgreSQL 19")
+	}
+	db.Exec(t, `CREATE TABLE public.t (id int PRIMARY KEY); CREATE PUBLICATION one FOR TABLE t; CREATE PUBLICATION others FOR ALL TABLES EXCEPT (TABLE t)`)
+	if p := read(t, givenSession(t, db), "public.t").Publications; len(p) != 1 || p[0].Name != "one" {
+		t.Errorf("publications: %+v", p)
+	}
+}
+
 // TestKey checks which index identifies rows.
 func TestKey(t *testing.T) {
 	t.Parallel()

@@ -80,7 +80,8 @@ func askPolicies(d *description) { wantAs(d, policiesSQL, &d.Policies) }
 
 // Row filters and column lists exist from PostgreSQL 15 on. The server looks for a name
 // in the innermost query first. So prqual is the row filter if that column exists.
-// Otherwise it is the null of the outer query.
+// Otherwise it is the null of the outer query. From PostgreSQL 19 on, the catalog also
+// lists the tables that a publication of all tables excepts.
 const publicationsSQL = `
 SELECT   x.*
 FROM    (SELECT NULL::pg_node_tree AS prqual) before15
@@ -94,7 +95,7 @@ CROSS    JOIN LATERAL (
                 pg_get_userbyid(p.pubowner)::text                          AS owner
          FROM   pg_publication_rel r
          JOIN   pg_publication p ON p.oid = r.prpubid
-         WHERE  r.prrelid = $1) x
+         WHERE  r.prrelid = $1 AND (to_jsonb(r) ->> 'prexcept')::bool IS NOT TRUE) x
 ORDER BY x.name COLLATE "C"`
 
 func askPublications(d *description) { wantAs(d, publicationsSQL, &d.Publications) }

@@ -197,6 +197,11 @@ SELECT   s.oid                                               AS oid,
          q.seqcache                                          AS cache,
          q.seqcycle                                          AS cycle,
          s.relpersistence::text                              AS persistence,
+         s.relpersistence = 'p'
+         AND current_setting('server_version_num')::int >= 190000 AS publishable,
+         s.relpersistence = 'p'
+         AND EXISTS (SELECT FROM pg_publication p
+                     WHERE (to_jsonb(p) ->> 'puballsequences')::bool) AS published,
          pg_get_userbyid(s.relowner)::text                   AS owner,
          coalesce(obj_description(s.oid, 'pg_class'), '')    AS comment
 FROM     pg_depend d

@@ -192,6 +192,8 @@ type Sequence struct {
 	Cache       int64   `json:"cache"`
 	Cycle       bool    `json:"cycle"`
 	Persistence string  `json:"persistence"`
+	Publishable bool    `json:"-"` // a publication FOR ALL SEQUENCES would publish it
+	Published   bool    `json:"-"` // there is one
 	Owner       string  `json:"owner"`
 	Comment     string  `json:"comment"`
 	Grants      []Grant `json:"grants"`

@@ -206,6 +206,7 @@ var subscription = Check{
 // may publish what repack writes to its own tables: see Allowed.
 var Table = []Check{
 	subscription,
+	subscribedIdentity,
 	accessMethod,
 	standby,
 	inheritance,
@@ -214,6 +215,7 @@ var Table = []Check{
 	detachPending,
 	likeIndexes,
 	indexWithoutPart,
+	withoutOverlaps,
 	hashOfText,
 	ownAndInherited,
 	boundName,
@@ -222,6 +224,7 @@ var Table = []Check{
 	rowSecurity,
 	allTablesPublication,
 	publishedWithoutIdentity,
+	exceptedFromPublication,
 	identityPersistence,
 	identityUsed,
 	statisticsNames,
@@ -237,5 +240,6 @@ var Table = []Check{
 	replacedOfExtension,
 	typedGrantor,
 	ownTyped,
+	propertyGraph,
 	dependent,
 }

@@ -119,6 +119,7 @@ AND      NOT (d.classid = 'pg_statistic_ext'::regclass AND EXISTS (
              SELECT FROM pg_statistic_ext s WHERE s.oid = d.objid AND s.stxrelid = $1))
 AND      NOT (d.classid = 'pg_publication_rel'::regclass AND EXISTS (
              SELECT FROM pg_publication_rel p WHERE p.oid = d.objid AND p.prrelid = $1))
+AND     (` + ofPropertyGraphSQL + `) IS NOT TRUE
 ORDER BY 1`
 
 // matviewDependentsSQL does the same for a materialized view, whose rebuild does not know
@@ -167,4 +168,5 @@ AND      NOT (d.classid = 'pg_statistic_ext'::regclass AND EXISTS (
              SELECT FROM pg_statistic_ext s WHERE s.oid = d.objid AND s.stxrelid = $1))
 AND      NOT (d.classid = 'pg_publication_rel'::regclass AND EXISTS (
              SELECT FROM pg_publication_rel p WHERE p.oid = d.objid AND p.prrelid = $1))
+AND     (` + ofPropertyGraphSQL + `) IS NOT TRUE
 ORDER BY 1`

@@ -99,6 +99,7 @@ func Queue(b *pgx.Batch, reasons *[]Reason, checks []Check, args ...any) {
 // matviewChecks find what cannot be carried over from a materialized view to its
 // successor.
 var matviewChecks = []Check{
+	propertyGraph,
 	{
 		`SELECT pg_describe_object(d.classid, d.objid, 0) FROM pg_depend d
 		 WHERE d.deptype IN ('e', 'x') AND d.classid = 'pg_class'::regclass

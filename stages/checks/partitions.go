@@ -53,6 +53,16 @@ var indexWithoutPart = Check{
 	"create it on the partition with CREATE INDEX CONCURRENTLY and attach it (ALTER INDEX … ATTACH PARTITION), or drop it",
 }
 
+// withoutOverlaps: ATTACH does not compare the indexes of exclusion constraints. It would
+// build another one, under lock, or fail on a second primary key.
+var withoutOverlaps = Check{
+	`SELECT 'constraint ' || quote_ident(c.conname) FROM pg_constraint c
+	 WHERE  c.conrelid = $1 AND c.conparentid <> 0
+	 AND   (c.contype = 'x' OR c.contype IN ('p', 'u') AND coalesce((to_jsonb(c) ->> 'conperiod')::bool, false))`,
+	"is an exclusion constraint, or one WITHOUT OVERLAPS, of the partitioned table, and PostgreSQL would build it again under lock when it attaches",
+	"drop it for the time of the repack",
+}
+
 // hashOfText: see catalog.HashBound, which needs a column of such a type, and the text of
 // each expression.
 var hashOfText = Check{
