@@ -511,7 +511,7 @@ func statusList(t *testing.T, db *pgtest.Database, table string) []repack.Status
 func TestPartitionedTableRefused(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
-	db.Exec(t, partitionedSQL+`; CREATE MATERIALIZED VIEW app.m AS TABLE app.b1; CREATE FUNCTION app.f(app.rest) RETURNS int LANGUAGE sql AS 'SELECT 1'`)
+	db.Exec(t, partitionedSQL+`; CREATE MATERIALIZED VIEW app.m AS TABLE app.b1; CREATE DOMAIN app.f AS app.rest CHECK (VALUE IS NOT NULL)`)
 	refused(t, db, "app.p", "app.m", `"app"."b1"`, "app.f", `"app"."rest"`)
 	var usage *repack.UsageError
 	if _, err := newRepack(t, db, options(t, "app.p", repack.ChangeLog)).Plan(testContext(t)); !errors.As(err, &usage) || !strings.Contains(err.Error(), `"app"."B; 2"`) {

@@ -45,12 +45,17 @@ type changing struct {
 	Description string
 }
 
+<<<<<<< HEAD:stages/oids/search.go
 // column is a column that may hold OIDs of relations or types.
 type column struct {
+=======
+// oidColumn is a column that may hold OIDs of relations, types or functions.
+type oidColumn struct {
+>>>>>>> rowtype:stages/oids.go
 	Relation                          uint32
 	SchemaName, TableName, ColumnName string
 	Kind                              string // as in pg_class.relkind
-	Base                              string // oid, regclass or regtype
+	Base                              string // oid, regclass, regtype, regproc or regprocedure
 	Shape                             string // scalar, array, vector or inside
 	Type                              string // as SQL writes it
 	Flag                              string // as --update-oid takes it
@@ -168,7 +173,14 @@ func (f *Found) oidsFor(base string) []uint32 {
 }
 
 func (o changing) couldBe(base string) bool {
-	return base == "oid" || base == "regclass" && o.Class == "pg_class" || base == "regtype" && o.Class == "pg_type"
+	switch base {
+	case "oid":
+		return true
+	case "regproc", "regprocedure":
+		return o.Class == "pg_proc"
+	default:
+		return base == "regclass" && o.Class == "pg_class" || base == "regtype" && o.Class == "pg_type"
+	}
 }
 
 // searchTable searches the columns of one table. All of them together take at most about
