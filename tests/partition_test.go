@@ -387,6 +387,10 @@ func TestHashOfTextLeavesNothing(t *testing.T) {
 		reset(t, db, o)
 		noArtefacts(t, db)
 
+		runUntil(t, db, o, repack.Swap)
+		revert(t, db, o)
+		noArtefacts(t, db)
+
 		runUntil(t, db, o, repack.Swap) // and then lose the registry
 		db.Exec(t, `DROP SCHEMA repack_registry CASCADE`)
 		reset(t, db, o)

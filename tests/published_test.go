@@ -30,14 +30,14 @@ type subscription struct {
 	slot   string
 }
 
-// subscribe subscribes a new database to the publication "every".
-func subscribe(t *testing.T, server *pgserver.Server, from *pgtest.Database, ddl string) *subscription {
+// subscribe subscribes a new database to the publication.
+func subscribe(t *testing.T, server *pgserver.Server, from *pgtest.Database, publication, ddl string) *subscription {
 	t.Helper()
-	s := &subscription{pgtest.NewOn(t, server), from, server, "slot_" + from.Name}
+	s := &subscription{pgtest.NewOn(t, server), from, server, "slot_" + publication + "_" + from.Name}
 	s.Exec(t, "CREATE SCHEMA app; "+ddl)
 	from.Exec(t, `SELECT pg_create_logical_replication_slot($1, 'pgoutput')`, s.slot)
-	s.Exec(t, fmt.Sprintf(`CREATE SUBSCRIPTION %[1]s CONNECTION '%[2]s' PUBLICATION every WITH (create_slot = false, slot_name = '%[1]s')`,
-		s.slot, strings.ReplaceAll(server.ConnString(from.Name), "'", "''")))
+	s.Exec(t, fmt.Sprintf(`CREATE SUBSCRIPTION %[1]s CONNECTION '%[2]s' PUBLICATION %[3]s WITH (create_slot = false, slot_name = '%[1]s')`,
+		s.slot, strings.ReplaceAll(server.ConnString(from.Name), "'", "''"), publication))
 	pgtest.WaitFor(t, func() bool {
 		return pgtest.Query[bool](t, s.Pool, `SELECT bool_and(srsubstate IN ('r', 's')) FROM pg_subscription_rel`)
 	}, "the first copy")
@@ -51,9 +51,9 @@ func (s *subscription) end(t *testing.T) {
 	s.Exec(t, "ALTER SUBSCRIPTION "+s.slot+" SET (slot_name = NONE)")
 	s.Exec(t, "DROP SUBSCRIPTION "+s.slot)
 	pgtest.WaitFor(t, func() bool {
-		return pgtest.Query[bool](t, s.from.Pool, `SELECT bool_and(NOT active) FROM pg_replication_slots WHERE database = current_database()`)
-	}, "the end of the workers")
-	s.from.Exec(t, `SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = current_database()`)
+		return pgtest.Query[bool](t, s.from.Pool, `SELECT bool_and(NOT active) FROM pg_replication_slots WHERE slot_name = $1`, s.slot)
+	}, "the end of the apply worker")
+	s.from.Exec(t, `SELECT pg_drop_replication_slot($1)`, s.slot)
 }
 
 // caughtUp waits until everything is applied that is committed now.
@@ -103,7 +103,8 @@ func preparingSQL(t *testing.T) string {
 
 // TestPublishedToSubscriber has a PostgreSQL server subscribed to all tables. It stops
 // at the first table of ours, and goes on when it is prepared as the docs say; then it
-// has every write before, during and after the run, and after a revert.
+// has every write before, during and after the run, and after a revert. So has one that is
+// subscribed to the table alone.
 func TestPublishedToSubscriber(t *testing.T) {
 	t.Parallel()
 	server := pgtest.NewServer(t, map[string]string{"max_logical_replication_workers": "8", "max_worker_processes": "16", "wal_retrieve_retry_interval": "100ms"})
@@ -111,8 +112,10 @@ func TestPublishedToSubscriber(t *testing.T) {
 		db.Exec(t, "CREATE SCHEMA app; "+publishedTables[strategy]+`; CREATE PUBLICATION every FOR ALL TABLES; CREATE PUBLICATION named FOR TABLE app.t`)
 		db.Exec(t, `INSERT INTO app.t SELECT g, 'first' FROM generate_series(1, 3000) g`)
 		dump := db.Dump(t)
-		s := subscribe(t, server, db, publishedTables[strategy])
+		s := subscribe(t, server, db, "every", publishedTables[strategy])
 		defer s.end(t)
+		of := subscribe(t, server, db, "named", publishedTables[strategy]) // it never has a table of ours
+		defer of.end(t)
 		s.same(t, "before")
 		writes := 0
 		write := func() {
@@ -137,6 +140,7 @@ func TestPublishedToSubscriber(t *testing.T) {
 		runUntil(t, db, o, repack.Swap)
 		write()
 		s.same(t, "after the swap")
+		of.same(t, "after the swap, of the table alone")
 		for _, own := range []string{"repack_job_1.t", "repack_job_1_old.t", "repack_job_1.repack_change_log_1", "repack_registry.job"} {
 			if n := pgtest.Query[int](t, s.Pool, "SELECT count(*) FROM "+own); n != 0 {
 				t.Errorf("the subscriber has applied %d rows to %s", n, own)
@@ -145,6 +149,7 @@ func TestPublishedToSubscriber(t *testing.T) {
 		revert(t, db, o)
 		write()
 		s.same(t, "after the revert")
+		of.same(t, "after the revert, of the table alone")
 
 		o.PublishedOK = true
 		runUntil(t, db, o, repack.Setup)
@@ -154,10 +159,14 @@ func TestPublishedToSubscriber(t *testing.T) {
 		run(t, db, o)
 		write()
 		s.same(t, "after the second run")
+		of.same(t, "after the second run, of the table alone")
 		noArtefacts(t, db)
-		s.Exec(t, "ALTER SUBSCRIPTION "+s.slot+" REFRESH PUBLICATION")
+		for _, each := range []*subscription{s, of} {
+			each.Exec(t, "ALTER SUBSCRIPTION "+each.slot+" REFRESH PUBLICATION")
+		}
 		write()
 		s.same(t, "after REFRESH PUBLICATION")
+		of.same(t, "after REFRESH PUBLICATION, of the table alone")
 		sameDump(t, db, dump)
 	})
 }
