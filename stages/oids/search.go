@@ -45,13 +45,8 @@ type changing struct {
 	Description string
 }
 
-<<<<<<< HEAD:stages/oids/search.go
-// column is a column that may hold OIDs of relations or types.
+// column is a column that may hold OIDs of relations, types or functions.
 type column struct {
-=======
-// oidColumn is a column that may hold OIDs of relations, types or functions.
-type oidColumn struct {
->>>>>>> rowtype:stages/oids.go
 	Relation                          uint32
 	SchemaName, TableName, ColumnName string
 	Kind                              string // as in pg_class.relkind

@@ -66,13 +66,9 @@ SELECT   class::text AS class, id AS oid, role, rebuilt, pg_describe_object(clas
 FROM     own
 ORDER BY place, role, id`
 
-<<<<<<< HEAD:stages/oids/sql.go
-// columnsSQL lists the columns that hold OIDs of relations or types. Their type is oid,
-// regclass or regtype, an array or a domain of these, or a type with such a value inside. A
-=======
-// oidColumnsSQL lists the columns that hold OIDs of relations, types or functions. Their type
-// is oid, regclass, regtype, regproc or regprocedure, an array or a domain of these, or a type with such a value inside. A
->>>>>>> rowtype:stages/oids_sql.go
+// columnsSQL lists the columns that hold OIDs of relations, types or functions. Their type is
+// oid, regclass, regtype, regproc or regprocedure, an array or a domain of these, or a type
+// with such a value inside. A
 // partitioned table stands for its partitions. Left out are:
 //   - the server's own catalogs;
 //   - registries, the schemas of jobs, and the schemas $1;
