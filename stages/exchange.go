@@ -164,6 +164,9 @@ func (e *Env) lockForExchange(ctx context.Context, tx *lock.Tx, oid uint32) (*ex
 	if !e.reprints.Knows(before.table) {
 		return nil, errUnlearned
 	}
+	if err := e.mayBeTogether(before.table); err != nil {
+		return nil, err
+	}
 	if err := tx.Settle(ctx, e.Link.From.String()); err != nil {
 		return nil, err
 	}
@@ -179,6 +182,9 @@ func (e *Env) lockForExchange(ctx context.Context, tx *lock.Tx, oid uint32) (*ex
 	}
 	x, err := e.lookAt(ctx, tx, oid)
 	if err != nil {
+		return nil, err
+	}
+	if err := e.mayBeTogether(x.table); err != nil {
 		return nil, err
 	}
 	if err := e.allJoined(ctx, tx); err != nil {

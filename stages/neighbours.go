@@ -58,6 +58,15 @@ type joint struct {
 	// own is the application's key: main or other. We have made the other one of the two.
 	// own is nil if the application has dropped its key since.
 	own *catalog.ForeignKey
+
+	// of is set if the key is the part of this key, of a partitioned table: see
+	// partitioned_keys.go.
+	of *catalog.ForeignKey
+	// parts are those of own, if its table is partitioned. ready says that they all have
+	// their second keys.
+	parts []catalog.KeyPart
+	ready bool
+	waits bool // the second key must not be added yet
 }
 
 // neighbour returns the name of the neighbour.
@@ -84,7 +93,24 @@ func (j joint) String() string {
 }
 
 // joined reports whether there is a key for each of the two tables.
-func (j joint) joined() bool { return j.own != nil && j.main != nil && j.other != nil }
+func (j joint) joined() bool {
+	return j.own != nil && j.main != nil && j.other != nil && j.alike()
+}
+
+// alike reports whether our key acts like the application's. It does not compare the names
+// of the columns on the table that is repacked: those of the other table may be older.
+func (j joint) alike() bool {
+	own, made := *j.own, *j.made()
+	if !j.outgoing {
+		own.RefColumns = made.RefColumns
+	} else if own.Columns = made.Columns; len(own.DeleteColumns) == len(made.DeleteColumns) {
+		own.DeleteColumns = made.DeleteColumns
+	}
+	return made.ActsLike(own)
+}
+
+// stale reports whether the application has replaced its key since we made ours.
+func (j joint) stale() bool { return j.own != nil && j.main != nil && j.other != nil && !j.joined() }
 
 // unvalidated reports whether the key that we have made must still be validated.
 func (j joint) unvalidated() bool {
@@ -155,7 +181,7 @@ func (e *Env) joints(ctx context.Context, q catalog.Querier) ([]joint, error) {
 	main, other := tables[0], tables[1]
 	list := append(e.pair(main.ForeignKeys, other.ForeignKeys, true), e.pair(main.Referencing, other.Referencing, false)...)
 	slices.SortStableFunc(list, func(a, b joint) int { return int(a.oid()) - int(b.oid()) })
-	return list, nil
+	return e.inTrees(list, &catalog.Table{KeyParts: slices.Concat(main.KeyParts, other.KeyParts)}), nil
 }
 
 func (j joint) oid() uint32 {
@@ -271,6 +297,8 @@ func (e *Env) wayOfKeys(t *catalog.Table) (way ForeignKeys, why string) {
 		return ForeignKeysTogether, "it was asked for"
 	case apart != nil:
 		return ForeignKeysTogether, apart.Error()
+	case len(partitionedKeys(t)) > 0:
+		return ForeignKeysOneByOne, fmt.Sprintf("%s is partitioned", partitionedKeys(t)[0].Table)
 	case e.ForeignKeys == ForeignKeysOneByOne:
 		return ForeignKeysOneByOne, "it was asked for"
 	case takes > e.Locks.Timeout:

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"time"
+	"unicode/utf8"
 
 	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
@@ -36,10 +37,18 @@ func (e *Env) joinNeighbours(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := e.perJoint(ctx, StepKeyAdded, func([]joint) {}, e.addSQL); err != nil {
-		return err
+	for {
+		if err := e.perJoint(ctx, StepKeyAdded, func([]joint) {}, e.addSQL); err != nil {
+			return err
+		}
+		if err := e.validateMade(ctx); err != nil {
+			return err
+		}
+		list, err := e.joints(ctx, e.Pool)
+		if err != nil || !slices.ContainsFunc(list, joint.unadopted) {
+			return err
+		}
 	}
-	return e.validateMade(ctx)
 }
 
 const mayUseSQL = `
@@ -163,7 +172,9 @@ func (e *Env) addSQL(ctx context.Context, j joint) (pairOf, error) {
 	switch {
 	case j.own == nil || j.main == nil && j.outgoing:
 		return e.dropSQL(j), nil
-	case j.joined():
+	case j.stale():
+		return e.dropSQL(j.withoutOwn()), nil
+	case j.joined() || j.waits:
 		return pairOf{}, nil
 	}
 	to := e.Link.To
@@ -185,16 +196,27 @@ func (e *Env) addSQL(ctx context.Context, j joint) (pairOf, error) {
 		return p, nil
 	}
 	made.Referenced, made.Name, made.Comment = to, e.temporaryName(j.own.Name), ""
-	p.sql = []string{made.AddSQL()}
+	switch p.sql = []string{made.AddSQL()}; {
+	case j.of != nil:
+		return p, nil
+	case j.partitioned():
+		if p = e.adoptSQL(j, made); len(p.sql) == 0 {
+			return p, nil
+		}
+	}
 	if made.Enforced && !made.Period {
-		p.sql = append(p.sql, e.Link.LockReferredSQL(*j.own, e.lockFunction(*j.own), lockTrigger(made.Name))...)
+		p.sql = append(p.sql, e.Link.LockReferredSQL(*j.own, e.lockFunction(*j.own), e.lockTriggerOf(made))...)
 	}
 	return p, nil
 }
 
 // lockTrigger names the trigger that belongs to the neighbour's key with the temporary name.
 func lockTrigger(temporary string) string {
-	return "00_" + temporary[:min(len(temporary), maxName-len("00_"))]
+	name := "00_" + temporary
+	for name = name[:min(len(name), maxName)]; !utf8.ValidString(name); {
+		name = name[:len(name)-1]
+	}
+	return name
 }
 
 const lockFunctionPrefix = "repack_refer_"
@@ -310,7 +332,7 @@ func (e *Env) tryJoints(ctx context.Context, conn *pgxpool.Conn, pairs *lock.Pai
 			if err := e.step(ctx, step); err != nil {
 				return had, denied, err
 			}
-		case lock.Denied(err) || isTimeout(err) || keyGone(err):
+		case lock.Denied(err) || isTimeout(err) || keyGone(err) || nameTaken(err):
 			denied = err
 		default:
 			return had, denied, err
@@ -319,10 +341,18 @@ func (e *Env) tryJoints(ctx context.Context, conn *pgxpool.Conn, pairs *lock.Pai
 	return had, denied, nil
 }
 
-// keyGone reports whether a key, or its table, has been dropped since the keys were read.
+// keyGone reports whether a key, or its table, has been dropped since the keys were read. A
+// partition that has been added has the same effect: see catalog.KnownSQL.
 func keyGone(err error) bool {
 	var pgErr *pgconn.PgError
 	return errors.As(err, &pgErr) && (pgErr.Code == pgerrcode.UndefinedTable || pgErr.Code == pgerrcode.UndefinedObject)
+}
+
+// nameTaken reports whether another key has the name that ours would get. That key is
+// dropped, or gets another name, when it is handed over.
+func nameTaken(err error) bool {
+	var pgErr *pgconn.PgError
+	return errors.As(err, &pgErr) && pgErr.Code == pgerrcode.DuplicateObject
 }
 
 func isTimeout(err error) bool {
@@ -338,9 +368,10 @@ func (e *Env) wantsOf(j joint, p pairOf) lock.Pair {
 		return pair
 	}
 	pair.A = lock.Want{Relation: j.neighbour().String(), Mode: p.mode}
-	if !j.outgoing {
+	if !j.outgoing && !j.partitioned() {
 		pair.A.Relation = "ONLY " + pair.A.Relation
 	}
+	pair.Also = j.treeLocks(p.mode)
 	copied := e.Link.To
 	for _, key := range []*catalog.ForeignKey{j.main, j.other} { // the table that the key to be dropped belongs or leads to
 		if j.own == nil && key != nil {
@@ -367,7 +398,7 @@ func (e *Env) tryJoint(ctx context.Context, conn *pgxpool.Conn, pairs *lock.Pair
 	settled := e.Locks
 	settled.Retries, settled.Held = 0, nil
 	err := lock.Transact(ctx, conn, settled, pair.A.Relation, nil, func(ctx context.Context, tx *lock.Tx) error {
-		return tx.Settle(ctx, pair.A.Relation)
+		return settlePair(ctx, tx, pair)
 	})
 	if err != nil {
 		return err

@@ -39,7 +39,7 @@ func (p *planner) plannedJoints() []joint {
 			list = append(list, joint{outgoing: key.Table == p.Source.Name, main: &key, own: &key})
 		}
 	}
-	return list
+	return p.inTrees(list, p.Source)
 }
 
 // planJoin plans joinNeighbours.
@@ -60,20 +60,42 @@ func (p *planner) planJoin(ctx context.Context, r *steps) {
 		}
 		return execAll(ctx, t, link.RowByRow().SQL())
 	}))
-	list := p.plannedJoints()
-	for _, j := range list {
-		pair, err := p.addSQL(ctx, j)
+	for list := p.plannedJoints(); ; list = p.inTrees(withoutPieces(list), p.Source) {
+		added, err := p.planAdded(ctx, r, list)
 		if err != nil {
 			r.add(Step{}, err)
 			return
 		}
-		r.add(p.record(ctx, fmt.Sprintf("join %s to the copy by a second key: %s", j.neighbour(), j), p.pairLocks(j, pair), p.sendPair(j, pair)))
+		if added == 0 {
+			return
+		}
 	}
-	for _, j := range list {
-		made := p.madeFor(j)
-		if !j.own.Validated || !j.own.Enforced {
+}
+
+// planAdded plans one round of joinNeighbours: the second keys that can be added, and their
+// validation. It notes in list what will then be there.
+func (p *planner) planAdded(ctx context.Context, r *steps, list []joint) (added int, err error) {
+	var validated []joint
+	for i, j := range list {
+		pair, err := p.addSQL(ctx, j)
+		if err != nil {
+			return added, err
+		}
+		if len(pair.sql) == 0 {
 			continue
 		}
+		made := p.madeFor(j)
+		list[i].other, added = &made, added+1
+		r.add(p.record(ctx, fmt.Sprintf("join %s to the copy by a second key: %s", j.neighbour(), j), p.pairLocks(j, pair), p.sendPair(j, pair)))
+		if j.own.Validated && j.own.Enforced && !j.partitioned() {
+			validated = append(validated, list[i])
+		} else {
+			made.Validated = j.own.Validated
+		}
+	}
+	for _, j := range validated {
+		made := *j.other
+		j.other.Validated = true
 		var locks []Lock
 		if !j.outgoing {
 			locks = append(locks, p.settling(made.Table))
@@ -85,6 +107,7 @@ func (p *planner) planJoin(ctx context.Context, r *steps) {
 			return execAll(ctx, t, []string{made.ValidateSQL()})
 		}))
 	}
+	return added, nil
 }
 
 // madeFor returns the key that is made for a joint before the swap.
@@ -143,14 +166,14 @@ func (p *planner) swappedJoints(ctx context.Context) ([]joint, error) {
 	if p.Job.Swapped() {
 		return p.joints(ctx, p.Pool)
 	}
-	list := p.plannedJoints()
+	list := withoutPieces(p.plannedJoints())
 	for i, j := range list {
 		main := p.madeFor(j).On(p.Job.ShadowTable(), p.Source.Name)
 		main.Validated = true
 		other := j.own.On(p.Source.Name, p.Job.OldTable())
 		list[i].main, list[i].other, list[i].own = &main, &other, &other
 	}
-	return list, nil
+	return p.inTrees(list, p.Source), nil
 }
 
 // plannedLockFunctions returns the statements that drop the functions with the last key.
@@ -170,6 +193,9 @@ func (p *planner) pairLocks(j joint, pair pairOf) []Lock {
 		return []Lock{p.strong(pair.mode, pair.alone)}
 	}
 	locks := []Lock{p.strong(pair.mode, j.neighbour())}
+	for _, part := range j.parts {
+		locks = append(locks, p.strong(pair.mode, part.Table))
+	}
 	if j.outgoing {
 		for _, n := range p.neighbour {
 			if n.Step == byForeignKey && j.neighbour() == (catalog.Name{Schema: n.OfSchema, Name: n.OfName}) {
@@ -183,7 +209,7 @@ func (p *planner) pairLocks(j joint, pair pairOf) []Lock {
 func (e *Env) sendPair(j joint, pair pairOf) func(context.Context, *transcript) error {
 	return func(ctx context.Context, t *transcript) error {
 		wants := e.wantsOf(j, pair)
-		if err := t.bounded().Settle(ctx, wants.A.Relation); err != nil {
+		if err := settlePair(ctx, t.bounded(), wants); err != nil {
 			return err
 		}
 		statements := []string{lock.SQL(wants.A.Relation, wants.A.Mode)}

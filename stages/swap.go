@@ -99,12 +99,12 @@ func (e *Env) untilExchanged(ctx context.Context, exchange func(context.Context)
 				}
 			}
 			err := exchange(ctx)
-			denied = isTimeout(err)
+			denied = isTimeout(err) || errors.Is(err, errMustBeApart)
 			return err
 		})
 	}
 	err := exchangeBy(ctx)
-	if oneByOne || !denied || !e.couldBeApart() {
+	if oneByOne || !denied || !e.couldBeApart() && !(errors.Is(err, errMustBeApart) && e.ForeignKeys == ForeignKeysAuto) {
 		return err
 	}
 	e.Log.Info("foreign keys are moved one by one", "job", e.Job.ID, "reason", err)

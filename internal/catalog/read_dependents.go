@@ -34,6 +34,8 @@ SELECT   c.oid                                                 AS oid,
          rn.nspname::text                                      AS ref_schema,
          rt.relname::text                                      AS ref_table,
          rt.relkind = 'p'                                      AS ref_partitioned,
+         c.conrelid                                            AS table_oid,
+         ct.relkind = 'p'                                      AS partitioned,
          ARRAY(SELECT a.attname::text
                FROM   unnest(c.conkey) WITH ORDINALITY AS k(attnum, n)
                JOIN   pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = k.attnum
@@ -148,6 +150,9 @@ SELECT   kn.nspname::text                                      AS key_schema,
          ct.relname::text                                      AS table_name,
          rn.nspname::text                                      AS ref_schema,
          rt.relname::text                                      AS ref_table,
+         pg_get_userbyid(ct.relowner)::text                    AS table_owner,
+         ct.relkind = 'p'                                      AS partitioned,
+         c.convalidated                                        AS validated,
          coalesce(obj_description(c.oid, 'pg_constraint'), '') AS comment
 FROM     part p
 JOIN     pg_constraint k ON k.oid = p.key
