@@ -293,12 +293,12 @@ func (e *Env) wayOfKeys(t *catalog.Table) (way ForeignKeys, why string) {
 		return ForeignKeysOneByOne, "it has begun"
 	case keys == 0:
 		return ForeignKeysTogether, "there are none with other tables"
+	case apart == nil && len(partitionedKeys(t)) > 0:
+		return ForeignKeysOneByOne, fmt.Sprintf("%s is partitioned, and its key cannot be moved together with others", partitionedKeys(t)[0].Table)
 	case e.ForeignKeys == ForeignKeysTogether:
 		return ForeignKeysTogether, "it was asked for"
 	case apart != nil:
 		return ForeignKeysTogether, apart.Error()
-	case len(partitionedKeys(t)) > 0:
-		return ForeignKeysOneByOne, fmt.Sprintf("%s is partitioned", partitionedKeys(t)[0].Table)
 	case e.ForeignKeys == ForeignKeysOneByOne:
 		return ForeignKeysOneByOne, "it was asked for"
 	case takes > e.Locks.Timeout:

@@ -259,9 +259,9 @@ func partitionedKeys(t *catalog.Table) (keys []catalog.ForeignKey) {
 	return keys
 }
 
-// errMustBeApart reports that a partitioned table refers to the table, whose key cannot be
+// errMustBeApart reports that a partitioned table refers to the table. Its key cannot be
 // moved together with the others.
-var errMustBeApart = errors.New("a foreign key of a partitioned table has to be moved by itself: run again without --foreign-keys together")
+var errMustBeApart = errors.New("foreign keys of partitioned tables are moved one by one")
 
 // mayBeTogether makes sure that all keys of t can be moved in the exchange.
 func (e *Env) mayBeTogether(t *catalog.Table) error {
@@ -269,25 +269,9 @@ func (e *Env) mayBeTogether(t *catalog.Table) error {
 		return nil
 	}
 	for _, key := range partitionedKeys(t) {
-		return fmt.Errorf("foreign key %s of %s: %w; nothing has been exchanged", catalog.Quote(key.Name), key.Table, errMustBeApart)
+		return fmt.Errorf("foreign key %s of %s: %w", catalog.Quote(key.Name), key.Table, errMustBeApart)
 	}
 	return nil
-}
-
-// togetherReasons refuses the keys of partitioned tables if all keys are to be moved
-// together.
-func (e *Env) togetherReasons() (reasons []Reason) {
-	if e.ForeignKeys != ForeignKeysTogether || e.apart(e.Source) != nil {
-		return nil
-	}
-	for _, key := range partitionedKeys(e.Source) {
-		reasons = append(reasons, Reason{
-			Object: fmt.Sprintf("foreign key %s of %s", catalog.Quote(key.Name), key.Table),
-			Why:    "belongs to a partitioned table, whose rows PostgreSQL would check under lock if the key were moved together with the others",
-			Remedy: "leave out --foreign-keys " + string(ForeignKeysTogether),
-		})
-	}
-	return reasons
 }
 
 // treePartTakes is about how long a transaction takes for each partition if it adds a key to

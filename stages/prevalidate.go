@@ -85,7 +85,6 @@ func preflight(ctx context.Context, e *Env) error {
 	if apart := e.apart(e.Source); apart != nil && e.ForeignKeys == ForeignKeysOneByOne {
 		reasons = append(reasons, Reason{Object: "--foreign-keys " + string(ForeignKeysOneByOne), Why: apart.Error(), Remedy: "leave it out, or use " + string(ForeignKeysTogether)})
 	}
-	reasons = append(reasons, e.togetherReasons()...)
 	if reasons = append(reasons, missing...); len(reasons) == 0 {
 		if reasons, err = e.slowKeys(ctx); err != nil {
 			return err

@@ -104,7 +104,7 @@ func (e *Env) untilExchanged(ctx context.Context, exchange func(context.Context)
 		})
 	}
 	err := exchangeBy(ctx)
-	if oneByOne || !denied || !e.couldBeApart() && !(errors.Is(err, errMustBeApart) && e.ForeignKeys == ForeignKeysAuto) {
+	if oneByOne || !denied || !errors.Is(err, errMustBeApart) && !e.couldBeApart() {
 		return err
 	}
 	e.Log.Info("foreign keys are moved one by one", "job", e.Job.ID, "reason", err)

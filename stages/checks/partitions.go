@@ -102,6 +102,6 @@ var partitionedRefers = Check{
 	 JOIN   pg_class c      ON c.oid = f.conrelid
 	 WHERE  t.oid = $1 AND t.relispartition AND f.contype = 'f' AND f.conparentid = 0 AND c.relkind = 'p'
 	 AND   (f.confrelid = $1 OR f.confrelid IN (SELECT relid FROM pg_partition_ancestors($1::oid::regclass)))`,
-	"belongs to a partitioned table and refers to a partition or its partitioned table, and cannot be moved without a scan under lock",
-	"drop it for the time of the repack",
+	"belongs to a partitioned table with a foreign key to a partition or its partitioned table, which cannot be moved without a scan under lock",
+	"drop the key for the time of the repack",
 }
