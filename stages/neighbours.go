@@ -199,8 +199,9 @@ func (e *Env) pair(main, other []catalog.ForeignKey, outgoing bool) []joint {
 		name  string
 	}
 	var order []identity
+	var list []joint
 	found := map[identity]*joint{}
-	add := func(keys []catalog.ForeignKey, set func(*joint, *catalog.ForeignKey)) {
+	add := func(keys []catalog.ForeignKey, side func(*joint) **catalog.ForeignKey) {
 		for i := range keys {
 			key, made := &keys[i], false
 			if key.SelfReference() {
@@ -217,14 +218,25 @@ func (e *Env) pair(main, other []catalog.ForeignKey, outgoing bool) []joint {
 				j = &joint{outgoing: outgoing}
 				found[id], order = j, append(order, id)
 			}
-			if set(j, key); !made {
+			if there := *side(j); there != nil {
+				// The application has replaced its key since the exchange. Ours is
+				// that of no key now.
+				left := joint{outgoing: outgoing}
+				if made {
+					*side(&left) = key
+				} else {
+					*side(&left), *side(j), j.own = there, key, key
+				}
+				list = append(list, left)
+				continue
+			}
+			if *side(j) = key; !made {
 				j.own = key
 			}
 		}
 	}
-	add(main, func(j *joint, k *catalog.ForeignKey) { j.main = k })
-	add(other, func(j *joint, k *catalog.ForeignKey) { j.other = k })
-	var list []joint
+	add(main, func(j *joint) **catalog.ForeignKey { return &j.main })
+	add(other, func(j *joint) **catalog.ForeignKey { return &j.other })
 	for _, id := range order {
 		list = append(list, *found[id])
 	}

@@ -252,8 +252,10 @@ func (e *Env) dropLockFunctions(ctx context.Context, q catalog.Querier) error {
 }
 
 const (
-	// roundTakes is how long one key is tried before the next key is tried.
+	// roundTakes is about how long a round takes, and leastTry how long a key is tried in it
+	// at least, before the next key is tried.
 	roundTakes = 2 * time.Second
+	leastTry   = 150 * time.Millisecond
 	// patience is how long perJoint continues without having moved any key. No session waits
 	// behind us in this time, and everything else continues.
 	patience = 15 * time.Minute
@@ -317,15 +319,13 @@ func (e *Env) perJoint(ctx context.Context, step string, arrange func([]joint), 
 func (e *Env) tryJoints(ctx context.Context, conn *pgxpool.Conn, pairs *lock.Pairs, list []joint,
 	state func(context.Context, joint) (pairOf, error), step string, wait time.Duration,
 ) (had int, denied, err error) {
-	for _, j := range list {
-		p, err := state(ctx, j)
-		if err != nil {
-			return had, denied, err
-		}
-		if len(p.sql) == 0 {
-			continue
-		}
-		err = e.tryJoint(ctx, conn, pairs, j, p, wait)
+	transactions, err := eachTransaction(list, func(j joint) (pairOf, error) { return state(ctx, j) })
+	if err != nil {
+		return had, denied, err
+	}
+	long := max(roundTakes/time.Duration(max(len(transactions), 1)), leastTry)
+	for _, x := range transactions {
+		err = e.tryJoint(ctx, conn, pairs, x.joint, x.pairOf, wait, long)
 		switch {
 		case err == nil:
 			had++
@@ -339,6 +339,32 @@ func (e *Env) tryJoints(ctx context.Context, conn *pgxpool.Conn, pairs *lock.Pai
 		}
 	}
 	return had, denied, nil
+}
+
+// keyWork is the work of one transaction for a key, or for several of the same partition.
+type keyWork struct {
+	joint
+	pairOf
+	keys []string
+}
+
+// eachTransaction returns what there is to do for the keys.
+func eachTransaction(list []joint, state func(joint) (pairOf, error)) (work []keyWork, err error) {
+	for _, j := range list {
+		p, err := state(j)
+		if err != nil {
+			return nil, err
+		}
+		if len(p.sql) == 0 {
+			continue
+		}
+		if n := slices.IndexFunc(work, func(x keyWork) bool { return x.mode == p.mode && sameTransaction(x.joint, j) }); n >= 0 {
+			work[n].sql, work[n].keys = append(work[n].sql, p.sql...), append(work[n].keys, j.String())
+			continue
+		}
+		work = append(work, keyWork{j, p, []string{j.String()}})
+	}
+	return work, nil
 }
 
 // keyGone reports whether a key, or its table, has been dropped since the keys were read. A
@@ -385,7 +411,7 @@ func (e *Env) wantsOf(j joint, p pairOf) lock.Pair {
 	return pair
 }
 
-func (e *Env) tryJoint(ctx context.Context, conn *pgxpool.Conn, pairs *lock.Pairs, j joint, p pairOf, wait time.Duration) error {
+func (e *Env) tryJoint(ctx context.Context, conn *pgxpool.Conn, pairs *lock.Pairs, j joint, p pairOf, wait, long time.Duration) error {
 	if err := e.held(ctx); err != nil {
 		return err
 	}
@@ -403,7 +429,7 @@ func (e *Env) tryJoint(ctx context.Context, conn *pgxpool.Conn, pairs *lock.Pair
 	if err != nil {
 		return err
 	}
-	return pairs.Try(ctx, conn, pair, wait, roundTakes)
+	return pairs.Try(ctx, conn, pair, wait, long)
 }
 
 // validateMade validates the keys that we have made, if the application's own key is valid.

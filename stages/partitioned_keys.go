@@ -60,23 +60,32 @@ func (e *Env) inTrees(list []joint, parts *catalog.Table) []joint {
 	slices.SortStableFunc(trees, func(a, b *joint) int {
 		return cmp.Or(cmp.Compare(depth(a), depth(b)), cmp.Compare(a.own.OID, b.own.OID))
 	})
-	claimed := map[catalog.Name]bool{}
+	claims := map[catalog.Name][]*joint{}
+	claimed := func(table catalog.Name, key catalog.ForeignKey) bool {
+		return slices.ContainsFunc(claims[table], func(t *joint) bool { return t.mayAdopt(key) })
+	}
 	for _, t := range trees {
 		if t.joined() {
 			continue
 		}
-		t.waits = claimed[t.own.Table] || slices.ContainsFunc(t.parts, func(p catalog.KeyPart) bool { return claimed[p.Table] })
-		claimed[t.own.Table] = true
+		t.waits = claimed(t.own.Table, *t.own) || slices.ContainsFunc(t.parts, func(p catalog.KeyPart) bool { return claimed(p.Table, *t.own) })
+		claims[t.own.Table] = append(claims[t.own.Table], t)
 		for _, p := range t.parts {
-			claimed[p.Table] = true
+			claims[p.Table] = append(claims[p.Table], t)
 		}
 	}
 	for i := range list {
 		if j := &list[i]; !j.outgoing && j.own != nil && !j.partitioned() && !j.joined() {
-			j.waits = claimed[j.own.Table]
+			j.waits = claimed(j.own.Table, *j.own)
 		}
 	}
 	return e.withPieces(list)
+}
+
+// mayAdopt reports whether the server would look at a key of a partition as the part of t's
+// key. From PostgreSQL 18 on it may be an error that only one of the two is enforced.
+func (j joint) mayAdopt(key catalog.ForeignKey) bool {
+	return slices.Equal(j.own.Columns, key.Columns) && slices.Equal(j.own.RefColumns, key.RefColumns)
 }
 
 // withPieces puts before each key of a partitioned table that must be joined, and need not
@@ -119,10 +128,14 @@ func (e *Env) withPieces(list []joint) []joint {
 	return all
 }
 
-// withoutPieces undoes withPieces: the keys that pieces have are in joints of their own.
+// withoutPieces undoes withPieces: the keys that pieces have are in joints of their own,
+// except those that have been adopted.
 func withoutPieces(list []joint) []joint {
 	var all []joint
 	for _, j := range list {
+		if j.of != nil && slices.ContainsFunc(list, func(t joint) bool { return t.own == j.of && t.joined() }) {
+			continue
+		}
 		j.parts, j.ready, j.waits = nil, false, false
 		if j.of != nil {
 			if j.own == j.main {
@@ -176,6 +189,12 @@ func (j joint) key() *catalog.ForeignKey { return cmp.Or(j.own, j.main, j.other)
 // fits reports whether a key that we have made can stand for the application's key.
 func fits(made, own catalog.ForeignKey) bool {
 	return made.ActsLike(own) && (!own.Enforced || made.Deferrable && made.Deferred)
+}
+
+// sameTransaction reports whether the work for two joints is done in one transaction: both
+// are pieces of the same partition.
+func sameTransaction(a, b joint) bool {
+	return a.of != nil && b.of != nil && a.own.Table == b.own.Table
 }
 
 // partitioned reports whether the key is one of a partitioned table to the table.

@@ -3,6 +3,7 @@ package stages
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/lock"
@@ -76,22 +77,27 @@ func (p *planner) planJoin(ctx context.Context, r *steps) {
 // validation. It notes in list what will then be there.
 func (p *planner) planAdded(ctx context.Context, r *steps, list []joint) (added int, err error) {
 	var validated []joint
-	for i, j := range list {
+	i := -1
+	work, err := eachTransaction(list, func(j joint) (pairOf, error) {
+		i++
 		pair, err := p.addSQL(ctx, j)
-		if err != nil {
-			return added, err
-		}
-		if len(pair.sql) == 0 {
-			continue
+		if err != nil || len(pair.sql) == 0 {
+			return pair, err
 		}
 		made := p.madeFor(j)
-		list[i].other, added = &made, added+1
-		r.add(p.record(ctx, fmt.Sprintf("join %s to the copy by a second key: %s", j.neighbour(), j), p.pairLocks(j, pair), p.sendPair(j, pair)))
+		list[i].other = &made
 		if j.own.Validated && j.own.Enforced && !j.partitioned() {
 			validated = append(validated, list[i])
 		} else {
 			made.Validated = j.own.Validated
 		}
+		return pair, nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	for _, x := range work {
+		r.add(p.record(ctx, fmt.Sprintf("join %s to the copy by a second key: %s", x.neighbour(), strings.Join(x.keys, ", ")), p.pairLocks(x.joint, x.pairOf), p.sendPair(x.joint, x.pairOf)))
 	}
 	for _, j := range validated {
 		made := *j.other
@@ -107,7 +113,7 @@ func (p *planner) planAdded(ctx context.Context, r *steps, list []joint) (added 
 			return execAll(ctx, t, []string{made.ValidateSQL()})
 		}))
 	}
-	return added, nil
+	return len(work), nil
 }
 
 // madeFor returns the key that is made for a joint before the swap.

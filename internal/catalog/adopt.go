@@ -24,7 +24,7 @@ func (t *Table) PartsOf(key ForeignKey) []KeyPart {
 func (p KeyPart) Alone(key ForeignKey) ForeignKey {
 	key.Table, key.TableOwner, key.Partitioned = p.Table, p.TableOwner, p.Partitioned
 	key.Name, key.Referenced, key.Comment = p.Name, p.Referenced, p.Comment
-	key.Validated = p.Validated || key.Validated
+	key.Validated, key.DeleteColumns = p.Validated || key.Validated, p.DeleteColumns
 	return key
 }
 

@@ -178,6 +178,9 @@ type KeyPart struct {
 	TableOwner  string `json:"-"`
 	Partitioned bool   `json:"-"` // Table has partitions itself
 	Validated   bool   `json:"-"`
+	// DeleteColumns may name other columns than those of the key: PostgreSQL takes over
+	// their numbers, which may be those of other columns of the partition.
+	DeleteColumns []string `json:"-"`
 }
 
 // Sequence describes a sequence that belongs to a column. The sequence of an identity

@@ -47,7 +47,13 @@ type Pairs struct {
 	queue  *queue
 	bound  time.Duration // bound on any wait, below deadlock_timeout
 	failed int           // failed attempts
+	rest   time.Time     // no attempt before this time
 }
+
+// restFactor is how many times longer than a failed attempt other sessions run freely
+// before the next one. Otherwise attempts would make their transactions so much longer
+// that these would always be in the way.
+const restFactor = 2
 
 // NewPairs returns a Pairs, after reading the server's deadlock_timeout.
 func NewPairs(ctx context.Context, conn *pgxpool.Conn, p Policy) (*Pairs, error) {
@@ -94,13 +100,16 @@ func (p *Pairs) Try(ctx context.Context, conn *pgxpool.Conn, pair Pair, wait, lo
 					p.queue.kill.signalHolder(ctx, conn, signal, b, pair.all())
 				}
 			}
+		case time.Now().Before(p.rest):
 		case found.worthTrying(wait):
 			attempts++
+			tried := time.Now()
 			err := p.once(ctx, conn, pair, p.first(found), wait)
 			if err == nil || !Denied(err) {
 				return err
 			}
 			p.failed++
+			p.rest = time.Now().Add(restFactor * time.Since(tried))
 			last = err
 			var noTime *noTimeError
 			if errors.As(err, &noTime) {
