@@ -179,9 +179,14 @@ func (e *Env) joints(ctx context.Context, q catalog.Querier) ([]joint, error) {
 		return nil, err
 	}
 	main, other := tables[0], tables[1]
+	return e.inTrees(e.pairs(main, other), &catalog.Table{KeyParts: slices.Concat(main.KeyParts, other.KeyParts)}), nil
+}
+
+// pairs returns the joints of two tables.
+func (e *Env) pairs(main, other *catalog.Table) []joint {
 	list := append(e.pair(main.ForeignKeys, other.ForeignKeys, true), e.pair(main.Referencing, other.Referencing, false)...)
 	slices.SortStableFunc(list, func(a, b joint) int { return int(a.oid()) - int(b.oid()) })
-	return e.inTrees(list, &catalog.Table{KeyParts: slices.Concat(main.KeyParts, other.KeyParts)}), nil
+	return list
 }
 
 func (j joint) oid() uint32 {

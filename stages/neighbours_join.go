@@ -491,11 +491,11 @@ func (e *Env) allJoined(ctx context.Context, tx *lock.Tx) error {
 	if e.Job.Options.RowByRow == "" {
 		return nil
 	}
-	list, err := e.joints(ctx, tx)
+	tables, err := catalog.JoiningKeysOnly(ctx, tx, e.inUse(), e.copied())
 	if err != nil {
 		return err
 	}
-	for _, j := range list {
+	for _, j := range e.pairs(tables[0], tables[1]) {
 		if !j.joined() || j.unvalidated() {
 			return fmt.Errorf("%s has changed: %w", j, ErrPutOff)
 		}

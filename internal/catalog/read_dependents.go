@@ -100,6 +100,11 @@ func (r foreignKeyRow) key() ForeignKey {
 
 // askForeignKeys must come after askPartition: only a partition has keys from above.
 func askForeignKeys(d *description) {
+	askKeys(d)
+	askKeyParts(d)
+}
+
+func askKeys(d *description) {
 	t := d.Table
 	want(d, foreignKeysSQL, func(rows []foreignKeyRow) error {
 		t.ForeignKeys, t.Referencing = []ForeignKey{}, []ForeignKey{}
@@ -119,7 +124,6 @@ func askForeignKeys(d *description) {
 		}
 		return nil
 	})
-	askKeyParts(d)
 }
 
 // keyPartsSQL finds parts of keys. If an exchange drops and adds the key again, these
@@ -155,8 +159,10 @@ SELECT   kn.nspname::text                                      AS key_schema,
          rt.relname::text                                      AS ref_table,
          pg_get_userbyid(ct.relowner)::text                    AS table_owner,
          ct.relkind = 'p'                                      AS partitioned,
-         c.convalidated                                        AS validated,` + deleteColumnsSQL + ` AS delete_columns,
-         coalesce(obj_description(c.oid, 'pg_constraint'), '') AS comment
+         c.convalidated                                        AS validated,
+         CASE WHEN c.confdeltype IN ('n', 'd') THEN` + deleteColumnsSQL + ` ELSE ARRAY[]::text[] END AS delete_columns,
+         coalesce((SELECT s.description FROM pg_description s
+                   WHERE  s.objoid = c.oid AND s.classoid = 'pg_constraint'::regclass AND s.objsubid = 0), '') AS comment
 FROM     part p
 JOIN     pg_constraint k ON k.oid = p.key
 JOIN     pg_constraint c ON c.oid = p.id
