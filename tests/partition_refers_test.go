@@ -223,7 +223,7 @@ func TestPartitionsThatComeAndGo(t *testing.T) {
 		twins(t, db, refersSQL)
 		n, seen := 0, map[string]int{}
 		change := func(step string) {
-			if seen[step]++; seen[step] != 1 && step != repack.StepKeyAdded || seen[step] > 3 {
+			if seen[step]++; seen[step] != 1 && step != repack.StepKeyAdded || seen[step] > 2 {
 				return
 			}
 			n++
@@ -247,6 +247,9 @@ func TestPartitionsThatComeAndGo(t *testing.T) {
 					fmt.Sprintf(`ALTER TABLE @p2 DETACH PARTITION @below%d`, n-1), fmt.Sprintf(`ALTER TABLE @p DETACH PARTITION @attached%d`, n-1), fmt.Sprintf(`DROP TABLE @attached%d`, n-1))
 				refusedLoosely(t, db.Pool, fmt.Sprintf(`INSERT INTO @same%d (id, r, t) VALUES (1, 1, -1)`, n-1))
 				refusedLoosely(t, db.Pool, fmt.Sprintf(`INSERT INTO @new%d (id, r, code) VALUES (1, 1, 'none')`, n-1))
+			}
+			if n > 2 { // what has been detached longer ago, with both keys
+				both(t, db.Pool, fmt.Sprintf(`DROP TABLE @same%[1]d, @new%[1]d, @below%[1]d`, n-2))
 			}
 			both(t, db.Pool, `ALTER TABLE @p ATTACH PARTITION @rest DEFAULT`)
 			refersRound(t, db, n, refusedLoosely)
@@ -276,7 +279,8 @@ func TestPartitionsThatComeAndGo(t *testing.T) {
 	})
 }
 
-// keysIn lists the foreign keys of a schema, with their parts and their triggers.
+// keysIn lists the foreign keys of a schema, with their parts on the referring side and their
+// triggers.
 func keysIn(t *testing.T, db *pgtest.Database, schema string) string {
 	t.Helper()
 	lines := pgtest.Column[string](t, db.Pool, fmt.Sprintf(`
@@ -286,7 +290,7 @@ func keysIn(t *testing.T, db *pgtest.Database, schema string) string {
 		JOIN   pg_class c ON c.oid = k.conrelid
 		LEFT   JOIN pg_constraint u ON u.oid = k.conparentid
 		LEFT   JOIN pg_class up ON up.oid = u.conrelid
-		WHERE  k.contype = 'f' AND k.connamespace = '%[1]s'::regnamespace
+		WHERE  k.contype = 'f' AND k.connamespace = '%[1]s'::regnamespace AND u.conrelid IS DISTINCT FROM k.conrelid
 		ORDER  BY 1`, schema))
 	return strings.Join(lines, "\n") + "\n"
 }
