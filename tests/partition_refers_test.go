@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -361,11 +362,18 @@ func TestPartitionedRefersWithoutScan(t *testing.T) {
 	if db.Version() < 15 {
 		t.Skip("statistics are sent late")
 	}
-	before := scans()
-	run(t, db, options(t, "app.t", repack.ChangeLog))
-	pgtest.WaitFor(t, func() bool { return scans() >= before+2 }, "the scans to be counted")
-	if n := scans() - before; n != 2 {
-		t.Errorf("%d scans of two partitions, want one each, to validate", n)
+	before, validated := scans(), 0
+	o := options(t, "app.t", repack.ChangeLog)
+	o.Hooks.AfterStep = oneAtATime(func(_ context.Context, step string) error {
+		if step == repack.StepKeyValidated {
+			validated++
+			pgtest.WaitFor(t, func() bool { return scans() == before+validated }, "the scan to be counted")
+		}
+		return nil
+	})
+	run(t, db, o)
+	if n := scans() - before; validated != 2 || n != 2 {
+		t.Errorf("%d scans of two partitions, and %d to validate; want one each, to validate", n, validated)
 	}
 }
 
@@ -567,4 +575,19 @@ func writeReferring(ctx context.Context, conn *pgx.Conn, w int) error {
 		}
 	}
 	return nil
+}
+
+// TestPartitionAddedBeforeHandOver: the part of a partition that comes after the keys have
+// been read gets its name, too.
+func TestPartitionAddedBeforeHandOver(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	db.Exec(t, `CREATE SCHEMA app; CREATE TABLE app.o (id int PRIMARY KEY); CREATE TABLE app.t (id int PRIMARY KEY, o int REFERENCES app.o); INSERT INTO app.t VALUES (1);
+		CREATE TABLE app.p (id int, t int CONSTRAINT k REFERENCES app.t) PARTITION BY RANGE (id); CREATE TABLE app.p1 PARTITION OF app.p FOR VALUES FROM (0) TO (100)`)
+	// The key of the table comes first, in the same round.
+	run(t, db, atStep(options(t, "app.t", repack.ChangeLog), repack.StepKeyHandedOver, func() { db.Exec(t, `CREATE TABLE app.p2 PARTITION OF app.p DEFAULT`) }))
+	if names := pgtest.Column[string](t, db.Pool, `SELECT conname::text FROM pg_constraint WHERE conrelid = 'app.p2'::regclass`); !slices.Equal(names, []string{"k"}) {
+		t.Errorf("the new partition has the keys %q, want k", names)
+	}
+	noArtefacts(t, db)
 }
