@@ -205,7 +205,8 @@ type Options struct {
 	//
 	// Default: ForeignKeysAuto. It moves them together, unless there are so many that
 	// the locks would be held longer than LockTimeout, or the locks cannot be acquired
-	// in a few attempts.
+	// in a few attempts. If a partitioned table refers to the table, the keys are moved
+	// one by one, whatever ForeignKeys says.
 	ForeignKeys ForeignKeys
 	// RetryFor is how long to try to connect again if the connection to the server is
 	// lost during the work. Default: five minutes. Negative: never.

@@ -43,6 +43,9 @@ func (e *Env) slowKeys(ctx context.Context) ([]Reason, error) {
 		if err := e.Pool.QueryRow(ctx, lockTableSQL).Scan(&locks); err != nil {
 			return nil, fmt.Errorf("read the size of the lock table: %w", err)
 		}
+		if reasons = e.largeTrees(locks); e.apart(e.Source) == nil {
+			parts -= e.partsInTrees()
+		}
 		what := fmt.Sprintf("foreign keys with %d partitions", parts)
 		if took := time.Duration(parts) * partTakes; took > e.Locks.Timeout/2 {
 			reasons = append(reasons, Reason{Object: what, Why: fmt.Sprintf(

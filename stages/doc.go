@@ -33,7 +33,8 @@
 //	backfill          backfill.go, order.go, pipe.go
 //	sync_schema       syncschema.go
 //	post_sync_update  replay.go, verify.go
-//	swap              swap.go, exchange.go, neighbours_join.go, neighbours_handover.go, matviews.go
+//	swap              swap.go, exchange.go, neighbours_join.go, neighbours_handover.go,
+//	                  partitioned_keys.go, matviews.go
 //	clean_up          cleanup.go
 //
 // The inverses are revert.go and reset.go. restored.go is for a job that a dump has

@@ -208,7 +208,7 @@ func (e *Env) lockForExchange(x *exchanging, place catalog.Name) []action {
 			if !e.reprints.Knows(x.table) {
 				return errUnlearned
 			}
-			return nil
+			return e.mayBeTogether(x.table)
 		}),
 		settle(func() []string {
 			neighbours := lockedWith(moving())
@@ -234,6 +234,9 @@ func (e *Env) lockForExchange(x *exchanging, place catalog.Name) []action {
 		},
 		unplanned(func(ctx context.Context, tx *lock.Tx) error {
 			if err := e.lookAt(ctx, tx, x); err != nil {
+				return err
+			}
+			if err := e.mayBeTogether(x.table); err != nil {
 				return err
 			}
 			if err := e.allJoined(ctx, tx); err != nil {

@@ -134,12 +134,12 @@ func (e *Env) untilExchanged(ctx context.Context, exchange func(context.Context)
 				}
 			}
 			err := exchange(ctx)
-			denied = isTimeout(err)
+			denied = isTimeout(err) || errors.Is(err, errMustBeApart)
 			return err
 		})
 	}
 	err := exchangeBy(ctx)
-	if oneByOne || !denied || !e.couldBeApart() {
+	if oneByOne || !denied || !errors.Is(err, errMustBeApart) && !e.couldBeApart() {
 		return err
 	}
 	e.Log.Info("foreign keys are moved one by one", "job", e.Job.ID, "reason", err)

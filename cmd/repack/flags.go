@@ -49,7 +49,7 @@ func lockFlags() []cli.Flag {
 		&cli.StringFlag{
 			Name: "foreign-keys", Value: string(repack.ForeignKeysAuto),
 			Usage: "`WAY` to move foreign keys between the table and other tables: together (locks all these tables at the same time), one-by-one (the swap locks only the table), " +
-				"or auto (together; one by one if together would take longer than --lock-timeout, or if the locks are not acquired in a few attempts)",
+				"or auto (together; one by one if together would take longer than --lock-timeout, or if the locks are not acquired in a few attempts). If a partitioned table refers to the table, one-by-one",
 		},
 		&cli.DurationFlag{
 			Name:  "kill-blockers",

@@ -218,8 +218,10 @@ func (f ForeignKey) AddSQL() string {
 	if !f.Enforced {
 		return sql + " NOT ENFORCED"
 	}
-	return sql + " NOT VALID"
+	return sql + unchecked
 }
+
+const unchecked = " NOT VALID"
 
 // DropSQL returns the statement that drops the foreign key. It takes ACCESS EXCLUSIVE
 // on both tables.

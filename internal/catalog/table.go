@@ -164,6 +164,10 @@ type ForeignKey struct {
 	// Referenced, alias pk.
 	Conditions     []string `json:"-"`
 	RefPartitioned bool     `json:"-"`
+	TableOID       uint32   `json:"-"`
+	// Partitioned says that Table is a partitioned table. The key then has a part on
+	// each of its partitions.
+	Partitioned bool `json:"-"`
 }
 
 // KeyPart is the part of a foreign key for one partition, on either side of the key. It
@@ -175,6 +179,13 @@ type KeyPart struct {
 	Table      Name   `json:"table"`
 	Referenced Name   `json:"referenced"`
 	Comment    string `json:"comment"`
+
+	TableOwner  string `json:"-"`
+	Partitioned bool   `json:"-"` // Table has partitions itself
+	Validated   bool   `json:"-"`
+	// DeleteColumns may name other columns than those of the key: PostgreSQL takes over
+	// their numbers, which may be those of other columns of the partition.
+	DeleteColumns []string `json:"-"`
 }
 
 // Sequence describes a sequence that belongs to a column. The sequence of an identity
@@ -298,6 +309,9 @@ func (t *Table) Roles() []string {
 	roles := t.ActsAs()
 	for _, k := range t.Referencing {
 		roles = append(roles, k.TableOwner)
+	}
+	for _, p := range t.KeyParts {
+		roles = append(roles, p.TableOwner)
 	}
 	for _, d := range t.Dependents {
 		roles = append(roles, d.Owner)

@@ -90,12 +90,15 @@ var boundName = Check{
 	"bears a name that is needed for the partition's bound", "rename it",
 }
 
-// partitionedRefers: before PostgreSQL 18, a foreign key of a partitioned table cannot be
-// NOT VALID.
+// partitionedRefers: a partition's keys are moved in the exchange, and before PostgreSQL 18
+// a foreign key of a partitioned table cannot be NOT VALID.
 var partitionedRefers = Check{
-	`SELECT format('foreign key %I of %s', f.conname, f.conrelid::regclass) FROM pg_constraint f JOIN pg_class c ON c.oid = f.conrelid
-	 WHERE f.oid = ANY (ARRAY(` + catalog.KeysSQL + `)) AND f.contype = 'f' AND f.conparentid = 0 AND c.relkind = 'p'
-	 AND  (f.confrelid = $1 OR f.confrelid IN (SELECT relid FROM pg_partition_ancestors($1::oid::regclass)))`,
-	"belongs to a partitioned table with a foreign key to it or to a table that it is a partition of, which cannot be moved without a scan under lock",
+	`SELECT format('foreign key %I of %s', f.conname, f.conrelid::regclass)
+	 FROM   pg_class t
+	 JOIN   pg_constraint f ON f.oid = ANY (ARRAY(` + catalog.KeysSQL + `))
+	 JOIN   pg_class c      ON c.oid = f.conrelid
+	 WHERE  t.oid = $1 AND t.relispartition AND f.contype = 'f' AND f.conparentid = 0 AND c.relkind = 'p'
+	 AND   (f.confrelid = $1 OR f.confrelid IN (SELECT relid FROM pg_partition_ancestors($1::oid::regclass)))`,
+	"belongs to a partitioned table with a foreign key to a partition or its partitioned table, which cannot be moved without a scan under lock",
 	"drop the key for the time of the repack",
 }
