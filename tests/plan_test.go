@@ -216,7 +216,7 @@ var (
 	// What changes nothing that outlives the session or transaction, only the
 	// registry, or nothing.
 	unplannedPattern = regexp.MustCompile(`(?is)^(savepoint sp_|release savepoint sp_|select|set (session|search_path|client_connection|transaction|default|statement_timeout)|` +
-		`set local (lock_timeout|synchronous_commit|statement_timeout|enable_hashjoin|enable_mergejoin|max_parallel_workers_per_gather|plan_cache_mode)|reset all|with (held|me|waited|own|locks|recursive (part|key))|;?$)|repack_registry`)
+		`set local (lock_timeout|synchronous_commit|statement_timeout|enable_hashjoin|enable_mergejoin|max_parallel_workers_per_gather|plan_cache_mode)|reset all|with (held|me|waited|own|locks|recursive\s+(part|key|repack_))|;?$)|repack_registry`)
 )
 
 // numbered gives a plan's statement the number of the first job.
