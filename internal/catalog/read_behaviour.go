@@ -193,7 +193,9 @@ func replaceViewSQL(name string, options []string, definition string) string {
 // dependentsSQL finds rules, policies, triggers and defaults of other relations, and
 // functions, that refer to the table, to its row type or to functions and operators
 // typed by it. pg_get_ruledef always begins with CREATE RULE. The query checks that
-// prefix and cuts it, as for the head of an index.
+// prefix and cuts it, as for the head of an index. OFFSET 0 keeps the server from asking for
+// the definition of every rule there is: it would wait for locks on their tables, and fail
+// if one is dropped at that moment.
 const dependentsSQL = `
 SELECT   'rule'                                                                 AS kind,
          format('%I ON %I.%I', r.rulename, n.nspname, c.relname)                AS name,
@@ -203,12 +205,12 @@ SELECT   'rule'                                                                 
                 n.nspname, c.relname, pg_get_userbyid(c.relowner))              AS lock,
          r.oid                                                                  AS oid,
          '{}'::text[]                                                           AS extensions
-FROM     pg_rewrite r
+FROM    (SELECT * FROM pg_rewrite
+         WHERE  oid = ANY (ARRAY(SELECT u.id FROM repack_uses u WHERE u.class = 'pg_rewrite'::regclass)) OFFSET 0) r
 JOIN     pg_class c     ON c.oid = r.ev_class
 JOIN     pg_namespace n ON n.oid = c.relnamespace
 WHERE    r.rulename <> '_RETURN' AND r.ev_class <> $1
 AND      starts_with(pg_get_ruledef(r.oid), 'CREATE RULE ')
-AND      r.oid = ANY (ARRAY(SELECT u.id FROM repack_uses u WHERE u.class = 'pg_rewrite'::regclass))
 UNION ALL
 SELECT   'policy',
          format('%I ON %I.%I', p.polname, n.nspname, c.relname),
@@ -264,12 +266,12 @@ SELECT   'trigger',
          format('ALTER TABLE ONLY %I.%I OWNER TO %I', n.nspname, c.relname, pg_get_userbyid(c.relowner)),
          t.oid,
          '{}'::text[]
-FROM     pg_trigger t
+FROM    (SELECT * FROM pg_trigger
+         WHERE  oid = ANY (ARRAY(SELECT u.id FROM repack_uses u WHERE u.class = 'pg_trigger'::regclass)) OFFSET 0) t
 JOIN     pg_class c     ON c.oid = t.tgrelid AND c.relkind = 'r'
 JOIN     pg_namespace n ON n.oid = c.relnamespace
 WHERE    t.tgrelid <> $1 AND NOT t.tgisinternal AND t.tgparentid = 0 AND t.tgconstraint = 0
 AND      starts_with(pg_get_triggerdef(t.oid), 'CREATE TRIGGER ')
-AND      t.oid = ANY (ARRAY(SELECT u.id FROM repack_uses u WHERE u.class = 'pg_trigger'::regclass))
 ORDER BY 1, 2`
 
 // askDependents must come after askViews: views are replaced before the objects that
