@@ -137,9 +137,7 @@ func TestNothingQueuesBehindLongTransaction(t *testing.T) {
 			denied.release()
 			later.none(t)
 			commit(t, holder)
-			if err := await(t, done); err != nil {
-				t.Fatalf("run: %v", err)
-			}
+			mustEnd(t, done)
 			alike(t, db, "items")
 		})
 	}
@@ -158,12 +156,7 @@ func TestNothingQueuesBehindWhoWillStay(t *testing.T) {
 			reader := db.Role(t)
 			db.Exec(t, `GRANT USAGE ON SCHEMA app TO `+reader+`; GRANT SELECT ON app.t TO `+reader)
 			o.LockRetries = 1000
-			denied := newHalt(t)
-			onLog(&o, func(message string) {
-				if message == "lock not obtained" {
-					denied.stop()
-				}
-			})
+			denied := watch(&o, "lock not obtained")
 			var holder pgx.Tx
 			var later *comers
 			o = atStep(o, repack.StepDrained, func() {
@@ -178,13 +171,10 @@ func TestNothingQueuesBehindWhoWillStay(t *testing.T) {
 			})
 			done := make(chan error, 1)
 			go func() { done <- runAs(t, db, owner, o) }()
-			denied.await(t, done)
-			denied.release()
+			awaitLog(t, denied, done)
 			later.none(t)
 			commit(t, holder)
-			if err := await(t, done); err != nil {
-				t.Fatalf("run: %v", err)
-			}
+			mustEnd(t, done)
 		})
 	}
 }
@@ -196,12 +186,7 @@ func TestNothingQueuesBehindPreparedTransaction(t *testing.T) {
 	o := givenItems(t, db, repack.ChangeLog)
 	o.LockRetries = 1000
 	runUntil(t, db, o, repack.PostSyncUpdate)
-	denied := newHalt(t)
-	onLog(&o, func(message string) {
-		if message == "lock not obtained" {
-			denied.stop()
-		}
-	})
+	denied := watch(&o, "lock not obtained")
 	gid := fmt.Sprintf("beside the queue of %s", db.Name)
 	tx := begin(t, db.Connect(t), pgx.ReadCommitted)
 	both(t, tx, `DELETE FROM @items WHERE id = 1`)
@@ -211,13 +196,10 @@ func TestNothingQueuesBehindPreparedTransaction(t *testing.T) {
 	}, "a prepared transaction to grow old")
 	later := startComers(t, db, "app.items", "ROW EXCLUSIVE")
 	done := startRun(t, db, o)
-	denied.await(t, done)
-	denied.release()
+	awaitLog(t, denied, done)
 	later.none(t)
 	db.Exec(t, fmt.Sprintf(`COMMIT PREPARED '%s'`, gid))
-	if err := await(t, done); err != nil {
-		t.Fatalf("run: %v", err)
-	}
+	mustEnd(t, done)
 	alike(t, db, "items")
 }
 

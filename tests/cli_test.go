@@ -1,7 +1,6 @@
 package tests
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"strings"
@@ -90,17 +89,7 @@ func TestBusy(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
 	db.Exec(t, smallSQL)
-	reached, release := make(chan struct{}), make(chan struct{})
-	o := options(t, "app.t", repack.ChangeLog)
-	o.Hooks.AfterStage = func(_ context.Context, stage repack.Stage) error {
-		if stage == repack.Backfill {
-			close(reached)
-			<-release
-		}
-		return nil
-	}
-	done := startRun(t, db, o)
-	<-reached
+	held := holdAfter(t, db, options(t, "app.t", repack.ChangeLog), repack.Backfill)
 	host, _ := os.Hostname()
 	for _, verb := range []string{"run", "reset", "revert"} {
 		p := cli(t, db, 4, verb, "--table", "app.t")
@@ -109,10 +98,8 @@ func TestBusy(t *testing.T) {
 	if s := statusOf(t, db, "app.t"); s.Runner == nil || s.Runner.PID != int32(os.Getpid()) || s.State != "running" {
 		t.Errorf("status beside the first: %+v", s)
 	}
-	close(release)
-	if err := await(t, done); err != nil {
-		t.Error(err)
-	}
+	held.release()
+	held.mustEnd(t)
 	if got := statusOf(t, db, "app.t"); got.State != "done" {
 		t.Errorf("the second process disturbed the first: %+v", got)
 	}
@@ -130,17 +117,15 @@ func TestBusyUntilDone(t *testing.T) {
 			db.Exec(t, smallSQL)
 			o := options(t, "app.t", repack.ChangeLog)
 			o.KeepOld = keep
-			h := haltAtStep(t, &o, repack.StepDrained)
-			first := startRun(t, db, o)
-			h.await(t, first)
+			first := holdAtStep(t, db, o, repack.StepDrained)
 			second := startRun(t, db, options(t, "app.t", repack.ChangeLog))
 			pgtest.WaitFor(t, func() bool {
 				return pgtest.Query[bool](t, db.Pool, `SELECT EXISTS (SELECT FROM pg_stat_activity
 					WHERE datname = current_database() AND query LIKE '%pg_try_advisory_lock%' AND pid <> pg_backend_pid()
 					AND   NOT EXISTS (SELECT FROM pg_locks l WHERE l.pid = pg_stat_activity.pid AND l.locktype = 'advisory'))`)
 			}, "the second run to ask for the lock")
-			h.release()
-			if err := await(t, first); err != nil {
+			first.release()
+			if err := await(t, first.done); err != nil {
 				t.Fatalf("first run: %v", err)
 			}
 			was := pgtest.Query[uint32](t, db.Pool, `SELECT 'app.t'::regclass::oid`)

@@ -188,15 +188,58 @@ func haltAtStep(t *testing.T, o *repack.Options, step string) *halt {
 	return h
 }
 
-// haltAtChunk makes a run of one worker stand still after its first chunk.
-func haltAtChunk(t *testing.T, o *repack.Options) *halt {
+// heldRun is a run in the background that stands still until release, while the test
+// does its part.
+type heldRun struct {
+	*halt
+	done <-chan error
+}
+
+// holdAtStep starts a run, and returns when it stands still at a step.
+func holdAtStep(t *testing.T, db *pgtest.Database, o repack.Options, step string) heldRun {
+	t.Helper()
+	h := haltAtStep(t, &o, step)
+	return hold(t, db, o, h)
+}
+
+// holdBefore starts a run, and returns when it stands still before a stage.
+func holdBefore(t *testing.T, db *pgtest.Database, o repack.Options, stage repack.Stage) heldRun {
+	t.Helper()
+	h := newHalt(t)
+	return hold(t, db, beforeStage(o, stage, h.stop), h)
+}
+
+// holdAfter starts a run, and returns when it stands still after a stage.
+func holdAfter(t *testing.T, db *pgtest.Database, o repack.Options, stage repack.Stage) heldRun {
+	t.Helper()
+	h := newHalt(t)
+	return hold(t, db, atStage(o, stage, h.stop), h)
+}
+
+// holdAtChunk starts a run of one worker, and returns when it stands still after its
+// first chunk.
+func holdAtChunk(t *testing.T, db *pgtest.Database, o repack.Options) heldRun {
+	t.Helper()
 	h := newHalt(t)
 	o.Jobs = 1
 	o.Hooks.AfterChunk = func(context.Context, repack.Progress) error {
 		h.stop()
 		return nil
 	}
-	return h
+	return hold(t, db, o, h)
+}
+
+func hold(t *testing.T, db *pgtest.Database, o repack.Options, h *halt) heldRun {
+	t.Helper()
+	r := heldRun{h, startRun(t, db, o)}
+	h.await(t, r.done)
+	return r
+}
+
+// mustEnd waits for the end of the run, which must be a good one.
+func (r heldRun) mustEnd(t *testing.T) {
+	t.Helper()
+	mustEnd(t, r.done)
 }
 
 // beforeStage calls do once, before the stage.
@@ -210,17 +253,6 @@ func beforeStage(o repack.Options, stage repack.Stage, do func()) repack.Options
 		return nil
 	}
 	return o
-}
-
-// afterStage is a hook that calls do once, after the stage.
-func afterStage(stage repack.Stage, do func()) func(context.Context, repack.Stage) error {
-	var once sync.Once
-	return func(_ context.Context, s repack.Stage) error {
-		if s == stage {
-			once.Do(do)
-		}
-		return nil
-	}
 }
 
 // everyStep calls do after each step's first time and before each stage from

@@ -42,9 +42,7 @@ func TestFunctionsWithRowTypes(t *testing.T) {
 		use()
 		runUntil(t, db, o, repack.Swap)
 		use()
-		if err := newRepack(t, db, o).Revert(testContext(t)); err != nil {
-			t.Fatalf("revert: %v", err)
-		}
+		revert(t, db, o)
 		use()
 		run(t, db, o)
 		use()

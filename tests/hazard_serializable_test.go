@@ -85,9 +85,7 @@ func TestWriteSkewAcrossTheSwap(t *testing.T) {
 						awaitLog(t, waiting, done)
 						s.finish()
 					}
-					if err := await(t, done); err != nil {
-						t.Fatalf("run: %v", err)
-					}
+					mustEnd(t, done)
 				})
 			})
 		}

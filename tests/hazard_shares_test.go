@@ -123,15 +123,12 @@ func TestTruncateInShares(t *testing.T) {
 // givenWaitingShare starts a run of which one share waits for a row of the shadow.
 func givenWaitingShare(t *testing.T, db *pgtest.Database, o repack.Options) (holder pgx.Tx, done <-chan error) {
 	t.Helper()
-	h := newHalt(t)
-	o = beforeStage(o, repack.PostSyncUpdate, h.stop)
-	done = startRun(t, db, o)
-	h.await(t, done)
+	held := holdBefore(t, db, o, repack.PostSyncUpdate)
 	both(t, db.Pool, manyItems, `UPDATE @items SET note = 'new' WHERE id <= 10`)
 	holder = begin(t, db.Connect(t), pgx.ReadCommitted)
 	mustExec(t, holder, `SELECT FROM `+shadowItems+` WHERE id = 1 FOR UPDATE`)
-	h.release()
-	return holder, done
+	held.release()
+	return holder, held.done
 }
 
 // A lock that one session is not granted in time is tried for again as ever, by
@@ -147,9 +144,7 @@ func TestShareWaitsInVain(t *testing.T) {
 		t.Errorf("%d shares had ended without a lock, want 1", seen.of(collided))
 	}
 	mustExec(t, holder, `ROLLBACK`)
-	if err := await(t, done); err != nil {
-		t.Fatalf("run: %v", err)
-	}
+	mustEnd(t, done)
 	alike(t, db, "items")
 }
 

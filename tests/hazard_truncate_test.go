@@ -52,14 +52,10 @@ func TestTruncateBetweenChunks(t *testing.T) {
 	t.Parallel()
 	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
 		o := givenItems(t, db, strategy)
-		h := haltAtChunk(t, &o)
-		done := startRun(t, db, o)
-		h.await(t, done)
+		held := holdAtChunk(t, db, o)
 		truncate(t, db)
-		h.release()
-		if err := await(t, done); err != nil {
-			t.Fatalf("run: %v", err)
-		}
+		held.release()
+		held.mustEnd(t)
 		alike(t, db, "items")
 	})
 }
@@ -72,9 +68,7 @@ func TestTruncateAfterSwapThenRevert(t *testing.T) {
 		runUntil(t, db, o, repack.Swap)
 		truncate(t, db)
 		o = atStep(o, repack.StepDrained, func() { truncate(t, db) })
-		if err := newRepack(t, db, o).Revert(testContext(t)); err != nil {
-			t.Fatalf("revert: %v", err)
-		}
+		revert(t, db, o)
 		alike(t, db, "items")
 	})
 }

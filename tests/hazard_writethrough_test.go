@@ -109,9 +109,7 @@ func TestWritesAfterSwapAreThereAfterRevert(t *testing.T) {
 		o = atStep(o, repack.StepWritingThrough, func() {
 			bothIn(t, db, isolation, `UPDATE @varied SET pos = pos - 1`, `DELETE FROM @varied WHERE id = 40`)
 		})
-		if err := newRepack(t, db, o).Revert(testContext(t)); err != nil {
-			t.Fatalf("revert: %v", err)
-		}
+		revert(t, db, o)
 		alike(t, db, "varied")
 	})
 }

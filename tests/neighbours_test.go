@@ -67,9 +67,7 @@ func TestKeysOneByOneInEveryPhase(t *testing.T) {
 			runUntil(t, db, o, repack.Swap)
 			hubAlike(t, db)
 			write()
-			if err := newRepack(t, db, o).Revert(testContext(t)); err != nil {
-				t.Fatalf("revert: %v", err)
-			}
+			revert(t, db, o)
 			write()
 			hubAlike(t, db)
 			sameDump(t, db, before)
@@ -249,9 +247,7 @@ func TestManyNeighboursOneIsRead(t *testing.T) {
 		t.Errorf("the key that is left is one of %s, want %s", left, last)
 	}
 	commit(t, reader)
-	if err := await(t, done); err != nil {
-		t.Fatalf("run: %v", err)
-	}
+	mustEnd(t, done)
 	stop()
 	writers.Wait()
 	sameDump(t, db, before)

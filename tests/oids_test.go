@@ -81,9 +81,7 @@ func TestOIDKept(t *testing.T) {
 			t.Fatal("the table has kept its OID")
 		}
 		o.UpdateOID = nil // the job keeps to them
-		if err := newRepack(t, db, o).Revert(testContext(t)); err != nil {
-			t.Fatalf("revert: %v", err)
-		}
+		revert(t, db, o)
 		means("after revert")
 		if is := db.QueryString(t, `SELECT 'app.orders'::regclass::oid`); is != was {
 			t.Error("the old table is not back")
@@ -280,9 +278,7 @@ func TestOIDWrittenMeanwhile(t *testing.T) {
 		done := startRun(t, db, o)
 		pgtest.WaitBlockedBy(t, db.Pool, pid(writer))
 		commit(t, writer)
-		if err := await(t, done); err != nil {
-			t.Fatalf("run: %v", err)
-		}
+		mustEnd(t, done)
 		if got := db.QueryString(t, `SELECT rel::text FROM app.kept`); got != "app.t" {
 			t.Errorf("the column has %s", got)
 		}

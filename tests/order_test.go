@@ -306,7 +306,7 @@ func TestOrderByEmpty(t *testing.T) {
 	db.Exec(t, `CREATE SCHEMA app; CREATE TABLE app.t (id int PRIMARY KEY)`)
 	o := options(t, "app.t", repack.ChangeLog)
 	o.OrderBy = "id DESC"
-	o.Hooks.AfterStage = onStage(repack.Setup, func() { db.Exec(t, `INSERT INTO app.t VALUES (1)`) })
+	o = atStage(o, repack.Setup, func() { db.Exec(t, `INSERT INTO app.t VALUES (1)`) })
 	run(t, db, o)
 	if n := pgtest.Query[int64](t, db.Pool, `SELECT count(*) FROM app.t`); n != 1 {
 		t.Errorf("%d rows, want one", n)

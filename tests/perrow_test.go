@@ -69,9 +69,7 @@ func TestPartitionBulkTakesFewIDs(t *testing.T) {
 			runUntil(t, db, o, repack.Swap)
 			alike(t, db, "p")
 			bulk("after the swap")
-			if err := newRepack(t, db, o).Revert(testContext(t)); err != nil {
-				t.Fatalf("revert: %v", err)
-			}
+			revert(t, db, o)
 			alike(t, db, "p")
 			noArtefacts(t, db)
 		})
@@ -136,9 +134,7 @@ func TestTempFileLimit(t *testing.T) {
 				runUntil(t, db, o, repack.Swap)
 				alike(t, db, "acct")
 				write()
-				if err := newRepack(t, db, o).Revert(testContext(t)); err != nil {
-					t.Fatalf("revert: %v", err)
-				}
+				revert(t, db, o)
 				alike(t, db, "acct")
 				noArtefacts(t, db)
 			})

@@ -289,9 +289,7 @@ func randomRuns(strategy string) []trial {
 func thereAndBack(t *testing.T, db *pgtest.Database, o repack.Options) {
 	t.Helper()
 	runUntil(t, db, o, repack.Swap)
-	if err := newRepack(t, db, o).Revert(testContext(t)); err != nil {
-		t.Fatalf("revert: %v", err)
-	}
+	revert(t, db, o)
 }
 
 // starvedMargin is waitMargin where writers that never pause leave the tool what

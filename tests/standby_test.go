@@ -147,9 +147,7 @@ func TestQueryOnStandby(t *testing.T) {
 			late := begin(t, reader, pgx.RepeatableRead)
 			mustExec(t, late, `SELECT 1`)
 			drained.release()
-			if err := await(t, done); err != nil {
-				t.Fatalf("run: %v", err)
-			}
+			mustEnd(t, done)
 			standbyHas(t, db, standby)
 			finds("b 1000 500500", "with a snapshot from before the swap")
 			commit(t, late)

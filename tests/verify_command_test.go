@@ -222,18 +222,14 @@ func TestVerifyWaitsForNoRun(t *testing.T) {
 	db := pgtest.New(t)
 	o := givenDocs(t, db, repack.ChangeLog)
 	running := o
-	h := haltAtStep(t, &running, repack.StepCaughtUp)
-	done := startRun(t, db, running)
-	h.await(t, done)
+	held := holdAtStep(t, db, running, repack.StepCaughtUp)
 	_, err := newRepack(t, db, o).Verify(testContext(t))
 	var busy *repack.BusyError
 	if !errors.As(err, &busy) {
 		t.Errorf("want *BusyError, got: %v", err)
 	}
-	h.release()
-	if err := await(t, done); err != nil {
-		t.Fatalf("run: %v", err)
-	}
+	held.release()
+	held.mustEnd(t)
 }
 
 // TestVerifyKeys finds rows, and names them, by keys of all sorts.

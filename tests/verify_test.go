@@ -113,9 +113,7 @@ func TestVerifyStopsTheSwap(t *testing.T) {
 			if now := db.Checksum(t, "app.docs"); now != rows {
 				t.Errorf("the table is now %s, was %s", now, rows)
 			}
-			if err := newRepack(t, db, o).Reset(testContext(t)); err != nil {
-				t.Fatalf("reset: %v", err)
-			}
+			reset(t, db, o)
 			if after := db.Dump(t); after != before {
 				t.Errorf("schema changed:\n%s\nwas:\n%s", after, before)
 			}
