@@ -82,14 +82,14 @@ func grownOld(t *testing.T, db *pgtest.Database, tx pgx.Tx, o repack.Options) {
 // besidePlaces are followed by a strong lock of the tool's on a table, which a lock
 // of that mode is in the way of.
 var besidePlaces = []struct{ place, table, mode string }{
-	{"before setup", "app.items", "ROW EXCLUSIVE"},
-	{"before swap", "app.items", "ROW EXCLUSIVE"},
+	{beforeSetup, "app.items", "ROW EXCLUSIVE"},
+	{beforeSwap, "app.items", "ROW EXCLUSIVE"},
 	{repack.StepDrained, "app.items", "ACCESS SHARE"},
 	{repack.StepDrained, "app.child", "ACCESS SHARE"},
 	{repack.StepDrained, "app.parent", "ACCESS SHARE"},
 	{repack.StepDrained, "app.seen", "ACCESS SHARE"},
 	{repack.StepDrained, "repack_job_1.items", "ACCESS SHARE"},
-	{"before clean_up", "app.items", "ACCESS SHARE"},
+	{beforeCleanUp, "app.items", "ACCESS SHARE"},
 	{repack.StepCaptureEnded, "repack_job_1_old.items", "ACCESS SHARE"},
 	{repack.StepLoggedKeysRemoved, "repack_job_1.items", "ACCESS SHARE"},
 }
@@ -117,7 +117,7 @@ func TestNothingQueuesBehindLongTransaction(t *testing.T) {
 			denied := newHalt(t)
 			var denials atomic.Int32
 			onLog(&o, func(message string) {
-				if n := denials.Add(1); message == "lock not obtained" && n > 1 {
+				if n := denials.Add(1); message == lockNotObtained && n > 1 {
 					denied.stop()
 				}
 			})
@@ -156,7 +156,7 @@ func TestNothingQueuesBehindWhoWillStay(t *testing.T) {
 			reader := db.Role(t)
 			db.Exec(t, `GRANT USAGE ON SCHEMA app TO `+reader+`; GRANT SELECT ON app.t TO `+reader)
 			o.LockRetries = 1000
-			denied := watch(&o, "lock not obtained")
+			denied := watch(&o, lockNotObtained)
 			var holder pgx.Tx
 			var later *comers
 			o = atStep(o, repack.StepDrained, func() {
@@ -186,7 +186,7 @@ func TestNothingQueuesBehindPreparedTransaction(t *testing.T) {
 	o := givenItems(t, db, repack.ChangeLog)
 	o.LockRetries = 1000
 	runUntil(t, db, o, repack.PostSyncUpdate)
-	denied := watch(&o, "lock not obtained")
+	denied := watch(&o, lockNotObtained)
 	gid := fmt.Sprintf("beside the queue of %s", db.Name)
 	tx := begin(t, db.Connect(t), pgx.ReadCommitted)
 	both(t, tx, `DELETE FROM @items WHERE id = 1`)

@@ -54,7 +54,10 @@ var additions = []string{
 }
 
 // moments are where a run can be made to wait.
-var moments = []string{"setup", "backfill", "sync_schema", "post_sync_update", repack.StepWritingThrough, repack.StepDrained}
+var moments = []string{
+	string(repack.Setup), string(repack.Backfill), string(repack.SyncSchema), string(repack.PostSyncUpdate),
+	repack.StepWritingThrough, repack.StepDrained,
+}
 
 // atMoment calls do once, at one of moments.
 func atMoment(o repack.Options, moment string, do func()) repack.Options {

@@ -287,7 +287,7 @@ func TestServerCrashes(t *testing.T) {
 	c := &crashServer{server: pgtest.NewServer(t, nil)}
 	for _, strategy := range strategies {
 		for _, name := range []string{
-			"after setup", "mid-backfill", "at sync_schema: index built", "at swap: writing through", "at swap: exchanged",
+			afterSetup, midBackfill, "at " + repack.StepIndexBuilt, "at " + repack.StepWritingThrough, "at " + repack.StepExchanged,
 		} {
 			t.Run(strategy+"/"+name, func(t *testing.T) { c.crashAt(t, strategy, place(t, name), randomSeed(t)) })
 		}

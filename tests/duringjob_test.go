@@ -137,10 +137,9 @@ func givenDuringJob(t *testing.T, db *pgtest.Database) (twin *pgtest.Database, a
 // before the swap, and wants it as it has been changed.
 func TestChangedDuringJob(t *testing.T) {
 	t.Parallel()
-	places := []string{"setup", "backfill", "sync_schema", "post_sync_update", repack.StepWritingThrough, repack.StepDrained}
 	for kind, changes := range mayChange {
-		for n, place := range places {
-			t.Run(kind+" at "+place, func(t *testing.T) {
+		for n, moment := range moments {
+			t.Run(kind+" at "+moment, func(t *testing.T) {
 				t.Parallel()
 				eachHalf(t, n, func(t *testing.T, db *pgtest.Database, strategy, _ string) {
 					twin, apply := givenDuringJob(t, db)
@@ -150,12 +149,7 @@ func TestChangedDuringJob(t *testing.T) {
 						}
 					}
 					o := options(t, "app.t", strategy)
-					if strings.HasPrefix(place, "swap") {
-						o = atStep(o, place, change)
-					} else {
-						o = atStage(o, repack.Stage(place), change)
-					}
-					run(t, db, o)
+					run(t, db, atMoment(o, moment, change))
 					sameSchema(t, db, "after the end", schemaOf(t, twin))
 					noJob(t, db)
 				})

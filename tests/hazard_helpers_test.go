@@ -333,6 +333,9 @@ func (h *logHook) Handle(ctx context.Context, r slog.Record) error {
 // awaitingSnapshots is what a run logs when it has waited for a second.
 const awaitingSnapshots = "waiting for transactions with older snapshots"
 
+// lockNotObtained is what a run logs of an attempt that has ended at its time-out.
+const lockNotObtained = "lock not obtained"
+
 // awaitLog returns when the run has logged what watch looks for.
 func awaitLog(t *testing.T, seen <-chan struct{}, done <-chan error) {
 	t.Helper()

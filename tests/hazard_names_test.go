@@ -58,7 +58,7 @@ func TestNamesExchangedBeforeReplay(t *testing.T) {
 		db.Exec(t, `CREATE TABLE app.others (LIKE app.items);
 			INSERT INTO app.others SELECT id, 'other ' || email, note FROM app.items`)
 		var old pgx.Tx
-		err := newRepack(t, db, atStep(beforeStage(o, "swap", func() { old = stillSnapshot(t, db, pgx.RepeatableRead) }),
+		err := newRepack(t, db, atStep(beforeStage(o, repack.Swap, func() { old = stillSnapshot(t, db, pgx.RepeatableRead) }),
 			repack.StepWritingThrough, func() {
 				both(t, old, `UPDATE @items SET note = 'changed' WHERE id <= 10`)
 				commit(t, old)

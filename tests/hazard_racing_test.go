@@ -16,7 +16,7 @@ func TestReplayKeepsKeyInsertedAgain(t *testing.T) {
 	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
 		o := givenItems(t, db, strategy)
 		var old pgx.Tx
-		o = beforeStage(o, "swap", func() { old = stillSnapshot(t, db, pgx.RepeatableRead) })
+		o = beforeStage(o, repack.Swap, func() { old = stillSnapshot(t, db, pgx.RepeatableRead) })
 		held := holdAtStep(t, db, o, repack.StepWritingThrough)
 
 		both(t, old, `DELETE FROM @items WHERE id = 7`)
@@ -59,7 +59,7 @@ func TestDrainedRowDeletedByOlderSnapshot(t *testing.T) {
 		o := givenItems(t, db, strategy)
 		waiting := watch(&o, awaitingSnapshots)
 		var old, reader pgx.Tx
-		done := startRun(t, db, beforeStage(o, "swap", func() {
+		done := startRun(t, db, beforeStage(o, repack.Swap, func() {
 			old = stillSnapshot(t, db, pgx.RepeatableRead)
 			reader = stillSnapshot(t, db, pgx.RepeatableRead)
 		}))

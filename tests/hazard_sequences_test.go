@@ -21,7 +21,7 @@ func TestNumbersDrawnBeforeTheTable(t *testing.T) {
 				o := options(t, "app.items", strategy)
 				o.LockTimeout = queuing
 				o.LockRetries = 1
-				denied := watch(&o, "lock not obtained")
+				denied := watch(&o, lockNotObtained)
 				held := holdAtStep(t, db, o, repack.StepDrained)
 				first, second := begin(t, db.Connect(t), pgx.ReadCommitted), begin(t, db.Connect(t), pgx.ReadCommitted)
 				for _, tx := range []pgx.Tx{first, second} {

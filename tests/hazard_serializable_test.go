@@ -78,7 +78,7 @@ func TestWriteSkewAcrossTheSwap(t *testing.T) {
 					s := &skew{t: t}
 					waiting := watch(&o, awaitingSerializable)
 					if !wait {
-						o = beforeStage(o, "clean_up", s.finish)
+						o = beforeStage(o, repack.CleanUp, s.finish)
 					}
 					done := startRun(t, db, atStep(o, repack.StepDrained, func() { s.begin(db, name) }))
 					if wait {
@@ -111,7 +111,7 @@ func TestWriteSkewOfOtherTables(t *testing.T) {
 				eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
 					db.Exec(t, `CREATE SCHEMA app; `+create+fill)
 					s := &skew{t: t}
-					o := beforeStage(options(t, "app.items", strategy), "clean_up", s.finish)
+					o := beforeStage(options(t, "app.items", strategy), repack.CleanUp, s.finish)
 					run(t, db, atStep(o, repack.StepDrained, func() { s.begin(db, name) }))
 				})
 			})

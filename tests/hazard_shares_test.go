@@ -70,7 +70,7 @@ func TestUniqueValuesMoveBetweenShares(t *testing.T) {
 	if seen.of(divided) == 0 || seen.of(collided) == 0 {
 		t.Errorf("%d batches divided, %d shares collided: nothing was tried", seen.of(divided), seen.of(collided))
 	}
-	if n := seen.of("lock not obtained"); n > 0 {
+	if n := seen.of(lockNotObtained); n > 0 {
 		t.Errorf("%d waits of our own sessions for each other are told of", n)
 	}
 }
@@ -137,7 +137,7 @@ func TestShareWaitsInVain(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
 	o, seen := givenShares(t, db, func() {})
-	denied := watch(&o, "lock not obtained")
+	denied := watch(&o, lockNotObtained)
 	holder, done := givenWaitingShare(t, db, o)
 	awaitLog(t, denied, done)
 	if seen.of(collided) != 1 {

@@ -18,7 +18,7 @@ func TestDeferredConstraintMeetsStaleShadow(t *testing.T) {
 		both(t, db.Pool, `ALTER TABLE @items DROP CONSTRAINT items_email_key,
 			ADD CONSTRAINT items_email_key UNIQUE (email) DEFERRABLE INITIALLY DEFERRED`)
 		var old pgx.Tx
-		o = beforeStage(o, "swap", func() { old = stillSnapshot(t, db, pgx.RepeatableRead) })
+		o = beforeStage(o, repack.Swap, func() { old = stillSnapshot(t, db, pgx.RepeatableRead) })
 		held := holdAtStep(t, db, o, repack.StepWritingThrough)
 		both(t, old, `UPDATE @items SET email = 'free' WHERE id = 1`)
 		commit(t, old)
@@ -142,7 +142,7 @@ func TestStaleShadowMakesNoDeadlock(t *testing.T) {
 	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
 		o := givenItems(t, db, strategy)
 		var old pgx.Tx
-		o = beforeStage(o, "swap", func() { old = stillSnapshot(t, db, pgx.RepeatableRead) })
+		o = beforeStage(o, repack.Swap, func() { old = stillSnapshot(t, db, pgx.RepeatableRead) })
 		held := holdAtStep(t, db, o, repack.StepWritingThrough)
 		both(t, old, `UPDATE @items SET email = 'free' WHERE id = 1`)
 		commit(t, old)

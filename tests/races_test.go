@@ -66,17 +66,31 @@ var emptying = racer{"truncate", `TRUNCATE @t CASCADE; INSERT INTO @t VALUES (1,
 // racePlaces are the places of a run in their order. A step of the tool is what
 // lies between a place and the next.
 var racePlaces = []string{
-	"before setup", "before backfill", "mid-backfill", "before sync_schema", repack.StepLoggedKeysRemoved,
-	repack.StepIndexBuilt, "before post_sync_update", repack.StepCaughtUp, "before swap",
-	repack.StepWritingThrough, repack.StepDrained, repack.StepExchanged, "before clean_up", repack.StepCaptureEnded,
+	beforeSetup, beforeBackfill, midBackfill, beforeSyncSchema, repack.StepLoggedKeysRemoved,
+	repack.StepIndexBuilt, beforePostSyncUpdate, repack.StepCaughtUp, beforeSwap,
+	repack.StepWritingThrough, repack.StepDrained, repack.StepExchanged, beforeCleanUp, repack.StepCaptureEnded,
 }
+
+// The places of a run that are no steps, as atPlaces and atEachPlace call them.
+const (
+	beforePreValidate    = "before " + string(repack.PreValidate)
+	beforeSetup          = "before " + string(repack.Setup)
+	afterSetup           = "after " + string(repack.Setup)
+	beforeBackfill       = "before " + string(repack.Backfill)
+	midBackfill          = "mid-backfill" // after a chunk
+	beforeSyncSchema     = "before " + string(repack.SyncSchema)
+	beforePostSyncUpdate = "before " + string(repack.PostSyncUpdate)
+	beforeSwap           = "before " + string(repack.Swap)
+	beforeCleanUp        = "before " + string(repack.CleanUp)
+	afterCleanUp         = "after " + string(repack.CleanUp)
+)
 
 // atPlaces are hooks that call pass at each of racePlaces.
 func atPlaces(pass func(place string)) repack.Hooks {
 	return repack.Hooks{
 		BeforeStage: func(_ context.Context, s repack.Stage) error { pass("before " + string(s)); return nil },
 		AfterStep:   func(_ context.Context, step string) error { pass(step); return nil },
-		AfterChunk:  func(context.Context, repack.Progress) error { pass("mid-backfill"); return nil },
+		AfterChunk:  func(context.Context, repack.Progress) error { pass(midBackfill); return nil },
 	}
 }
 
@@ -252,7 +266,7 @@ func (r *race) exec(conn execer, sql string) {
 // note ends the transactions when the run says that it cannot go on because of
 // them: it has given way by then, and will try again.
 func (r *race) note(message string) {
-	if slices.Contains([]string{"lock not obtained", awaitingSnapshots}, message) {
+	if slices.Contains([]string{lockNotObtained, awaitingSnapshots}, message) {
 		r.finish()
 	}
 }

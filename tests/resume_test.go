@@ -75,7 +75,7 @@ func TestCancelledRunResumes(t *testing.T) {
 				o := options(t, "app.t", strategy)
 				o.BatchSize = 100
 				runUntil(t, db, o, repack.Setup)
-				if place.name == "before setup" || place.name == "after setup" {
+				if place.name == beforeSetup || place.name == afterSetup {
 					if err := newRepack(t, db, o).Reset(testContext(t)); err != nil {
 						t.Fatal(err)
 					}
@@ -92,7 +92,7 @@ func TestCancelledRunResumes(t *testing.T) {
 
 // afterChunks stops in the middle of the backfill.
 func afterChunks(n int) stopAt {
-	return stopAt{name: "mid-backfill", hooks: func(stop func()) repack.Hooks {
+	return stopAt{name: midBackfill, hooks: func(stop func()) repack.Hooks {
 		seen := 0
 		return repack.Hooks{AfterChunk: func(_ context.Context, p repack.Progress) error {
 			if seen++; seen == n {

@@ -157,7 +157,7 @@ func TestHostileSettings(t *testing.T) {
 			o := options(t, "app.t", strategy)
 			o.Jobs, o.BatchSize, o.Verify = 1, 500, repack.VerifyFull
 			o.Hooks = atPlaces(func(place string) {
-				if place == "before backfill" || place == repack.StepDrained {
+				if place == beforeBackfill || place == repack.StepDrained {
 					mustExec(t, application, `SELECT pg_sleep(0.3)`) // our sessions are idle for so long
 				}
 				both(t, application, fmt.Sprintf(`UPDATE @t SET nearer = id / 7.0, list = list || '%s'::text WHERE id %% 50 = 3`, place))

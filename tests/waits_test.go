@@ -97,7 +97,7 @@ var nuisances = []nuisance{
 }
 
 // nuisancePlaces are followed by a lock of the tool's.
-var nuisancePlaces = []string{"before setup", "before swap", repack.StepDrained, "before clean_up"}
+var nuisancePlaces = []string{beforeSetup, beforeSwap, repack.StepDrained, beforeCleanUp}
 
 // holder is a nuisance in a transaction, which is rolled back when the tool has
 // given way, or has come to its next place.
@@ -130,7 +130,7 @@ func (h *holder) release() {
 
 // note gives way when the run has.
 func (h *holder) note(message string) {
-	if message == "lock not obtained" {
+	if message == lockNotObtained {
 		h.refused++
 		h.release()
 	}
