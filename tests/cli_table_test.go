@@ -86,7 +86,7 @@ func TestKeepOld(t *testing.T) {
 				if db.QueryString(t, `SELECT to_regclass('`+old+`')`) == pgtest.Null {
 					t.Fatal("the old table is gone")
 				}
-				db.EqualTables(t, old, "model.t")
+				db.EqualTables(t, old, "control.t")
 				if links := pgtest.Column[string](t, db.Pool, oldTableSQL, old); len(links) > 0 {
 					t.Errorf("the old table still has %q", links)
 				}

@@ -204,10 +204,10 @@ const gate = 4711
 func givenGate(t *testing.T, db *pgtest.Database) *scenario {
 	t.Helper()
 	s := newScenario(t, db)
-	inBoth(t, db, `INSERT INTO {s}.t (email, note) SELECT 'large ' || g, repeat('x', 500) FROM generate_series(1, 5000) g`)
-	inBoth(t, db, fmt.Sprintf(`CREATE FUNCTION {s}.gate(bigint) RETURNS int LANGUAGE plpgsql IMMUTABLE AS
+	both(t, db.Pool, `INSERT INTO @t (email, note) SELECT 'large ' || g, repeat('x', 500) FROM generate_series(1, 5000) g`)
+	both(t, db.Pool, fmt.Sprintf(`CREATE FUNCTION @gate(bigint) RETURNS int LANGUAGE plpgsql IMMUTABLE AS
 		'BEGIN IF $1 = 5000 THEN PERFORM pg_catalog.pg_advisory_xact_lock_shared(%d); END IF; RETURN 1; END'`, gate))
-	inBoth(t, db, `ALTER TABLE {s}.t ADD gate int GENERATED ALWAYS AS ({s}.gate(id)) STORED`)
+	both(t, db.Pool, `ALTER TABLE @t ADD gate int GENERATED ALWAYS AS (@gate(id)) STORED`)
 	db.Exec(t, `ANALYZE app.t`)
 	s.before = db.Dump(t)
 	return s

@@ -118,19 +118,17 @@ var mayNotChange = []change{
 	{"statistics", `COMMENT ON STATISTICS app.old_statistics IS 'new'`},
 }
 
-// givenDuringJob makes the table, and a twin of the database which no job sees:
-// apply changes both, so that the twin shows how it ought to be.
-func givenDuringJob(t *testing.T, db *pgtest.Database) (twin *pgtest.Database, apply func(change)) {
+// givenDuringJob makes the table, also in a control database: apply changes both, so that
+// the control shows how it ought to be.
+func givenDuringJob(t *testing.T, db *pgtest.Database) (control *pgtest.Database, apply func(change)) {
 	t.Helper()
 	r := givenRoles(t, db)
-	twin = pgtest.New(t)
-	both := func(sql string) {
-		for _, d := range []*pgtest.Database{db, twin} {
-			d.Exec(t, r.in(sql))
-		}
+	db.Exec(t, r.in(carriedTableSQL+duringJobSQL))
+	control = controlDatabase(t, r.in(carriedTableSQL+duringJobSQL))
+	return control, func(c change) {
+		db.Exec(t, r.in(c.sql))
+		control.Exec(t, r.in(c.sql))
 	}
-	both(carriedTableSQL + duringJobSQL)
-	return twin, func(c change) { both(c.sql) }
 }
 
 // TestChangedDuringJob changes everything that may be changed, at every moment
@@ -142,7 +140,7 @@ func TestChangedDuringJob(t *testing.T) {
 			t.Run(kind+" at "+moment, func(t *testing.T) {
 				t.Parallel()
 				eachHalf(t, n, func(t *testing.T, db *pgtest.Database, strategy, _ string) {
-					twin, apply := givenDuringJob(t, db)
+					control, apply := givenDuringJob(t, db)
 					change := func() {
 						for _, c := range changes {
 							apply(c)
@@ -150,7 +148,7 @@ func TestChangedDuringJob(t *testing.T) {
 					}
 					o := options(t, "app.t", strategy)
 					run(t, db, atMoment(o, moment, change))
-					sameSchema(t, db, "after the end", schemaOf(t, twin))
+					sameSchema(t, db, "after the end", schemaOf(t, control))
 					noJob(t, db)
 				})
 			})
@@ -179,7 +177,7 @@ func TestChangedAfterSwap(t *testing.T) {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
 			eachHalf(t, n, func(t *testing.T, db *pgtest.Database, strategy, _ string) {
-				twin, apply := givenDuringJob(t, db)
+				control, apply := givenDuringJob(t, db)
 				o := options(t, "app.t", strategy)
 				runUntil(t, db, o, repack.Swap)
 				for _, c := range changes {
@@ -196,7 +194,7 @@ func TestChangedAfterSwap(t *testing.T) {
 				run(t, db, o)
 				old := pgtest.Query[string](t, db.Pool, `SELECT nspname FROM pg_namespace WHERE nspname LIKE 'repack\_job%'`)
 				db.Exec(t, "DROP SCHEMA "+old+" CASCADE")
-				sameSchema(t, db, "after the end", schemaOf(t, twin))
+				sameSchema(t, db, "after the end", schemaOf(t, control))
 			})
 		})
 	}
@@ -212,7 +210,7 @@ func TestChangedAfterSwapReverts(t *testing.T) {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
 			eachHalf(t, n, func(t *testing.T, db *pgtest.Database, strategy, _ string) {
-				twin, apply := givenDuringJob(t, db)
+				control, apply := givenDuringJob(t, db)
 				o := options(t, "app.t", strategy)
 				runUntil(t, db, o, repack.Swap)
 				for _, c := range changes {
@@ -221,7 +219,7 @@ func TestChangedAfterSwapReverts(t *testing.T) {
 					}
 				}
 				revert(t, db, o)
-				sameSchema(t, db, "after revert", schemaOf(t, twin))
+				sameSchema(t, db, "after revert", schemaOf(t, control))
 				noJob(t, db)
 			})
 		})
@@ -236,7 +234,7 @@ func TestDriftDuringJob(t *testing.T) {
 		t.Run(string(place), func(t *testing.T) {
 			t.Parallel()
 			eachHalf(t, n, func(t *testing.T, db *pgtest.Database, strategy, _ string) {
-				twin, apply := givenDuringJob(t, db)
+				control, apply := givenDuringJob(t, db)
 				o := options(t, "app.t", strategy)
 				runUntil(t, db, o, place)
 				for _, c := range mayNotChange {
@@ -247,7 +245,7 @@ func TestDriftDuringJob(t *testing.T) {
 					}
 				}
 				reset(t, db, o)
-				sameSchema(t, db, "after reset", schemaOf(t, twin))
+				sameSchema(t, db, "after reset", schemaOf(t, control))
 				noJob(t, db)
 			})
 		})

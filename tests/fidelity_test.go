@@ -43,11 +43,11 @@ func (c fidelityCase) run(t *testing.T, db *pgtest.Database, first, second strin
 			db.Exec(t, a.sql)
 		}
 	}
-	db.Exec(t, `CREATE SCHEMA model; CREATE TABLE model.t AS TABLE `+table)
+	keepCopy(t, db, table)
 	catalog, dump := db.CatalogDump(t), db.Dump(t)
 	unchanged := func(what string) {
 		t.Helper()
-		db.EqualTables(t, table, "model.t")
+		db.EqualTables(t, table, "control.t")
 		if after := db.CatalogDump(t); after != catalog {
 			t.Errorf("catalog changed by %s:\n%s", what, textDiff(catalog, after))
 		}
@@ -58,7 +58,7 @@ func (c fidelityCase) run(t *testing.T, db *pgtest.Database, first, second strin
 	o := options(t, table, first)
 	o.LockTimeout = queuing // the exchange of hundreds of columns takes its time
 	runUntil(t, db, o, repack.Swap)
-	db.EqualTables(t, table, "model.t")
+	db.EqualTables(t, table, "control.t")
 	revert(t, db, o)
 	unchanged("revert")
 	o.Strategy = second

@@ -114,9 +114,9 @@ func TestThingsAddedDuringJob(t *testing.T) {
 				t.Parallel()
 				db := pgtest.New(t)
 				o := givenItems(t, db, repack.ChangeLog)
-				untouched := pgtest.New(t)
-				twins(t, untouched, itemsSQL)
-				untouched.Exec(t, ddl)
+				control := controlDatabase(t)
+				twins(t, control, itemsSQL)
+				control.Exec(t, ddl)
 				err := newRepack(t, db, beforeStage(o, stage, func() { db.Exec(t, ddl) })).Run(testContext(t))
 				var drift *repack.DriftError
 				if errors.As(err, &drift) {
@@ -125,7 +125,7 @@ func TestThingsAddedDuringJob(t *testing.T) {
 				if err != nil {
 					t.Errorf("run: %v, want a *DriftError or none", err)
 				}
-				sameDump(t, db, untouched.Dump(t))
+				sameDump(t, db, control.Dump(t))
 				alike(t, db, "items")
 			})
 		}

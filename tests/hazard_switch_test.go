@@ -22,10 +22,10 @@ func inShadow(t *testing.T, tx pgx.Tx, id int) bool {
 // way of: it must not wait for one because of the shadow.
 func insertsAtOnce(t *testing.T, db *pgtest.Database, tx pgx.Tx, sql string) {
 	t.Helper()
-	for _, names := range []*strings.Replacer{inApp, inControl} {
-		done := startExec(t, tx, names.Replace(sql))
+	for _, sql := range twinned(sql) {
+		done := startExec(t, tx, sql)
 		if blockedOrDone(t, db, done, pid(tx)) {
-			t.Errorf("%s: a statement waits for a stale row of the shadow", names.Replace(sql))
+			t.Errorf("%s: a statement waits for a stale row of the shadow", sql)
 		}
 		if err := <-done; err != nil {
 			t.Fatalf("%s: %v", sql, err)

@@ -33,11 +33,11 @@ var temporaryKey = regexp.MustCompile(`^repack_\d+_`)
 func refusedAlike(t *testing.T, conn execer, sql string) {
 	t.Helper()
 	var violated []string
-	for _, names := range []*strings.Replacer{inApp, inControl} {
-		_, err := conn.Exec(testContext(t), names.Replace(sql))
+	for _, sql := range twinned(sql) {
+		_, err := conn.Exec(testContext(t), sql)
 		var pgErr *pgconn.PgError
 		if !errors.As(err, &pgErr) {
-			t.Errorf("%s: %v, want a violation", names.Replace(sql), err)
+			t.Errorf("%s: %v, want a violation", sql, err)
 			return
 		}
 		violated = append(violated, pgErr.Code+" "+pgErr.TableName+" "+temporaryKey.ReplaceAllString(pgErr.ConstraintName, ""))

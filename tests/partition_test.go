@@ -270,8 +270,8 @@ func writePartitions(ctx context.Context, conn *pgx.Conn, w int) error {
 		}[rand.IntN(6)]
 		sql = fmt.Sprintf(sql+" /* %[2]d */", id, w)
 		err := pgx.BeginFunc(context.WithoutCancel(ctx), conn, func(tx pgx.Tx) error {
-			for _, names := range []*strings.Replacer{inApp, inControl} {
-				if _, err := tx.Exec(context.WithoutCancel(ctx), names.Replace(sql)); err != nil {
+			for _, sql := range twinned(sql) {
+				if _, err := tx.Exec(context.WithoutCancel(ctx), sql); err != nil {
 					return fmt.Errorf("%s: %w", sql, err)
 				}
 			}
@@ -337,13 +337,13 @@ func TestRevertOfPartitionScansNothing(t *testing.T) {
 	}
 }
 
-const partitionedSQL = `CREATE SCHEMA app; CREATE SCHEMA model;
-CREATE TABLE app.p (id int PRIMARY KEY, a text) PARTITION BY RANGE (id);
-CREATE TABLE app.a PARTITION OF app.p FOR VALUES FROM (0) TO (100);
-CREATE TABLE app.b PARTITION OF app.p FOR VALUES FROM (100) TO (300) PARTITION BY RANGE (id);
-CREATE TABLE app.b1 PARTITION OF app.b FOR VALUES FROM (100) TO (200); CREATE TABLE app."B; 2" PARTITION OF app.b FOR VALUES FROM (200) TO (300);
-CREATE TABLE app.rest PARTITION OF app.p DEFAULT;
-CREATE INDEX ON app.p (a); INSERT INTO app.p SELECT g, 'a' || g FROM generate_series(0, 399) g; CREATE TABLE model.p AS TABLE app.p`
+const partitionedSQL = `
+CREATE TABLE @p (id int PRIMARY KEY, a text) PARTITION BY RANGE (id);
+CREATE TABLE @a PARTITION OF @p FOR VALUES FROM (0) TO (100);
+CREATE TABLE @b PARTITION OF @p FOR VALUES FROM (100) TO (300) PARTITION BY RANGE (id);
+CREATE TABLE @b1 PARTITION OF @b FOR VALUES FROM (100) TO (200); CREATE TABLE @"B; 2" PARTITION OF @b FOR VALUES FROM (200) TO (300);
+CREATE TABLE @rest PARTITION OF @p DEFAULT;
+CREATE INDEX ON @p (a); INSERT INTO @p SELECT g, 'a' || g FROM generate_series(0, 399) g`
 
 // partitionOIDs are the partitions' OIDs, by name.
 func partitionOIDs(t *testing.T, db *pgtest.Database) map[string]string {
@@ -361,7 +361,7 @@ func partitionOIDs(t *testing.T, db *pgtest.Database) map[string]string {
 func TestPartitionedTable(t *testing.T) {
 	t.Parallel()
 	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
-		db.Exec(t, partitionedSQL)
+		twins(t, db, partitionedSQL)
 		dump := db.Dump(t)
 		o := options(t, "app.p", strategy)
 		before := partitionOIDs(t, db)
@@ -377,7 +377,7 @@ func TestPartitionedTable(t *testing.T) {
 		if len(done) != 2 {
 			t.Fatalf("%q are done, want two", done)
 		}
-		db.Exec(t, `UPDATE app.p SET a = a || '!' WHERE id % 3 = 0; UPDATE model.p SET a = a || '!' WHERE id % 3 = 0`)
+		both(t, db.Pool, `UPDATE @p SET a = a || '!' WHERE id % 3 = 0`)
 		if list := statusList(t, db, "app.p"); len(list) != 3 {
 			t.Errorf("status has %d jobs, want three", len(list))
 		}
@@ -390,7 +390,7 @@ func TestPartitionedTable(t *testing.T) {
 		}
 		sameDump(t, db, dump)
 		noArtefacts(t, db)
-		db.EqualTables(t, "app.p", "model.p")
+		alike(t, db, "p")
 		run(t, db, o)
 		for name, oid := range partitionOIDs(t, db) {
 			if oid == after[name] {
@@ -399,11 +399,11 @@ func TestPartitionedTable(t *testing.T) {
 		}
 
 		runUntil(t, db, o, repack.Swap)
-		db.Exec(t, `DELETE FROM app.p WHERE id % 5 = 0; DELETE FROM model.p WHERE id % 5 = 0`)
+		both(t, db.Pool, `DELETE FROM @p WHERE id % 5 = 0`)
 		revert(t, db, o)
 		sameDump(t, db, dump)
 		noArtefacts(t, db)
-		db.EqualTables(t, "app.p", "model.p")
+		alike(t, db, "p")
 		if err := newRepack(t, db, o).Revert(testContext(t)); !errors.Is(err, repack.ErrNoJob) {
 			t.Errorf("second revert: %v, want ErrNoJob", err)
 		}
@@ -412,7 +412,7 @@ func TestPartitionedTable(t *testing.T) {
 		reset(t, db, o)
 		sameDump(t, db, dump)
 		noArtefacts(t, db)
-		db.EqualTables(t, "app.p", "model.p")
+		alike(t, db, "p")
 	})
 }
 
@@ -440,7 +440,8 @@ func statusList(t *testing.T, db *pgtest.Database, table string) []repack.Status
 func TestPartitionedTableRefused(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
-	db.Exec(t, partitionedSQL+`; CREATE MATERIALIZED VIEW app.m AS TABLE app.b1; CREATE FUNCTION app.f(app.rest) RETURNS int LANGUAGE sql AS 'SELECT 1'`)
+	twins(t, db, partitionedSQL)
+	db.Exec(t, `CREATE MATERIALIZED VIEW app.m AS TABLE app.b1; CREATE FUNCTION app.f(app.rest) RETURNS int LANGUAGE sql AS 'SELECT 1'`)
 	refused(t, db, "app.p", "app.m", `"app"."b1"`, "app.f", `"app"."rest"`)
 	var usage *repack.UsageError
 	if _, err := newRepack(t, db, options(t, "app.p", repack.ChangeLog)).Plan(testContext(t)); !errors.As(err, &usage) || !strings.Contains(err.Error(), `"app"."B; 2"`) {
@@ -484,11 +485,13 @@ func TestPartitionAndMatviewAsOwner(t *testing.T) {
 // and there.
 func TestCutPartition(t *testing.T) {
 	t.Parallel()
-	setup := partitionedSQL + `; CREATE MATERIALIZED VIEW app.m AS TABLE app.b1; CREATE MATERIALIZED VIEW app.on_m AS SELECT count(*) FROM app.m;
+	const setup = `
+		CREATE MATERIALIZED VIEW app.m AS TABLE app.b1; CREATE MATERIALIZED VIEW app.on_m AS SELECT count(*) FROM app.m;
 		CREATE TABLE app.o (id int PRIMARY KEY); INSERT INTO app.o SELECT generate_series(0, 3000); ALTER TABLE app.p ADD FOREIGN KEY (id) REFERENCES app.o;
 		CREATE TABLE app.c (p int REFERENCES app.p ON UPDATE CASCADE ON DELETE CASCADE); INSERT INTO app.c SELECT generate_series(0, 399, 10)`
 	cut := func(t *testing.T, strategy string, c *cutter) {
 		db := pgtest.New(t)
+		twins(t, db, partitionedSQL)
 		db.Exec(t, setup)
 		dump := db.Dump(t)
 		o := options(t, "app.p", strategy)
@@ -498,13 +501,13 @@ func TestCutPartition(t *testing.T) {
 			t.Fatal(err)
 		}
 		err = r.Run(testContext(t))
-		db.Exec(t, fmt.Sprintf(cutPartitionWrites, "app.p")+fmt.Sprintf(cutPartitionWrites, "model.p"))
+		both(t, db.Pool, cutPartitionWrites)
 		if err != nil {
 			run(t, db, o)
 		} else if c.at > 0 && c.at <= c.messages.Load() && !c.after {
 			t.Errorf("cut at %d of %d messages, and yet the run went through", c.at, c.messages.Load())
 		}
-		db.EqualTables(t, "app.p", "model.p")
+		alike(t, db, "p")
 		sameDump(t, db, dump)
 		noArtefacts(t, db)
 	}
@@ -527,14 +530,17 @@ func TestCutPartition(t *testing.T) {
 	}
 }
 
-const cutPartitionWrites = `UPDATE %[1]s SET a = a || '!' WHERE id %% 7 = 0; DELETE FROM %[1]s WHERE id %% 31 = 0; UPDATE %[1]s SET id = id + 1000 WHERE id %% 11 = 0;`
+const cutPartitionWrites = `
+UPDATE @p SET a = a || '!' WHERE id % 7 = 0;
+DELETE FROM @p WHERE id % 31 = 0;
+UPDATE @p SET id = id + 1000 WHERE id % 11 = 0`
 
 // TestPartitionsGoneDuringRun: those that are dropped or detached while others are
 // being repacked are none of the run's business.
 func TestPartitionsGoneDuringRun(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
-	db.Exec(t, partitionedSQL)
+	twins(t, db, partitionedSQL)
 	detached := pgtest.Query[uint32](t, db.Pool, `SELECT 'app.b1'::regclass::oid`)
 	o := options(t, "app.p", repack.ChangeLog)
 	run(t, db, atStage(o, repack.CleanUp, func() {
@@ -543,8 +549,8 @@ func TestPartitionsGoneDuringRun(t *testing.T) {
 	if oid := pgtest.Query[uint32](t, db.Pool, `SELECT 'app.b1'::regclass::oid`); oid != detached {
 		t.Error("a table that has been detached was repacked")
 	}
-	db.Exec(t, `DELETE FROM model.p WHERE id >= 300 OR id BETWEEN 100 AND 199`)
-	db.EqualTables(t, "app.p", "model.p")
+	db.Exec(t, `DELETE FROM control.p WHERE id >= 300 OR id BETWEEN 100 AND 199`)
+	alike(t, db, "p")
 	noArtefacts(t, db)
 }
 

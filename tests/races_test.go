@@ -233,8 +233,7 @@ func (r *race) finishWhenBlocking(pid uint32) {
 }
 
 func (r *race) write(tx pgx.Tx, what racer) {
-	for _, names := range []*strings.Replacer{inApp, inControl} {
-		sql := names.Replace(what.sql)
+	for _, sql := range twinned(what.sql) {
 		if what.sql == copyIn {
 			_, err := tx.Conn().PgConn().CopyFrom(r.ctx, strings.NewReader("1091\tc1\t1091\t1\tcopied\n1092\tc2\t1092\t1\tcopied\n"), sql)
 			if err != nil {

@@ -77,19 +77,19 @@ var corruptions = []struct {
 	name, sql string
 	want      []string
 }{
-	{"deleted", `DELETE FROM {s} WHERE id = 42`, []string{"missing[42] []"}},
-	{"added", `INSERT INTO {s} (id) VALUES (-1)`, []string{"extra[-1] []"}},
-	{"key", `UPDATE {s} SET id = 5000 WHERE id = 42`, []string{"extra[5000] []", "missing[42] []"}},
-	{"value", `UPDATE {s} SET note = 'wrong' WHERE id = 1000`, []string{"different[1000] [note loud]"}},
-	{"exchanged", `UPDATE {s} SET note = 'note ' || 41 - id % 2 WHERE id IN (40, 41)`, []string{"different[40] [note loud]", "different[41] [note loud]"}},
-	{"null", `UPDATE {s} SET note = NULL WHERE id = 7`, []string{"different[7] [note loud]"}},
-	{"scale", `UPDATE {s} SET amount = 1.00 WHERE id = 7`, []string{"different[7] [amount]"}},
-	{"minus zero", `UPDATE {s} SET ratio = '-0' WHERE id = 7`, []string{"different[7] [ratio]"}},
-	{"not a number", `UPDATE {s} SET ratio = 'NaN' WHERE id = 7`, []string{"different[7] [ratio]"}},
-	{"json blank", `UPDATE {s} SET doc = '{"a":  1}' WHERE id = 7`, []string{"different[7] [doc]"}},
-	{"array bounds", `UPDATE {s} SET list = '[0:1]={1,2}' WHERE id = 7`, []string{"different[7] [list]"}},
-	{"toasted", `UPDATE {s} SET long = overlay(long PLACING 'x' FROM 12000) WHERE id = 50`, []string{"different[50] [long]"}},
-	{"twelve", `DELETE FROM {s} WHERE id < 13`, []string{
+	{"deleted", `DELETE FROM {shadow} WHERE id = 42`, []string{"missing[42] []"}},
+	{"added", `INSERT INTO {shadow} (id) VALUES (-1)`, []string{"extra[-1] []"}},
+	{"key", `UPDATE {shadow} SET id = 5000 WHERE id = 42`, []string{"extra[5000] []", "missing[42] []"}},
+	{"value", `UPDATE {shadow} SET note = 'wrong' WHERE id = 1000`, []string{"different[1000] [note loud]"}},
+	{"exchanged", `UPDATE {shadow} SET note = 'note ' || 41 - id % 2 WHERE id IN (40, 41)`, []string{"different[40] [note loud]", "different[41] [note loud]"}},
+	{"null", `UPDATE {shadow} SET note = NULL WHERE id = 7`, []string{"different[7] [note loud]"}},
+	{"scale", `UPDATE {shadow} SET amount = 1.00 WHERE id = 7`, []string{"different[7] [amount]"}},
+	{"minus zero", `UPDATE {shadow} SET ratio = '-0' WHERE id = 7`, []string{"different[7] [ratio]"}},
+	{"not a number", `UPDATE {shadow} SET ratio = 'NaN' WHERE id = 7`, []string{"different[7] [ratio]"}},
+	{"json blank", `UPDATE {shadow} SET doc = '{"a":  1}' WHERE id = 7`, []string{"different[7] [doc]"}},
+	{"array bounds", `UPDATE {shadow} SET list = '[0:1]={1,2}' WHERE id = 7`, []string{"different[7] [list]"}},
+	{"toasted", `UPDATE {shadow} SET long = overlay(long PLACING 'x' FROM 12000) WHERE id = 50`, []string{"different[50] [long]"}},
+	{"twelve", `DELETE FROM {shadow} WHERE id < 13`, []string{
 		"missing[1] []", "missing[10] []", "missing[11] []", "missing[2] []", "missing[3] []",
 		"missing[4] []", "missing[5] []", "missing[6] []", "missing[7] []", "missing[8] []", // as they lie
 	}},
@@ -105,7 +105,7 @@ func TestVerifyStopsTheSwap(t *testing.T) {
 			db := pgtest.New(t)
 			o := givenDocs(t, db, strategies[n%len(strategies)])
 			before, rows := db.Dump(t), db.Checksum(t, "app.docs")
-			sql := strings.ReplaceAll(c.sql, "{s}", shadowDocs)
+			sql := strings.ReplaceAll(c.sql, "{shadow}", shadowDocs)
 			wantMismatches(t, newRepack(t, db, corrupted(t, db, o, sql)).Run(testContext(t)), c.want...)
 			wantMismatches(t, newRepack(t, db, o).Run(testContext(t)), c.want...)
 			o.Verify = repack.VerifyOff
