@@ -19,7 +19,8 @@ const queuedSQL = `
 SELECT count(*)
 FROM   pg_locks l
 JOIN   pg_stat_activity a ON a.pid = l.pid
-WHERE  l.locktype = 'relation' AND NOT l.granted AND a.datname = current_database() AND a.application_name LIKE 'repack %'`
+WHERE  l.locktype = 'relation' AND NOT l.granted AND a.datname = current_database()
+       AND a.application_name LIKE 'repack %'`
 
 // comers asks for a lock on a table again and again, NOWAIT, as the workers of a
 // pg_dump do: it fails as soon as somebody stands in the queue for one that
@@ -74,7 +75,8 @@ func (c *comers) none(t *testing.T) {
 func grownOld(t *testing.T, db *pgtest.Database, tx pgx.Tx, o repack.Options) {
 	t.Helper()
 	pgtest.WaitFor(t, func() bool {
-		return pgtest.Query[bool](t, db.Pool, `SELECT clock_timestamp() - xact_start > $2::interval + '10ms' FROM pg_stat_activity WHERE pid = $1`,
+		return pgtest.Query[bool](t, db.Pool, `
+			SELECT clock_timestamp() - xact_start > $2::interval + '10ms' FROM pg_stat_activity WHERE pid = $1`,
 			int32(pid(tx)), o.LockTimeout)
 	}, "a transaction to grow old")
 }
@@ -192,7 +194,8 @@ func TestNothingQueuesBehindPreparedTransaction(t *testing.T) {
 	both(t, tx, `DELETE FROM @items WHERE id = 1`)
 	mustExec(t, tx, fmt.Sprintf(`PREPARE TRANSACTION '%s'`, gid))
 	pgtest.WaitFor(t, func() bool {
-		return pgtest.Query[bool](t, db.Pool, `SELECT clock_timestamp() - prepared > $2::interval FROM pg_prepared_xacts WHERE gid = $1`, gid, o.LockTimeout)
+		return pgtest.Query[bool](t, db.Pool, `
+			SELECT clock_timestamp() - prepared > $2::interval FROM pg_prepared_xacts WHERE gid = $1`, gid, o.LockTimeout)
 	}, "a prepared transaction to grow old")
 	later := startComers(t, db, "app.items", "ROW EXCLUSIVE")
 	done := startRun(t, db, o)

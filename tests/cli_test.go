@@ -14,7 +14,10 @@ import (
 	"github.com/repack-go/repack/repack"
 )
 
-const smallSQL = `CREATE SCHEMA app; CREATE TABLE app.t (id int PRIMARY KEY, a text); INSERT INTO app.t SELECT g, 'a' FROM generate_series(1, 1000) g`
+const smallSQL = `
+CREATE SCHEMA app;
+CREATE TABLE app.t (id int PRIMARY KEY, a text);
+INSERT INTO app.t SELECT g, 'a' FROM generate_series(1, 1000) g`
 
 // TestUsage gives the program what it cannot understand; no server is asked.
 func TestUsage(t *testing.T) {

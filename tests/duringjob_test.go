@@ -46,12 +46,25 @@ var mayChange = map[string][]change{
 	"made": {
 		{"grant ", `GRANT DELETE ON app.t TO {alice}; GRANT SELECT (b) ON app.t TO {carol}`},
 		{"sequence ", `GRANT USAGE ON SEQUENCE app.t_id_seq TO {carol}`},
-		{"column a", `COMMENT ON CONSTRAINT t_pkey ON app.t IS 'new'; COMMENT ON CONSTRAINT old_check ON app.t IS 'new';
-			COMMENT ON COLUMN app.t.a IS 'new'; COMMENT ON SEQUENCE app.t_id_seq IS 'new'; COMMENT ON SEQUENCE app.t_s_seq IS 'new';
-			COMMENT ON INDEX app.t_pkey IS 'new'; COMMENT ON CONSTRAINT child_fk ON app.child IS 'new'`},
+		{
+			"column a",
+			`
+				COMMENT ON CONSTRAINT t_pkey ON app.t IS 'new';
+				COMMENT ON CONSTRAINT old_check ON app.t IS 'new';
+				COMMENT ON COLUMN app.t.a IS 'new';
+				COMMENT ON SEQUENCE app.t_id_seq IS 'new';
+				COMMENT ON SEQUENCE app.t_s_seq IS 'new';
+				COMMENT ON INDEX app.t_pkey IS 'new';
+				COMMENT ON CONSTRAINT child_fk ON app.child IS 'new'`,
+		},
 		{"trigger ", `CREATE TRIGGER new_trigger AFTER INSERT ON app.t FOR EACH STATEMENT EXECUTE FUNCTION app.note();
 			COMMENT ON TRIGGER new_trigger ON app.t IS 'new'`},
-		{"rule ", `CREATE RULE new_rule AS ON UPDATE TO app.t WHERE old.id < 0 DO INSTEAD NOTHING; COMMENT ON RULE new_rule ON app.t IS 'new'`},
+		{
+			"rule ",
+			`
+				CREATE RULE new_rule AS ON UPDATE TO app.t WHERE old.id < 0 DO INSTEAD NOTHING;
+				COMMENT ON RULE new_rule ON app.t IS 'new'`,
+		},
 		{"policy ", `CREATE POLICY new_policy ON app.t AS RESTRICTIVE FOR UPDATE TO {carol} USING (a > 1) WITH CHECK (a > 2);
 			COMMENT ON POLICY new_policy ON app.t IS 'new'`},
 		{"row security", `ALTER TABLE app.t ENABLE ROW LEVEL SECURITY`},
@@ -67,13 +80,24 @@ var mayChange = map[string][]change{
 	},
 	"changed": {
 		{"owner", `ALTER TABLE app.t OWNER TO {alice}`},
-		{"grant ", `REVOKE GRANT OPTION FOR SELECT ON app.t FROM {bob}; SET ROLE {bob}; GRANT INSERT ON app.t TO {carol}; RESET ROLE`},
-		{"comment", `COMMENT ON TABLE app.t IS 'after'; COMMENT ON COLUMN app.t.b IS 'after'; COMMENT ON INDEX app.t_a IS 'after'`},
+		{
+			"grant ",
+			`REVOKE GRANT OPTION FOR SELECT ON app.t FROM {bob}; SET ROLE {bob}; GRANT INSERT ON app.t TO {carol}; RESET ROLE`,
+		},
+		{
+			"comment",
+			`COMMENT ON TABLE app.t IS 'after'; COMMENT ON COLUMN app.t.b IS 'after'; COMMENT ON INDEX app.t_a IS 'after'`,
+		},
 		{"trigger ", `ALTER TABLE app.t ENABLE ALWAYS TRIGGER old_trigger`},
 		{"rule ", `ALTER TABLE app.t DISABLE RULE old_rule`},
 		{"policy ", `ALTER POLICY old_policy ON app.t TO {carol} USING (a > 5)`},
 		{"force row security", `ALTER TABLE app.t FORCE ROW LEVEL SECURITY`},
-		{"sequence ", `ALTER TABLE app.t ALTER id SET INCREMENT BY 3 SET MAXVALUE 1000000 SET CACHE 5; ALTER TABLE app.t ALTER id SET GENERATED ALWAYS`},
+		{
+			"sequence ",
+			`
+				ALTER TABLE app.t ALTER id SET INCREMENT BY 3 SET MAXVALUE 1000000 SET CACHE 5;
+				ALTER TABLE app.t ALTER id SET GENERATED ALWAYS`,
+		},
 		{"sequence ", `ALTER SEQUENCE app.t_s_seq INCREMENT BY 2 CYCLE`},
 		{"", `ALTER TABLE app.t ALTER b SET DEFAULT 'changed'`},
 		{"", `ALTER TABLE app.t ALTER CONSTRAINT t_p_fkey DEFERRABLE INITIALLY DEFERRED`},
@@ -111,7 +135,13 @@ var mayNotChange = []change{
 	{"storage parameter fillfactor", `ALTER TABLE app.t SET (fillfactor = 70)`},
 	{"storage parameter of TOAST", `ALTER TABLE app.t SET (toast.autovacuum_enabled = off)`},
 	{"replica identity", `ALTER TABLE app.t REPLICA IDENTITY FULL`},
-	{"persistence", `ALTER TABLE app.child DROP CONSTRAINT child_fk; ALTER PUBLICATION {database}_old DROP TABLE app.t; ALTER TABLE app.t SET UNLOGGED`},
+	{
+		"persistence",
+		`
+			ALTER TABLE app.child DROP CONSTRAINT child_fk;
+			ALTER PUBLICATION {database}_old DROP TABLE app.t;
+			ALTER TABLE app.t SET UNLOGGED`,
+	},
 	{"statistics", `CREATE STATISTICS app.new_statistics ON a, b FROM app.t`},
 	{"statistics", `ALTER STATISTICS app.old_statistics SET STATISTICS 50`},
 	{"statistics", `ALTER STATISTICS app.old_statistics OWNER TO {alice}`},
@@ -258,7 +288,9 @@ func TestOwnerThatWeAreNot(t *testing.T) {
 	t.Parallel()
 	eachStrategyIn(t, pgtest.New, func(t *testing.T, db *pgtest.Database, strategy string) {
 		r := givenRoles(t, db)
-		db.Exec(t, r.in(carriedTableSQL+`GRANT ALL ON SCHEMA app TO {alice}, {bob}; GRANT CREATE ON DATABASE {database} TO {alice};
+		db.Exec(t, r.in(carriedTableSQL+`
+			GRANT ALL ON SCHEMA app TO {alice}, {bob};
+			GRANT CREATE ON DATABASE {database} TO {alice};
 			ALTER TABLE app.t OWNER TO {alice}`))
 		o := options(t, "app.t", strategy)
 		as := func() *repack.Repack {
@@ -284,7 +316,8 @@ func TestOwnerThatWeAreNot(t *testing.T) {
 		if err := as().Run(testContext(t)); err != nil {
 			t.Fatalf("run with the grant: %v", err)
 		}
-		if owner := db.QueryString(t, `SELECT relowner::regrole FROM pg_class WHERE oid = 'app.t'::regclass`); owner != r["bob"] {
+		if owner := db.QueryString(t, `
+			SELECT relowner::regrole FROM pg_class WHERE oid = 'app.t'::regclass`); owner != r["bob"] {
 			t.Errorf("app.t belongs to %s, want %s", owner, r["bob"])
 		}
 		noJob(t, db)

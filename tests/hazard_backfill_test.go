@@ -106,7 +106,8 @@ func TestWritesAroundSetup(t *testing.T) {
 		writer := begin(t, db.Connect(t), pgx.ReadCommitted)
 		both(t, writer, `INSERT INTO @items VALUES (1001, 'mail 1001', 'before capture')`)
 		done := startRun(t, db, beforeStage(o, repack.Backfill, func() {
-			both(t, db.Pool, `INSERT INTO @items SELECT 2000 + i, 'mail ' || 2000 + i, 'after setup' FROM generate_series(1, 100) i`,
+			both(t, db.Pool, `
+				INSERT INTO @items SELECT 2000 + i, 'mail ' || 2000 + i, 'after setup' FROM generate_series(1, 100) i`,
 				`DELETE FROM @items WHERE id = 2`)
 		}))
 		pgtest.WaitBlockedBy(t, db.Pool, pid(writer))

@@ -27,9 +27,18 @@ CREATE TABLE @hub (
 INSERT INTO @hub VALUES (0);
 CREATE TABLE @@kid_c (id bigint PRIMARY KEY, hub bigint REFERENCES @hub ON DELETE CASCADE ON UPDATE CASCADE);
 CREATE TABLE @kid_n (id bigint PRIMARY KEY, hub bigint REFERENCES @hub ON DELETE SET NULL ON UPDATE SET NULL);
-CREATE TABLE @kid_d (id bigint PRIMARY KEY, hub bigint DEFAULT 0 REFERENCES @hub ON DELETE SET DEFAULT ON UPDATE SET DEFAULT);
-CREATE TABLE @kid_r (id bigint PRIMARY KEY, hub bigint REFERENCES @hub ON DELETE RESTRICT ON UPDATE RESTRICT DEFERRABLE);
-CREATE TABLE @kid_a (id bigint PRIMARY KEY, hub bigint CONSTRAINT kid_a_hub REFERENCES @hub DEFERRABLE INITIALLY DEFERRED)`
+CREATE TABLE @kid_d (
+    id  bigint PRIMARY KEY,
+    hub bigint DEFAULT 0 REFERENCES @hub ON DELETE SET DEFAULT ON UPDATE SET DEFAULT
+);
+CREATE TABLE @kid_r (
+    id  bigint PRIMARY KEY,
+    hub bigint REFERENCES @hub ON DELETE RESTRICT ON UPDATE RESTRICT DEFERRABLE
+);
+CREATE TABLE @kid_a (
+    id  bigint PRIMARY KEY,
+    hub bigint CONSTRAINT kid_a_hub REFERENCES @hub DEFERRABLE INITIALLY DEFERRED
+)`
 
 var hubTables = []string{"country", "hub", "kid_n", "kid_d", "kid_r", "kid_a"}
 
@@ -66,9 +75,11 @@ func hubRoundBy(t *testing.T, db *pgtest.Database, alike func(*testing.T, execer
 	write(`INSERT INTO @kid_n VALUES ($15, $15), ($16, $16)`, `INSERT INTO @kid_d VALUES ($17, $17), ($18, $18)`,
 		`INSERT INTO @kid_r VALUES ($19, $19)`, `INSERT INTO @kid_a VALUES ($20, $20)`)
 	// Cascades out of country, through hub, into kid_c.
-	write(`DELETE FROM @country WHERE id IN ($00, $01, $02)`, `UPDATE @country SET id = id + 40 WHERE id IN ($05, $06, $07)`)
+	write(`DELETE FROM @country WHERE id IN ($00, $01, $02)`, `
+		UPDATE @country SET id = id + 40 WHERE id IN ($05, $06, $07)`)
 	// Cascades out of hub, into itself and others.
-	write(`DELETE FROM @hub WHERE id IN ($10, $15, $17)`, `UPDATE @hub SET id = id + 40 WHERE id IN ($11, $13, $14, $16, $18)`)
+	write(`DELETE FROM @hub WHERE id IN ($10, $15, $17)`, `
+		UPDATE @hub SET id = id + 40 WHERE id IN ($11, $13, $14, $16, $18)`)
 	refused(`DELETE FROM @country WHERE id = $03`)
 	refused(`UPDATE @country SET id = id + 40 WHERE id = $03`)
 	refused(`DELETE FROM @country WHERE id = $04`)
@@ -129,7 +140,8 @@ func hubEqual(t *testing.T, db *pgtest.Database) {
 func hubAlike(t *testing.T, db *pgtest.Database) {
 	t.Helper()
 	hubEqual(t, db)
-	if n := pgtest.Query[int64](t, db.Pool, `SELECT count(*) FROM pg_constraint WHERE contype = 'f' AND NOT convalidated`); n > 0 {
+	if n := pgtest.Query[int64](t, db.Pool, `
+		SELECT count(*) FROM pg_constraint WHERE contype = 'f' AND NOT convalidated`); n > 0 {
 		t.Errorf("%d foreign keys are not valid", n)
 	}
 }

@@ -85,7 +85,9 @@ func TestNamesExchangedWhileWritingThrough(t *testing.T) {
 			db.Exec(t, exchangeNames)
 			db.Exec(t, `DELETE FROM app.others WHERE id <= 10; UPDATE app.others SET id = id + 1000 WHERE id BETWEEN 11 AND 20`)
 			db.Exec(t, exchangeNames)
-			db.Exec(t, `DELETE FROM control.items WHERE id <= 10; UPDATE control.items SET id = id + 1000 WHERE id BETWEEN 11 AND 20`)
+			db.Exec(t, `
+				DELETE FROM control.items WHERE id <= 10;
+				UPDATE control.items SET id = id + 1000 WHERE id BETWEEN 11 AND 20`)
 		}))
 		alike(t, db, "items")
 	})

@@ -55,7 +55,9 @@ func TestNumbersDrawnDuringExchange(t *testing.T) {
 		held.release()
 		pgtest.WaitBlockedBy(t, db.Pool, pid(holder))
 		waiter := db.Connect(t)
-		drawn := startExec(t, waiter, `BEGIN; CREATE TEMP TABLE drawn AS SELECT nextval('app.items_id_seq') AS id FROM generate_series(1, 50)`)
+		drawn := startExec(t, waiter, `
+			BEGIN;
+			CREATE TEMP TABLE drawn AS SELECT nextval('app.items_id_seq') AS id FROM generate_series(1, 50)`)
 		blockedOrDone(t, db, drawn, waiter.PgConn().PID())
 		commit(t, holder)
 		if err := <-drawn; err != nil {

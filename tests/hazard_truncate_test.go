@@ -11,7 +11,8 @@ import (
 // keys and addresses of the old.
 func truncate(t *testing.T, db *pgtest.Database) {
 	t.Helper()
-	both(t, db.Pool, `TRUNCATE @items`, `INSERT INTO @items VALUES (1, 'mail 3', 'a'), (500, 'mail 4', 'b'), (200, 'mail 200', 'c')`)
+	both(t, db.Pool, `TRUNCATE @items`, `
+		INSERT INTO @items VALUES (1, 'mail 3', 'a'), (500, 'mail 4', 'b'), (200, 'mail 200', 'c')`)
 	for _, isolation := range isolationLevels {
 		bothIn(t, db, isolation, `INSERT INTO @items VALUES (2, 'mail 2', 'gone')`, `TRUNCATE @items`,
 			`INSERT INTO @items VALUES (1, 'mail 3', 'd'), (501, 'mail 4', 'e'), (200, 'mail 200', 'f')`)

@@ -182,7 +182,8 @@ func TestSerializableConflictIsStillOne(t *testing.T) {
 			}
 			var failures []string
 			for i, tx := range []pgx.Tx{a, b} {
-				_, err := tx.Exec(t.Context(), `INSERT INTO app.items SELECT count(*) + 5000, 'count ' || $1::int, '' FROM app.items`, i)
+				_, err := tx.Exec(t.Context(), `
+					INSERT INTO app.items SELECT count(*) + 5000, 'count ' || $1::int, '' FROM app.items`, i)
 				if err == nil {
 					err = tx.Commit(t.Context())
 				}

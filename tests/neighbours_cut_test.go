@@ -36,14 +36,22 @@ CREATE TABLE @t (
     CONSTRAINT t_region FOREIGN KEY (region, name) REFERENCES @region ON DELETE SET NULL
 );
 INSERT INTO @t (code, a, b, pos, parent, region, name, up)
-SELECT 'c' || g, g % 10, g / 10, g, 1 + g % 40, 1 + g % 20, chr(97 + (1 + g % 20) % 2), nullif(g / 2, 0) FROM generate_series(1, 300) g;
+SELECT 'c' || g, g % 10, g / 10, g, 1 + g % 40, 1 + g % 20, chr(97 + (1 + g % 20) % 2), nullif(g / 2, 0)
+FROM   generate_series(1, 300) g;
 CREATE TABLE @child (id int PRIMARY KEY, t bigint NOT NULL REFERENCES @t ON DELETE CASCADE ON UPDATE CASCADE);
 INSERT INTO @child SELECT id, id FROM @t WHERE id % 10 = 0;
-ALTER TABLE @t ADD CONSTRAINT t_newest FOREIGN KEY (newest) REFERENCES @child ON DELETE SET NULL DEFERRABLE INITIALLY DEFERRED;
-CREATE TABLE @pair (a int, b int, CONSTRAINT pair_t FOREIGN KEY (a, b) REFERENCES @t (a, b) MATCH FULL ON UPDATE CASCADE ON DELETE CASCADE);
+ALTER TABLE @t ADD CONSTRAINT t_newest FOREIGN KEY (newest) REFERENCES @child ON DELETE SET NULL
+    DEFERRABLE INITIALLY DEFERRED;
+CREATE TABLE @pair (
+    a int,
+    b int,
+    CONSTRAINT pair_t FOREIGN KEY (a, b) REFERENCES @t (a, b) MATCH FULL ON UPDATE CASCADE ON DELETE CASCADE
+);
 INSERT INTO @pair SELECT a, b FROM @t WHERE id % 7 = 0;
-CREATE TABLE @note (code text CONSTRAINT a_note_with_quite_a_long_name_so_that_another_does_not_fit_here REFERENCES @t (code)
-    ON UPDATE CASCADE ON DELETE SET NULL DEFERRABLE INITIALLY DEFERRED);
+CREATE TABLE @note (
+    code text CONSTRAINT a_note_with_quite_a_long_name_so_that_another_does_not_fit_here REFERENCES @t (code)
+        ON UPDATE CASCADE ON DELETE SET NULL DEFERRABLE INITIALLY DEFERRED
+);
 INSERT INTO @note SELECT code FROM @t WHERE id % 13 = 0;
 CREATE TABLE @stray (t bigint);
 INSERT INTO @stray VALUES (100000);
@@ -55,8 +63,10 @@ var familyTables = []string{"parent", "region", "t", "child", "pair", "note", "s
 
 // familyWrites is a round of what is written to all of them.
 var familyWrites = []string{
-	`INSERT INTO @t (code, a, b, pos, parent, region, name)
-	 SELECT 'round {n}/' || g, 100 + {n}, g, 1000 * {n} + g, 30 + g, 10 + g, chr(97 + g % 2) FROM generate_series(1, 10) g`,
+	`
+		INSERT INTO @t (code, a, b, pos, parent, region, name)
+		SELECT 'round {n}/' || g, 100 + {n}, g, 1000 * {n} + g, 30 + g, 10 + g, chr(97 + g % 2)
+		FROM   generate_series(1, 10) g`,
 	`UPDATE @t SET pos = pos + 1 WHERE pos < 1000 * ({n} + 1)`,
 	`UPDATE @t SET code = code || '.{n}' WHERE id % 13 = {n}`,
 	`UPDATE @t SET id = DEFAULT WHERE id = 200 + 10 * {n}`,
@@ -66,8 +76,14 @@ var familyWrites = []string{
 	`UPDATE @parent SET id = id + 100 WHERE id = 10 + {n} AND id <= 30`,
 	`DELETE FROM @region WHERE id = {n} AND id <= 10`,
 	`BEGIN; INSERT INTO @note VALUES ('late {n}'); INSERT INTO @t (code, a, b) VALUES ('late {n}', 200, {n}); COMMIT`,
-	`WITH new AS (INSERT INTO @t (code, a, b) VALUES ('both {n}', 300, {n}) RETURNING id) INSERT INTO @child SELECT 1000 + {n}, id FROM new`,
-	`BEGIN; UPDATE @t SET newest = 2000 + {n} WHERE code = 'both {n}'; INSERT INTO @child SELECT 2000 + {n}, id FROM @t WHERE code = 'both {n}'; COMMIT`,
+	`
+		WITH new AS (INSERT INTO @t (code, a, b) VALUES ('both {n}', 300, {n}) RETURNING id) INSERT INTO @child
+		    SELECT 1000 + {n}, id FROM new`,
+	`
+		BEGIN;
+		UPDATE @t SET newest = 2000 + {n} WHERE code = 'both {n}';
+		INSERT INTO @child SELECT 2000 + {n}, id FROM @t WHERE code = 'both {n}';
+		COMMIT`,
 	`INSERT INTO @stray SELECT min(id) FROM @t WHERE id % 31 > 29`,
 	`INSERT INTO @t (code, a, b) VALUES ('both {n}', 301, {n}) ON CONFLICT (code) DO UPDATE SET b = EXCLUDED.b + 5000`,
 }

@@ -57,14 +57,21 @@ func TestKeysOneByOneOfRoles(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
 	owner, runner, writer := db.Role(t), db.Role(t), db.Role(t)
-	db.Exec(t, fmt.Sprintf(`GRANT %[1]s TO %[2]s; GRANT CREATE ON DATABASE %[4]s TO %[2]s;
-		CREATE SCHEMA app AUTHORIZATION %[1]s; GRANT USAGE ON SCHEMA app TO %[3]s;
-		CREATE TABLE app.parent (id int PRIMARY KEY); INSERT INTO app.parent SELECT generate_series(1, 100);
+	db.Exec(t, fmt.Sprintf(`
+		GRANT %[1]s TO %[2]s;
+		GRANT CREATE ON DATABASE %[4]s TO %[2]s;
+		CREATE SCHEMA app AUTHORIZATION %[1]s;
+		GRANT USAGE ON SCHEMA app TO %[3]s;
+		CREATE TABLE app.parent (id int PRIMARY KEY);
+		INSERT INTO app.parent SELECT generate_series(1, 100);
 		CREATE TABLE app.t (id int PRIMARY KEY, parent int REFERENCES app.parent ON DELETE CASCADE);
 		INSERT INTO app.t SELECT g, 1 + g %% 100 FROM generate_series(1, 1000) g;
 		CREATE TABLE app.child (id serial, t int REFERENCES app.t ON DELETE CASCADE ON UPDATE CASCADE);
-		ALTER TABLE app.parent OWNER TO %[1]s; ALTER TABLE app.t OWNER TO %[1]s; ALTER TABLE app.child OWNER TO %[1]s;
-		GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA app TO %[3]s; GRANT USAGE ON SEQUENCE app.child_id_seq TO %[3]s`,
+		ALTER TABLE app.parent OWNER TO %[1]s;
+		ALTER TABLE app.t OWNER TO %[1]s;
+		ALTER TABLE app.child OWNER TO %[1]s;
+		GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA app TO %[3]s;
+		GRANT USAGE ON SEQUENCE app.child_id_seq TO %[3]s`,
 		owner, runner, writer, pgx.Identifier{db.Name}.Sanitize()))
 	before, round := db.Dump(t), 0
 	write := func() {
@@ -96,7 +103,8 @@ func TestKeysOneByOneOfRoles(t *testing.T) {
 		t.Fatalf("run: %v", err)
 	}
 	write()
-	if n := pgtest.Query[int](t, db.Pool, `SELECT count(*) FROM app.child JOIN app.t ON t.id = child.t`); n == 0 || n != pgtest.Query[int](t, db.Pool, `SELECT count(*) FROM app.child`) {
+	const found = `SELECT count(*) FROM app.child JOIN app.t ON t.id = child.t`
+	if n := pgtest.Query[int](t, db.Pool, found); n == 0 || n != pgtest.Query[int](t, db.Pool, `SELECT count(*) FROM app.child`) {
 		t.Errorf("%d children of a parent that is there, of %d", n, 2*round)
 	}
 	sameDump(t, db, before)

@@ -22,14 +22,24 @@ const orderedSQL = `
 CREATE SCHEMA app;
 CREATE COLLATION app.backwards (provider = icu, locale = 'und-u-co-standard-kf-upper');
 CREATE TABLE app.t (
-    id int PRIMARY KEY, a int, gone int, b char(3) COLLATE "C", placed timestamptz,
-    "Odd, ""one""" int NOT NULL, "desc" int NOT NULL, "nulls first" int NOT NULL, doc json, twice int GENERATED ALWAYS AS (id * 2) STORED
+    id             int     PRIMARY KEY,
+    a              int,
+    gone           int,
+    b              char(3) COLLATE "C",
+    placed         timestamptz,
+    "Odd, ""one""" int     NOT NULL,
+    "desc"         int     NOT NULL,
+    "nulls first"  int     NOT NULL,
+    doc            json,
+    twice          int     GENERATED ALWAYS AS (id * 2) STORED
 ) WITH (fillfactor = 40);
 ALTER TABLE app.t DROP COLUMN gone;
 INSERT INTO app.t (id, a, b, placed, "Odd, ""one""", "desc", "nulls first")
-SELECT i, CASE WHEN i % 7 <> 0 THEN hashint4(i) % 100 END, CASE i % 3 WHEN 0 THEN 'aBc' WHEN 1 THEN 'ABC' ELSE 'abd' END,
-       '2026-01-01'::timestamptz + hashint4(i + 1) * interval '1 minute', hashint4(i + 2), hashint4(i + 3), hashint4(i + 4)
-FROM   generate_series(1, 4000) i ORDER BY hashint4(i + 5);
+SELECT i, CASE WHEN i % 7 <> 0 THEN hashint4(i) % 100 END, CASE i % 3 WHEN 0 THEN 'aBc'
+       WHEN 1 THEN 'ABC' ELSE 'abd' END, '2026-01-01'::timestamptz + hashint4(i + 1) * interval '1 minute',
+       hashint4(i + 2), hashint4(i + 3), hashint4(i + 4)
+FROM   generate_series(1, 4000) i
+ORDER BY hashint4(i + 5);
 CREATE INDEX by_a ON app.t (a DESC NULLS LAST, id DESC);
 CREATE INDEX by_expression ON app.t (abs(id - 2000) DESC, (b || 'x') COLLATE app.backwards NULLS FIRST) INCLUDE (a);
 CREATE INDEX by_collation ON app.t (b COLLATE app.backwards, "desc");
@@ -210,7 +220,8 @@ func cutCopy(t *testing.T, db *pgtest.Database, o repack.Options) {
 		t.Errorf("run: %v, want its copy ended", err)
 	}
 	commit(t, holder)
-	if n := pgtest.Query[int64](t, db.Pool, `SELECT pg_relation_size('repack_job_1.t') / current_setting('block_size')::int`); n < 10 {
+	if n := pgtest.Query[int64](t, db.Pool, `
+		SELECT pg_relation_size('repack_job_1.t') / current_setting('block_size')::int`); n < 10 {
 		t.Errorf("%d blocks have been written when the copy is cut off", n)
 	}
 	db.Exec(t, `ALTER TABLE repack_job_1.t DROP CONSTRAINT hold; DROP FUNCTION app.hold`)
@@ -322,7 +333,10 @@ func TestOrderByOfPartitions(t *testing.T) {
 	cli(t, db, 2, "run", "--table", "app.t", "--order-by", "low_pkey").says(t, `"app"."high"`, `"high_pkey"`)
 	cli(t, db, 0, "run", "--table", "app.t", "--order-by", "a DESC")
 	for _, partition := range []string{"low", "high"} {
-		wrong := pgtest.Query[int64](t, db.Pool, `SELECT count(*) FROM (SELECT a > lag(a) OVER (ORDER BY ctid) AS late FROM app.`+partition+`) l WHERE late`)
+		wrong := pgtest.Query[int64](t, db.Pool, `
+			SELECT count(*)
+			FROM   (SELECT a > lag(a) OVER (ORDER BY ctid) AS late FROM app.`+partition+`) l
+			WHERE  late`)
 		if wrong > 0 {
 			t.Errorf("%d rows of %s are not in order", wrong, partition)
 		}

@@ -71,7 +71,8 @@ func TestPartitionLeavesDuringRun(t *testing.T) {
 				eachHalf(t, n, func(t *testing.T, db *pgtest.Database, strategy, _ string) {
 					db.Exec(t, leavingSQL)
 					files := func() string {
-						return db.QueryString(t, `SELECT string_agg(relname || relfilenode, ' ') FROM pg_class WHERE relname IN ('p1', 'p3')`)
+						return db.QueryString(t, `
+							SELECT string_agg(relname || relfilenode, ' ') FROM pg_class WHERE relname IN ('p1', 'p3')`)
 					}
 					before := files()
 					left := false
@@ -135,7 +136,9 @@ func TestPartitionAttachedDuringRun(t *testing.T) {
 		db.Exec(t, leavingSQL)
 		o := options(t, "app.p", strategy)
 		run(t, db, leaveAt(o, beforeSwap, func() {
-			db.Exec(t, `CREATE TABLE app.p4 PARTITION OF app.p FOR VALUES FROM (300) TO (400); INSERT INTO app.p VALUES (333, 1, 1, 'new')`)
+			db.Exec(t, `
+				CREATE TABLE app.p4 PARTITION OF app.p FOR VALUES FROM (300) TO (400);
+				INSERT INTO app.p VALUES (333, 1, 1, 'new')`)
 		}))
 		noArtefacts(t, db)
 		if n := pgtest.Query[int](t, db.Pool, `SELECT count(*) FROM app.p`); n != 301 {

@@ -82,7 +82,8 @@ func TestFewRowsOfAPartitionAreWrittenThrough(t *testing.T) {
 	db := pgtest.New(t)
 	twins(t, db, bulkPartitionSQL)
 	o := atStep(options(t, "app.items", repack.ChangeLog), repack.StepDrained, func() {
-		both(t, db.Pool, `INSERT INTO @p SELECT g, 'new' FROM generate_series(2001, 2020) g`, `UPDATE @p SET a = 'few' WHERE id <= 20`)
+		both(t, db.Pool, `
+			INSERT INTO @p SELECT g, 'new' FROM generate_series(2001, 2020) g`, `UPDATE @p SET a = 'few' WHERE id <= 20`)
 		if n := pgtest.Query[int64](t, db.Pool, `SELECT count(*) FROM `+itemsLog); n > 0 {
 			t.Errorf("%d changes are pending", n)
 		}
@@ -96,7 +97,8 @@ func TestFewRowsOfAPartitionAreWrittenThrough(t *testing.T) {
 func TestTempFileLimit(t *testing.T) {
 	t.Parallel()
 	for name, limit := range map[string]string{
-		"role": `ALTER ROLE %[1]s SET temp_file_limit = '1MB'`, "database": `ALTER DATABASE %[2]s SET temp_file_limit = '1MB'`,
+		"role":             `ALTER ROLE %[1]s SET temp_file_limit = '1MB'`,
+		"database":         `ALTER DATABASE %[2]s SET temp_file_limit = '1MB'`,
 		"role in database": `ALTER ROLE %[1]s IN DATABASE %[2]s SET temp_file_limit = '1MB'`,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -120,8 +122,15 @@ func TestTempFileLimit(t *testing.T) {
 						return
 					}
 					defer conn.Close(context.WithoutCancel(t.Context()))
-					both(t, conn, `UPDATE @acct SET b = b + 1`, `UPDATE @acct SET id = -id WHERE id % 1000 = 0`, `DELETE FROM @acct WHERE id % 1000 = 7`,
-						`INSERT INTO @acct SELECT 1000000 + coalesce(max(id), 0) + g, 'new', 0 FROM @acct, generate_series(1, 3) g GROUP BY g`)
+					both(t, conn,
+						`UPDATE @acct SET b = b + 1`,
+						`UPDATE @acct SET id = -id WHERE id % 1000 = 0`,
+						`DELETE FROM @acct WHERE id % 1000 = 7`,
+						`
+							INSERT INTO @acct
+							SELECT 1000000 + coalesce(max(id), 0) + g, 'new', 0
+							FROM   @acct, generate_series(1, 3) g
+							GROUP BY g`)
 				}
 				o := options(t, "app.acct", strategy)
 				o.Hooks.AfterStage = func(_ context.Context, s repack.Stage) error {

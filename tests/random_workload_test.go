@@ -46,27 +46,40 @@ INSERT INTO app.t (id, owner, email, pos, note, parent)
 SELECT g, g % {writers}, 'e' || g, g, repeat('n', g::int % 100), 1 + g % 50 FROM generate_series(1, {rows}) g;
 CREATE TABLE control.t (LIKE app.t INCLUDING ALL);
 INSERT INTO control.t (id, owner, email, pos, note, parent) SELECT id, owner, email, pos, note, parent FROM app.t;
-CREATE TABLE app.child (id bigserial PRIMARY KEY, t bigint NOT NULL REFERENCES app.t ON DELETE CASCADE ON UPDATE CASCADE);
+CREATE TABLE app.child (
+    id bigserial PRIMARY KEY,
+    t  bigint    NOT NULL REFERENCES app.t ON DELETE CASCADE ON UPDATE CASCADE
+);
 CREATE INDEX ON app.child (t);
 INSERT INTO app.child (t) SELECT id FROM app.t WHERE id % 10 = 0;
-CREATE TABLE control.child (id bigint PRIMARY KEY, t bigint NOT NULL REFERENCES control.t ON DELETE CASCADE ON UPDATE CASCADE);
+CREATE TABLE control.child (
+    id bigint PRIMARY KEY,
+    t  bigint NOT NULL REFERENCES control.t ON DELETE CASCADE ON UPDATE CASCADE
+);
 CREATE INDEX ON control.child (t);
 INSERT INTO control.child SELECT * FROM app.child;
 ALTER TABLE control.t ADD FOREIGN KEY (up) REFERENCES control.t ON UPDATE CASCADE ON DELETE SET NULL;`
 
 // operations are what a transaction is made of; $1 is the writer, $2 a random number.
 var operations = []string{
-	`INSERT INTO @t (id, owner, email, pos, note) VALUES (1000000 * ($1::int + 1) + $2::int, $1, 'i' || $1::int || '/' || $2::int, 1000000 + $2::int, 'in')
-	 ON CONFLICT (id) DO UPDATE SET note = 'upserted', pos = EXCLUDED.pos`,
-	`INSERT INTO @t (id, owner, pos, note)
-	 SELECT 5000000000 + 1000000 * ($1::int + 1) + $2::int * 10 + g, $1, 2000000 + $2::int * 10 + g, 'bulk' FROM generate_series(1, 9) g
-	 ON CONFLICT (id) DO NOTHING`,
+	`
+		INSERT INTO @t (id, owner, email, pos, note)
+		VALUES (1000000 * ($1::int + 1) + $2::int, $1, 'i' || $1::int || '/' || $2::int, 1000000 + $2::int, 'in')
+		ON CONFLICT (id) DO UPDATE SET note = 'upserted', pos = EXCLUDED.pos`,
+	`
+		INSERT INTO @t (id, owner, pos, note)
+		SELECT 5000000000 + 1000000 * ($1::int + 1) + $2::int * 10 + g, $1, 2000000 + $2::int * 10 + g, 'bulk'
+		FROM   generate_series(1, 9) g
+		ON CONFLICT (id) DO NOTHING`,
 	`UPDATE @t SET note = 'U' || $2::int WHERE owner = $1 AND id = $1::int + {writers} * ($2::int % 400)`,
 	`UPDATE @t SET note = note || 'x' WHERE owner = $1 AND pos BETWEEN $2::int AND $2::int + 60`,
 	`DELETE FROM @t WHERE owner = $1 AND id = $1::int + {writers} * ($2::int % 900)`,
 	`DELETE FROM @t WHERE owner = $1 AND id BETWEEN 5000000000 + 1000000 * ($1::int + 1) + $2::int * 10 - 90
 	 AND 5000000000 + 1000000 * ($1::int + 1) + $2::int * 10`,
-	`UPDATE @t SET pos = $2::int + mod(pos - $2::int + {writers}, 64) WHERE owner = $1 AND pos BETWEEN $2::int AND $2::int + 63`,
+	`
+		UPDATE @t
+		SET    pos = $2::int + mod(pos - $2::int + {writers}, 64)
+		WHERE  owner = $1 AND pos BETWEEN $2::int AND $2::int + 63`,
 	`UPDATE @t a SET pos = b.pos FROM @t b WHERE a.owner = $1 AND b.owner = $1 AND a.pos < 100000 AND b.pos < 100000
 	 AND (a.id, b.id) IN (SELECT m.id, n.id FROM (SELECT min(id) AS id FROM @t WHERE owner = $1 AND id > $2::int) m,
 	                             (SELECT max(id) AS id FROM @t WHERE owner = $1) n WHERE m.id <> n.id
@@ -77,10 +90,16 @@ var operations = []string{
 	 SELECT count(*) FROM gone`,
 	`UPDATE @t SET email = 'e' || id || '/' || $2::int WHERE owner = $1 AND email IS NULL`,
 	`UPDATE @t SET id = id + 7000000000 WHERE owner = $1 AND id = $1::int + {writers} * ($2::int % 900)`,
-	`UPDATE @t SET up = (SELECT max(id) FROM @t WHERE owner = $1) WHERE owner = $1 AND id = $1::int + {writers} * ($2::int % 300)`,
-	`WITH d AS (DELETE FROM @t WHERE owner = $1 AND id = $1::int + {writers} * ($2::int % 900) AND id NOT IN (SELECT t FROM @child)
-	            AND NOT EXISTS (SELECT FROM @t x WHERE x.up = t.id) RETURNING *)
-	 INSERT INTO @t (id, owner, email, pos, note) SELECT id, owner, email, pos, 'again' FROM d`,
+	`
+		UPDATE @t
+		SET    up = (SELECT max(id) FROM @t WHERE owner = $1)
+		WHERE  owner = $1 AND id = $1::int + {writers} * ($2::int % 300)`,
+	`
+		WITH d
+		    AS (DELETE FROM @t
+		    WHERE owner = $1 AND id = $1::int + {writers} * ($2::int % 900) AND id NOT IN (SELECT t FROM @child)
+		    AND NOT EXISTS (SELECT FROM @t x WHERE x.up = t.id)
+		    RETURNING *) INSERT INTO @t (id, owner, email, pos, note) SELECT id, owner, email, pos, 'again' FROM d`,
 }
 
 const (

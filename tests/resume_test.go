@@ -147,7 +147,8 @@ func TestResumedBackfillKeepsItsChunks(t *testing.T) {
 		if after := db.QueryString(t, chunks, now); after != before || before == pgtest.Null {
 			t.Errorf("chunks were %s, are %s", before, after)
 		}
-		gaps := db.QueryString(t, `SELECT count(*) FROM (SELECT first_block, lag(end_block, 1, 0) OVER (ORDER BY first_block) AS last
+		gaps := db.QueryString(t, `
+			SELECT count(*) FROM (SELECT first_block, lag(end_block, 1, 0) OVER (ORDER BY first_block) AS last
 			FROM repack_registry.chunk) c WHERE first_block <> last`)
 		if gaps != "0" {
 			t.Errorf("%s gaps or overlaps between chunks", gaps)

@@ -107,12 +107,26 @@ func noArtefacts(t *testing.T, db *pgtest.Database) {
 			WHERE datname = current_database() AND application_name LIKE 'repack %')`)
 	}, "the tool's sessions to end")
 	left := pgtest.Column[string](t, db.Pool, `
-		SELECT 'schema ' || nspname FROM pg_namespace WHERE nspname LIKE 'repack\_job%'
-		UNION ALL SELECT 'trigger ' || tgname FROM pg_trigger WHERE tgname LIKE '%repack%'
-		UNION ALL SELECT 'function ' || proname FROM pg_proc WHERE proname LIKE 'repack%'
-		UNION ALL SELECT 'not valid: ' || conname FROM pg_constraint WHERE NOT convalidated AND contype = 'f' AND conparentid = 0
-		UNION ALL SELECT 'advisory lock' FROM pg_locks l JOIN pg_database d ON d.oid = l.database
-		          WHERE locktype = 'advisory' AND datname = current_database()
+		SELECT 'schema ' || nspname
+		FROM   pg_namespace
+		WHERE  nspname LIKE 'repack\_job%'
+		UNION ALL
+		SELECT 'trigger ' || tgname
+		FROM   pg_trigger
+		WHERE  tgname LIKE '%repack%'
+		UNION ALL
+		SELECT 'function ' || proname
+		FROM   pg_proc
+		WHERE  proname LIKE 'repack%'
+		UNION ALL
+		SELECT 'not valid: ' || conname
+		FROM   pg_constraint
+		WHERE  NOT convalidated AND contype = 'f' AND conparentid = 0
+		UNION ALL
+		SELECT 'advisory lock'
+		FROM   pg_locks l
+		JOIN   pg_database d ON d.oid = l.database
+		WHERE  locktype = 'advisory' AND datname = current_database()
 		ORDER BY 1`)
 	if len(left) > 0 {
 		t.Errorf("left behind: %q", left)

@@ -90,7 +90,10 @@ func (w *waits) at(place string) {
 type nuisance struct{ name, sql string }
 
 var nuisances = []nuisance{
-	{"idle in transaction", `UPDATE app.parent SET id = id WHERE id = 50; INSERT INTO app.t (id, owner, pos) VALUES (-1, -1, -1)`},
+	{
+		"idle in transaction",
+		`UPDATE app.parent SET id = id WHERE id = 50; INSERT INTO app.t (id, owner, pos) VALUES (-1, -1, -1)`,
+	},
 	{"long reader", `SELECT FROM app.t LIMIT 1`},
 	// Such an autovacuum does not let itself be cancelled.
 	{"vacuum to prevent wraparound", `LOCK TABLE app.t IN SHARE UPDATE EXCLUSIVE MODE`},
@@ -173,7 +176,8 @@ func TestLongestWait(t *testing.T) {
 				if len(places) > 0 || h.refused == 0 {
 					t.Errorf("the tool was held up %d times, and not at %q", h.refused, places)
 				}
-				if n := pgtest.Query[int64](t, db.Pool, `SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()`); n != 0 {
+				if n := pgtest.Query[int64](t, db.Pool, `
+					SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()`); n != 0 {
 					t.Errorf("%d deadlocks", n)
 				}
 				alike(t, db, "t")
