@@ -12,33 +12,7 @@ import (
 )
 
 // hubSQL is a table with a foreign key of every kind, in and out and to itself.
-const hubSQL = `
-CREATE TABLE @country (id bigint PRIMARY KEY);
-INSERT INTO @country VALUES (0);
-CREATE TABLE @hub (
-    id bigint PRIMARY KEY,
-    c  bigint REFERENCES @country ON DELETE CASCADE ON UPDATE CASCADE,
-    n  bigint REFERENCES @country ON DELETE SET NULL ON UPDATE SET NULL,
-    d  bigint DEFAULT 0 REFERENCES @country ON DELETE SET DEFAULT ON UPDATE SET DEFAULT,
-    r  bigint REFERENCES @country ON DELETE RESTRICT ON UPDATE RESTRICT,
-    a  bigint REFERENCES @country DEFERRABLE INITIALLY DEFERRED,
-    boss bigint REFERENCES @hub ON DELETE SET NULL ON UPDATE CASCADE
-);
-INSERT INTO @hub VALUES (0);
-CREATE TABLE @@kid_c (id bigint PRIMARY KEY, hub bigint REFERENCES @hub ON DELETE CASCADE ON UPDATE CASCADE);
-CREATE TABLE @kid_n (id bigint PRIMARY KEY, hub bigint REFERENCES @hub ON DELETE SET NULL ON UPDATE SET NULL);
-CREATE TABLE @kid_d (
-    id  bigint PRIMARY KEY,
-    hub bigint DEFAULT 0 REFERENCES @hub ON DELETE SET DEFAULT ON UPDATE SET DEFAULT
-);
-CREATE TABLE @kid_r (
-    id  bigint PRIMARY KEY,
-    hub bigint REFERENCES @hub ON DELETE RESTRICT ON UPDATE RESTRICT DEFERRABLE
-);
-CREATE TABLE @kid_a (
-    id  bigint PRIMARY KEY,
-    hub bigint CONSTRAINT kid_a_hub REFERENCES @hub DEFERRABLE INITIALLY DEFERRED
-)`
+var hubSQL = fixture("hub")
 
 var hubTables = []string{"country", "hub", "kid_n", "kid_d", "kid_r", "kid_a"}
 

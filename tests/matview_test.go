@@ -17,52 +17,7 @@ import (
 // matviewSQL has a matview with something of everything, one that reads it and
 // the table, views and other things that read it, one that only reads a view
 // of the table, and one that is not populated.
-const matviewSQL = `
-CREATE SCHEMA app;
-CREATE SCHEMA other;
-CREATE TABLE app.t (id int PRIMARY KEY, a int, b text);
-INSERT INTO app.t SELECT g, g % 7, 'b' || g FROM generate_series(1, 500) g;
-CREATE VIEW app.below AS SELECT id, a FROM app.t WHERE id > 0;
-CREATE MATERIALIZED VIEW app."The; mv" ("It's", "sum ON x", b) WITH (fillfactor = 70, autovacuum_enabled = off) AS
-    SELECT t.id, t.a + below.a, t.b FROM app.t JOIN app.below USING (id) WHERE t.b <> ' FROM app.t';
-CREATE UNIQUE INDEX "mv key" ON app."The; mv" ("It's");
-CREATE INDEX "mv; ON x" ON app."The; mv" (lower(b) DESC, ("sum ON x" + 1)) WITH (fillfactor = 80) WHERE b <> ' ON ';
-ALTER INDEX app."mv; ON x" ALTER COLUMN 2 SET STATISTICS 77;
-ALTER MATERIALIZED VIEW app."The; mv" CLUSTER ON "mv key";
-ALTER MATERIALIZED VIEW app."The; mv" ALTER b SET STATISTICS 55;
-ALTER MATERIALIZED VIEW app."The; mv" ALTER b SET STORAGE external;
-ALTER MATERIALIZED VIEW app."The; mv" ALTER b SET COMPRESSION pglz;
-ALTER MATERIALIZED VIEW app."The; mv" ALTER b SET (n_distinct = 5);
-COMMENT ON MATERIALIZED VIEW app."The; mv" IS 'it''s';
-COMMENT ON COLUMN app."The; mv".b IS 'b';
-COMMENT ON INDEX app."mv key" IS 'key';
-CREATE STATISTICS other.st (ndistinct) ON "It's", b FROM app."The; mv";
-ALTER STATISTICS other.st SET STATISTICS 33;
-COMMENT ON STATISTICS other.st IS 'st';
-GRANT USAGE ON SCHEMA app, other TO {alice}, {bob}, {carol};
-GRANT CREATE ON SCHEMA app, other TO {alice};
-GRANT SELECT ON app.t, app.below TO {alice};
-GRANT SELECT ON app."The; mv" TO {bob} WITH GRANT OPTION;
-GRANT SELECT ("It's") ON app."The; mv" TO {carol};
-ALTER MATERIALIZED VIEW app."The; mv" OWNER TO {alice};
-SET ROLE {bob};
-GRANT SELECT ON app."The; mv" TO {carol};
-RESET ROLE;
-CREATE VIEW app.above WITH (security_barrier) AS SELECT "It's", b FROM app."The; mv" WHERE "sum ON x" > 2;
-CREATE VIEW app.above_above AS SELECT count(*) FROM app.above;
-COMMENT ON VIEW app.above IS 'above';
-GRANT SELECT ON app.above TO {bob};
-CREATE MATERIALIZED VIEW app.a_second AS SELECT m."It's", t.a FROM app."The; mv" m JOIN app.t ON t.id = m."It's";
-CREATE MATERIALIZED VIEW other.third AS SELECT count(*) FROM app.a_second, app.above;
-CREATE MATERIALIZED VIEW other.empty AS SELECT max(id) FROM app.t WITH NO DATA;
-CREATE INDEX empty_max ON other.empty (max);
-CREATE MATERIALIZED VIEW other.indirect AS SELECT * FROM app.below;
-CREATE MATERIALIZED VIEW other.on_above AS SELECT * FROM app.above;
-CREATE FUNCTION app.f() RETURNS bigint LANGUAGE sql STABLE BEGIN ATOMIC SELECT count(*) FROM app."The; mv"; END;
-CREATE TABLE app.guarded (id int);
-ALTER TABLE app.guarded ENABLE ROW LEVEL SECURITY;
-CREATE POLICY p ON app.guarded USING (id IN (SELECT "It's" FROM app."The; mv"));
-CREATE RULE r AS ON INSERT TO app.guarded WHERE NEW.id IN (SELECT "It's" FROM app."The; mv") DO INSTEAD NOTHING;`
+var matviewSQL = fixture("matviews")
 
 // matviewRows are what every one of them holds.
 const matviewRowsSQL = `

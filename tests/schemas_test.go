@@ -2,7 +2,6 @@ package tests
 
 import (
 	"bufio"
-	"embed"
 	"errors"
 	"fmt"
 	"strconv"
@@ -15,9 +14,6 @@ import (
 	"github.com/repack-go/repack/internal/tooling/pgtest"
 	"github.com/repack-go/repack/repack"
 )
-
-//go:embed testdata/*.sql
-var testdata embed.FS
 
 // wholeSchema is an application's schema from testdata. Its work procedure
 // writes to most of its tables, and does the same in two databases that hold
@@ -71,12 +67,8 @@ type application struct {
 func givenApplication(t *testing.T, s wholeSchema) *application {
 	t.Helper()
 	a := &application{wholeSchema: s, db: pgtest.New(t), control: controlDatabase(t), reported: map[string]bool{}}
-	text, err := testdata.ReadFile("testdata/" + s.name + ".sql")
-	if err != nil {
-		t.Fatal(err)
-	}
 	r := givenRoles(t, a.db)
-	sql := r.in(forVersion(t, string(text), a.db.Version()))
+	sql := r.in(forVersion(t, fixture(s.name), a.db.Version()))
 	a.conn, a.elsewhere = a.db.Connect(t), a.control.Connect(t)
 	load(t, a.conn, sql)
 	load(t, a.elsewhere, sql)
