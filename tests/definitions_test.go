@@ -79,7 +79,8 @@ func TestDefinitionsThatHaveChanged(t *testing.T) {
 	runUntil(t, db, o, repack.Swap)
 	db.Exec(t, `ALTER POLICY inserts ON app.t WITH CHECK (s IN ('a', 'b', 'c'))`)
 	var changed *repack.RevertDriftError
-	if err := newRepack(t, db, o).Revert(testContext(t)); !errors.As(err, &changed) || len(changed.Changes) != 1 || changed.Changes[0].Property != "policies.inserts" {
+	if err := newRepack(t, db, o).Revert(testContext(t)); !errors.As(err, &changed) ||
+		len(changed.Changes) != 1 || changed.Changes[0].Property != "policies.inserts" {
 		t.Fatalf("revert: %v, want a RevertDriftError for the policy", err)
 	}
 	db.Exec(t, `ALTER POLICY inserts ON app.t WITH CHECK (s IN ('a', 'b'))`)

@@ -40,7 +40,9 @@ func TestOIDKept(t *testing.T) {
 	t.Parallel()
 	eachStrategyIn(t, pgtest.New, func(t *testing.T, db *pgtest.Database, strategy string) {
 		db.Exec(t, keptSQL)
-		refused(t, db, "app.orders", append([]string{"1 row", "table app.orders", "index app.orders_a", "constraint orders_a_check", "--ignore-oid"}, keptColumns...)...)
+		refused(t, db, "app.orders", append([]string{
+			"1 row", "table app.orders", "index app.orders_a", "constraint orders_a_check", "--ignore-oid",
+		}, keptColumns...)...)
 		before, dump := db.QueryString(t, meaningSQL), db.Dump(t)
 		means := func(when string) {
 			t.Helper()

@@ -264,7 +264,8 @@ func TestOrderByErrors(t *testing.T) {
 		cli(t, db, 2, "run", "--table", "app.one", "--order-by", "only_one").says(t, "only_one")
 	}
 	cli(t, db, 3, "run", "--table", "app.t", "--order-by", "partial").says(t, "index partial", "WHERE")
-	if out := cli(t, db, 3, "plan", "--format", "json", "--table", "app.t", "--order-by", "partial").stdout.String(); !strings.Contains(out, `"object": "index partial"`) {
+	out := cli(t, db, 3, "plan", "--format", "json", "--table", "app.t", "--order-by", "partial").stdout.String()
+	if !strings.Contains(out, `"object": "index partial"`) {
 		t.Errorf("the plan of a refused order:\n%s", out)
 	}
 	if after := db.CatalogDump(t); after != before {

@@ -82,7 +82,8 @@ func TestPartitionsThatWouldNotBeAttached(t *testing.T) {
 				ALTER TABLE app.p1 ADD CONSTRAINT own CHECK (s IN ('a', 'b')) NOT VALID;`+check)
 			o := options(t, "app.p1", "change-log")
 			var refused *repack.RefusedError
-			if err := newRepack(t, db, o).Run(testContext(t)); !errors.As(err, &refused) || len(refused.Reasons) != 1 || refused.Reasons[0].Object != "constraint checked" {
+			if err := newRepack(t, db, o).Run(testContext(t)); !errors.As(err, &refused) ||
+				len(refused.Reasons) != 1 || refused.Reasons[0].Object != "constraint checked" {
 				t.Fatalf("run: %v, want a refusal for the check", err)
 			}
 			noArtefacts(t, db)

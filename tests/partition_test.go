@@ -596,7 +596,8 @@ func TestPartitionedTableRefused(t *testing.T) {
 		CREATE FUNCTION app.f(app.rest) RETURNS int LANGUAGE sql AS 'SELECT 1'`)
 	refused(t, db, "app.p", "app.m", `"app"."b1"`, "app.f", `"app"."rest"`)
 	var usage *repack.UsageError
-	if _, err := newRepack(t, db, options(t, "app.p", repack.ChangeLog)).Plan(testContext(t)); !errors.As(err, &usage) || !strings.Contains(err.Error(), `"app"."B; 2"`) {
+	_, err := newRepack(t, db, options(t, "app.p", repack.ChangeLog)).Plan(testContext(t))
+	if !errors.As(err, &usage) || !strings.Contains(err.Error(), `"app"."B; 2"`) {
 		t.Errorf("plan: %v, want a usage error that names the partitions", err)
 	}
 }
