@@ -54,6 +54,9 @@ func Apply(ctx context.Context, conn *pgx.Conn, schema string) error {
 	if err := takeBack(ctx, conn, schema, before); err != nil { // before writing to the version table
 		return err
 	}
+	if err := identify(ctx, conn, versionTable(schema)); err != nil {
+		return err
+	}
 	version, err := migrator.GetCurrentVersion(ctx)
 	if err != nil {
 		return fmt.Errorf("read registry version: %w", err)
@@ -71,7 +74,7 @@ func Apply(ctx context.Context, conn *pgx.Conn, schema string) error {
 	if err := session.Configure(ctx, conn); err != nil { // the last migration ended with RESET ALL
 		return err
 	}
-	return takeBack(ctx, conn, schema, before)
+	return finish(ctx, conn, schema, before)
 }
 
 // createSchema creates the schema, and reports whether it existed before.
@@ -96,11 +99,37 @@ func open(ctx context.Context, conn *pgx.Conn, schema string) (*migrate.Migrator
 	if err != nil {
 		return nil, fmt.Errorf("open registry schema %q: %w", schema, err)
 	}
-	migrator.Data = map[string]any{"schema": pgx.Identifier{schema}.Sanitize()}
+	migrator.Data = map[string]any{
+		"schema": pgx.Identifier{schema}.Sanitize(),
+		"job":    catalog.Literal(pgx.Identifier{schema, "job"}.Sanitize()),
+	}
 	if err := migrator.LoadMigrations(files); err != nil {
 		return nil, fmt.Errorf("load registry migrations: %w", err)
 	}
 	return migrator, nil
+}
+
+// identify gives a table that has no key a replica identity. If a publication of all tables
+// publishes the table, the server changes its rows only then.
+func identify(ctx context.Context, q catalog.Querier, table string) error {
+	if _, err := q.Exec(ctx, "ALTER TABLE "+table+" REPLICA IDENTITY FULL"); err != nil {
+		return fmt.Errorf("give %s a replica identity: %w", table, err)
+	}
+	return nil
+}
+
+// finish reverts what event triggers have done to new tables, the replica identities of
+// ours included, and sets these again.
+func finish(ctx context.Context, q catalog.Querier, schema string, before []string) error {
+	if err := takeBack(ctx, q, schema, before); err != nil {
+		return err
+	}
+	for _, table := range []string{versionTable(schema), pgx.Identifier{schema, "stage_history"}.Sanitize()} {
+		if err := identify(ctx, q, table); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // errRollBack makes Try roll back what it has created.
@@ -139,7 +168,7 @@ func try(ctx context.Context, tx pgx.Tx, schema string) error {
 			return fmt.Errorf("migrate registry schema %q: %w", schema, err)
 		}
 	}
-	return takeBack(ctx, tx, schema, nil)
+	return finish(ctx, tx, schema, nil)
 }
 
 // tablesSQL finds the relations of a schema by their dependency on it, because pg_class

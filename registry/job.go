@@ -66,6 +66,8 @@ type Options struct {
 	UpdateOID []OIDColumn `json:"update_oid,omitempty"`
 	// IgnoreOID allows other places to contain OIDs of the table.
 	IgnoreOID bool `json:"ignore_oid,omitempty"`
+	// PublishedOK allows publications FOR ALL TABLES.
+	PublishedOK bool `json:"published_ok,omitempty"`
 	// RowTriggers makes capture use row triggers. They need no transition tables, which
 	// may need temporary files.
 	RowTriggers bool `json:"row_triggers,omitempty"`
@@ -141,7 +143,7 @@ var ErrStageMoved = errors.New("the job has been moved on by another process")
 type Registry struct {
 	schema              string
 	job, history, chunk string // qualified and quoted
-	partitioned         string
+	partitioned, lastID string
 }
 
 // New returns the Registry in schema. It does not query whether the schema exists.
@@ -149,7 +151,7 @@ func New(schema string) *Registry {
 	table := func(name string) string { return pgx.Identifier{schema, name}.Sanitize() }
 	return &Registry{
 		schema: schema, job: table("job"), history: table("stage_history"), chunk: table("chunk"),
-		partitioned: table("partitioned"),
+		partitioned: table("partitioned"), lastID: table("last_id"),
 	}
 }
 
@@ -190,8 +192,7 @@ FROM   pg_namespace n
 JOIN   pg_class c ON c.relnamespace = n.oid AND c.relname = 'job'
 CROSS  JOIN LATERAL (VALUES
        (format('GRANT USAGE ON SCHEMA %I TO %I;', n.nspname, current_user)),
-       (format('GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA %I TO %I;', n.nspname, current_user)),
-       (format('GRANT USAGE ON ALL SEQUENCES IN SCHEMA %I TO %I;', n.nspname, current_user))) s (statement)
+       (format('GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA %I TO %I;', n.nspname, current_user))) s (statement)
 WHERE  n.nspname = $1
 AND    NOT (has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT')
             AND has_table_privilege(c.oid, 'INSERT') AND has_table_privilege(c.oid, 'UPDATE'))

@@ -26,8 +26,8 @@ WHERE  source = $1 AND ended IS NULL`
 
 // openPartitionedSQL records a new repack of a partitioned table.
 const openPartitionedSQL = `
-INSERT INTO %[1]s (table_schema, table_name, source)
-VALUES ($1, $2, $3)
+INSERT INTO %[1]s (id, table_schema, table_name, source)
+VALUES ($1, $2, $3, $4)
 RETURNING id, began`
 
 // FindPartitioned returns the unfinished repack of the partitioned table with this OID.
@@ -45,13 +45,17 @@ func (r *Registry) FindPartitioned(ctx context.Context, q catalog.Querier, oid u
 
 // OpenPartitioned returns the unfinished repack of a partitioned table, and records a
 // new one if there is none. The caller must hold the advisory lock of the partitioned
-// table (TryLock). Calling it again is safe.
+// table (TryLock). q must not be in a transaction: see NextID. Calling it again is safe.
 func (r *Registry) OpenPartitioned(ctx context.Context, q catalog.Querier, oid uint32, name catalog.Name) (Partitioned, error) {
 	p, err := r.FindPartitioned(ctx, q, oid)
 	if !errors.Is(err, ErrNotFound) {
 		return p, err
 	}
-	err = q.QueryRow(ctx, fmt.Sprintf(openPartitionedSQL, r.partitioned), name.Schema, name.Name, oid).Scan(&p.ID, &p.Began)
+	id, err := r.nextID(ctx, q, "partitioned")
+	if err != nil {
+		return p, fmt.Errorf("record the repack of %s: %w", name, err)
+	}
+	err = q.QueryRow(ctx, fmt.Sprintf(openPartitionedSQL, r.partitioned), id, name.Schema, name.Name, oid).Scan(&p.ID, &p.Began)
 	if err != nil {
 		return p, fmt.Errorf("record the repack of %s: %w", name, err)
 	}
@@ -88,23 +92,34 @@ func (r *Registry) DonePartition(ctx context.Context, q catalog.Querier, id int6
 	return done, nil
 }
 
-// jobsOfPartitionedSQL lists the unfinished jobs of a repack.
+// jobsOfPartitionedSQL lists the unfinished jobs of a repack. It also lists those that were
+// begun for a partition alone, if that partition does not exist any more: it was dropped,
+// or PostgreSQL 19 has merged or split it.
 const jobsOfPartitionedSQL = `
 SELECT ` + columns + `
 FROM     %[1]s
-WHERE    partitioned = $1 AND state IN ('active', 'reverting', 'resetting', 'finishing')
+WHERE    state IN ('active', 'reverting', 'resetting', 'finishing')
+AND     (partitioned = $1
+         OR NOT EXISTS (SELECT FROM pg_class WHERE oid = CASE WHEN swapped_at IS NULL THEN source ELSE shadow END)
+         AND (description #>> '{partition,parent,schema}', description #>> '{partition,parent,name}') IN (
+             SELECT n.nspname, c.relname
+             FROM   pg_partition_tree($2::oid::regclass) t
+             JOIN   pg_class c     ON c.oid = t.relid
+             JOIN   pg_namespace n ON n.oid = c.relnamespace
+             WHERE  c.relkind = 'p'))
 ORDER BY id`
 
-// JobsOfPartitioned returns the unfinished jobs of repack id, ordered by id. It
-// includes jobs of tables that are no longer partitions.
-func (r *Registry) JobsOfPartitioned(ctx context.Context, q catalog.Querier, id int64) ([]*Job, error) {
-	rows, err := q.Query(ctx, fmt.Sprintf(jobsOfPartitionedSQL, r.job), id)
+// JobsOfPartitioned returns the unfinished jobs of repack id, of the partitioned table with
+// this OID, ordered by id. It includes jobs of tables that are no longer partitions, and
+// jobs of partitions that are gone, whoever began them. An id of 0 stands for no repack.
+func (r *Registry) JobsOfPartitioned(ctx context.Context, q catalog.Querier, id int64, oid uint32) ([]*Job, error) {
+	rows, err := q.Query(ctx, fmt.Sprintf(jobsOfPartitionedSQL, r.job), id, oid)
 	if err != nil {
-		return nil, fmt.Errorf("look for jobs of repack %d of a partitioned table: %w", id, err)
+		return nil, fmt.Errorf("look for jobs of partitioned table %d: %w", oid, err)
 	}
 	jobs, err := pgx.CollectRows(rows, pgx.RowToAddrOfStructByName[Job])
 	if err != nil {
-		return nil, fmt.Errorf("look for jobs of repack %d of a partitioned table: %w", id, err)
+		return nil, fmt.Errorf("look for jobs of partitioned table %d: %w", oid, err)
 	}
 	return jobs, nil
 }

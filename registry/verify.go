@@ -39,10 +39,13 @@ type Verification struct {
 	Mismatches int64 // 0 if the verification has passed
 }
 
-// addVerificationSQL records a verification.
+// addVerificationSQL records a verification. Only the process that holds the job does so:
+// no other can take the same id.
 const addVerificationSQL = `
-INSERT INTO %[1]s (job_id, mode, rows, mismatches)
-VALUES ($1, $2, $3, $4)`
+INSERT INTO %[1]s (job_id, id, mode, rows, mismatches)
+SELECT $1, coalesce(max(v.id), 0) + 1, $2, $3, $4
+FROM   %[1]s v
+WHERE  v.job_id = $1`
 
 // AddVerification records the result of a comparison for job id inside tx.
 func (r *Registry) AddVerification(ctx context.Context, tx pgx.Tx, id int64, v Verification) error {

@@ -11,14 +11,27 @@ import (
 	"github.com/repack-go/repack/internal/catalog"
 )
 
-// nextIDSQL takes the next id of the table of jobs.
-const nextIDSQL = `SELECT nextval(pg_get_serial_sequence($1, 'id'))`
+// nextIDSQL takes the next id of the table whose name is $1.
+const nextIDSQL = `
+INSERT INTO %[1]s AS last (of, id)
+VALUES ($1, 1)
+ON CONFLICT (of) DO UPDATE SET id = last.id + 1
+RETURNING id`
 
 // NextID reserves the id of a new job. The names of the job's artefacts contain it, so
 // it is needed before Insert.
-func (r *Registry) NextID(ctx context.Context, tx pgx.Tx) (id int64, err error) {
-	if err := tx.QueryRow(ctx, nextIDSQL, r.job).Scan(&id); err != nil {
-		return 0, fmt.Errorf("number a new job: %w", err)
+//
+// Until q commits, every other new job waits. So q must not be in a transaction that
+// goes on: an id that is not used is skipped.
+func (r *Registry) NextID(ctx context.Context, q catalog.Querier) (id int64, err error) {
+	return r.nextID(ctx, q, "job")
+}
+
+// nextID reserves an id of a table of the registry. There is no sequence for it, because
+// a publication FOR ALL SEQUENCES would publish it.
+func (r *Registry) nextID(ctx context.Context, q catalog.Querier, table string) (id int64, err error) {
+	if err := q.QueryRow(ctx, fmt.Sprintf(nextIDSQL, r.lastID), table).Scan(&id); err != nil {
+		return 0, fmt.Errorf("number a new %s: %w", table, err)
 	}
 	return id, nil
 }
@@ -30,7 +43,6 @@ INSERT INTO %[1]s (
     id, table_schema, table_name, source, shadow, strategy, options, stage, stage_done,
     shadow_schema, old_schema, own_schemas, change_log, capture, key_index, description, partitioned,
     claim, runner_host, runner_pid, runner_since)
-OVERRIDING SYSTEM VALUE
 VALUES (
     @id, @table_schema, @table_name, @source, @shadow, @strategy, @options, @stage, true,
     @shadow_schema, @old_schema, @own_schemas, @change_log, @capture, @key_index, @description, @partitioned,

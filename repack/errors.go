@@ -7,6 +7,8 @@ import (
 	"github.com/repack-go/repack/migrations"
 	"github.com/repack-go/repack/registry"
 	"github.com/repack-go/repack/stages"
+	"github.com/repack-go/repack/stages/compare"
+	"github.com/repack-go/repack/stages/snapshots"
 )
 
 // Errors that a caller may want to distinguish with errors.As. The package comment says
@@ -26,7 +28,7 @@ type (
 	LockTimeoutError = lock.TimeoutError
 	// SnapshotError names the transactions whose snapshots are too old for the swap.
 	// Nothing has changed; call again to continue the job.
-	SnapshotError = stages.SnapshotError
+	SnapshotError = snapshots.Error
 	// DriftError lists DDL on the table since the job began that the shadow does not
 	// have.
 	DriftError = stages.DriftError
@@ -59,7 +61,7 @@ type (
 	NewerJobError = catalog.NewerError
 	// VerifyError names rows of the copy that differ from the table's rows and that no
 	// pending change explains.
-	VerifyError = stages.VerifyError
+	VerifyError = compare.Error
 )
 
 // Conditions that a caller may want to distinguish with errors.Is. Nothing was changed.

@@ -24,24 +24,24 @@ import (
 // it. Options.KillBlockers also needs pg_terminate_backend.
 var functions = []string{
 	"abs", "acldefault", "aclexplode", "age", "array_agg", "array_position", "array_remove", "array_replace",
-	"array_to_string", "bool_and", "bool_or", "cardinality", "ceil", "clock_timestamp", "col_description", "count",
+	"array_to_string", "bool_and", "bool_or", "cardinality", "ceil", "clock_timestamp", "col_description", "concat_ws", "count",
 	"current_database", "current_schema", "current_setting", "encode", "extract", "floor", "format", "format_type",
 	"generate_series", "has_any_column_privilege", "has_column_privilege", "has_database_privilege",
 	"has_function_privilege", "has_language_privilege", "has_parameter_privilege", "has_schema_privilege",
 	"has_table_privilege", "has_tablespace_privilege", "has_type_privilege", "hash_record_extended",
 	"inet_client_addr", "inet_server_addr", "jsonb_agg", "jsonb_array_elements_text", "jsonb_build_object",
-	"jsonb_each_text", "lead", "left", "length", "lower", "make_interval", "max", "min", "mod", "nextval", "now",
+	"jsonb_each_text", "lead", "left", "length", "lower", "make_interval", "max", "min", "mod", "now",
 	"obj_description", "parse_ident", "pg_advisory_lock", "pg_advisory_unlock", "pg_backend_pid", "pg_blocking_pids",
 	"pg_cancel_backend", "pg_current_snapshot", "pg_current_xact_id", "pg_describe_object", "pg_get_constraintdef",
 	"pg_get_expr", "pg_get_functiondef", "pg_get_indexdef", "pg_get_partition_constraintdef",
-	"pg_get_publication_tables", "pg_get_replication_slots", "pg_get_ruledef", "pg_get_serial_sequence",
+	"pg_get_publication_tables", "pg_get_replication_slots", "pg_get_ruledef",
 	"pg_get_statisticsobjdef_columns", "pg_get_triggerdef", "pg_get_userbyid", "pg_get_viewdef", "pg_has_role",
 	"pg_indexes_size", "pg_is_in_recovery", "pg_is_other_temp_schema", "pg_lock_status", "pg_options_to_table",
 	"pg_partition_ancestors", "pg_partition_tree", "pg_prepared_xact", "pg_relation_filenode", "pg_relation_size",
 	"pg_show_all_settings", "pg_snapshot_xmax", "pg_stat_get_activity", "pg_stat_get_progress_info",
 	"pg_stat_get_wal_senders", "pg_table_is_visible", "pg_total_relation_size", "pg_try_advisory_lock",
 	"pg_visible_in_snapshot", "quote_ident", "regexp_replace", "replace", "row_number", "row_security_active", "rtrim", "set_config",
-	"setval", "starts_with", "string_agg", "strpos", "substr", "substring", "sum", "to_json", "to_jsonb", "to_regclass",
+	"setval", "starts_with", "string_agg", "string_to_array", "strpos", "substr", "substring", "sum", "to_json", "to_jsonb", "to_regclass",
 	"to_regnamespace", "to_regprocedure", "unnest", "upper",
 }
 

@@ -170,6 +170,12 @@ type Options struct {
 	// then refer to the old table, and after clean_up to nothing. Without it, such a
 	// table is refused.
 	IgnoreOID bool
+	// PublishedOK allows publications FOR ALL TABLES. They publish what is written to
+	// the registry, the change log, the shadow and the old table as well. A PostgreSQL
+	// subscriber that lacks one of these tables stops with an error until it has it:
+	// see "Publications of all tables" in docs/how-it-works.md. A job keeps it. Without
+	// it, every table of a database with such a publication is refused.
+	PublishedOK bool
 	// Jobs is the number of connections that copy, build indexes or replay at the same
 	// time. Default: the number of CPUs of this machine, at most 4; it drops to one,
 	// with pauses between chunks, while other sessions are active on the server.
@@ -199,7 +205,8 @@ type Options struct {
 	//
 	// Default: ForeignKeysAuto. It moves them together, unless there are so many that
 	// the locks would be held longer than LockTimeout, or the locks cannot be acquired
-	// in a few attempts.
+	// in a few attempts. If a partitioned table refers to the table, the keys are moved
+	// one by one, whatever ForeignKeys says.
 	ForeignKeys ForeignKeys
 	// RetryFor is how long to try to connect again if the connection to the server is
 	// lost during the work. Default: five minutes. Negative: never.
@@ -267,8 +274,19 @@ func (o Options) withDefaults() (Options, error) {
 		return o, &UsageError{fmt.Errorf("unknown way of foreign keys %q: want %s, %s or %s",
 			o.ForeignKeys, ForeignKeysAuto, ForeignKeysTogether, ForeignKeysOneByOne)}
 	}
-	if o.Jobs < 0 || o.BatchSize < 0 || o.LockTimeout < 0 || o.MaxSnapshotWait < 0 || o.KillBlockers < 0 {
-		return o, &UsageError{fmt.Errorf("jobs, batch size, lock timeout and snapshot wait cannot be negative")}
+	for _, n := range []struct {
+		name     string
+		negative bool
+	}{
+		{"jobs", o.Jobs < 0},
+		{"batch size", o.BatchSize < 0},
+		{"lock timeout", o.LockTimeout < 0},
+		{"snapshot wait", o.MaxSnapshotWait < 0},
+		{"kill blockers", o.KillBlockers < 0},
+	} {
+		if n.negative {
+			return o, &UsageError{fmt.Errorf("%s cannot be negative", n.name)}
+		}
 	}
 	o.LockRetries = max(o.LockRetries, 0)
 	return o, nil

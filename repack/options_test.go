@@ -26,11 +26,11 @@ func TestOptionsRefused(t *testing.T) {
 		{Options{Verify: "most"}, `"most"`},
 		{Options{Transfer: "network"}, `"network"`},
 		{Options{ForeignKeys: "never"}, `"never"`},
-		{Options{Jobs: -1}, "negative"},
-		{Options{BatchSize: -1}, "negative"},
-		{Options{LockTimeout: -1}, "negative"},
-		{Options{MaxSnapshotWait: -time.Second}, "negative"},
-		{Options{KillBlockers: -time.Second}, "negative"},
+		{Options{Jobs: -1}, "jobs cannot be negative"},
+		{Options{BatchSize: -1}, "batch size cannot be negative"},
+		{Options{LockTimeout: -1}, "lock timeout cannot be negative"},
+		{Options{MaxSnapshotWait: -time.Second}, "snapshot wait cannot be negative"},
+		{Options{KillBlockers: -time.Second}, "kill blockers cannot be negative"},
 	} {
 		_, err := c.o.withDefaults()
 		var usage *UsageError

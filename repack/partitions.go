@@ -22,9 +22,10 @@ type partition struct {
 	Name catalog.Name
 }
 
-// partitionsSQL lists the partitions that are not partitioned themselves.
+// partitionsSQL lists the partitions that are not partitioned themselves. elsewhere tells
+// that a partition is a foreign table: its rows are not in this database.
 const partitionsSQL = `
-SELECT   c.oid, n.nspname, c.relname
+SELECT   c.oid, n.nspname, c.relname, c.relkind = 'f' AS elsewhere
 FROM     pg_partition_tree($1::oid::regclass) t
 JOIN     pg_class c     ON c.oid = t.relid
 JOIN     pg_namespace n ON n.oid = c.relnamespace
@@ -38,6 +39,7 @@ type partitioned struct {
 	oid        uint32
 	name       catalog.Name
 	partitions []partition
+	foreign    []partition // foreign tables, which are left alone
 }
 
 // overPartitions lists the partitions of the table that v has found.
@@ -47,8 +49,15 @@ func (r *Repack) overPartitions(ctx context.Context, v *visit) (*partitioned, er
 	if err != nil {
 		return nil, fmt.Errorf("list partitions of %s: %w", v.name, err)
 	}
-	p.partitions, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (l partition, err error) {
-		return l, row.Scan(&l.OID, &l.Name.Schema, &l.Name.Name)
+	var l partition
+	var elsewhere bool
+	_, err = pgx.ForEachRow(rows, []any{&l.OID, &l.Name.Schema, &l.Name.Name, &elsewhere}, func() error {
+		if elsewhere {
+			p.foreign = append(p.foreign, l)
+		} else {
+			p.partitions = append(p.partitions, l)
+		}
+		return nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("list partitions of %s: %w", v.name, err)
@@ -69,8 +78,13 @@ func (p *partitioned) run(ctx context.Context) error {
 	if err := registry.TryLock(ctx, p.conn, p.oid, p.name.String()); err != nil {
 		return err
 	}
+	for _, l := range p.foreign {
+		p.options.Logger.Warn("partition is a foreign table, whose rows are elsewhere, and left alone", "table", l.Name.String())
+	}
 	if len(p.partitions) == 0 {
-		p.options.Logger.Warn("a partitioned table without partitions has no rows: there is nothing to do", "table", p.name.String())
+		if len(p.foreign) == 0 {
+			p.options.Logger.Warn("a partitioned table without partitions has no rows: there is nothing to do", "table", p.name.String())
+		}
 		if exists, err := p.registry.Exists(ctx, p.conn); err != nil || !exists {
 			return err
 		}
@@ -136,12 +150,11 @@ func (p *partitioned) undo(ctx context.Context, inverse func(context.Context, *s
 		if _, err := p.job(ctx, p.conn, p.oid, p.name); err != nil { // is it readable and up to date
 			return err
 		}
-		if whole, err = p.registry.FindPartitioned(ctx, p.conn, p.oid); err == nil {
-			err = p.withLeft(ctx, whole.ID)
-		} else if errors.Is(err, registry.ErrNotFound) {
-			err = nil
+		var findErr error
+		if whole, findErr = p.registry.FindPartitioned(ctx, p.conn, p.oid); findErr != nil && !errors.Is(findErr, registry.ErrNotFound) {
+			return findErr
 		}
-		if err != nil {
+		if err := p.withLeft(ctx, whole.ID); err != nil {
 			return err
 		}
 	}
@@ -180,6 +193,13 @@ func (p *partitioned) plan() error {
 	names := ""
 	for _, l := range p.partitions {
 		names += " " + l.Name.String()
+	}
+	left := ""
+	for _, l := range p.foreign {
+		left += " " + l.Name.String()
+	}
+	if left != "" {
+		names += "; these are foreign tables, and left alone:" + left
 	}
 	return &UsageError{fmt.Errorf("%s is partitioned: repack run repacks one partition after the other, and each has a plan of its own:%s", p.name, names)}
 }

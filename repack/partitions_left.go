@@ -94,10 +94,11 @@ func (p *partitioned) settle(ctx context.Context, l partition) error {
 	return nil
 }
 
-// withLeft adds the tables that have an unfinished job in this repack, and that are not
-// in the list of partitions.
+// withLeft adds the tables that have an unfinished job in this repack, or had one of their
+// own and are gone, and that are not in the list of partitions. whole is 0 if there is no
+// repack of the partitioned table.
 func (p *partitioned) withLeft(ctx context.Context, whole int64) error {
-	jobs, err := p.registry.JobsOfPartitioned(ctx, p.conn, whole)
+	jobs, err := p.registry.JobsOfPartitioned(ctx, p.conn, whole, p.oid)
 	if err != nil {
 		return err
 	}

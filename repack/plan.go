@@ -11,6 +11,7 @@ import (
 	"github.com/repack-go/repack/migrations"
 	"github.com/repack-go/repack/registry"
 	"github.com/repack-go/repack/stages"
+	"github.com/repack-go/repack/stages/snapshots"
 	"github.com/repack-go/repack/stages/throttle"
 )
 
@@ -25,7 +26,9 @@ type (
 	// PlannedWait is a transaction that the run would have to wait for.
 	PlannedWait = stages.Session
 	// PlannedStandby is a standby on which the lock of the swap is replayed.
-	PlannedStandby = stages.PlannedStandby
+	PlannedStandby = snapshots.Standby
+	// PlannedServerRepack says whether the server's own REPACK (CONCURRENTLY) would do.
+	PlannedServerRepack = stages.ServerRepack
 	// PlannedKeys says how foreign keys with other tables would be moved.
 	PlannedKeys = stages.PlannedKeys
 	// PlannedLock is a lock that a step acquires.
@@ -84,13 +87,14 @@ func (r *Repack) plan(ctx context.Context) (*Plan, error) {
 	// Open would record options that are given only now, so they are set after it.
 	keep, rebuild := e.KeepOld, e.RebuildMatviews
 	e.KeepOld, e.RebuildMatviews = false, false
-	update, ignore := e.UpdateOID, e.IgnoreOID
-	e.UpdateOID, e.IgnoreOID = nil, false
+	update, ignore, published := e.UpdateOID, e.IgnoreOID, e.PublishedOK
+	e.UpdateOID, e.IgnoreOID, e.PublishedOK = nil, false, false
 	if err := e.Open(ctx, job); err != nil {
 		return nil, err
 	}
 	job.Options.KeepOld = job.Options.KeepOld || keep
 	job.Options.RebuildMatviews = job.Options.RebuildMatviews || rebuild
+	job.Options.PublishedOK = job.Options.PublishedOK || published
 	job.Options = job.Options.WithOIDs(update, ignore)
 	running, err := registry.Held(ctx, e.Pool, job.Source)
 	if err != nil {

@@ -17,6 +17,7 @@ import (
 	"github.com/repack-go/repack/migrations"
 	"github.com/repack-go/repack/registry"
 	"github.com/repack-go/repack/stages"
+	"github.com/repack-go/repack/stages/oids"
 	"github.com/repack-go/repack/stages/throttle"
 	"github.com/repack-go/repack/strategy"
 )
@@ -388,7 +389,7 @@ func (r *Repack) env(ctx context.Context) (*stages.Env, func(), error) {
 		Strategy: chosen, ShadowSchema: o.ShadowSchema, KeepOld: o.KeepOld, RebuildMatviews: o.RebuildMatviews, OrderBy: o.OrderBy,
 		Jobs: o.Jobs, Throttle: throttle.New(pool, o.Jobs, o.yield), BatchSize: o.BatchSize, Transfer: o.Transfer, SnapshotWait: o.MaxSnapshotWait,
 		Verify: o.Verify, MaintenanceWorkMem: o.MaintenanceWorkMem, Partitioned: r.partitioned,
-		UpdateOID: update, IgnoreOID: o.IgnoreOID, ForeignKeys: o.ForeignKeys,
+		UpdateOID: update, IgnoreOID: o.IgnoreOID, PublishedOK: o.PublishedOK, ForeignKeys: o.ForeignKeys,
 	}, pool.Close, nil
 }
 
@@ -412,8 +413,8 @@ func (r *Repack) tryMemory(ctx context.Context, pool *pgxpool.Pool) error {
 
 // updateOID looks up the columns of Options.UpdateOID.
 func (r *Repack) updateOID(ctx context.Context, pool *pgxpool.Pool) ([]registry.OIDColumn, error) {
-	columns, err := stages.ReadOIDColumns(ctx, pool, r.options.UpdateOID)
-	var none *stages.OIDColumnError
+	columns, err := oids.ReadColumns(ctx, pool, r.options.UpdateOID)
+	var none *oids.ColumnError
 	if errors.As(err, &none) {
 		return nil, &UsageError{err}
 	}

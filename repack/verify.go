@@ -7,6 +7,7 @@ import (
 
 	"github.com/repack-go/repack/registry"
 	"github.com/repack-go/repack/stages"
+	"github.com/repack-go/repack/stages/compare"
 	"github.com/repack-go/repack/strategy"
 )
 
@@ -75,7 +76,7 @@ func (r *Repack) Verify(ctx context.Context) (v Verification, err error) {
 	return v, err
 }
 
-func verification(job *registry.Job, r *stages.VerifyResult) Verification {
+func verification(job *registry.Job, r *compare.Result) Verification {
 	v := Verification{
 		Job: job.ID, Mode: r.Mode, Table: r.Table.String(), Copy: r.Copy.String(), Swapped: job.Swapped(),
 		Rows: r.Rows, CopyRows: r.CopyRows, Pending: r.Pending, Mismatches: []Mismatch{},
@@ -91,5 +92,5 @@ func mismatch(keyColumns []string, m strategy.Mismatch) Mismatch {
 	for i, value := range m.Key {
 		key[keyColumns[i]] = value
 	}
-	return Mismatch{Kind: m.Kind, Key: key, Columns: m.Columns, Text: stages.DescribeMismatch(keyColumns, m)}
+	return Mismatch{Kind: m.Kind, Key: key, Columns: m.Columns, Text: compare.Describe(keyColumns, m)}
 }

@@ -43,6 +43,9 @@ func (e *Env) slowKeys(ctx context.Context) ([]Reason, error) {
 		if err := e.Pool.QueryRow(ctx, lockTableSQL).Scan(&locks); err != nil {
 			return nil, fmt.Errorf("read the size of the lock table: %w", err)
 		}
+		if reasons = e.largeTrees(locks); e.apart(e.Source) == nil {
+			parts -= e.partsInTrees()
+		}
 		what := fmt.Sprintf("foreign keys with %d partitions", parts)
 		if took := time.Duration(parts) * partTakes; took > e.Locks.Timeout/2 {
 			reasons = append(reasons, Reason{Object: what, Why: fmt.Sprintf(
@@ -61,7 +64,11 @@ func (e *Env) slowKeys(ctx context.Context) ([]Reason, error) {
 		reasons = append(reasons, Reason{Object: keys, Why: "is the partitioned table's: PostgreSQL checks every row by it under lock, which takes " +
 			tookText(took, e.Locks.Timeout), Remedy: remedy})
 	}
-	return reasons, nil
+	slow, err := e.slowDefault(ctx, e.Source, took)
+	if err != nil {
+		return nil, err
+	}
+	return append(reasons, slow...), nil
 }
 
 const lockTableSQL = `
@@ -76,8 +83,15 @@ func (e *Env) keysFit(ctx context.Context, oid uint32, on catalog.Name) error {
 		return e.goneOr(err)
 	}
 	took, keys, err := e.timeKeys(ctx, now, on)
-	if err != nil || took <= e.Locks.Timeout/2 {
+	if err != nil {
 		return err
+	}
+	if took <= e.Locks.Timeout/2 {
+		slow, err := e.slowDefault(ctx, now, took)
+		if err != nil || len(slow) == 0 {
+			return err
+		}
+		return fmt.Errorf("%s; nothing has been exchanged, run again", slow[0])
 	}
 	return fmt.Errorf("%s: to attach %s PostgreSQL checks every row of it under lock, which takes %s; nothing has been exchanged, "+
 		"run again, with a higher --lock-timeout if the application may be held up for so long", keys, on, tookText(took, e.Locks.Timeout))

@@ -50,7 +50,7 @@ func backfill(ctx context.Context, e *Env) error {
 
 func planBackfill(ctx context.Context, p *planner) ([]Step, error) {
 	t := transaction{does: fmt.Sprintf("copy the rows, range of blocks by range of blocks, %d at a time", p.Jobs), locks: (*planner).reading}
-	if p.Strategy.KeyFirst() {
+	if p.Strategy.LocksRows() {
 		t.does += ", locking those of a range FOR SHARE and skipping locked ones"
 		t.locks = (*planner).lockingRows
 	}
@@ -110,7 +110,7 @@ func (e *Env) measure(ctx context.Context) error {
 // nothing in it is worth keeping.
 func (e *Env) restartBackfill(ctx context.Context) error {
 	return e.writeJob(ctx, func(tx pgx.Tx, job *jobRow) error {
-		if !e.Strategy.KeyFirst() {
+		if !e.Strategy.WritesThrough() {
 			if _, err := tx.Exec(ctx, "TRUNCATE "+e.Job.ShadowTable().String()); err != nil {
 				return fmt.Errorf("empty the shadow: %w", err)
 			}
@@ -274,7 +274,7 @@ const (
 // one that the user has asked for.
 func (e *Env) chunks(gaps []registry.Chunk, done registry.Copied) *chunker.Chunker {
 	size, target := int64(firstChunkBlocks), throttle.ChunkTime
-	if e.Strategy.KeyFirst() {
+	if e.Strategy.LocksRows() {
 		size, target = firstLockedChunkBlocks, lockedChunkTime
 	}
 	chunks := chunker.New(gaps, size, target, e.Jobs)

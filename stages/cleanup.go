@@ -25,7 +25,10 @@ func cleanUp(ctx context.Context, e *Env) error {
 	if err := e.step(ctx, StepCaptureEnded); err != nil {
 		return err
 	}
-	return e.transact(ctx, e.disposal().do)
+	if err := e.awaitCalls(ctx); err != nil {
+		return err
+	}
+	return e.perform(ctx, e.disposal())
 }
 
 func planCleanUp(ctx context.Context, p *planner) ([]Step, error) {
@@ -56,15 +59,15 @@ func (e *Env) disposal() transaction {
 	}}
 }
 
-// disposeSQL drops the old table. If the old table is to be kept, disposeSQL drops only
-// its user triggers, which are disabled. Then the old table depends on no object of the
-// application.
+// disposeSQL drops the old table and the functions of its row type. If the old table is to
+// be kept, disposeSQL drops only these functions, what may call them, and its user
+// triggers, which are disabled. Then the old table depends on no object of the application.
 func (e *Env) disposeSQL() []string {
-	old := e.Job.OldTable().String()
+	old, statements := e.Job.OldTable().String(), e.Source.DropTypedSQL(e.Job.OldTable())
 	if !e.Job.Options.KeepOld {
-		return []string{dropSQL("TABLE", old)}
+		return append(statements, dropSQL("TABLE", old))
 	}
-	statements := e.Source.DropBoundSQL(e.Job.OldTable())
+	statements = append(statements, e.Source.DropBoundSQL(e.Job.OldTable())...)
 	for _, t := range e.Source.Triggers {
 		statements = append(statements, dropSQL("TRIGGER", catalog.Quote(t.Name)+" ON "+old))
 	}
@@ -144,7 +147,9 @@ func (e *Env) dropArtefactsSQL(keep string) []string {
 		dropSQL("FUNCTION", e.Link.Capture.String()+"()"),
 		dropSQL("TABLE", e.Link.Log.String()+", "+e.Link.Retired().String()),
 	}
-	for _, schema := range []string{e.Job.ShadowSchema, e.Job.OldSchema} {
+	schemas := []string{e.Job.ShadowSchema, e.Job.OldSchema}
+	statements = append(statements, e.Source.DropBoundDomainsSQL(schemas...)...)
+	for _, schema := range schemas {
 		if e.Job.OwnSchemas && schema != keep {
 			statements = append(statements, dropSQL("SCHEMA", catalog.Quote(schema)))
 		}

@@ -6,10 +6,13 @@
 //
 // Imports go one way, from left to right and from top to bottom:
 //
-//	cmd/repack ─ repack ─ stages ─┬─ stages/checks    what is refused, one check for each
-//	               │              ├─ stages/chunker   ranges of blocks for workers
-//	               │              ├─ stages/builds    how indexes are built
-//	               │              └─ stages/throttle  giving way to the application
+//	cmd/repack ─ repack ─ stages ─┬─ stages/checks     what is refused, one check for each
+//	               │              ├─ stages/oids       OIDs of the table stored as data
+//	               │              ├─ stages/chunker    ranges of blocks for workers
+//	               │              ├─ stages/builds     how indexes are built
+//	               │              ├─ stages/compare    table and copy, while both change
+//	               │              ├─ stages/snapshots  waiting for older snapshots
+//	               │              └─ stages/throttle   giving way to the application
 //	               │                     │
 //	           migrations            strategy         how a write reaches the copy
 //	               │                     │
@@ -25,12 +28,13 @@
 // Run executes the stages in their order. Each stage is in the file of its name. The
 // other files have what several stages use.
 //
-//	pre_validate      prevalidate.go, drybuild.go, dryswap.go, oids.go
+//	pre_validate      prevalidate.go, drybuild.go, dryswap.go, storedoids.go
 //	setup             setup.go, capture.go
 //	backfill          backfill.go, order.go, pipe.go
 //	sync_schema       syncschema.go
-//	post_sync_update  replay.go, compare.go
-//	swap              swap.go, exchange.go, neighbours_join.go, neighbours_handover.go, matviews.go
+//	post_sync_update  replay.go, verify.go
+//	swap              swap.go, exchange.go, neighbours_join.go, neighbours_handover.go,
+//	                  partitioned_keys.go, matviews.go
 //	clean_up          cleanup.go
 //
 // The inverses are revert.go and reset.go. restored.go is for a job that a dump has

@@ -120,15 +120,15 @@ func (e *Env) buildDry(ctx context.Context, tx pgx.Tx, t *dryBuilt) (err error) 
 	}
 	made := e.made()
 	var statements []string
-	for _, index := range missingIndexes(e.Source, made) {
+	for _, index := range missingIndexes(e.target(), made) {
 		statements = append(statements, indexSQL(index, shadow)...)
 	}
-	statements = slices.Concat(statements, e.constraintsSQL(made), e.Source.MarksSQL(shadow), e.statisticsSQL(made))
+	statements = slices.Concat(statements, e.constraintsSQL(made), e.marksSQL(shadow), e.statisticsSQL(made))
 	if err := execEach(ctx, tx, statements); err != nil {
 		return err
 	}
 	look := func(tx pgx.Tx) (err error) { t.reasons, err = e.unlike(ctx, tx); return err }
-	if notValid := notValidSQL(e.Source, shadow); len(notValid) > 0 {
+	if notValid := notValidSQL(e.target(), shadow); len(notValid) > 0 {
 		err = undone(ctx, tx, func(tx pgx.Tx) error { // only the swap adds these checks
 			if err := execEach(ctx, tx, notValid); err != nil {
 				return err
@@ -155,7 +155,7 @@ func (e *Env) unlike(ctx context.Context, tx pgx.Tx) ([]Reason, error) {
 	if err != nil {
 		return nil, err
 	}
-	reasons, err := checks.Find(ctx, tx, e.Source.OID, e.rebuilds())
+	reasons, err := checks.Find(ctx, tx, e.Source.OID, e.allowed())
 	if err != nil {
 		return nil, err
 	}
@@ -178,7 +178,7 @@ func (e *Env) unlike(ctx context.Context, tx pgx.Tx) ([]Reason, error) {
 			Remedy: "drop it on the partitioned table and create it anew with the text that pg_dump prints, or validate it if it is NOT VALID",
 		})
 	}
-	differences, err := e.reprints.Diff(e.Source.Structure(), e.inPlace(is).Structure())
+	differences, err := e.reprints.Diff(e.target().Structure(), e.inPlace(is).Structure())
 	if err != nil {
 		return nil, err
 	}

@@ -45,7 +45,7 @@ func (e *Env) trySwap(ctx context.Context, tx pgx.Tx) ([]Reason, error) {
 	if err != nil || !ready {
 		return r.reasons, err
 	}
-	for _, step := range []func(context.Context) error{r.dress, r.behave, r.install, r.follow, r.same, r.visit, r.replace, r.matviews, r.retire} {
+	for _, step := range []func(context.Context) error{r.dress, r.typed, r.behave, r.install, r.follow, r.same, r.retype, r.visit, r.replace, r.matviews, r.retire} {
 		if err := step(ctx); err != nil {
 			return nil, err
 		}
@@ -276,6 +276,9 @@ func (r *drySwap) differ(ctx context.Context, object string, was, is *catalog.Ta
 // replace replaces the objects that depend on the table. Each is tried by itself, because
 // the copies on which they are tried may have the same name.
 func (r *drySwap) replace(ctx context.Context) error {
+	if r.untyped() {
+		return nil
+	}
 	dependents, err := r.Source.TriedIn(ctx, r.tx, r.Job.ShadowSchema)
 	if err != nil {
 		return err
@@ -317,7 +320,7 @@ func (r *drySwap) apart(ctx context.Context, object string, work func(apart *dry
 // matviews creates the successors of the materialized views, without rows, and replaces
 // the objects that read them.
 func (r *drySwap) matviews(ctx context.Context) error {
-	if !r.rebuilds() {
+	if !r.rebuilds() || r.untyped() {
 		return nil
 	}
 	for _, m := range r.Source.Matviews {
@@ -382,7 +385,7 @@ func (r *drySwap) retire(ctx context.Context) error {
 	if err != nil || len(r.reasons) > 0 {
 		return err
 	}
-	_, err = r.try(ctx, catalog.Part{Object: "what is dropped at the end", SQL: append([]string{dropSQL("TABLE", parked.String())}, r.dropArtefactsSQL("")...)})
+	_, err = r.try(ctx, catalog.Part{Object: "what is dropped at the end", SQL: slices.Concat(r.dressed.DropTypedSQL(parked), []string{dropSQL("TABLE", parked.String())}, r.dropArtefactsSQL(""))})
 	return err
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/lock"
 	"github.com/repack-go/repack/registry"
+	"github.com/repack-go/repack/stages/oids"
 	"github.com/repack-go/repack/stages/throttle"
 	"github.com/repack-go/repack/strategy"
 )
@@ -29,6 +30,7 @@ type Env struct {
 	RebuildMatviews bool
 	UpdateOID       []registry.OIDColumn // columns with OIDs of the table, to be updated when it has a new OID
 	IgnoreOID       bool                 // allows other tables to store OIDs of the table
+	PublishedOK     bool                 // allows publications FOR ALL TABLES
 	OrderBy         string               // order of the copied rows: see catalog.ReadOrder; empty: as they come
 	Jobs            int                  // connections that work at the same time, at most
 	Throttle        *throttle.Throttle   // asked before each piece of work of those connections
@@ -53,7 +55,7 @@ type Env struct {
 	validated bool                   // preValidate has passed in this run
 	key       []catalog.KeyColumn    // key of the source, as the dry build has read it
 	verified  *registry.Verification // the last verification of this run
-	oids      *oidSearch             // what preflight has found
+	oids      *oids.Found            // what preflight has found
 	reprints  catalog.Reprints
 }
 
@@ -74,6 +76,7 @@ func (e *Env) Open(ctx context.Context, job *registry.Job) error {
 	asked := job.Options
 	asked.KeepOld = asked.KeepOld || e.KeepOld // the user may ask for it until clean_up
 	asked.RebuildMatviews = asked.RebuildMatviews || e.RebuildMatviews
+	asked.PublishedOK = asked.PublishedOK || e.PublishedOK
 	asked = asked.WithOIDs(e.UpdateOID, e.IgnoreOID)
 	if !reflect.DeepEqual(asked, job.Options) || e.Partitioned != nil {
 		err := e.writeJob(ctx, func(_ pgx.Tx, job *jobRow) error {
@@ -137,7 +140,7 @@ func doAll(ctx context.Context, tx *lock.Tx, statements []string) error {
 		return nil
 	}
 	if err := tx.Do(ctx, strings.Join(statements, ";\n")); err != nil {
-		return fmt.Errorf("%s: %w", beginning(statements), err)
+		return fmt.Errorf("%s: %w", beginning(statements), alteredMeanwhile(err))
 	}
 	return nil
 }

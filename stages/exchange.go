@@ -194,10 +194,10 @@ func (e *Env) lockForExchange(x *exchanging, place catalog.Name) []action {
 	moving := func() *catalog.Table { return e.moving(x.table) }
 	return []action{
 		unplanned(func(ctx context.Context, tx *lock.Tx) (err error) {
-			x.oids, err = e.rewrites(ctx, tx, x.out)
+			x.oids, err = e.storedOIDs().Rewriting(ctx, tx, x.out)
 			return err
 		}),
-		settle(func() []string { return x.oids.tables() }),
+		settle(func() []string { return x.oids.Tables() }),
 		unplanned(func(ctx context.Context, tx *lock.Tx) error {
 			if err := e.makeRoom(ctx, tx, place, e.Job.Table()); err != nil {
 				return err
@@ -208,7 +208,7 @@ func (e *Env) lockForExchange(x *exchanging, place catalog.Name) []action {
 			if !e.reprints.Knows(x.table) {
 				return errUnlearned
 			}
-			return nil
+			return e.mayBeTogether(x.table)
 		}),
 		settle(func() []string {
 			neighbours := lockedWith(moving())
@@ -222,7 +222,7 @@ func (e *Env) lockForExchange(x *exchanging, place catalog.Name) []action {
 			run: func(ctx context.Context, tx *lock.Tx) error {
 				dependents, tables := locksSQL(moving())
 				if err := tx.LockAll(ctx, slices.Concat(dependents, lock.Vary(tx, tables))); err != nil {
-					return err
+					return alteredMeanwhile(err)
 				}
 				tx.Done(len(moving().AllForeignKeys()))
 				return nil
@@ -236,13 +236,16 @@ func (e *Env) lockForExchange(x *exchanging, place catalog.Name) []action {
 			if err := e.lookAt(ctx, tx, x); err != nil {
 				return err
 			}
+			if err := e.mayBeTogether(x.table); err != nil {
+				return err
+			}
 			if err := e.allJoined(ctx, tx); err != nil {
 				return err
 			}
 			tx.Done(exchangeSteps / 4)
 			return x.pending
 		}),
-		acquire("SHARE ROW EXCLUSIVE", func() []string { return x.oids.tables() }),
+		acquire("SHARE ROW EXCLUSIVE", func() []string { return x.oids.Tables() }),
 	}
 }
 
@@ -343,11 +346,12 @@ func lockDependentsSQL(t *catalog.Table) []string {
 			statements = append(statements, d.Lock)
 		}
 	}
-	return statements
+	return append(statements, t.LockTypedSQL()...)
 }
 
 // retireSQL moves table t out of the way, to parked, and removes what joins it to other
-// objects. A serial sequence stays where it is, with its value and grants. The user
+// objects. A serial sequence stays where it is, with its value and grants. An identity
+// sequence is moved along, and no longer published. The user
 // triggers and rules of the parked table are disabled: the only writes to it keep it in
 // step.
 func retireSQL(t *catalog.Table, parked catalog.Name) []string {
@@ -362,7 +366,8 @@ func retireSQL(t *catalog.Table, parked catalog.Name) []string {
 		statements = append(statements, s.MoveSQL(s.Name.Schema, parked.Schema))
 	}
 	statements = append(statements, t.DefaultsSQL(t.Name, true)...)
-	return append(statements, moveSQL(t.Name, parked))
+	statements = append(statements, t.ParkTypedSQL(parked.Schema)...)
+	return append(append(statements, moveSQL(t.Name, parked)), hideSequencesSQL(t, parked)...)
 }
 
 func moveSQL(table, to catalog.Name) string {
@@ -372,7 +377,7 @@ func moveSQL(table, to catalog.Name) string {
 // dressSQL moves the shadow into place and gives it what only a table in use may have,
 // except grants.
 func (e *Env) dressSQL(source *catalog.Table) []string {
-	statements := []string{moveSQL(e.Job.ShadowTable(), source.Name)}
+	statements := append([]string{moveSQL(e.Job.ShadowTable(), source.Name)}, source.CreateTypedSQL()...)
 	for _, s := range source.Statistics {
 		statements = append(statements, s.MoveSQL(e.Job.ShadowSchema, s.Name.Schema), s.OwnerSQL())
 	}
@@ -414,7 +419,7 @@ func grantsSQL(has, table *catalog.Table) []string {
 			}
 		}
 	}
-	return statements
+	return append(statements, table.TypedGrantsSQL(has.Typed)...)
 }
 
 // installSQL is for the table that now has t's name, and t's place as a partition. It
@@ -435,7 +440,7 @@ func installSQL(t *catalog.Table, retired catalog.Name) []string {
 	}
 	statements = append(statements, t.PublishSQL()...)
 	for _, d := range t.Dependents {
-		statements = append(statements, d.Replace)
+		statements = append(statements, d.ReplaceSQL()...)
 	}
 	return statements
 }

@@ -11,6 +11,8 @@ import (
 
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/lock"
+	"github.com/repack-go/repack/stages/oids"
+	"github.com/repack-go/repack/stages/snapshots"
 	"github.com/repack-go/repack/strategy"
 )
 
@@ -22,10 +24,10 @@ type exchanging struct {
 	recompile []string       // see catalog.Table.RecompileSQL
 	pending   error          // ErrPutOff if the log is not empty
 	xid       string         // ID of the transaction
-	noted     bool           // see notedReads
+	noted     bool           // see snapshots.QueueNotedReads
 	owner     string         // of the table that takes its place
 	granted   *catalog.Table // the privileges on the latter, and on its sequences
-	oids      *rewriting
+	oids      *oids.Rewriting
 }
 
 // lookAt reads all that is known from table to noted, in one round trip, because every
@@ -39,7 +41,7 @@ func (e *Env) lookAt(ctx context.Context, tx *lock.Tx, x *exchanging) error {
 	e.queueChecks(b, &x.reasons, x.out)
 	catalog.QueueRecompile(b, e.Job.Table(), e.Job.ShadowSchema, &x.recompile)
 	b.Queue(currentXIDSQL).QueryRow(func(row pgx.Row) error { return row.Scan(&x.xid) })
-	queueNotedReads(b, x.out, &x.noted)
+	snapshots.QueueNotedReads(b, x.out, &x.noted)
 	e.Link.QueueEmpty(b, func(empty bool, err error) error {
 		var pgErr *pgconn.PgError
 		switch {
@@ -72,9 +74,13 @@ func (x *exchanging) readOwner(ctx context.Context, tx *lock.Tx) error {
 	return nil
 }
 
-// readGrants reads the privileges on the table that takes the place.
+// readGrants reads the privileges on the table that takes the place, and on the functions of
+// its row type.
 func (x *exchanging) readGrants(ctx context.Context, tx *lock.Tx) (err error) {
-	x.granted, err = catalog.ReadGrants(ctx, tx, x.in)
+	if x.granted, err = catalog.ReadGrants(ctx, tx, x.in); err != nil || len(x.table.Typed) == 0 {
+		return err
+	}
+	x.granted.Typed, err = catalog.ReadTyped(ctx, tx, x.in)
 	return err
 }
 
@@ -107,6 +113,9 @@ func (p *planner) exchanging(ctx context.Context) (*exchanging, error) {
 		x.granted.Sequences = append(x.granted.Sequences, catalog.Sequence{Name: s.Name, Grants: grants})
 	}
 	var err error
+	if x.granted.Typed, err = p.typedAsMade(ctx); err != nil {
+		return nil, err
+	}
 	x.recompile, err = p.Source.RecompileSQL(ctx, p.Pool, p.Job.ShadowSchema)
 	return x, err
 }

@@ -163,7 +163,7 @@ const matviewQuerySQL = `SELECT rtrim(pg_get_viewdef($1::text::regclass), ';')`
 // ones from before any row is read.
 func (e *Env) createMatviews(ctx context.Context, matviews []catalog.Matview) ([]string, error) {
 	versions := make([]string, len(matviews))
-	return versions, e.transact(ctx, e.succession(matviews, versions).do)
+	return versions, e.perform(ctx, e.succession(matviews, versions))
 }
 
 // succession is the transaction of createMatviews. It notes in matviews the present
@@ -346,7 +346,7 @@ func fillMatviewSQL(m catalog.Matview, as catalog.Name) []string {
 // read.
 func (e *Env) exchangeMatviews(ctx context.Context, matviews []catalog.Matview, versions []string) (locked time.Duration, err error) {
 	var began time.Time
-	err = e.transact(ctx, e.matviewExchange(matviews, versions, &began).do)
+	err = e.perform(ctx, e.matviewExchange(matviews, versions, &began))
 	return time.Since(began), err
 }
 

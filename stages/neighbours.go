@@ -58,6 +58,15 @@ type joint struct {
 	// own is the application's key: main or other. We have made the other one of the two.
 	// own is nil if the application has dropped its key since.
 	own *catalog.ForeignKey
+
+	// of is set if the key is the part of this key, of a partitioned table: see
+	// partitioned_keys.go.
+	of *catalog.ForeignKey
+	// parts are those of own, if its table is partitioned. ready says that they all have
+	// their second keys.
+	parts []catalog.KeyPart
+	ready bool
+	waits bool // the second key must not be added yet
 }
 
 // neighbour returns the name of the neighbour.
@@ -84,7 +93,24 @@ func (j joint) String() string {
 }
 
 // joined reports whether there is a key for each of the two tables.
-func (j joint) joined() bool { return j.own != nil && j.main != nil && j.other != nil }
+func (j joint) joined() bool {
+	return j.own != nil && j.main != nil && j.other != nil && j.alike()
+}
+
+// alike reports whether our key acts like the application's. It does not compare the names
+// of the columns on the table that is repacked: those of the other table may be older.
+func (j joint) alike() bool {
+	own, made := *j.own, *j.made()
+	if !j.outgoing {
+		own.RefColumns = made.RefColumns
+	} else if own.Columns = made.Columns; len(own.DeleteColumns) == len(made.DeleteColumns) {
+		own.DeleteColumns = made.DeleteColumns
+	}
+	return made.ActsLike(own)
+}
+
+// stale reports whether the application has replaced its key since we made ours.
+func (j joint) stale() bool { return j.own != nil && j.main != nil && j.other != nil && !j.joined() }
 
 // unvalidated reports whether the key that we have made must still be validated.
 func (j joint) unvalidated() bool {
@@ -153,9 +179,14 @@ func (e *Env) joints(ctx context.Context, q catalog.Querier) ([]joint, error) {
 		return nil, err
 	}
 	main, other := tables[0], tables[1]
+	return e.inTrees(e.pairs(main, other), &catalog.Table{KeyParts: slices.Concat(main.KeyParts, other.KeyParts)}), nil
+}
+
+// pairs returns the joints of two tables.
+func (e *Env) pairs(main, other *catalog.Table) []joint {
 	list := append(e.pair(main.ForeignKeys, other.ForeignKeys, true), e.pair(main.Referencing, other.Referencing, false)...)
 	slices.SortStableFunc(list, func(a, b joint) int { return int(a.oid()) - int(b.oid()) })
-	return list, nil
+	return list
 }
 
 func (j joint) oid() uint32 {
@@ -173,8 +204,9 @@ func (e *Env) pair(main, other []catalog.ForeignKey, outgoing bool) []joint {
 		name  string
 	}
 	var order []identity
+	var list []joint
 	found := map[identity]*joint{}
-	add := func(keys []catalog.ForeignKey, set func(*joint, *catalog.ForeignKey)) {
+	add := func(keys []catalog.ForeignKey, side func(*joint) **catalog.ForeignKey) {
 		for i := range keys {
 			key, made := &keys[i], false
 			if key.SelfReference() {
@@ -191,14 +223,25 @@ func (e *Env) pair(main, other []catalog.ForeignKey, outgoing bool) []joint {
 				j = &joint{outgoing: outgoing}
 				found[id], order = j, append(order, id)
 			}
-			if set(j, key); !made {
+			if there := *side(j); there != nil {
+				// The application has replaced its key since the exchange. Ours is
+				// that of no key now.
+				left := joint{outgoing: outgoing}
+				if made {
+					*side(&left) = key
+				} else {
+					*side(&left), *side(j), j.own = there, key, key
+				}
+				list = append(list, left)
+				continue
+			}
+			if *side(j) = key; !made {
 				j.own = key
 			}
 		}
 	}
-	add(main, func(j *joint, k *catalog.ForeignKey) { j.main = k })
-	add(other, func(j *joint, k *catalog.ForeignKey) { j.other = k })
-	var list []joint
+	add(main, func(j *joint) **catalog.ForeignKey { return &j.main })
+	add(other, func(j *joint) **catalog.ForeignKey { return &j.other })
 	for _, id := range order {
 		list = append(list, *found[id])
 	}
@@ -267,6 +310,8 @@ func (e *Env) wayOfKeys(t *catalog.Table) (way ForeignKeys, why string) {
 		return ForeignKeysOneByOne, "it has begun"
 	case keys == 0:
 		return ForeignKeysTogether, "there are none with other tables"
+	case apart == nil && len(partitionedKeys(t)) > 0:
+		return ForeignKeysOneByOne, fmt.Sprintf("%s is partitioned, and its key cannot be moved together with others", partitionedKeys(t)[0].Table)
 	case e.ForeignKeys == ForeignKeysTogether:
 		return ForeignKeysTogether, "it was asked for"
 	case apart != nil:

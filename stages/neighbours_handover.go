@@ -66,6 +66,8 @@ func (e *Env) handOverSQL(ctx context.Context, j joint) (pairOf, error) {
 	switch {
 	case j.own == nil || j.main == nil && j.outgoing:
 		return e.dropSQL(j), nil
+	case j.stale() && j.own == j.other, j.of != nil && j.own == j.other:
+		return e.addSQL(ctx, j)
 	case j.own == j.main:
 		if j.other == nil {
 			return pairOf{}, nil
@@ -79,7 +81,7 @@ func (e *Env) handOverSQL(ctx context.Context, j joint) (pairOf, error) {
 	if !j.outgoing {
 		p := e.dropSQL(j)
 		p.what = "hand over " + j.String()
-		p.sql = append(p.sql, e.becomeSQL(j)...)
+		p.sql = slices.Concat(e.knownSQL(j), p.sql, e.becomeSQL(j), e.becomePartsSQL(j))
 		return p, nil
 	}
 	if become := e.becomeSQL(j); len(become) > 0 {
@@ -117,10 +119,10 @@ func (e *Env) dropSQL(j joint) pairOf {
 		key = j.main
 	}
 	p.sql = []string{key.DropSQL()}
-	if !j.outgoing {
+	if !j.outgoing && j.of == nil {
 		for _, k := range []*catalog.ForeignKey{j.main, j.other} {
 			if k != nil && e.isTemporary(k.Name) {
-				p.sql = append(p.sql, fmt.Sprintf("DROP TRIGGER IF EXISTS %s ON %s", catalog.Quote(lockTrigger(k.Name)), key.Table))
+				p.sql = append(p.sql, fmt.Sprintf("DROP TRIGGER IF EXISTS %s ON %s", catalog.Quote(e.lockTriggerOf(*k)), key.Table))
 			}
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"time"
+	"unicode/utf8"
 
 	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
@@ -36,10 +37,18 @@ func (e *Env) joinNeighbours(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := e.perJoint(ctx, StepKeyAdded, func([]joint) {}, e.addSQL); err != nil {
-		return err
+	for {
+		if err := e.perJoint(ctx, StepKeyAdded, func([]joint) {}, e.addSQL); err != nil {
+			return err
+		}
+		if err := e.validateMade(ctx); err != nil {
+			return err
+		}
+		list, err := e.joints(ctx, e.Pool)
+		if err != nil || !slices.ContainsFunc(list, joint.unadopted) {
+			return err
+		}
 	}
-	return e.validateMade(ctx)
 }
 
 const mayUseSQL = `
@@ -187,7 +196,9 @@ func (e *Env) addSQL(ctx context.Context, j joint) (pairOf, error) {
 	switch {
 	case j.own == nil || j.main == nil && j.outgoing:
 		return e.dropSQL(j), nil
-	case j.joined():
+	case j.stale():
+		return e.dropSQL(j.withoutOwn()), nil
+	case j.joined() || j.waits:
 		return pairOf{}, nil
 	}
 	to := e.Link.To
@@ -209,16 +220,27 @@ func (e *Env) addSQL(ctx context.Context, j joint) (pairOf, error) {
 		return p, nil
 	}
 	made.Referenced, made.Name, made.Comment = to, e.temporaryName(j.own.Name), ""
-	p.sql = []string{made.AddSQL()}
+	switch p.sql = []string{made.AddSQL()}; {
+	case j.of != nil:
+		return p, nil
+	case j.partitioned():
+		if p = e.adoptSQL(j, made); len(p.sql) == 0 {
+			return p, nil
+		}
+	}
 	if made.Enforced && !made.Period {
-		p.sql = append(p.sql, e.Link.LockReferredSQL(*j.own, e.lockFunction(*j.own), lockTrigger(made.Name))...)
+		p.sql = append(p.sql, e.Link.LockReferredSQL(*j.own, e.lockFunction(*j.own), e.lockTriggerOf(made))...)
 	}
 	return p, nil
 }
 
 // lockTrigger names the trigger that belongs to the neighbour's key with the temporary name.
 func lockTrigger(temporary string) string {
-	return "00_" + temporary[:min(len(temporary), maxName-len("00_"))]
+	name := "00_" + temporary
+	for name = name[:min(len(name), maxName)]; !utf8.ValidString(name); {
+		name = name[:len(name)-1]
+	}
+	return name
 }
 
 const lockFunctionPrefix = "repack_refer_"
@@ -265,8 +287,10 @@ func (e *Env) dropLockFunctions() action {
 }
 
 const (
-	// roundTakes is how long one key is tried before the next key is tried.
+	// roundTakes is about how long a round takes, and leastTry how long a key is tried in it
+	// at least, before the next key is tried.
 	roundTakes = 2 * time.Second
+	leastTry   = 150 * time.Millisecond
 	// patience is how long perJoint continues without having moved any key. No session waits
 	// behind us in this time, and everything else continues.
 	patience = 15 * time.Minute
@@ -330,22 +354,20 @@ func (e *Env) perJoint(ctx context.Context, step string, arrange func([]joint), 
 func (e *Env) tryJoints(ctx context.Context, conn *pgxpool.Conn, pairs *lock.Pairs, list []joint,
 	state func(context.Context, joint) (pairOf, error), step string, wait time.Duration,
 ) (had int, denied, err error) {
-	for _, j := range list {
-		p, err := state(ctx, j)
-		if err != nil {
-			return had, denied, err
-		}
-		if len(p.sql) == 0 {
-			continue
-		}
-		err = e.tryJoint(ctx, conn, pairs, j, p, wait)
+	transactions, err := eachTransaction(list, func(j joint) (pairOf, error) { return state(ctx, j) })
+	if err != nil {
+		return had, denied, err
+	}
+	long := max(roundTakes/time.Duration(max(len(transactions), 1)), leastTry)
+	for _, x := range transactions {
+		err = e.tryJoint(ctx, conn, pairs, x.joint, x.pairOf, wait, long)
 		switch {
 		case err == nil:
 			had++
 			if err := e.step(ctx, step); err != nil {
 				return had, denied, err
 			}
-		case lock.Denied(err) || isTimeout(err) || keyGone(err):
+		case lock.Denied(err) || isTimeout(err) || keyGone(err) || nameTaken(err):
 			denied = err
 		default:
 			return had, denied, err
@@ -354,10 +376,44 @@ func (e *Env) tryJoints(ctx context.Context, conn *pgxpool.Conn, pairs *lock.Pai
 	return had, denied, nil
 }
 
-// keyGone reports whether a key, or its table, has been dropped since the keys were read.
+// keyWork is the work of one transaction for a key, or for several of the same partition.
+type keyWork struct {
+	joint
+	pairOf
+	keys []string
+}
+
+// eachTransaction returns what there is to do for the keys.
+func eachTransaction(list []joint, state func(joint) (pairOf, error)) (work []keyWork, err error) {
+	for _, j := range list {
+		p, err := state(j)
+		if err != nil {
+			return nil, err
+		}
+		if len(p.sql) == 0 {
+			continue
+		}
+		if n := slices.IndexFunc(work, func(x keyWork) bool { return x.mode == p.mode && sameTransaction(x.joint, j) }); n >= 0 {
+			work[n].sql, work[n].keys = append(work[n].sql, p.sql...), append(work[n].keys, j.String())
+			continue
+		}
+		work = append(work, keyWork{j, p, []string{j.String()}})
+	}
+	return work, nil
+}
+
+// keyGone reports whether a key, or its table, has been dropped since the keys were read. A
+// partition that has been added has the same effect: see catalog.KnownSQL.
 func keyGone(err error) bool {
 	var pgErr *pgconn.PgError
 	return errors.As(err, &pgErr) && (pgErr.Code == pgerrcode.UndefinedTable || pgErr.Code == pgerrcode.UndefinedObject)
+}
+
+// nameTaken reports whether another key has the name that ours would get. That key is
+// dropped, or gets another name, when it is handed over.
+func nameTaken(err error) bool {
+	var pgErr *pgconn.PgError
+	return errors.As(err, &pgErr) && pgErr.Code == pgerrcode.DuplicateObject
 }
 
 func isTimeout(err error) bool {
@@ -373,9 +429,10 @@ func (e *Env) wantsOf(j joint, p pairOf) lock.Pair {
 		return pair
 	}
 	pair.A = lock.Want{Relation: j.neighbour().String(), Mode: p.mode}
-	if !j.outgoing {
+	if !j.outgoing && !j.partitioned() {
 		pair.A.Relation = "ONLY " + pair.A.Relation
 	}
+	pair.Also = j.treeLocks(p.mode)
 	copied := e.Link.To
 	for _, key := range []*catalog.ForeignKey{j.main, j.other} { // the table that the key to be dropped belongs or leads to
 		if j.own == nil && key != nil {
@@ -389,7 +446,7 @@ func (e *Env) wantsOf(j joint, p pairOf) lock.Pair {
 	return pair
 }
 
-func (e *Env) tryJoint(ctx context.Context, conn *pgxpool.Conn, pairs *lock.Pairs, j joint, p pairOf, wait time.Duration) error {
+func (e *Env) tryJoint(ctx context.Context, conn *pgxpool.Conn, pairs *lock.Pairs, j joint, p pairOf, wait, long time.Duration) error {
 	if err := e.held(ctx); err != nil {
 		return err
 	}
@@ -402,12 +459,12 @@ func (e *Env) tryJoint(ctx context.Context, conn *pgxpool.Conn, pairs *lock.Pair
 	settled := e.Locks
 	settled.Retries, settled.Held = 0, nil
 	err := lock.Transact(ctx, conn, settled, pair.A.Relation, nil, func(ctx context.Context, tx *lock.Tx) error {
-		return tx.Settle(ctx, pair.A.Relation)
+		return do(ctx, tx, settle(func() []string { return settledBefore(pair) }))
 	})
 	if err != nil {
 		return err
 	}
-	return pairs.Try(ctx, conn, pair, wait, roundTakes)
+	return pairs.Try(ctx, conn, pair, wait, long)
 }
 
 // validateMade validates the keys that we have made, if the application's own key is valid.
@@ -469,11 +526,11 @@ func (e *Env) allJoined(ctx context.Context, tx *lock.Tx) error {
 	if e.Job.Options.RowByRow == "" {
 		return nil
 	}
-	list, err := e.joints(ctx, tx)
+	tables, err := catalog.JoiningKeysOnly(ctx, tx, e.inUse(), e.copied())
 	if err != nil {
 		return err
 	}
-	for _, j := range list {
+	for _, j := range e.pairs(tables[0], tables[1]) {
 		if !j.joined() || j.unvalidated() {
 			return fmt.Errorf("%s has changed: %w", j, ErrPutOff)
 		}

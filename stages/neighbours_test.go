@@ -23,6 +23,8 @@ func TestJoint(t *testing.T) {
 	loose := key("k", other, table, false)
 	free := key("k", other, table, true)
 	free.Enforced = false
+	freeCopy := key("tmp", other, copied, false)
+	freeCopy.Enforced = false
 	for _, c := range []struct {
 		name                string
 		j                   joint
@@ -37,7 +39,8 @@ func TestJoint(t *testing.T) {
 		{"dropped by the application", joint{main: in, other: inCopy}, false, false, in, `foreign key "k" of "app"."the ""other"""`},
 		{"dropped, only the copy's left", joint{outgoing: true, other: outCopy}, false, false, nil, `foreign key "tmp" of "s"."t"`},
 		{"the application's is not valid", joint{main: loose, other: key("tmp", other, copied, false), own: loose}, true, false, nil, `foreign key "k" of "app"."the ""other"""`},
-		{"the application's is not enforced", joint{main: free, other: key("tmp", other, copied, false), own: free}, true, false, nil, `foreign key "k" of "app"."the ""other"""`},
+		{"the application's is not enforced any more", joint{main: free, other: key("tmp", other, copied, false), own: free}, false, false, nil, `foreign key "k" of "app"."the ""other"""`},
+		{"the application's is not enforced", joint{main: free, other: freeCopy, own: free}, true, false, nil, `foreign key "k" of "app"."the ""other"""`},
 	} {
 		if c.j.joined() != c.joined || c.j.unvalidated() != c.unvalidated {
 			t.Errorf("%s: joined %t, unvalidated %t", c.name, c.j.joined(), c.j.unvalidated())

@@ -89,6 +89,11 @@ func (e *Env) removeOrphan(ctx context.Context, tx *lock.Tx, o orphan, table cat
 	}
 	tables := logs
 	if o.own() {
+		for _, t := range []catalog.Name{table.In(o.Schema), table.In(o.Schema + "_old")} {
+			if err := dropTyped(ctx, tx, t); err != nil {
+				return err
+			}
+		}
 		tables = append(tables, table.In(o.Schema), table.In(o.Schema+"_old"))
 	}
 	for _, t := range tables {
@@ -104,6 +109,9 @@ func (e *Env) removeOrphan(ctx context.Context, tx *lock.Tx, o orphan, table cat
 		return nil
 	}
 	for _, schema := range []string{o.Schema, o.Schema + "_old"} {
+		if err := drop(ctx, tx, "DOMAIN", catalog.Name{Schema: schema, Name: catalog.BoundDomain}.String()); err != nil {
+			return err
+		}
 		if err := drop(ctx, tx, "SCHEMA", catalog.Quote(schema)); err != nil {
 			return err
 		}

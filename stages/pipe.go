@@ -53,7 +53,7 @@ WHERE  c.oid = $1`
 
 // piped decides which way the rows take.
 func (e *Env) piped(ctx context.Context) (bool, error) {
-	if e.Transfer == TransferServer || e.Strategy.KeyFirst() || e.OrderBy != "" {
+	if e.Transfer == TransferServer || e.Strategy.LocksRows() || e.OrderBy != "" {
 		return false, nil
 	}
 	var pipeable, worth bool

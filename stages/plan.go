@@ -8,6 +8,8 @@ import (
 
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/registry"
+	"github.com/repack-go/repack/stages/oids"
+	"github.com/repack-go/repack/stages/snapshots"
 )
 
 // Plan is what Run would do with a table as it is now. Its statements come from
@@ -29,8 +31,10 @@ type Plan struct {
 	// the reasons.
 	NotSearched []string `json:"not_searched_for_oids"`
 	// Standbys are those that stream now. They replay the exclusive lock of the swap.
-	Standbys []PlannedStandby `json:"standbys"`
-	Carried  []Carried        `json:"carried_over"`
+	Standbys []snapshots.Standby `json:"standbys"`
+	// ServerRepack is nil before PostgreSQL 19, and if the table has a job.
+	ServerRepack *ServerRepack `json:"server_repack"`
+	Carried      []Carried     `json:"carried_over"`
 	// ForeignKeys says how the keys between the table and other tables would be moved.
 	ForeignKeys PlannedKeys `json:"foreign_keys"`
 	// If a lock is not acquired in time, repack tries again LockRetries times. It ends
@@ -93,7 +97,7 @@ func NewPlan(ctx context.Context, e *Env, until registry.Stage, running bool) (*
 	plan := &Plan{
 		Table: e.Source.Name.String(), Schema: e.Source.Name.Schema, Name: e.Source.Name.Name,
 		Strategy: e.Strategy.Name(), Until: until, LockRetries: e.Locks.Retries, KillAfter: e.Locks.KillAfter.Seconds(),
-		Refused: []Refusal{}, WaitsFor: []Session{}, NotSearched: []string{}, Standbys: []PlannedStandby{}, Carried: []Carried{}, Stages: []PlannedStage{},
+		Refused: []Refusal{}, WaitsFor: []Session{}, NotSearched: []string{}, Standbys: []snapshots.Standby{}, Carried: []Carried{}, Stages: []PlannedStage{},
 	}
 	if e.Job == nil {
 		if err := plan.check(ctx, e); err != nil {
@@ -114,7 +118,10 @@ func NewPlan(ctx context.Context, e *Env, until registry.Stage, running bool) (*
 	if plan.WaitsFor, err = p.waitsFor(ctx); err != nil {
 		return nil, err
 	}
-	if plan.Standbys, err = readStandbys(ctx, e.Pool); err != nil {
+	if plan.Standbys, err = snapshots.Standbys(ctx, e.Pool); err != nil {
+		return nil, err
+	}
+	if plan.ServerRepack, err = p.serverRepack(ctx, plan.Job); err != nil {
 		return nil, err
 	}
 	plan.Carried = carriedOver(p.Source)
@@ -127,7 +134,7 @@ func NewPlan(ctx context.Context, e *Env, until registry.Stage, running bool) (*
 func (plan *Plan) check(ctx context.Context, e *Env) error {
 	err := preflight(ctx, e)
 	if e.oids != nil {
-		plan.NotSearched = e.oids.unsearchedOIDs()
+		plan.NotSearched = e.oids.Unsearched()
 	}
 	if err == nil {
 		return nil
@@ -151,7 +158,7 @@ type planner struct {
 	settle    time.Duration  // on SHARE UPDATE EXCLUSIVE, for which the server cancels autovacuum
 	patience  time.Duration  // on a lock that no session waits behind
 	neighbour []neighbour
-	oids      *rewriting
+	oids      *oids.Rewriting
 	joins     bool // keys are still to be joined to the copy one by one
 }
 
@@ -193,7 +200,7 @@ func newPlanner(ctx context.Context, e *Env) (*planner, error) {
 	if p.Job.Swapped() {
 		inUse = *p.Job.Shadow
 	}
-	if p.oids, err = p.rewrites(ctx, p.Pool, inUse); err != nil {
+	if p.oids, err = p.storedOIDs().Rewriting(ctx, p.Pool, inUse); err != nil {
 		return nil, err
 	}
 	p.neighbour, err = p.neighbours(ctx)
@@ -213,13 +220,7 @@ func (p *planner) invent(ctx context.Context, user string) error {
 	}
 	p.Job.KeyIndex, p.Job.Shadow = index.Name, new(uint32)
 	p.link(key)
-	p.shadow = &catalog.Table{Name: p.Job.ShadowTable()}
-	if p.Strategy.KeyFirst() {
-		p.shadow.Indexes = []catalog.Index{index}
-		if c, ok := p.Source.Constraint(index.Constraint); ok {
-			p.shadow.Constraints = []catalog.Constraint{c}
-		}
-	}
+	p.shadow = p.made()
 	grants, err := p.defaultGrants(ctx, "r", user, p.Job.ShadowSchema)
 	for _, g := range grants {
 		if g.Grantee == user { // the others are revoked, and the owner is changed

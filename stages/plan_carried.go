@@ -57,6 +57,7 @@ func carriedOver(t *catalog.Table) []Carried {
 	add("statistics objects", names(t.Statistics, func(s catalog.Statistics) string { return s.Name.String() }))
 	add("security labels", names(t.Labels, func(l catalog.Label) string { return strings.TrimSpace(l.Provider + " " + l.Column) }))
 	add("comments", comments(t))
+	add("functions of the row type", names(t.Typed, func(o catalog.Typed) string { return o.Kind + " " + o.Name }))
 	add("dependents", names(t.Dependents, func(d catalog.Dependent) string { return d.Kind + " " + d.Name }))
 	add("materialized views", names(t.Matviews, func(m catalog.Matview) string { return m.Relation.Name.String() }))
 	return carried

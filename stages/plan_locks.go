@@ -50,22 +50,30 @@ const (
 )
 
 // neighboursSQL lists three kinds of relations:
-//   - views on the table, and relations whose rules or policies mention it;
+//   - views on the table, and relations whose rules, policies, triggers or defaults mention
+//     it, its row type or a function typed by that;
 //   - the partitions that are locked with the partitioned tables above the table ($2);
 //   - the partitions of the tables that it refers to: a foreign key to a partitioned table
 //     has triggers on each partition.
 const neighboursSQL = `
+WITH     RECURSIVE ` + catalog.UsesSQL + `
 SELECT   n.nspname::text AS schema_name, c.relname::text AS relation_name, x.step,
          coalesce(fn.nspname::text, '') AS of_schema, coalesce(f.relname::text, '') AS of_name
 FROM    (SELECT r.ev_class AS relation, 1 AS step, 0::oid AS of
-         FROM   pg_depend d
-         JOIN   pg_rewrite r ON r.oid = d.objid
-         WHERE  d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1
+         FROM   pg_rewrite r
+         WHERE  r.oid = ANY (ARRAY(SELECT u.id FROM repack_uses u WHERE u.class = 'pg_rewrite'::regclass))
          UNION
          SELECT p.polrelid, 1, 0
-         FROM   pg_depend d
-         JOIN   pg_policy p ON p.oid = d.objid
-         WHERE  d.classid = 'pg_policy'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1
+         FROM   pg_policy p
+         WHERE  p.oid = ANY (ARRAY(SELECT u.id FROM repack_uses u WHERE u.class = 'pg_policy'::regclass))
+         UNION
+         SELECT t.tgrelid, 1, 0
+         FROM   pg_trigger t
+         WHERE  t.oid = ANY (ARRAY(SELECT u.id FROM repack_uses u WHERE u.class = 'pg_trigger'::regclass)) AND NOT t.tgisinternal
+         UNION
+         SELECT a.adrelid, 1, 0
+         FROM   pg_attrdef a
+         WHERE  a.oid = ANY (ARRAY(SELECT u.id FROM repack_uses u WHERE u.class = 'pg_attrdef'::regclass))
          UNION
          SELECT t.relid::oid, 2, 0
          FROM   unnest($2::text[]) a(name)
@@ -135,7 +143,7 @@ func (p *planner) exchangeLocks() []Lock {
 	for _, s := range p.Source.Sequences {
 		add("ACCESS EXCLUSIVE", s.Name)
 	}
-	for _, table := range p.oids.others {
+	for _, table := range p.oids.Others {
 		add("SHARE ROW EXCLUSIVE", table)
 	}
 	return locks

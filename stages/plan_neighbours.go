@@ -3,6 +3,7 @@ package stages
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/repack-go/repack/internal/catalog"
@@ -35,7 +36,7 @@ func (p *planner) plannedJoints() []joint {
 			list = append(list, joint{outgoing: key.Table == p.Source.Name, main: &key, own: &key})
 		}
 	}
-	return list
+	return p.inTrees(list, p.Source)
 }
 
 // planJoin plans joinNeighbours.
@@ -44,19 +45,48 @@ func (p *planner) planJoin(ctx context.Context) ([]transaction, error) {
 		return nil, nil
 	}
 	list := []transaction{p.Env.rowByRow(p.Source.Owner, p.Job.Options.RowByRow)}
-	joints := p.plannedJoints()
-	for _, j := range joints {
-		pair, err := p.addSQL(ctx, j)
+	for joints := p.plannedJoints(); ; joints = p.inTrees(withoutPieces(joints), p.Source) {
+		added, err := p.planAdded(ctx, joints)
 		if err != nil {
 			return nil, err
 		}
-		list = append(list, p.joining(fmt.Sprintf("join %s to the copy by a second key: %s", j.neighbour(), j), j, pair))
-	}
-	for _, j := range joints {
-		made := p.madeFor(j)
-		if !j.own.Validated || !j.own.Enforced {
-			continue
+		if len(added) == 0 {
+			return list, nil
 		}
+		list = append(list, added...)
+	}
+}
+
+// planAdded plans one round of joinNeighbours: the second keys that can be added, and their
+// validation. It notes in joints what will then be there.
+func (p *planner) planAdded(ctx context.Context, joints []joint) (list []transaction, err error) {
+	var validated []joint
+	i := -1
+	work, err := eachTransaction(joints, func(j joint) (pairOf, error) {
+		i++
+		pair, err := p.addSQL(ctx, j)
+		if err != nil || len(pair.sql) == 0 {
+			return pair, err
+		}
+		made := p.madeFor(j)
+		joints[i].other = &made
+		if j.own.Validated && j.own.Enforced && !j.partitioned() {
+			validated = append(validated, joints[i])
+		} else {
+			made.Validated = j.own.Validated
+		}
+		return pair, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, x := range work {
+		does := fmt.Sprintf("join %s to the copy by a second key: %s", x.neighbour(), strings.Join(x.keys, ", "))
+		list = append(list, p.joining(does, x.joint, x.pairOf))
+	}
+	for _, j := range validated {
+		made := *j.other
+		j.other.Validated = true
 		t := p.validation(fmt.Sprintf("validate the second key: %s", j), made)
 		if j.outgoing { // both tables are ours
 			t.locks = nil
@@ -128,14 +158,14 @@ func (p *planner) swappedJoints(ctx context.Context) ([]joint, error) {
 	if p.Job.Swapped() {
 		return p.joints(ctx, p.Pool)
 	}
-	list := p.plannedJoints()
+	list := withoutPieces(p.plannedJoints())
 	for i, j := range list {
 		main := p.madeFor(j).On(p.Job.ShadowTable(), p.Source.Name)
 		main.Validated = true
 		other := j.own.On(p.Source.Name, p.Job.OldTable())
 		list[i].main, list[i].other, list[i].own = &main, &other, &other
 	}
-	return list, nil
+	return p.inTrees(list, p.Source), nil
 }
 
 // pairLocks returns the locks of tryJoint that are not on the job's own tables.
@@ -144,6 +174,9 @@ func (p *planner) pairLocks(j joint, pair pairOf) []Lock {
 		return []Lock{p.strong(pair.mode, pair.alone)}
 	}
 	locks := []Lock{p.strong(pair.mode, j.neighbour())}
+	for _, part := range j.parts {
+		locks = append(locks, p.strong(pair.mode, part.Table))
+	}
 	if j.outgoing {
 		for _, n := range p.neighbour {
 			if n.Step == byForeignKey && j.neighbour() == (catalog.Name{Schema: n.OfSchema, Name: n.OfName}) {
@@ -162,7 +195,7 @@ func (e *Env) joining(does string, j joint, pair pairOf) transaction {
 		does:  does,
 		locks: func(p *planner) []Lock { return p.pairLocks(j, pair) },
 		actions: []action{
-			settle(func() []string { return []string{wants.A.Relation} }),
+			settle(func() []string { return settledBefore(wants) }),
 			send(wants.Statements()...),
 		},
 	}

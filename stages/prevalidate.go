@@ -50,7 +50,7 @@ func preValidate(ctx context.Context, e *Env) error {
 		return &RefusedError{Table: e.Source.Name, Reasons: reasons}
 	}
 	e.validated = true
-	e.tellOIDs(e.oids)
+	e.oids.Tell(e.Log)
 	return e.report(ctx)
 }
 
@@ -63,11 +63,20 @@ func preflight(ctx context.Context, e *Env) error {
 	if err := e.ofAKind(ctx); err != nil {
 		return err
 	}
-	reasons, err := checks.Find(ctx, e.Pool, e.Source.OID, e.rebuilds(), checks.OtherCapture)
+	reasons, err := checks.Find(ctx, e.Pool, e.Source.OID, e.allowed(), checks.OtherCapture)
 	if err != nil {
 		return err
 	}
 	reasons = append(reasons, shape(e.Source)...)
+	_, published, err := e.allTables(ctx)
+	if err != nil {
+		return err
+	}
+	schemas, err := e.ofPublishedSchemas(ctx)
+	if err != nil {
+		return err
+	}
+	reasons = slices.Concat(reasons, published, schemas)
 	missing, err := e.missingPrivileges(ctx)
 	if err != nil {
 		return err
@@ -82,10 +91,10 @@ func preflight(ctx context.Context, e *Env) error {
 			Remedy: "order by an index without WHERE, or by columns",
 		})
 	}
-	if e.oids, err = e.searchOIDs(ctx, e.Source.OID); err != nil {
+	if e.oids, err = e.storedOIDs().Find(ctx, e.Source.OID); err != nil {
 		return err
 	}
-	reasons = append(reasons, e.oidReasons(e.oids)...)
+	reasons = append(reasons, e.oids.Reasons()...)
 	if apart := e.apart(e.Source); apart != nil && e.ForeignKeys == ForeignKeysOneByOne {
 		reasons = append(reasons, Reason{Object: "--foreign-keys " + string(ForeignKeysOneByOne), Why: apart.Error(), Remedy: "leave it out, or use " + string(ForeignKeysTogether)})
 	}
@@ -179,6 +188,7 @@ func MissingPrivileges(grants []string) []Reason {
 //     become some of them ($5);
 //   - to create in the schemas of the table, in those of objects that are created with it
 //     or replaced, and in new or prepared schemas;
+//   - to use the languages of functions that are created or replaced;
 //   - to refer to other tables;
 //   - to read what a partition's rows refer to, because otherwise the server looks up the
 //     rows one by one;
@@ -197,6 +207,12 @@ WITH me (role, version, inherits, super) AS (
     FROM   pg_depend d
     WHERE  d.refclassid = 'pg_class'::regclass AND d.refobjid = ANY ($1::oid || $4::oid[])
     AND    d.classid IN ('pg_rewrite'::regclass, 'pg_policy'::regclass, 'pg_proc'::regclass)
+    UNION
+    SELECT d.classid, d.objid
+    FROM   pg_class c
+    JOIN   pg_type t ON t.oid = c.reltype
+    CROSS  JOIN LATERAL (SELECT classid, objid FROM pg_depend WHERE refclassid = 'pg_type'::regclass AND refobjid IN (t.oid, t.typarray) OFFSET 0) d
+    WHERE  c.oid = $1 AND d.classid IN ('pg_rewrite'::regclass, 'pg_policy'::regclass, 'pg_proc'::regclass)
 ), parts (class, id) AS (
     SELECT 'pg_attrdef'::regclass, oid FROM pg_attrdef WHERE adrelid = ANY ($1::oid || $4::oid[])
     UNION ALL SELECT 'pg_constraint'::regclass, oid FROM pg_constraint WHERE conrelid = ANY ($1::oid || $4::oid[])
@@ -238,6 +254,18 @@ FROM   me, pg_statistic_ext s
 JOIN   pg_namespace n ON n.oid = s.stxnamespace
 WHERE  s.stxrelid = ANY ($1::oid || $4::oid[]) AND NOT me.super
 AND    pg_get_userbyid(s.stxowner) <> me.role AND NOT has_schema_privilege(s.stxowner, n.oid, 'CREATE')
+UNION
+SELECT format('GRANT CREATE ON SCHEMA %I TO %I;', n.nspname, pg_get_userbyid(p.proowner))
+FROM   me, dependents d
+JOIN   pg_proc p      ON p.oid = d.id AND d.class = 'pg_proc'::regclass
+JOIN   pg_namespace n ON n.oid = p.pronamespace
+WHERE  NOT me.super AND pg_get_userbyid(p.proowner) <> me.role AND NOT has_schema_privilege(p.proowner, n.oid, 'CREATE')
+UNION
+SELECT format('GRANT USAGE ON LANGUAGE %I TO %I;', l.lanname, current_user)
+FROM   dependents d
+JOIN   pg_proc p     ON p.oid = d.id AND d.class = 'pg_proc'::regclass
+JOIN   pg_language l ON l.oid = p.prolang
+WHERE  l.lanpltrusted AND NOT has_language_privilege(l.oid, 'USAGE')
 UNION
 SELECT CASE WHEN n.oid IS NULL
             THEN format('CREATE SCHEMA %I AUTHORIZATION %I;', s.name, current_user)

@@ -14,6 +14,7 @@ import (
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/lock"
 	"github.com/repack-go/repack/registry"
+	"github.com/repack-go/repack/stages/compare"
 	"github.com/repack-go/repack/strategy"
 )
 
@@ -28,7 +29,7 @@ func postSyncUpdate(ctx context.Context, e *Env) error {
 	if err := e.step(ctx, StepCaughtUp); err != nil {
 		return err
 	}
-	var compared *VerifyResult
+	var compared *compare.Result
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.Go(func() error { return e.vacuum(groupCtx) })
 	group.Go(func() (err error) {
@@ -240,34 +241,33 @@ type logRange struct {
 // removes the rows of all pending keys from the shadow, and tries again. If a change made
 // since then still collides, it replays the whole log as one set, which cannot collide.
 func (e *Env) batch(ctx context.Context, taken logRange) (r strategy.Replayed, err error) {
-	replay := func() error {
-		return e.transactBy(ctx, e.ofRows(taken.settings...), e.replaying("", e.concurrent(), func(ctx context.Context, tx pgx.Tx) (err error) {
-			r, err = e.Link.ReplayRange(ctx, tx, taken.first, taken.end, e.concurrent())
-			return err
-		}).do)
-	}
-	err = replay()
+	ofRange := e.replaying("", e.concurrent(), func(ctx context.Context, tx pgx.Tx) (err error) {
+		r, err = e.Link.ReplayRange(ctx, tx, taken.first, taken.end, e.concurrent())
+		return err
+	})
+	ofRange.settings = taken.settings
+	err = e.perform(ctx, ofRange)
 	if !strategy.Collision(err) {
 		return r, err
 	}
 	e.Log.Debug("replay batch collided", "job", e.Job.ID, "first_block", taken.first, "error", err)
-	if err := e.transactBy(ctx, e.ofRows(), transaction{actions: e.removeLogged()}.do); err != nil {
+	if err := e.perform(ctx, transaction{ofRows: true, actions: e.removeLogged()}); err != nil {
 		return r, err
 	}
-	err = replay()
+	err = e.perform(ctx, ofRange)
 	if !strategy.Collision(err) {
 		return r, err
 	}
-	err = e.transactBy(ctx, e.ofRows(), e.replaying("", e.concurrent(), func(ctx context.Context, tx pgx.Tx) (err error) {
+	err = e.perform(ctx, e.replaying("", e.concurrent(), func(ctx context.Context, tx pgx.Tx) (err error) {
 		r, err = e.Link.ReplayAll(ctx, tx, e.concurrent())
 		return err
-	}).do)
+	}))
 	return r, err
 }
 
 // replaying is a transaction that replays a part of the log, as replay does it.
 func (e *Env) replaying(does string, concurrent bool, replay func(context.Context, pgx.Tx) error) transaction {
-	t := transaction{does: does, locks: (*planner).reading, actions: e.replays(concurrent, replay)}
+	t := transaction{does: does, locks: (*planner).reading, ofRows: true, actions: e.replays(concurrent, replay)}
 	if concurrent {
 		t.locks = (*planner).lockingRows
 	}

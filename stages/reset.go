@@ -63,6 +63,11 @@ func (e *Env) discard(ctx context.Context, end registry.State) error {
 	if err := e.step(ctx, StepCaptureDropped); err != nil {
 		return err
 	}
+	if end == registry.Reverted {
+		if err := e.awaitCalls(ctx); err != nil {
+			return err
+		}
+	}
 	return e.transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
 		if err := e.dropShadow(ctx, tx); err != nil {
 			return err
@@ -102,7 +107,7 @@ func (e *Env) dropShadow(ctx context.Context, tx *lock.Tx) error {
 			return err
 		}
 	}
-	return do(ctx, tx, e.dropArtefacts("", dropSQL("TABLE", e.Job.ShadowTable().String())))
+	return do(ctx, tx, e.dropArtefacts("", append(e.Source.DropTypedSQL(e.Job.ShadowTable()), dropSQL("TABLE", e.Job.ShadowTable().String()))...))
 }
 
 const nameSQL = `

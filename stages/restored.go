@@ -141,7 +141,7 @@ func ResetRestored(ctx context.Context, e *Env) error {
 			if err := roomFor(ctx, tx, copied.String(), e.Link.Log.String()); err != nil {
 				return err
 			}
-			if err := drop(ctx, tx, "TABLE", copied.String()); err != nil {
+			if err := execAll(ctx, tx, append(e.Source.DropTypedSQL(copied), dropSQL("TABLE", copied.String()))); err != nil {
 				return err
 			}
 			if err := do(ctx, tx, e.dropArtefacts("")); err != nil {

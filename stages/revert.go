@@ -125,6 +125,7 @@ func (e *Env) backExchange(x *exchanging) transaction {
 				retireSQL(x.table, parked),
 				e.reinstateRowByRowSQL(),
 				e.reinstateSQL(),
+				showSequencesSQL(x.table),
 				x.table.AttachSQL(), // a partition
 				installSQL(e.moving(x.table), parked),
 			)
@@ -161,7 +162,8 @@ func (e *Env) validateBound(ctx context.Context) error {
 // reinstateSQL moves the old table back into its place. It gives the table its triggers,
 // rules and statistics objects as they were.
 func (e *Env) reinstateSQL() []string {
-	statements := append([]string{moveSQL(e.Job.OldTable(), e.Source.Name)}, e.Source.EnableSQL()...)
+	statements := append([]string{moveSQL(e.Job.OldTable(), e.Source.Name)}, e.Source.ReinstateTypedSQL(e.Job.OldSchema)...)
+	statements = append(statements, e.Source.EnableSQL()...)
 	for _, s := range e.Source.Statistics {
 		statements = append(statements, s.MoveSQL(e.Job.OldSchema, s.Name.Schema))
 	}

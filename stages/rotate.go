@@ -33,7 +33,7 @@ func (e *Env) shortenLog(ctx context.Context) (bool, error) {
 	if err != nil || blocks < longLog {
 		return false, err
 	}
-	if err := e.transact(ctx, e.retirement().do); err != nil {
+	if err := e.perform(ctx, e.retirement()); err != nil {
 		return false, fmt.Errorf("begin a new change log: %w", err)
 	}
 	e.Log.Debug("new change log", "job", e.Job.ID, "blocks_of_retired", blocks)
@@ -65,6 +65,7 @@ func (e *Env) retirement() transaction {
 			sendBounded(func() []string { return []string{e.Link.RetireLogSQL()} }),
 			send(e.Link.CreateLogSQL()),
 			revokeAll(catalog.Made{Kind: "TABLE", Name: log.String()}),
+			send(e.Link.IdentifyLogSQL()),
 		},
 	)}
 }

@@ -219,9 +219,15 @@ type DriftError struct {
 	Changes []catalog.Difference
 	// Reasons are what preValidate would have refused.
 	Reasons []Reason
+	// Swapped is set if the table is gone since the swap. Then there is no way back, and a
+	// run removes what is left of the job.
+	Swapped bool
 }
 
 func (e *DriftError) Error() string {
+	if e.Swapped {
+		return fmt.Sprintf("%s has been dropped or renamed away since the swap; remove what is left of the job with: repack run --table '%s'", e.Table, e.Table)
+	}
 	if len(e.Changes)+len(e.Reasons) == 0 { // the table is gone
 		return fmt.Sprintf("%s has been dropped or renamed away; remove what is left of the job with: repack reset --table '%s'", e.Table, e.Table)
 	}
@@ -247,7 +253,7 @@ func (e *Env) checkDrift(ctx context.Context, q catalog.Querier) error {
 // goneOr returns a DriftError if the table is gone, and otherwise err.
 func (e *Env) goneOr(err error) error {
 	if errors.Is(err, catalog.ErrNotFound) {
-		return &DriftError{Table: e.Source.Name}
+		return &DriftError{Table: e.Source.Name, Swapped: e.Job != nil && e.Job.Swapped()}
 	}
 	return err
 }
@@ -268,9 +274,9 @@ func (e *Env) drift(now *catalog.Table) error {
 // queueChecks adds the checks to b, except those that checks.Complete adds. It also asks
 // whether changes are being captured; if not, b returns strategy.ErrNotCapturing.
 func (e *Env) queueChecks(b *pgx.Batch, reasons *[]Reason, oid uint32) {
-	sql, args := e.Link.NotCapturing(3)
+	sql, args := e.Link.NotCapturing(4)
 	gone := checks.Check{SQL: sql, Why: "does not capture changes"}
-	checks.Queue(b, reasons, append(checks.Table[:len(checks.Table):len(checks.Table)], gone), append([]any{oid, e.rebuilds()}, args...)...)
+	checks.Queue(b, reasons, append(checks.Table[:len(checks.Table):len(checks.Table)], gone), append([]any{oid, e.rebuilds(), e.publishedOK()}, args...)...)
 	found := b.QueuedQueries[b.Len()-1]
 	take := found.Fn
 	found.Fn = func(results pgx.BatchResults) error {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/repack-go/repack/internal/catalog"
@@ -27,11 +26,9 @@ func setup(ctx context.Context, e *Env) error {
 	if err != nil {
 		return err
 	}
-	var job *registry.Job
+	var id int64
 	create := func(ctx context.Context, tx *lock.Tx) error {
-		if job, err = e.nextJob(ctx, tx); err != nil {
-			return err
-		}
+		job := e.newJob(id)
 		if err := captureOptions(ctx, tx, &job.Options); err != nil {
 			return err
 		}
@@ -41,14 +38,18 @@ func setup(ctx context.Context, e *Env) error {
 		return e.creation().do(ctx, tx)
 	}
 	err = e.withConn(ctx, func(conn *pgxpool.Conn) error {
+		if id, err = e.nextJob(ctx, conn); err != nil {
+			return err
+		}
 		policy := e.Locks
 		policy.Held = e.noteLocked
 		return lock.Transact(ctx, conn, policy, e.Source.Name.String(), []uint32{e.Source.OID}, create)
 	})
 	if err != nil {
 		e.Job = nil // nothing was committed
+		return err
 	}
-	return err
+	return e.tellPublished(ctx)
 }
 
 func planSetup(ctx context.Context, p *planner) ([]Step, error) {
@@ -57,25 +58,26 @@ func planSetup(ctx context.Context, p *planner) ([]Step, error) {
 
 const takenSQL = `SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname IN ($1, $2))`
 
-// nextJob gives a job its number. If the registry is new, or is not the only one, there may
+// nextJob returns the number of a new job. It commits before setup's transaction begins,
+// because other new jobs wait until then. If the registry is new, or is not the only one, there may
 // already be schemas with that number, left by jobs of another registry. nextJob skips such
 // numbers.
-func (e *Env) nextJob(ctx context.Context, tx pgx.Tx) (*registry.Job, error) {
+func (e *Env) nextJob(ctx context.Context, q catalog.Querier) (int64, error) {
 	for {
-		id, err := e.Registry.NextID(ctx, tx)
+		id, err := e.Registry.NextID(ctx, q)
 		if err != nil {
-			return nil, err
+			return 0, err
 		}
 		job := e.newJob(id)
 		if !job.OwnSchemas {
-			return job, nil
+			return id, nil
 		}
 		var taken bool
-		if err := tx.QueryRow(ctx, takenSQL, job.ShadowSchema, job.OldSchema).Scan(&taken); err != nil {
-			return nil, fmt.Errorf("look for schemas of job %d: %w", id, err)
+		if err := q.QueryRow(ctx, takenSQL, job.ShadowSchema, job.OldSchema).Scan(&taken); err != nil {
+			return 0, fmt.Errorf("look for schemas of job %d: %w", id, err)
 		}
 		if !taken {
-			return job, nil
+			return id, nil
 		}
 	}
 }
@@ -92,7 +94,7 @@ func (e *Env) newJob(id int64) *registry.Job {
 func (e *Env) jobNumbered(number string) *registry.Job {
 	job := &registry.Job{
 		TableSchema: e.Source.Name.Schema, TableName: e.Source.Name.Name, Source: e.Source.OID,
-		Strategy: e.Strategy.Name(), Options: registry.Options{KeepOld: e.KeepOld, RebuildMatviews: e.RebuildMatviews, OrderBy: e.OrderBy}.WithOIDs(e.UpdateOID, e.IgnoreOID),
+		Strategy: e.Strategy.Name(), Options: registry.Options{KeepOld: e.KeepOld, RebuildMatviews: e.RebuildMatviews, PublishedOK: e.PublishedOK, OrderBy: e.OrderBy}.WithOIDs(e.UpdateOID, e.IgnoreOID),
 		Partitioned: e.Partitioned,
 		Stage:       registry.Setup, StageDone: true, State: registry.Active,
 		ShadowSchema: "repack_job_" + number, OldSchema: "repack_job_" + number + "_old", OwnSchemas: true,
@@ -116,7 +118,7 @@ func (e *Env) creation() transaction {
 		return e.Registry.Insert(ctx, tx, e.Job, e.Runner) // the job's row has the shadow's OID
 	}))
 	actions := [][]action{e.createSchemas(), shadow, e.createCapture(capture), e.stop()}
-	if e.Source.Verbatim() {
+	if e.target().Verbatim() {
 		actions = [][]action{e.createSchemas(), e.createCapture(capture), e.stop(), shadow}
 	}
 	return transaction{
@@ -145,6 +147,7 @@ func (e *Env) createShadow() []action {
 	return []action{
 		send(e.shadowSQL()...),
 		revokeAll(catalog.Made{Kind: "TABLE", Name: shadow.String()}),
+		send(e.identifySQL(shadow)...),
 		giveToOwner(shadow, func() string { return e.Source.Owner }, func(oid uint32, toast bool) error {
 			e.Job.Shadow = &oid
 			return e.sameToast(toast)
@@ -157,6 +160,7 @@ func (e *Env) createCapture(capture strategy.Capture) []action {
 	return []action{
 		send(e.Link.CreateLogSQL(), capture.Function),
 		revokeAll(catalog.Made{Kind: "TABLE", Name: e.Link.Log.String()}, catalog.Made{Kind: "FUNCTION", Name: e.Link.Capture.String() + "()"}),
+		send(e.Link.IdentifyLogSQL()),
 	}
 }
 
@@ -178,11 +182,15 @@ func (e *Env) stop() []action {
 	}))
 }
 
+// target describes the table that the shadow is to become. The shadow is built from it, and
+// not from the source. Today the two are equal.
+func (e *Env) target() *catalog.Table { return e.Source }
+
 // shadowSQL creates the shadow as the backfill needs it.
 func (e *Env) shadowSQL() []string {
-	statements := e.Source.CreateSQL(e.Job.ShadowTable())
-	statements = append(statements, e.Source.BoundSQL(e.Job.ShadowTable(), false)...)
-	if e.Strategy.KeyFirst() {
+	statements := e.target().CreateSQL(e.Job.ShadowTable())
+	statements = append(statements, e.target().BoundSQL(e.Job.ShadowTable(), false)...)
+	if e.Strategy.WritesThrough() {
 		statements = append(statements, e.keySQL(e.Job.ShadowTable())...)
 	}
 	return statements
@@ -191,9 +199,9 @@ func (e *Env) shadowSQL() []string {
 // made describes the indexes and constraints that shadowSQL has created.
 func (e *Env) made() *catalog.Table {
 	t := &catalog.Table{Name: e.Job.ShadowTable()}
-	if index, ok := e.Source.Index(e.Job.KeyIndex); ok && e.Strategy.KeyFirst() {
+	if index, ok := e.target().Index(e.Job.KeyIndex); ok && e.Strategy.WritesThrough() {
 		t.Indexes = []catalog.Index{index}
-		if c, ok := e.Source.Constraint(index.Constraint); ok {
+		if c, ok := e.target().Constraint(index.Constraint); ok {
 			t.Constraints = []catalog.Constraint{c}
 		}
 	}
@@ -203,13 +211,13 @@ func (e *Env) made() *catalog.Table {
 // keySQL builds the key's index on an empty shadow. If the index belongs to a constraint, it
 // adds the constraint.
 func (e *Env) keySQL(shadow catalog.Name) []string {
-	index, _ := e.Source.Index(e.Job.KeyIndex)
+	index, _ := e.target().Index(e.Job.KeyIndex)
 	statements := []string{
 		"SET LOCAL default_tablespace = " + catalog.Literal(index.Tablespace),
 		index.CreateSQL(shadow),
 		"SET LOCAL default_tablespace = ''",
 	}
-	if c, ok := e.Source.Constraint(index.Constraint); ok {
+	if c, ok := e.target().Constraint(index.Constraint); ok {
 		statements = append(statements, c.AddSQL(shadow))
 	}
 	return statements
@@ -255,7 +263,7 @@ func giveToOwner(table catalog.Name, owner func() string, take func(oid uint32, 
 // sameToast refuses a table that has options for a TOAST table which a new table with its
 // columns would not have. This happens when the only wide column has been dropped.
 func (e *Env) sameToast(there bool) error {
-	if there || len(e.Source.ToastOptions) == 0 {
+	if there || len(e.target().ToastOptions) == 0 {
 		return nil
 	}
 	return &RefusedError{Table: e.Source.Name, Reasons: []Reason{{

@@ -81,11 +81,13 @@ func (e *Env) replayShare(ctx context.Context, taken logRange, share strategy.Sh
 		return r, err
 	}
 	defer e.Throttle.End()
-	once := e.ofRows(taken.settings...)
-	once.Retries = 0
-	err = e.transactBy(ctx, once, e.replaying("", false, func(ctx context.Context, tx pgx.Tx) (err error) {
+	t := e.replaying("", false, func(ctx context.Context, tx pgx.Tx) (err error) {
 		r, err = e.Link.ReplayShare(ctx, tx, taken.first, taken.end, share)
 		return err
-	}).do)
+	})
+	t.settings = taken.settings
+	once := t.policy(&e.Worker)
+	once.Retries = 0
+	err = e.transactBy(ctx, once, t.do)
 	return r, err
 }

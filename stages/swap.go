@@ -13,6 +13,7 @@ import (
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/lock"
 	"github.com/repack-go/repack/registry"
+	"github.com/repack-go/repack/stages/snapshots"
 )
 
 // swap puts the shadow in the source's place, in these steps:
@@ -133,12 +134,12 @@ func (e *Env) untilExchanged(ctx context.Context, exchange func(context.Context)
 				}
 			}
 			err := exchange(ctx)
-			denied = isTimeout(err)
+			denied = isTimeout(err) || errors.Is(err, errMustBeApart)
 			return err
 		})
 	}
 	err := exchangeBy(ctx)
-	if oneByOne || !denied || !e.couldBeApart() {
+	if oneByOne || !denied || !errors.Is(err, errMustBeApart) && !e.couldBeApart() {
 		return err
 	}
 	e.Log.Info("foreign keys are moved one by one", "job", e.Job.ID, "reason", err)
@@ -264,11 +265,22 @@ func (e *Env) switching(xid *string) transaction {
 	}
 }
 
+// snapshots returns how this run waits for snapshots.
+func (e *Env) snapshots() snapshots.Wait {
+	return snapshots.Wait{Pool: e.Pool, Log: e.Log, Job: e.Job.ID, AtMost: e.SnapshotWait}
+}
+
+// awaitSerializable waits until no transaction is left for which changes must be written to
+// the replaced table.
+func (e *Env) awaitSerializable(ctx context.Context) error {
+	return e.snapshots().Serializable(ctx, e.copied())
+}
+
 // drain waits until the writers with older snapshots, which log, have ended. Then it
 // replays what they have logged, and waits for the snapshots older than that replay.
 func (e *Env) drain(ctx context.Context) error {
 	for deadline := time.Now().Add(e.SnapshotWait); ; {
-		if err := e.awaitSnapshots(ctx); err != nil {
+		if err := e.snapshots().Older(ctx); err != nil {
 			return err
 		}
 		pending, err := e.Link.Pending(ctx, e.Pool)
@@ -292,7 +304,7 @@ func (e *Env) drain(ctx context.Context) error {
 		select { // each pass puts its deferred keys back into the log
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(pollInterval):
+		case <-time.After(snapshots.PollInterval):
 		}
 	}
 }
@@ -339,7 +351,7 @@ func keysToValidate(t *catalog.Table) []catalog.ForeignKey {
 
 // validate validates a key. It takes SHARE UPDATE EXCLUSIVE on the table of the key.
 func (e *Env) validate(ctx context.Context, key catalog.ForeignKey) error {
-	return e.transact(ctx, e.validation("", key).do)
+	return e.perform(ctx, e.validation("", key))
 }
 
 func (e *Env) validation(does string, key catalog.ForeignKey) transaction {

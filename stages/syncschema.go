@@ -24,13 +24,10 @@ import (
 // are built in bulk and wait for no session. With direct-trigger, switching from
 // write-through to log takes SHARE ROW EXCLUSIVE on the source for an instant.
 func syncSchema(ctx context.Context, e *Env) error {
-	if e.Strategy.KeyFirst() {
-		if err := e.transact(ctx, e.loggingOnly().do); err != nil {
+	for _, t := range e.beforeBuilds() {
+		if err := e.perform(ctx, t); err != nil {
 			return err
 		}
-	}
-	if err := e.transactBy(ctx, e.ofRows(), e.removal().do); err != nil {
-		return err
 	}
 	if err := e.step(ctx, StepLoggedKeysRemoved); err != nil {
 		return err
@@ -40,17 +37,15 @@ func syncSchema(ctx context.Context, e *Env) error {
 		return err
 	}
 	var shadow catalog.Table
-	return e.transact(ctx, e.completion(&shadow).do)
+	return e.perform(ctx, e.completion(&shadow))
 }
 
 func planSyncSchema(ctx context.Context, p *planner) ([]Step, error) {
-	var list []transaction
-	shadow := p.shadow
-	if p.Strategy.KeyFirst() {
-		list, shadow = append(list, p.loggingOnly()), p.withoutKey()
+	list, shadow := p.beforeBuilds(), p.shadow
+	if len(p.dropKeySQL()) > 0 {
+		shadow = p.withoutKey()
 	}
-	list = append(list, p.removal())
-	lists, err := p.builds().Plan(ctx, p.Pool, missingIndexes(p.Source, shadow))
+	lists, err := p.builds().Plan(ctx, p.Pool, missingIndexes(p.target(), shadow))
 	if err != nil {
 		return nil, err
 	}
@@ -75,6 +70,14 @@ func (p *planner) withoutKey() *catalog.Table {
 	shadow.Indexes = slices.DeleteFunc(slices.Clone(shadow.Indexes), func(i catalog.Index) bool { return i.Name == key.Name })
 	shadow.Constraints = slices.DeleteFunc(slices.Clone(shadow.Constraints), func(c catalog.Constraint) bool { return c.Name == key.Constraint })
 	return &shadow
+}
+
+// beforeBuilds leaves in the shadow only rows that have not changed since they were copied.
+func (e *Env) beforeBuilds() []transaction {
+	if e.Strategy.WritesThrough() {
+		return []transaction{e.loggingOnly(), e.removal()}
+	}
+	return []transaction{e.removal()}
 }
 
 // loggingOnly switches the capture to log, under a lock that waits for writers: no
@@ -104,7 +107,7 @@ func (e *Env) removal() transaction {
 		does += ", and drop its key, which is built anew"
 		actions = slices.Concat([]action{roomForOurs(e.Link.To)}, actions, []action{send(drops...)})
 	}
-	return transaction{does: does, locks: (*planner).reading, actions: actions}
+	return transaction{does: does, locks: (*planner).reading, ofRows: true, actions: actions}
 }
 
 // removeLogged removes the rows of the keys in the log from the copy.
@@ -130,7 +133,7 @@ func (e *Env) completion(shadow *catalog.Table) transaction {
 	name := e.Job.ShadowTable()
 	lacks := statements(func() []string {
 		// Create statistics objects before the shadow is analysed.
-		return slices.Concat(e.constraintsSQL(shadow), e.Source.MarksSQL(name), e.statisticsSQL(shadow))
+		return slices.Concat(e.constraintsSQL(shadow), e.marksSQL(name), e.statisticsSQL(shadow))
 	})
 	return transaction{
 		does: "give the shadow its constraints and statistics objects",
@@ -156,20 +159,19 @@ func (e *Env) completion(shadow *catalog.Table) transaction {
 // half empty, so a key built in bulk like the others replaces it. dropKeySQL returns no
 // statement if the rows were copied without a key.
 func (e *Env) dropKeySQL() []string {
-	index, _ := e.Source.Index(e.Job.KeyIndex)
-	switch {
-	case !e.Strategy.KeyFirst():
+	made := e.made().Indexes
+	if len(made) == 0 {
 		return nil
-	case index.Constraint != "":
-		return []string{fmt.Sprintf("ALTER TABLE %s DROP CONSTRAINT IF EXISTS %s", e.Job.ShadowTable(), catalog.Quote(index.Constraint))}
-	default:
-		return []string{dropSQL("INDEX", catalog.Name{Schema: e.Job.ShadowSchema, Name: index.Name}.String())}
 	}
+	if constraint := made[0].Constraint; constraint != "" {
+		return []string{fmt.Sprintf("ALTER TABLE %s DROP CONSTRAINT IF EXISTS %s", e.Job.ShadowTable(), catalog.Quote(constraint))}
+	}
+	return []string{dropSQL("INDEX", catalog.Name{Schema: e.Job.ShadowSchema, Name: made[0].Name}.String())}
 }
 
 // builds returns the planner of index builds for this job.
 func (e *Env) builds() builds.Planner {
-	planner := builds.Planner{Source: e.Source, Jobs: e.Jobs}
+	planner := builds.Planner{Source: e.target(), Jobs: e.Jobs}
 	if e.OrderBy != "" {
 		planner.Order = e.order
 	}
@@ -183,7 +185,7 @@ func (e *Env) buildIndexes(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	lists, err := e.builds().Plan(ctx, e.Pool, missingIndexes(e.Source, shadow))
+	lists, err := e.builds().Plan(ctx, e.Pool, missingIndexes(e.target(), shadow))
 	if err != nil {
 		return err
 	}
@@ -266,7 +268,7 @@ func (e *Env) buildIndex(ctx context.Context, conn *pgxpool.Conn, b builds.Build
 // statement of the session tells Builds which index is being built.
 func (e *Env) execBuilds(ctx context.Context, tx pgx.Tx, statements []string) error {
 	builds := func(sql string) bool {
-		return slices.ContainsFunc(e.Source.Constraints, func(c catalog.Constraint) bool {
+		return slices.ContainsFunc(e.target().Constraints, func(c catalog.Constraint) bool {
 			return !c.FromIndex() && c.AddSQL(e.Job.ShadowTable()) == sql
 		})
 	}
@@ -298,14 +300,14 @@ func indexSQL(index catalog.Index, shadow catalog.Name) []string {
 // description shows. A finished index of shadow becomes the index of its constraint.
 func (e *Env) constraintsSQL(shadow *catalog.Table) []string {
 	var statements []string
-	for _, c := range e.Source.Constraints {
+	for _, c := range e.target().Constraints {
 		if _, there := shadow.Constraint(c.Name); there || c.Type == "c" || c.Type == "n" {
 			continue
 		}
 		if !c.FromIndex() {
 			statements = append(statements, e.memorySQL()...)
 		}
-		index, _ := e.Source.Index(c.Name)
+		index, _ := e.target().Index(c.Name)
 		statements = append(statements,
 			"SET LOCAL default_tablespace = "+catalog.Literal(index.Tablespace),
 			c.AddSQL(e.Job.ShadowTable()))
@@ -317,7 +319,7 @@ func (e *Env) constraintsSQL(shadow *catalog.Table) []string {
 // description shows.
 func (e *Env) statisticsSQL(shadow *catalog.Table) []string {
 	var statements []string
-	for _, s := range e.Source.Statistics {
+	for _, s := range e.target().Statistics {
 		if slices.ContainsFunc(shadow.Statistics, func(o catalog.Statistics) bool { return o.Name.Name == s.Name.Name }) {
 			continue
 		}

@@ -15,9 +15,26 @@ import (
 // transaction is a step of a stage as data: what one transaction does, in order. A run
 // carries it out, and a plan prints it. So the order of its statements is written once.
 type transaction struct {
-	does    string
-	locks   func(*planner) []Lock // see Step.Locks; nil: none
-	actions []action
+	does  string
+	locks func(*planner) []Lock // see Step.Locks; nil: none
+	// ofRows is set if it reads and writes many rows; settings are others that it begins
+	// with. See Worker.ofRows.
+	ofRows   bool
+	settings []string
+	actions  []action
+}
+
+// perform carries t out as a fenced transaction. Waits for locks are bounded by the policy.
+// If necessary, it is carried out again.
+func (w *Worker) perform(ctx context.Context, t transaction) error {
+	return w.transactBy(ctx, t.policy(w), t.do)
+}
+
+func (t transaction) policy(w *Worker) lock.Policy {
+	if t.ofRows {
+		return w.ofRows(t.settings...)
+	}
+	return w.Locks
 }
 
 // do carries t out in tx.

@@ -39,8 +39,9 @@ func (e *StrandedError) Unwrap() error { return e.Err }
 
 // stranded adds to err where the job stands, if the tables have been exchanged.
 func (e *Env) stranded(err error) error {
-	var drift *RevertDriftError // it says what to do
-	if errors.As(err, &drift) {
+	var drift *RevertDriftError
+	var gone *DriftError
+	if errors.As(err, &drift) || errors.As(err, &gone) && gone.Swapped { // it says what to do
 		return err
 	}
 	switch {

@@ -31,6 +31,13 @@ func (l *Link) CreateLogSQL() string {
 	}))
 }
 
+// IdentifyLogSQL returns the statement that lets rows of the log be deleted if a
+// publication of all tables publishes them: the log has no key. It takes ACCESS EXCLUSIVE
+// on the log.
+func (l *Link) IdentifyLogSQL() string {
+	return fmt.Sprintf("ALTER TABLE %s REPLICA IDENTITY FULL", l.Log)
+}
+
 // functionSQL is SECURITY DEFINER, because roles that write to the table need no
 // privilege on the change log and the copy. The function uses nothing from its caller
 // except the rows.
@@ -145,6 +152,9 @@ func (l *Link) LogCapture() Capture {
 //     unique values between rows.
 //  3. Log the keys.
 //
+// What a trigger has logged, a later trigger of the same command may write through after
+// all: see againSQL.
+//
 // A writer above READ COMMITTED also logs if its snapshot does not see transaction
 // %[1]s, which completed the shadow: its DELETE would not find rows that its snapshot
 // does not show. A writer to a table that has been renamed since also logs, because the
@@ -163,16 +173,20 @@ func (l *Link) LogCapture() Capture {
 const writeThroughSQL = `
 #variable_conflict use_column
 DECLARE
-    isolation CONSTANT text    := current_setting('transaction_isolation');
-    fixed     CONSTANT boolean := isolation NOT IN ('read committed', 'read uncommitted');
-    deleted   bigint;
+    isolation  CONSTANT text    := current_setting('transaction_isolation');
+    fixed      CONSTANT boolean := isolation NOT IN ('read committed', 'read uncommitted');
+    tried      boolean := false;
+    logged     tid[];
+    remembered text;
+    deleted    bigint;
 BEGIN%[7]s
     IF TG_OP = 'TRUNCATE'%[8]s OR TG_TABLE_SCHEMA <> %[2]s OR TG_TABLE_NAME <> %[3]s
        OR fixed AND NOT coalesce(pg_visible_in_snapshot(%[1]s::xid8, pg_current_snapshot()), false) THEN
         NULL;
     ELSIF isolation = 'serializable' THEN%[4]s
-    ELSE%[5]s
-    END IF;%[6]s
+    ELSE
+        tried := true;%[9]s%[5]s
+    END IF;%[10]s%[6]s
     RETURN NULL;
 END
 `
@@ -208,7 +222,7 @@ func (l *Link) WriteThrough(completedBy string) Capture {
 		before += skipRowTriggerSQL
 	}
 	body := fmt.Sprintf(writeThroughSQL, xid, catalog.Literal(l.From.Schema), catalog.Literal(l.From.Name),
-		l.attempts(immediate, l.Reread), l.attempts(immediate, true), l.logRows(logBothSQL), before, l.overRowLimit())
+		l.attempts(immediate, l.Reread), l.attempts(immediate, true), l.logRows(logBothSQL), before, l.overRowLimit(), l.again(immediate), l.logTried())
 	return Capture{
 		Function: fmt.Sprintf(functionSQL, l.Capture, catalog.Literal(body), writeThroughSettings),
 		Triggers: l.triggers(bothTables, l.PerRow && l.Counted),

@@ -49,6 +49,9 @@ type Link struct {
 // Mapping says which column of From fills which column of To.
 type Mapping struct{ From, To string }
 
+// value is the expression for the column of To, on a row of From with that alias.
+func (m Mapping) value(alias string) string { return qualified(alias, m.From) }
+
 // NewLink returns a Link that maps the columns of t to columns of the same name. It
 // does not query the server.
 func NewLink(t *catalog.Table, key []catalog.KeyColumn, from, to, log, capture catalog.Name) *Link {
@@ -136,7 +139,7 @@ func (l *Link) toColumns() string {
 }
 
 func (l *Link) fromColumns(alias string) string {
-	return list(l.Columns, ", ", func(_ int, m Mapping) string { return qualified(alias, m.From) })
+	return list(l.Columns, ", ", func(_ int, m Mapping) string { return m.value(alias) })
 }
 
 func (l *Link) fromKey(alias string) string {

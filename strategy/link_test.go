@@ -305,8 +305,8 @@ func TestCollision(t *testing.T) {
 
 func TestStrategyOfName(t *testing.T) {
 	t.Parallel()
-	for name, keyFirst := range map[string]bool{"change-log": false, "direct-trigger": true} {
-		if s, err := New(name); err != nil || s.Name() != name || s.KeyFirst() != keyFirst {
+	for name, through := range map[string]bool{"change-log": false, "direct-trigger": true} {
+		if s, err := New(name); err != nil || s.Name() != name || s.WritesThrough() != through || s.LocksRows() != through {
 			t.Errorf("%s: %v, %v", name, s, err)
 		}
 	}

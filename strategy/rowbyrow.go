@@ -90,7 +90,7 @@ func (l *Link) RowByRow() Capture {
 	if len(l.Deferrable) > 0 {
 		later = fmt.Sprintf(deferSQL, l.deferrable())
 	}
-	set := list(l.Columns, ", ", func(_ int, m Mapping) string { return catalog.Quote(m.To) + " = NEW." + catalog.Quote(m.From) })
+	set := list(l.Columns, ", ", func(_ int, m Mapping) string { return catalog.Quote(m.To) + " = " + m.value("NEW") })
 	body := fmt.Sprintf(rowByRowSQL, list(ignored, ", ", func(_ int, name string) string { return catalog.Literal(name) }), later,
 		l.To, l.toColumns(), l.fromColumns("NEW"), set, l.toIsFrom("t", "OLD"), l.toIsFrom("t", "NEW"), l.Log)
 	capture := Capture{Function: fmt.Sprintf(functionSQL, l.Capture, catalog.Literal(body), rowByRowSettings)}

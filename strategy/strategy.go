@@ -13,8 +13,12 @@ const (
 type Strategy interface {
 	// Name is the strategy's name on the command line and in the registry.
 	Name() string
-	// KeyFirst reports whether the shadow needs its key index before the backfill.
-	KeyFirst() bool
+	// WritesThrough reports whether writes reach the shadow during the backfill. Then the
+	// shadow has its key from the start, and its rows stay current.
+	WritesThrough() bool
+	// LocksRows reports whether CopySQL locks the rows that it copies. Then writers may
+	// have to wait for it.
+	LocksRows() bool
 	// Capture returns the capture that is in force during the backfill.
 	Capture(l *Link) Capture
 	// CopySQL returns the statement that copies the rows with TIDs from $1 (inclusive)
@@ -41,8 +45,11 @@ type ChangeLog struct{}
 // Name returns "change-log".
 func (ChangeLog) Name() string { return ChangeLogName }
 
-// KeyFirst is false: the key index is built in bulk when all rows have been copied.
-func (ChangeLog) KeyFirst() bool { return false }
+// WritesThrough is false: the key index is built in bulk when all rows have been copied.
+func (ChangeLog) WritesThrough() bool { return false }
+
+// LocksRows is false: what changes meanwhile is in the log.
+func (ChangeLog) LocksRows() bool { return false }
 
 // Capture logs keys: see Link.LogCapture.
 func (ChangeLog) Capture(l *Link) Capture { return l.LogCapture() }
@@ -108,8 +115,11 @@ type DirectTrigger struct{}
 // Name returns "direct-trigger".
 func (DirectTrigger) Name() string { return DirectTriggerName }
 
-// KeyFirst is true: a write finds its row in the shadow by the key.
-func (DirectTrigger) KeyFirst() bool { return true }
+// WritesThrough is true: a write finds its row in the shadow by the key.
+func (DirectTrigger) WritesThrough() bool { return true }
+
+// LocksRows is true: a writer waits for the chunk, or the chunk sees the writer.
+func (DirectTrigger) LocksRows() bool { return true }
 
 // Capture writes through, except for writers above READ COMMITTED, whose changes it
 // logs.

@@ -310,7 +310,7 @@ func (c *Comparison) logIsLog(a, b string) string {
 // columns, or in both the image and the text of generated columns.
 func differ(copied, generated []Mapping) string {
 	image := func(columns []Mapping, cast string) string {
-		from := list(columns, ", ", func(_ int, m Mapping) string { return qualified("f", m.From) + cast })
+		from := list(columns, ", ", func(_ int, m Mapping) string { return m.value("f") + cast })
 		to := list(columns, ", ", func(_ int, m Mapping) string { return qualified("t", m.To) + cast })
 		return fmt.Sprintf("NOT record_image_eq(ROW(%s), ROW(%s))", from, to)
 	}

@@ -203,7 +203,7 @@ func TestCatalogIsReadByIndexes(t *testing.T) {
 		conn := db.Connect(t)
 		mustExec(t, conn, `SET search_path = pg_catalog; SET plan_cache_mode = force_generic_plan`)
 		o := options(t, "app.orders", strategy)
-		o.Transfer = repack.TransferServer
+		o.Transfer, o.LockTimeout = repack.TransferServer, queuing // there is much to exchange
 		o.Hooks.AfterStep = func(context.Context, string) error {
 			plans.explain(t, conn, a)
 			return nil

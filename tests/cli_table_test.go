@@ -113,6 +113,12 @@ func TestKeepOld(t *testing.T) {
 					SELECT nspname::text FROM pg_namespace WHERE nspname LIKE 'repack\_job%'`); len(left) != 1 {
 					t.Errorf("schemas %q", left)
 				}
+				if left := pgtest.Column[string](t, db.Pool, `
+					SELECT oid::regprocedure::text
+					FROM   pg_proc
+					WHERE  pronamespace::regnamespace::text LIKE 'repack\_job%'`); len(left) > 0 {
+					t.Errorf("functions of the old row type: %q", left)
+				}
 				was := db.Checksum(t, old)
 				s.write(t)
 				s.same(t)
@@ -121,6 +127,8 @@ func TestKeepOld(t *testing.T) {
 				}
 				db.Exec(t, `
 					DROP VIEW app.v;
+					DROP POLICY labelled ON app.t;
+					DROP FUNCTION app.label, app.of_parent;
 					ALTER TABLE app.child DROP CONSTRAINT child_t_fkey;
 					DROP TABLE app.t;
 					DROP TABLE app.parent`)

@@ -102,7 +102,10 @@ CREATE TABLE t (
 INSERT INTO t (email, parent) SELECT 'e' || g, 1 + g % 10 FROM generate_series(1, 500) g;
 CREATE TABLE child (t int REFERENCES t ON DELETE CASCADE);
 INSERT INTO child SELECT g FROM generate_series(1, 50) g;
-CREATE VIEW v AS SELECT id, email FROM t;
+CREATE FUNCTION label(t) RETURNS text LANGUAGE sql STABLE AS 'SELECT $1.email';
+CREATE FUNCTION next_t(int) RETURNS SETOF t LANGUAGE sql AS 'SELECT * FROM t LIMIT $1';
+CREATE POLICY p ON t USING (label(t) <> '');
+CREATE VIEW v AS SELECT id, email, label(t) FROM t;
 CREATE TABLE model AS SELECT * FROM t`
 
 // cutWrites are done between the cut and the next run, to table and model.

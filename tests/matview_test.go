@@ -233,6 +233,11 @@ func TestMatviewRefused(t *testing.T) {
 		says      []string
 	}{
 		{
+			"property graph",
+			`CREATE PROPERTY GRAPH app.graph VERTEX TABLES (app.m KEY (id))`,
+			[]string{"property graph app.graph: has it", "DROP PROPERTY GRAPH"},
+		},
+		{
 			"row type",
 			`CREATE FUNCTION app.f(app.m) RETURNS int LANGUAGE sql AS 'SELECT 1'`,
 			[]string{"function app.f(app.m)", "app.m"},
@@ -264,6 +269,9 @@ func TestMatviewRefused(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			db := pgtest.New(t)
+			if c.name == "property graph" {
+				needs19(t, db)
+			}
 			db.Exec(t, `
 				CREATE SCHEMA app;
 				CREATE TABLE app.t (id int PRIMARY KEY);

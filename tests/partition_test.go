@@ -35,6 +35,18 @@ var partitionCases = []fidelityCase{
 		CREATE TABLE app.u PARTITION OF app.p FOR VALUES WITH (MODULUS 3, REMAINDER 0);
 		CREATE TABLE app.v PARTITION OF app.p FOR VALUES WITH (MODULUS 3, REMAINDER 2);
 		INSERT INTO app.p SELECT g, gen_random_uuid() FROM generate_series(1, 300) g`},
+	{name: "indexes like attached ones", sql: fixture("partition_like_attached")},
+	{name: "hash of text", sql: fixture("partition_hash_of_text")},
+	{name: "hash of text and an expression", sql: `
+		CREATE TABLE app.p (
+		    id int NOT NULL,
+		    a  text COLLATE "POSIX",
+		    b  char(5),
+		    at int
+		) PARTITION BY HASH (id, lower(b), a COLLATE "C");
+		CREATE TABLE app.t PARTITION OF app.p (PRIMARY KEY (id)) FOR VALUES WITH (MODULUS 2, REMAINDER 1);
+		CREATE TABLE app.u PARTITION OF app.p FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+		INSERT INTO app.p SELECT g, 'a' || g, 'b' || g FROM generate_series(1, 400) g`},
 	{name: "default", sql: `
 		CREATE TABLE app.p (id int PRIMARY KEY, a text) PARTITION BY RANGE (id);
 		CREATE TABLE app.t PARTITION OF app.p DEFAULT;
@@ -92,6 +104,9 @@ var partitionCases = []fidelityCase{
 		    EXECUTE FUNCTION app.f();
 		CREATE TRIGGER own AFTER INSERT ON app.t REFERENCING NEW TABLE AS n FOR EACH STATEMENT EXECUTE FUNCTION app.f();
 		CREATE TRIGGER own_row BEFORE DELETE ON app.t FOR EACH ROW EXECUTE FUNCTION app.f();
+		COMMENT ON CONSTRAINT late ON app.t IS 'late, of t';
+		ALTER TRIGGER off ON app.t DEPENDS ON EXTENSION plpgsql;
+		ALTER INDEX app.t_pkey DEPENDS ON EXTENSION plpgsql;
 		ALTER TABLE app.t ENABLE REPLICA TRIGGER own_row;
 		CREATE TRIGGER st AFTER UPDATE ON app.p EXECUTE FUNCTION app.f();
 		INSERT INTO app.p SELECT g, 'a' FROM generate_series(1, 500) g`},
@@ -200,17 +215,11 @@ var refusedPartitions = []struct {
 		[]string{"RI_ConstraintTrigger", "app.c"},
 	},
 	{
-		"large default",
-		`CREATE TABLE app.d PARTITION OF app.p DEFAULT; INSERT INTO app.p SELECT generate_series(1001, 60000)`,
-		[]string{"app.d", "default partition"},
-	},
-	{"two indexes alike", `CREATE INDEX two ON app.t (a)`, []string{"index app.two"}},
-	{
-		"hash of text",
+		"hash of text that is an expression",
 		`
-			CREATE TABLE app.h (id text PRIMARY KEY) PARTITION BY HASH (id);
+			CREATE TABLE app.h (id text) PARTITION BY HASH (lower(id));
 			DROP TABLE app.p;
-			CREATE TABLE app.t PARTITION OF app.h FOR VALUES WITH (MODULUS 1, REMAINDER 0)`,
+			CREATE TABLE app.t PARTITION OF app.h (PRIMARY KEY (id)) FOR VALUES WITH (MODULUS 1, REMAINDER 0)`,
 		[]string{"app.h", "hash of text"},
 	},
 	{
@@ -450,7 +459,7 @@ func planIsCarriedOut(t *testing.T, db *pgtest.Database, o repack.Options, dump 
 func TestPlanOfPartitions(t *testing.T) {
 	t.Parallel()
 	for _, c := range partitionCases {
-		if c.name != "beside a default" && c.name != "triggers" && !strings.HasPrefix(c.name, "levels") {
+		if c.name != "beside a default" && c.name != "triggers" && c.name != "hash of text" && !strings.HasPrefix(c.name, "levels") {
 			continue
 		}
 		t.Run(c.name, func(t *testing.T) {
@@ -482,6 +491,77 @@ func TestRevertOfPartitionScansNothing(t *testing.T) {
 	if !valid {
 		t.Error("the bound of the old partition is not valid")
 	}
+}
+
+// TestOlderIndexLikeAttached: ATTACH would take another index than the one that is
+// attached, unless that has been made the older one.
+func TestOlderIndexLikeAttached(t *testing.T) {
+	t.Parallel()
+	eachStrategyIn(t, pgtest.New, func(t *testing.T, db *pgtest.Database, strategy string) {
+		db.Exec(t, `
+			CREATE SCHEMA app;
+			CREATE TABLE app.p (id int PRIMARY KEY, a int) PARTITION BY RANGE (id);
+			CREATE TABLE app.t PARTITION OF app.p FOR VALUES FROM (1) TO (1000);
+			CREATE INDEX "Two" ON app.t (a DESC);
+			CREATE INDEX one ON app.t (a);
+			CREATE INDEX up ON ONLY app.p (a);
+			ALTER INDEX app.up ATTACH PARTITION app.one;
+			INSERT INTO app.p SELECT g, g FROM generate_series(1, 400) g`)
+		dump := db.Dump(t)
+		refused(t, db, "app.t", `index app."Two"`, "REINDEX INDEX CONCURRENTLY")
+		db.Exec(t, `REINDEX INDEX CONCURRENTLY app."Two"`)
+		o := options(t, "app.t", strategy)
+		runUntil(t, db, o, repack.Swap)
+		revert(t, db, o)
+		sameDump(t, db, dump)
+		run(t, db, o)
+		sameDump(t, db, dump)
+	})
+}
+
+// TestHashOfTextLeavesNothing: the domain that the bound of such a partition needs goes
+// with the job, in each way that a job can end.
+func TestHashOfTextLeavesNothing(t *testing.T) {
+	t.Parallel()
+	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+		db.Exec(t, `
+			CREATE SCHEMA app;
+			CREATE TABLE app.p (a text PRIMARY KEY, b int) PARTITION BY HASH (a);
+			CREATE TABLE app.t PARTITION OF app.p FOR VALUES WITH (MODULUS 2, REMAINDER 1);
+			CREATE TABLE app.u PARTITION OF app.p FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+			INSERT INTO app.p SELECT 'a' || g, g FROM generate_series(1, 400) g`)
+		dump := db.Dump(t)
+		o := options(t, "app.t", strategy)
+		runUntil(t, db, o, repack.SyncSchema)
+		reset(t, db, o)
+		noArtefacts(t, db)
+
+		runUntil(t, db, o, repack.Swap)
+		revert(t, db, o)
+		noArtefacts(t, db)
+
+		runUntil(t, db, o, repack.Swap) // and then lose the registry
+		db.Exec(t, `DROP SCHEMA repack_registry CASCADE`)
+		reset(t, db, o)
+		noArtefacts(t, db)
+
+		prepared := o
+		prepared.ShadowSchema = "mine"
+		db.Exec(t, `CREATE SCHEMA mine; CREATE SCHEMA mine_old`)
+		run(t, db, prepared)
+		noArtefacts(t, db)
+		db.Exec(t, `DROP SCHEMA mine; DROP SCHEMA mine_old`)
+
+		kept := o
+		kept.KeepOld = true
+		run(t, db, kept)
+		db.Exec(t, `
+			DROP TABLE repack_job_2_old.t;
+			DROP SCHEMA repack_job_2_old;
+			DROP SCHEMA repack_registry CASCADE`)
+		noArtefacts(t, db)
+		sameDump(t, db, dump)
+	})
 }
 
 const partitionedSQL = `
@@ -593,7 +673,7 @@ func TestPartitionedTableRefused(t *testing.T) {
 	twins(t, db, partitionedSQL)
 	db.Exec(t, `
 		CREATE MATERIALIZED VIEW app.m AS TABLE app.b1;
-		CREATE FUNCTION app.f(app.rest) RETURNS int LANGUAGE sql AS 'SELECT 1'`)
+		CREATE DOMAIN app.f AS app.rest CHECK (VALUE IS NOT NULL)`)
 	refused(t, db, "app.p", "app.m", `"app"."b1"`, "app.f", `"app"."rest"`)
 	var usage *repack.UsageError
 	_, err := newRepack(t, db, options(t, "app.p", repack.ChangeLog)).Plan(testContext(t))

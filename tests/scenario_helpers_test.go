@@ -100,6 +100,10 @@ func noArtefacts(t *testing.T, db *pgtest.Database) {
 		FROM   pg_proc
 		WHERE  proname LIKE 'repack%'
 		UNION ALL
+		SELECT 'domain ' || typname
+		FROM   pg_type
+		WHERE  typname LIKE 'repack%' AND typtype = 'd'
+		UNION ALL
 		SELECT 'not valid: ' || conname
 		FROM   pg_constraint
 		WHERE  NOT convalidated AND contype = 'f' AND conparentid = 0

@@ -49,7 +49,7 @@ func lockFlags() []cli.Flag {
 		&cli.StringFlag{
 			Name: "foreign-keys", Value: string(repack.ForeignKeysAuto),
 			Usage: "`WAY` to move foreign keys between the table and other tables: together (locks all these tables at the same time), one-by-one (the swap locks only the table), " +
-				"or auto (together; one by one if together would take longer than --lock-timeout, or if the locks are not acquired in a few attempts)",
+				"or auto (together; one by one if together would take longer than --lock-timeout, or if the locks are not acquired in a few attempts). If a partitioned table refers to the table, one-by-one",
 		},
 		&cli.DurationFlag{
 			Name:  "kill-blockers",
@@ -75,6 +75,15 @@ func oidFlags() []cli.Flag {
 				"(can be given several times; default: a table whose OID is stored as data is refused)",
 		},
 		&cli.BoolFlag{Name: "ignore-oid", Usage: "do not change OIDs of the table that are stored as data: they refer to the old table, and to nothing after it is dropped"},
+	}
+}
+
+// publishedFlag allows what a run and a revert are refused for by default.
+func publishedFlag() cli.Flag {
+	return &cli.BoolFlag{
+		Name: "published-ok",
+		Usage: "go on though a publication FOR ALL TABLES publishes repack's own tables too: a PostgreSQL subscriber without tables of these names stops until it has them " +
+			"(default: the table is refused)",
 	}
 }
 
@@ -111,6 +120,7 @@ func options(c *cli.Context) (*pgx.ConnConfig, repack.Options, error) {
 		RebuildMatviews:    c.Bool("rebuild-matviews"),
 		UpdateOID:          c.StringSlice("update-oid"),
 		IgnoreOID:          c.Bool("ignore-oid"),
+		PublishedOK:        c.Bool("published-ok"),
 		Jobs:               c.Int("jobs"),
 		MaintenanceWorkMem: c.String("maintenance-work-mem"),
 		LockTimeout:        c.Duration("lock-timeout"),

@@ -93,12 +93,15 @@ func (t teller) name(schema, name string) string {
 	return plain(schema) + "." + plain(name)
 }
 
-// plain returns a name as SQL writes it, without quotes if it needs none.
+// plain returns a name as SQL writes it, without quotes if it needs none, like quote_ident
+// of the server.
 func plain(name string) string {
+	special := keywords[name]
 	for i, c := range name {
-		if c != '_' && (c < 'a' || c > 'z') && (i == 0 || c < '0' || c > '9') {
-			return `"` + strings.ReplaceAll(name, `"`, `""`) + `"`
-		}
+		special = special || c != '_' && (c < 'a' || c > 'z') && (i == 0 || c < '0' || c > '9')
+	}
+	if special {
+		return `"` + strings.ReplaceAll(name, `"`, `""`) + `"`
 	}
 	return name
 }

@@ -102,6 +102,10 @@ func (t planText) head(b *strings.Builder, plan *repack.Plan) {
 	case d.TableBytes > 0:
 		fmt.Fprintf(b, "      ANALYZE has not seen all of its columns: how much of the table is live is not known.\n")
 	}
+	if s := plan.ServerRepack; s != nil && s.Why == "" {
+		fmt.Fprintf(b, "\nIf all you want is the space back, the server's own command would do, too: %s\n"+
+			"How the two differ: docs/repack-or-repack.md.\n", s.SQL)
+	}
 	for _, columns := range plan.NotSearched {
 		fmt.Fprintf(b, "\nNot searched for the OIDs that change: %s.\n", columns)
 	}

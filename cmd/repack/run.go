@@ -75,7 +75,7 @@ func runFlags() []cli.Flag {
 		},
 		&cli.BoolFlag{Name: "keep-old", Usage: "keep the old table at clean_up, separate from all tables in use"},
 		&cli.BoolFlag{Name: "rebuild-matviews", Usage: "after the swap, build materialized views on the table again, with the rows of that moment (default: such a table is refused)"},
-		oidFlags()[0], oidFlags()[1],
+		oidFlags()[0], oidFlags()[1], publishedFlag(),
 		&cli.IntFlag{Name: "jobs", Aliases: []string{"j"}, Usage: "`CONNECTIONS` that copy, build indexes or replay at the same time (default: number of CPUs, at most 4; drops to one, with pauses, while other sessions are active)"},
 		&cli.StringFlag{
 			Name:  "maintenance-work-mem",
@@ -93,7 +93,7 @@ func revertCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "revert",
 		Usage: "put the old table back, with every write since the swap (after the swap, before clean_up)",
-		Flags: slices.Concat([]cli.Flag{tableFlag()}, oidFlags(), lockFlags(), connectionFlags()),
+		Flags: slices.Concat([]cli.Flag{tableFlag()}, oidFlags(), []cli.Flag{publishedFlag()}, lockFlags(), connectionFlags()),
 		Action: func(c *cli.Context) error {
 			config, o, err := options(c)
 			if err != nil {

@@ -78,6 +78,8 @@ func TestNameOfTable(t *testing.T) {
 		{"orders", "my app", `Say "x"`, `"my app"."Say ""x"""`},
 		{"orders", "app", "2024", `app."2024"`},
 		{"orders", "app", "größe", `app."größe"`},
+		{"orders", "select", "user", `"select"."user"`},
+		{"orders", "app", "view", "app.view"}, // a keyword that is not reserved
 	} {
 		if got := (teller{table: c.typed}).name(c.schema, c.name); got != c.want {
 			t.Errorf("%s.%s, asked for as %s, is called %s, want %s", c.schema, c.name, c.typed, got, c.want)

@@ -12,6 +12,9 @@ type Trigger struct {
 	Definition string `json:"definition"`
 	Enabled    string `json:"enabled"` // pg_trigger.tgenabled: O, D, R, A
 	Comment    string `json:"comment"`
+	// ConstraintComment is the comment on the constraint of a constraint trigger.
+	ConstraintComment string   `json:"constraint_comment"`
+	Extensions        []string `json:"depends_on_extensions"` // ALTER TRIGGER … DEPENDS ON EXTENSION
 }
 
 // Rule describes a rule of the table. Definition is pg_get_ruledef.
@@ -74,6 +77,8 @@ type Dependent struct {
 	// nothing. It is empty if no lock is needed. We lock a view before its tables,
 	// because queries lock it first.
 	Lock string `json:"lock"`
+	// Extensions are those that a function depends on.
+	Extensions []string `json:"depends_on_extensions"`
 
 	options    []string // of a view
 	definition string   // of a view
@@ -105,7 +110,7 @@ func (t *Table) Behaviour() []Part {
 	for _, x := range t.Triggers {
 		parts = append(parts, Part{
 			"trigger " + Quote(x.Name),
-			append([]string{x.Definition}, comment("TRIGGER "+Quote(x.Name)+" ON "+t.Name.String(), x.Comment)...),
+			append([]string{x.Definition}, x.marksSQL(t.Name)...),
 		})
 	}
 	for _, r := range t.Rules {

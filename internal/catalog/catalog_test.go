@@ -128,7 +128,13 @@ func TestDiffShowsEveryAlteration(t *testing.T) {
 		{`CREATE RULE r AS ON DELETE TO app.t DO INSTEAD NOTHING`, "rules"},
 		{`CREATE FUNCTION app.f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN END'; CREATE TRIGGER tr BEFORE UPDATE ON app.t EXECUTE FUNCTION app.f()`, "triggers"},
 		{`ALTER TABLE app.t DISABLE TRIGGER tr`, "triggers"},
-		{`DROP TABLE app.child; DROP VIEW app.v; ALTER TABLE app.t DROP CONSTRAINT t_pkey`, "constraints.t_pkey removed"},
+		{`ALTER TRIGGER tr ON app.t DEPENDS ON EXTENSION plpgsql`, "triggers"},
+		{`CREATE CONSTRAINT TRIGGER co AFTER UPDATE ON app.t FOR EACH ROW EXECUTE FUNCTION app.f()`, "triggers"},
+		{`COMMENT ON CONSTRAINT co ON app.t IS 'new'`, "triggers"},
+		{`ALTER INDEX app.i DEPENDS ON EXTENSION plpgsql`, "indexes.i was"},
+		{`CREATE FUNCTION app.reads() RETURNS bigint LANGUAGE sql BEGIN ATOMIC SELECT count(*) FROM app.t; END`, "dependents"},
+		{`ALTER FUNCTION app.reads() DEPENDS ON EXTENSION plpgsql`, "dependents"},
+		{`DROP FUNCTION app.reads(); DROP TABLE app.child; DROP VIEW app.v; ALTER TABLE app.t DROP CONSTRAINT t_pkey`, "constraints.t_pkey removed"},
 	} {
 		db.Exec(t, c.sql)
 		after := read(t, conn, "app.t")
@@ -150,6 +156,20 @@ func TestReadOfNothing(t *testing.T) {
 	t.Parallel()
 	if _, err := Read(t.Context(), givenSession(t, pgtest.New(t)), 4711); err == nil || !strings.Contains(err.Error(), ErrNotFound.Error()) {
 		t.Errorf("Read of a table that is not there: %v", err)
+	}
+}
+
+// TestExceptedIsNotPublished: PostgreSQL 19 lists the tables that a publication excepts in the
+// same catalog as those that it publishes.
+func TestExceptedIsNotPublished(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	if db.Version() < 19 {
+		t.Skip("needs PostgreSQL 19")
+	}
+	db.Exec(t, `CREATE TABLE public.t (id int PRIMARY KEY); CREATE PUBLICATION one FOR TABLE t; CREATE PUBLICATION others FOR ALL TABLES EXCEPT (TABLE t)`)
+	if p := read(t, givenSession(t, db), "public.t").Publications; len(p) != 1 || p[0].Name != "one" {
+		t.Errorf("publications: %+v", p)
 	}
 }
 

@@ -218,8 +218,10 @@ func (f ForeignKey) AddSQL() string {
 	if !f.Enforced {
 		return sql + " NOT ENFORCED"
 	}
-	return sql + " NOT VALID"
+	return sql + unchecked
 }
+
+const unchecked = " NOT VALID"
 
 // DropSQL returns the statement that drops the foreign key. It takes ACCESS EXCLUSIVE
 // on both tables.
@@ -264,7 +266,9 @@ func (t *Table) CommentsSQL() []string {
 		statements = append(statements, comment("CONSTRAINT "+Quote(c.Name)+" ON "+on, c.Comment)...)
 	}
 	for _, i := range t.Indexes {
-		statements = append(statements, comment("INDEX "+Name{t.Name.Schema, i.Name}.String(), i.Comment)...)
+		index := "INDEX " + Name{t.Name.Schema, i.Name}.String()
+		statements = append(statements, comment(index, i.Comment)...)
+		statements = append(statements, dependsOnSQL(index, i.Extensions)...)
 	}
 	return statements
 }

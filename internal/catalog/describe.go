@@ -24,6 +24,7 @@ import (
 type description struct {
 	*Table
 	lists []list
+	with  string // common table expressions that lists share; it follows WITH RECURSIVE
 }
 
 // list is a query and the function that takes its rows. The query has one parameter,
@@ -68,6 +69,14 @@ type numbered struct {
 
 const listSQL = `SELECT %d AS list, row_number() OVER () AS row, to_json(x)::text AS json FROM (%s) x`
 
+// shared returns what the statement with the lists begins with.
+func (d *description) shared() string {
+	if d.with == "" {
+		return ""
+	}
+	return "WITH RECURSIVE " + d.with + "\n"
+}
+
 // queue adds the description of a table to b. The table is complete after b's results
 // have been read.
 func queue(b *pgx.Batch, oid uint32, parts []part) *Table {
@@ -80,7 +89,7 @@ func queue(b *pgx.Batch, oid uint32, parts []part) *Table {
 			queries, of = append(queries, fmt.Sprintf(listSQL, first+n, l.sql)), append(of, p.what)
 		}
 	}
-	b.Queue(strings.Join(queries, "\nUNION ALL\n"), oid).Query(func(rows pgx.Rows) error {
+	b.Queue(d.shared()+strings.Join(queries, "\nUNION ALL\n"), oid).Query(func(rows pgx.Rows) error {
 		all, err := pgx.CollectRows(rows, pgx.RowToStructByPos[numbered])
 		if err != nil {
 			return fmt.Errorf("describe table %d: %w", oid, err)
@@ -131,7 +140,7 @@ func unread(ctx context.Context, q Querier, oids []uint32, parts []part, err err
 			first := len(d.lists)
 			p.ask(d)
 			for n, l := range d.lists[first:] {
-				if _, again := q.Exec(ctx, fmt.Sprintf(listSQL, first+n, l.sql), oid); errors.As(again, &pgErr) && pgErr.Code != pgerrcode.InFailedSQLTransaction {
+				if _, again := q.Exec(ctx, d.shared()+fmt.Sprintf(listSQL, first+n, l.sql), oid); errors.As(again, &pgErr) && pgErr.Code != pgerrcode.InFailedSQLTransaction {
 					return fmt.Errorf("describe %s of table %d: %w", p.what, oid, again)
 				}
 			}

@@ -59,7 +59,7 @@ func Diff(was, is *Table) ([]Difference, error) {
 
 // properties makes a flat map of a description: one entry for each property, and one
 // for each member of a list. So an added column is one difference. Paths in unknown are
-// left out.
+// left out, and so is what the description does not have.
 func properties(t *Table, unknown map[string]bool) (map[string]string, error) {
 	text, err := json.Marshal(t)
 	if err != nil {
@@ -73,7 +73,10 @@ func properties(t *Table, unknown map[string]bool) (map[string]string, error) {
 	flat := map[string]string{}
 	for key, value := range object {
 		list, ok := value.([]any)
-		if !ok {
+		switch {
+		case value == nil: // a list without members, or no partition
+			continue
+		case !ok:
 			flat[key] = compact(value)
 			continue
 		}
@@ -83,7 +86,7 @@ func properties(t *Table, unknown map[string]bool) (map[string]string, error) {
 			order = append(order, name)
 			flat[key+"."+name] = compact(element)
 		}
-		if key == "columns" {
+		if key == "columns" && len(order) > 0 {
 			flat["columns order"] = compact(order)
 		}
 	}

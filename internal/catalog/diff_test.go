@@ -34,7 +34,9 @@ func TestDiffOfDescriptions(t *testing.T) {
 		want    []string
 	}{
 		{"the same", columns(a, b), columns(a, b), nil},
-		{"none and empty", &Table{Columns: nil}, columns(), nil},
+		{"none and empty", &Table{Columns: nil}, &Table{Columns: []Column{}, Indexes: []Index{}}, nil},
+		{"the first of a list", &Table{}, &Table{Indexes: []Index{{Name: "i"}}}, []string{"indexes.i"}},
+		{"the last of a list", &Table{Indexes: []Index{{Name: "i"}}}, &Table{}, []string{"indexes.i"}},
 		{"another order of columns", columns(a, b), columns(b, a), []string{"columns order"}},
 		{"added at the end", columns(a), columns(a, b), []string{"columns order", "columns.b"}},
 		{"two properties of one", columns(a), columns(wide), []string{"columns.a"}},
@@ -72,6 +74,8 @@ func TestDiffSides(t *testing.T) {
 	}{
 		{without, with, Difference{`options."fillfactor=70"`, ``, `"fillfactor=70"`}},
 		{with, without, Difference{`options."fillfactor=70"`, `"fillfactor=70"`, ``}},
+		{&Table{}, with, Difference{`options."fillfactor=70"`, ``, `"fillfactor=70"`}},
+		{with, &Table{}, Difference{`options."fillfactor=70"`, `"fillfactor=70"`, ``}},
 		{&Table{Owner: "a"}, &Table{Owner: `b"`}, Difference{`owner`, `"a"`, `"b\""`}},
 	} {
 		if differences, err := Diff(c.was, c.is); err != nil || len(differences) != 1 || differences[0] != c.want {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -43,7 +44,7 @@ func (t *Table) CopyIn(ctx context.Context, q Querier, schema string) (c *Table,
 	c = &copied
 	c.Name = t.Name.In(schema)
 	c.Partition, c.Referencing, c.KeyParts, c.Dependents, c.Matviews = nil, nil, nil, nil, nil
-	c.ForeignKeys = nil
+	c.ForeignKeys, c.Typed = nil, []Typed{} // see TypedIn
 	for _, key := range t.ForeignKeys {
 		if key.SelfReference() {
 			key.Table, key.Referenced = c.Name, c.Name
@@ -146,6 +147,11 @@ func (t *Table) Bare() *Table {
 	for i := range b.Statistics {
 		b.Statistics[i].Columns = ""
 	}
+	b.Typed = slices.Clone(t.Typed)
+	for i, o := range b.Typed {
+		b.Typed[i].Name, b.Typed[i].Definition, b.Typed[i].Needs = o.key(), "", nil
+	}
+	slices.SortFunc(b.Typed, func(x, y Typed) int { return strings.Compare(x.Name, y.Name) })
 	b.Sequences = slices.DeleteFunc(slices.Clone(t.Sequences), func(s Sequence) bool { return !s.Identity })
 	return &b
 }
@@ -173,7 +179,7 @@ func (t *Table) TriedIn(ctx context.Context, q Querier, schema string) ([]Tried,
 				fmt.Sprintf("CREATE VIEW %s AS SELECT * FROM %s", as, d.Name), replaceViewSQL(as.String(), d.options, d.definition),
 			}}})
 		case "function":
-			tried = append(tried, Tried{Part: Part{d.Kind + " " + d.Name, []string{d.Replace}}})
+			tried = append(tried, Tried{Part: Part{d.Kind + " " + d.Name, Unchecked([]string{d.Replace})}})
 		}
 	}
 	b := &pgx.Batch{}
@@ -192,6 +198,7 @@ func (t *Table) TriedIn(ctx context.Context, q Querier, schema string) ([]Tried,
 }
 
 const otherPoliciesSQL = `
+WITH     RECURSIVE ` + UsesSQL + `
 SELECT   p.polname::text                                       AS name,
          n.nspname::text                                       AS schema_name,
          c.relname::text                                       AS table_name,
@@ -201,10 +208,7 @@ FROM     pg_policy p
 JOIN     pg_class c     ON c.oid = p.polrelid
 JOIN     pg_namespace n ON n.oid = c.relnamespace
 WHERE    p.polrelid <> $1
-AND      p.oid = ANY (ARRAY(
-             SELECT d.objid
-             FROM   pg_depend d
-             WHERE  d.classid = 'pg_policy'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1))
+AND      p.oid = ANY (ARRAY(SELECT u.id FROM repack_uses u WHERE u.class = 'pg_policy'::regclass))
 ORDER BY 2, 3, 1`
 
 func askTriedPolicies(b *pgx.Batch, tried *[]Tried, oid uint32, schema string) {
@@ -235,6 +239,7 @@ func alterPolicySQL(name string, table Name, using, check string) string {
 }
 
 const otherRulesSQL = `
+WITH     RECURSIVE ` + UsesSQL + `
 SELECT   r.oid             AS oid,
          r.rulename::text  AS name,
          n.nspname::text   AS schema_name,
@@ -245,10 +250,7 @@ FROM     pg_rewrite r
 JOIN     pg_class c     ON c.oid = r.ev_class
 JOIN     pg_namespace n ON n.oid = c.relnamespace
 WHERE    r.rulename <> '_RETURN' AND r.ev_class <> $1
-AND      r.oid = ANY (ARRAY(
-             SELECT d.objid
-             FROM   pg_depend d
-             WHERE  d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1))
+AND      r.oid = ANY (ARRAY(SELECT u.id FROM repack_uses u WHERE u.class = 'pg_rewrite'::regclass))
 ORDER BY 3, 4, 2`
 
 const prettyRuleSQL = `

@@ -11,6 +11,12 @@ func JoiningKeys(ctx context.Context, q Querier, oids ...uint32) ([]*Table, erro
 	return describe(ctx, q, oids, []part{{"foreign keys", askForeignKeys}})
 }
 
+// JoiningKeysOnly is JoiningKeys without the parts of keys, of which there may be very
+// many.
+func JoiningKeysOnly(ctx context.Context, q Querier, oids ...uint32) ([]*Table, error) {
+	return describe(ctx, q, oids, []part{{"foreign keys", askKeys}})
+}
+
 // On returns the key with table on in place of table t, on either side.
 func (f ForeignKey) On(t, on Name) ForeignKey {
 	if f.Table == t {

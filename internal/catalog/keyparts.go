@@ -83,7 +83,7 @@ func (t *Table) keyPartsSQL(these func(KeyPart) bool) []string {
 		return nil
 	}
 	body := fmt.Sprintf(namePartsSQL, strings.Join(wanted, ",\n                "))
-	return append([]string{"DO LANGUAGE plpgsql " + Literal(body)}, comments...)
+	return append([]string{doSQL(body)}, comments...)
 }
 
 // CheckSQL returns a query that counts the rows of table on whose key refers to no row.

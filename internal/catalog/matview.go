@@ -163,7 +163,7 @@ func ReplaceMatviewSQL(r *Table, built, parked string) []string {
 	rest.Comment = ""
 	statements = append(statements, rest.CommentsSQL()...)
 	for _, d := range r.Dependents {
-		statements = append(statements, d.Replace)
+		statements = append(statements, d.ReplaceSQL()...)
 	}
 	return statements
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -76,5 +77,25 @@ func nearest(to Name, names []Name) []Name {
 
 // distance counts the letters that differ, without regard to case.
 func distance(a, b string) int {
-	return smetrics.WagnerFischer(strings.ToLower(a), strings.ToLower(b), 1, 1, 1)
+	a, b = bytePerLetter(strings.ToLower(a), strings.ToLower(b))
+	return smetrics.WagnerFischer(a, b, 1, 1, 1)
+}
+
+// bytePerLetter returns texts that differ in as many bytes as a and b differ in letters,
+// because WagnerFischer compares bytes. Two names of the server have at most 126 letters,
+// so there is a byte for each. If a and b have more, the letters after the 255th count as
+// equal.
+func bytePerLetter(a, b string) (string, string) {
+	letters := map[rune]byte{}
+	spell := func(text string) string {
+		var bytes []byte
+		for _, letter := range text {
+			if _, known := letters[letter]; !known {
+				letters[letter] = byte(min(len(letters), math.MaxUint8))
+			}
+			bytes = append(bytes, letters[letter])
+		}
+		return string(bytes)
+	}
+	return spell(a), spell(b)
 }

@@ -29,6 +29,8 @@ func TestNearest(t *testing.T) {
 		{"the best of many", Name{"app", "orders"}, app("order1", "order2", "order3", "Orders"), app("Orders", "order1", "order2")},
 		{"two slips", Name{"app", "orders"}, app("odrers", "orrs", "rs"), app("odrers", "orrs")},
 		{"a slip in five letters", Name{"app", "order"}, app("ordre", "orde"), app("orde")},
+		{"letters of several bytes", Name{"app", "straße_größe"}, app("strasse_größe", "straße_große", "straẞe_gräße"), app("straße_große", "straẞe_gräße", "strasse_größe")},
+		{"no slip in two letters of several bytes", Name{"app", "öä"}, app("öü", "ÖÄ"), app("ÖÄ")},
 		{"no slip in two letters", Name{"app", "ab"}, app("ac", "AB"), app("AB")},
 	} {
 		if got := nearest(c.to, c.are); !slices.Equal(got, c.want) {

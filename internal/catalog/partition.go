@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"fmt"
+	"strings"
 )
 
 // Partition describes the place of a table in a partitioned table.
@@ -15,16 +16,17 @@ type Partition struct {
 	// Indexes are indexes attached to an index of the parent. Triggers are those that
 	// the partition has from the parent.
 	Indexes  []Attached `json:"indexes"`
-	Triggers []Trigger  `json:"triggers"`
+	Triggers []Trigger  `json:"triggers" given:"swap"`
 	// NotNull are the columns that are NOT NULL in the parent and also in a declaration
 	// of the table itself. From PostgreSQL 18 on these are two properties.
 	NotNull []string `json:"not_null"`
 	// ForeignKeys are the keys that the table has from a partitioned table that it is
 	// in. DETACH leaves them on the table. ATTACH adds them, and looks up what each row
 	// refers to.
-	ForeignKeys []ForeignKey `json:"foreign_keys"`
+	ForeignKeys []ForeignKey `json:"foreign_keys" given:"link"`
 	// Default is the parent's default partition, if it is not this table. It is locked
-	// together with the parent.
+	// together with the parent. LOCK TABLE cannot lock a foreign table, and ATTACH does
+	// not read it.
 	Default *Name `json:"-"`
 	// Tree is the topmost partitioned table that contains the table and that a foreign
 	// key refers to. To drop and add the key alters all its partitions. It is nil if no
@@ -34,6 +36,8 @@ type Partition struct {
 	// Compared says that the table has checks or generated columns from the parent.
 	// Whole says that one of its checks refers to a whole row. See Verbatim.
 	Compared, Whole bool `json:"-"`
+	// Hashed are bounds that Check does not prove to the server.
+	Hashed []HashBound `json:"-"`
 }
 
 // Attached is an index that is attached to an index of the parent.
@@ -70,13 +74,14 @@ SELECT    pn.nspname::text                               AS parent_schema,
           EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = c.oid AND k.contype = 'c' AND k.coninhcount > 0)
           OR EXISTS (SELECT FROM pg_attribute a
                      WHERE  a.attrelid = c.oid AND a.attgenerated <> '' AND a.attinhcount > 0 AND NOT a.attisdropped) AS compared,
-          EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = c.oid AND k.contype = 'c' AND 0 = ANY (k.conkey))    AS whole
+          EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = c.oid AND k.contype = 'c' AND 0 = ANY (k.conkey))    AS whole,
+         (` + hashBoundsSQL + `)                         AS hashed
 FROM      pg_class c
 JOIN      pg_inherits i            ON i.inhrelid = c.oid
 JOIN      pg_class p               ON p.oid = i.inhparent
 JOIN      pg_namespace pn          ON pn.oid = p.relnamespace
 JOIN      pg_partitioned_table t   ON t.partrelid = p.oid
-LEFT JOIN pg_class d               ON d.oid = t.partdefid AND d.oid <> c.oid
+LEFT JOIN pg_class d               ON d.oid = t.partdefid AND d.oid <> c.oid AND d.relkind <> 'f'
 LEFT JOIN pg_namespace dn          ON dn.oid = d.relnamespace
 LEFT JOIN LATERAL (
           SELECT   a.relid
@@ -109,11 +114,12 @@ func askPartition(d *description) {
 		DefaultSchema, DefaultName, TreeSchema, TreeName *string
 		Owners, NotNull                                  []string
 		Compared, Whole                                  bool
+		Hashed                                           []HashBound
 	}
 	want(d, partitionSQL, func(places []place) error {
 		for _, r := range places {
 			p := &Partition{
-				Parent: Name{r.ParentSchema, r.ParentName}, Bound: r.Bound, Owners: r.Owners, NotNull: r.NotNull, Compared: r.Compared, Whole: r.Whole,
+				Parent: Name{r.ParentSchema, r.ParentName}, Bound: r.Bound, Owners: r.Owners, NotNull: r.NotNull, Compared: r.Compared, Whole: r.Whole, Hashed: r.Hashed,
 			}
 			if r.Check != nil {
 				p.Check = *r.Check
@@ -198,22 +204,25 @@ func (t *Table) AttachSQL() []string {
 	}
 	for _, x := range t.Partition.Triggers {
 		statements = append(statements, fmt.Sprintf("ALTER TABLE %s %s TRIGGER %s", t.Name, enableWords[x.Enabled], Quote(x.Name)))
-		statements = append(statements, comment("TRIGGER "+Quote(x.Name)+" ON "+t.Name.String(), x.Comment)...)
+		statements = append(statements, x.marksSQL(t.Name)...)
 	}
 	return statements
 }
 
-// BoundSQL returns the statement that adds the constraint BoundName to table on. With
-// notValid the server does not scan the rows. It takes ACCESS EXCLUSIVE on the table.
+// BoundSQL returns statements that add the constraint BoundName to table on. With notValid
+// the server does not scan the rows. They take ACCESS EXCLUSIVE on the table. If the bound
+// is a hash of text, they create BoundDomain in its schema.
 func (t *Table) BoundSQL(on Name, notValid bool) []string {
 	if t.Partition == nil || t.Partition.Check == "" {
 		return nil
 	}
-	sql := fmt.Sprintf("ALTER TABLE %s ADD CONSTRAINT %s CHECK (%s)", on, BoundName, t.Partition.Check)
+	hashed, statements := t.Partition.hashBoundsOf(on)
+	bounds := strings.Join(append([]string{t.Partition.Check}, hashed...), " AND ")
+	sql := fmt.Sprintf("ALTER TABLE %s ADD CONSTRAINT %s CHECK (%s)", on, BoundName, bounds)
 	if notValid {
 		sql += " NOT VALID"
 	}
-	return []string{sql}
+	return append(statements, sql)
 }
 
 // ValidateBoundSQL returns the statement that validates the constraint BoundName: the

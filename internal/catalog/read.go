@@ -58,6 +58,7 @@ var everything = []part{
 	{"publications", askPublications},
 	{"security labels", askLabels},
 	{"extended statistics", askStatistics},
+	{"functions of the row type", askTyped}, // the next two use its tables
 	{"views", askViews},
 	{"dependents", askDependents},
 }

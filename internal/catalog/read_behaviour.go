@@ -13,7 +13,13 @@ SELECT   t.tgname::text                                        AS name,
          pg_get_triggerdef(t.oid)                              AS definition,
          t.tgenabled::text                                     AS enabled,
          t.tgparentid <> 0                                     AS above,
-         coalesce(obj_description(t.oid, 'pg_trigger'), '')    AS comment
+         coalesce(obj_description(t.oid, 'pg_trigger'), '')    AS comment,
+         coalesce(obj_description(t.tgconstraint, 'pg_constraint'), '') AS constraint_comment,
+         ARRAY(SELECT   e.extname::text
+               FROM     pg_depend x
+               JOIN     pg_extension e ON e.oid = x.refobjid
+               WHERE    x.classid = 'pg_trigger'::regclass AND x.objid = t.oid AND x.deptype = 'x'
+               ORDER BY e.extname)                             AS extensions
 FROM     pg_trigger t
 JOIN     pg_proc p ON p.oid = t.tgfoid
 WHERE    t.tgrelid = $1 AND NOT (t.tgname ~ '^(00|RI)_repack_' AND p.proname LIKE 'repack\_capture\_%')
@@ -74,7 +80,8 @@ func askPolicies(d *description) { wantAs(d, policiesSQL, &d.Policies) }
 
 // Row filters and column lists exist from PostgreSQL 15 on. The server looks for a name
 // in the innermost query first. So prqual is the row filter if that column exists.
-// Otherwise it is the null of the outer query.
+// Otherwise it is the null of the outer query. From PostgreSQL 19 on, the catalog also
+// lists the tables that a publication of all tables excepts.
 const publicationsSQL = `
 SELECT   x.*
 FROM    (SELECT NULL::pg_node_tree AS prqual) before15
@@ -88,7 +95,7 @@ CROSS    JOIN LATERAL (
                 pg_get_userbyid(p.pubowner)::text                          AS owner
          FROM   pg_publication_rel r
          JOIN   pg_publication p ON p.oid = r.prpubid
-         WHERE  r.prrelid = $1) x
+         WHERE  r.prrelid = $1 AND (to_jsonb(r) ->> 'prexcept')::bool IS NOT TRUE) x
 ORDER BY x.name COLLATE "C"`
 
 func askPublications(d *description) { wantAs(d, publicationsSQL, &d.Publications) }
@@ -136,7 +143,8 @@ ORDER BY l.provider, l.objsubid`
 
 func askLabels(d *description) { wantAs(d, labelsSQL, &d.Labels) }
 
-// viewsSQL finds the views whose own query refers to the table. pg_get_viewdef
+// viewsSQL finds the views whose own query refers to the table, to its row type or to
+// functions and operators typed by it. pg_get_viewdef
 // qualifies the table's name, like all names.
 const viewsSQL = `
 SELECT   DISTINCT
@@ -149,10 +157,7 @@ SELECT   DISTINCT
 FROM     pg_rewrite r
 JOIN     pg_class v     ON v.oid = r.ev_class AND v.relkind = 'v' AND v.relpersistence = 'p'
 JOIN     pg_namespace n ON n.oid = v.relnamespace
-WHERE    r.oid = ANY (ARRAY(
-             SELECT d.objid
-             FROM   pg_depend d
-             WHERE  d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1))
+WHERE    r.oid = ANY (ARRAY(SELECT u.id FROM repack_uses u WHERE u.class = 'pg_rewrite'::regclass))
 AND      r.rulename = '_RETURN'
 ORDER BY 2, 3`
 
@@ -185,8 +190,9 @@ func replaceViewSQL(name string, options []string, definition string) string {
 	return fmt.Sprintf("CREATE OR REPLACE VIEW %s%s AS\n%s", name, with, strings.TrimSuffix(definition, ";"))
 }
 
-// dependentsSQL finds rules and policies of other relations, and functions, that refer
-// to the table. pg_get_ruledef always begins with CREATE RULE. The query checks that
+// dependentsSQL finds rules, policies, triggers and defaults of other relations, and
+// functions, that refer to the table, to its row type or to functions and operators
+// typed by it. pg_get_ruledef always begins with CREATE RULE. The query checks that
 // prefix and cuts it, as for the head of an index.
 const dependentsSQL = `
 SELECT   'rule'                                                                 AS kind,
@@ -195,16 +201,14 @@ SELECT   'rule'                                                                 
          'CREATE OR REPLACE RULE ' || substr(pg_get_ruledef(r.oid), length('CREATE RULE ') + 1) AS replace,
          format('ALTER %s %I.%I OWNER TO %I', CASE c.relkind WHEN 'v' THEN 'VIEW' ELSE 'TABLE' END,
                 n.nspname, c.relname, pg_get_userbyid(c.relowner))              AS lock,
-         r.oid                                                                  AS oid
+         r.oid                                                                  AS oid,
+         '{}'::text[]                                                           AS extensions
 FROM     pg_rewrite r
 JOIN     pg_class c     ON c.oid = r.ev_class
 JOIN     pg_namespace n ON n.oid = c.relnamespace
 WHERE    r.rulename <> '_RETURN' AND r.ev_class <> $1
 AND      starts_with(pg_get_ruledef(r.oid), 'CREATE RULE ')
-AND      r.oid = ANY (ARRAY(
-             SELECT d.objid
-             FROM   pg_depend d
-             WHERE  d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1))
+AND      r.oid = ANY (ARRAY(SELECT u.id FROM repack_uses u WHERE u.class = 'pg_rewrite'::regclass))
 UNION ALL
 SELECT   'policy',
          format('%I ON %I.%I', p.polname, n.nspname, c.relname),
@@ -213,28 +217,59 @@ SELECT   'policy',
          || coalesce(' USING (' || pg_get_expr(p.polqual, p.polrelid) || ')', '')
          || coalesce(' WITH CHECK (' || pg_get_expr(p.polwithcheck, p.polrelid) || ')', ''),
          format('ALTER TABLE %I.%I OWNER TO %I', n.nspname, c.relname, pg_get_userbyid(c.relowner)),
-         p.oid
+         p.oid,
+         '{}'::text[]
 FROM     pg_policy p
 JOIN     pg_class c     ON c.oid = p.polrelid
 JOIN     pg_namespace n ON n.oid = c.relnamespace
 WHERE    p.polrelid <> $1
-AND      p.oid = ANY (ARRAY(
-             SELECT d.objid
-             FROM   pg_depend d
-             WHERE  d.classid = 'pg_policy'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1))
+AND      p.oid = ANY (ARRAY(SELECT u.id FROM repack_uses u WHERE u.class = 'pg_policy'::regclass))
 UNION ALL
 SELECT   'function',
          p.oid::regprocedure::text,
          pg_get_userbyid(p.proowner)::text,
          pg_get_functiondef(p.oid),
          '',
-         p.oid
+         p.oid,
+         ARRAY(SELECT   e.extname::text
+               FROM     pg_depend x
+               JOIN     pg_extension e ON e.oid = x.refobjid
+               WHERE    x.classid = 'pg_proc'::regclass AND x.objid = p.oid AND x.deptype = 'x'
+               ORDER BY e.extname)
 FROM     pg_proc p
-WHERE    p.prokind IN ('f', 'p')
-AND      p.oid = ANY (ARRAY(
-             SELECT d.objid
-             FROM   pg_depend d
-             WHERE  d.classid = 'pg_proc'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1))
+WHERE    p.prokind IN ('f', 'p', 'w')
+AND      p.oid = ANY (ARRAY(SELECT u.id FROM repack_uses u WHERE u.class = 'pg_proc'::regclass))
+AND      p.oid <> ALL (ARRAY(SELECT o.id FROM repack_own o WHERE o.class = 'pg_proc'::regclass))
+UNION ALL
+SELECT   'default',
+         format('%I of %I.%I', a.attname, n.nspname, c.relname),
+         pg_get_userbyid(c.relowner)::text,
+         format('ALTER TABLE ONLY %I.%I ALTER COLUMN %I SET DEFAULT %s', n.nspname, c.relname, a.attname, pg_get_expr(d.adbin, d.adrelid)),
+         format('ALTER TABLE ONLY %I.%I OWNER TO %I', n.nspname, c.relname, pg_get_userbyid(c.relowner)),
+         d.oid,
+         '{}'::text[]
+FROM     pg_attrdef d
+JOIN     pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum AND a.attgenerated = ''
+JOIN     pg_class c     ON c.oid = d.adrelid
+JOIN     pg_namespace n ON n.oid = c.relnamespace
+WHERE    d.adrelid <> $1
+AND      d.oid = ANY (ARRAY(SELECT u.id FROM repack_uses u WHERE u.class = 'pg_attrdef'::regclass))
+UNION ALL
+SELECT   'trigger',
+         format('%I ON %I.%I', t.tgname, n.nspname, c.relname),
+         pg_get_userbyid(c.relowner)::text,
+         'CREATE OR REPLACE ' || substr(pg_get_triggerdef(t.oid), length('CREATE ') + 1)
+         || format(E';\nALTER TABLE ONLY %I.%I %s TRIGGER %I', n.nspname, c.relname,
+                   CASE t.tgenabled WHEN 'D' THEN 'DISABLE' WHEN 'R' THEN 'ENABLE REPLICA' WHEN 'A' THEN 'ENABLE ALWAYS' ELSE 'ENABLE' END, t.tgname),
+         format('ALTER TABLE ONLY %I.%I OWNER TO %I', n.nspname, c.relname, pg_get_userbyid(c.relowner)),
+         t.oid,
+         '{}'::text[]
+FROM     pg_trigger t
+JOIN     pg_class c     ON c.oid = t.tgrelid AND c.relkind = 'r'
+JOIN     pg_namespace n ON n.oid = c.relnamespace
+WHERE    t.tgrelid <> $1 AND NOT t.tgisinternal AND t.tgparentid = 0 AND t.tgconstraint = 0
+AND      starts_with(pg_get_triggerdef(t.oid), 'CREATE TRIGGER ')
+AND      t.oid = ANY (ARRAY(SELECT u.id FROM repack_uses u WHERE u.class = 'pg_trigger'::regclass))
 ORDER BY 1, 2`
 
 // askDependents must come after askViews: views are replaced before the objects that

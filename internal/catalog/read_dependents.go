@@ -17,6 +17,14 @@ FROM   pg_depend d
 WHERE  d.classid = 'pg_constraint'::regclass AND d.refclassid = 'pg_class'::regclass
 AND    d.refobjid = ANY (ARRAY(SELECT $1::oid UNION ALL SELECT relid FROM pg_partition_ancestors($1::oid::regclass)))`
 
+// deleteColumnsSQL are the columns of SET NULL (columns) of key c, from PostgreSQL 15 on.
+const deleteColumnsSQL = `
+         ARRAY(SELECT a.attname::text
+               FROM   jsonb_array_elements_text(nullif(to_jsonb(c) -> 'confdelsetcols', 'null'))
+                      WITH ORDINALITY AS k(attnum, n)
+               JOIN   pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = k.attnum::int2
+               ORDER  BY k.n)`
+
 // foreignKeysSQL reads three groups of keys: those that the table has declared (its),
 // those of other tables to it or to a partitioned table that it is in, and those that
 // it has from a partitioned table (above). A key to the table itself is its.
@@ -34,6 +42,8 @@ SELECT   c.oid                                                 AS oid,
          rn.nspname::text                                      AS ref_schema,
          rt.relname::text                                      AS ref_table,
          rt.relkind = 'p'                                      AS ref_partitioned,
+         c.conrelid                                            AS table_oid,
+         ct.relkind = 'p'                                      AS partitioned,
          ARRAY(SELECT a.attname::text
                FROM   unnest(c.conkey) WITH ORDINALITY AS k(attnum, n)
                JOIN   pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = k.attnum
@@ -51,12 +61,7 @@ SELECT   c.oid                                                 AS oid,
                JOIN   pg_namespace n  ON n.oid = o.oprnamespace
                LEFT   JOIN pg_collation l  ON l.oid = r.attcollation
                LEFT   JOIN pg_namespace ln ON ln.oid = l.collnamespace
-               ORDER  BY k.n)                                  AS conditions,
-         ARRAY(SELECT a.attname::text
-               FROM   jsonb_array_elements_text(nullif(to_jsonb(c) -> 'confdelsetcols', 'null'))
-                      WITH ORDINALITY AS k(attnum, n)
-               JOIN   pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = k.attnum::int2
-               ORDER  BY k.n)                                  AS delete_columns,
+               ORDER  BY k.n)                                  AS conditions,` + deleteColumnsSQL + `                                  AS delete_columns,
          c.confmatchtype::text                                 AS match,
          c.confupdtype::text                                   AS on_update,
          c.confdeltype::text                                   AS on_delete,
@@ -95,6 +100,11 @@ func (r foreignKeyRow) key() ForeignKey {
 
 // askForeignKeys must come after askPartition: only a partition has keys from above.
 func askForeignKeys(d *description) {
+	askKeys(d)
+	askKeyParts(d)
+}
+
+func askKeys(d *description) {
 	t := d.Table
 	want(d, foreignKeysSQL, func(rows []foreignKeyRow) error {
 		t.ForeignKeys, t.Referencing = []ForeignKey{}, []ForeignKey{}
@@ -114,7 +124,6 @@ func askForeignKeys(d *description) {
 		}
 		return nil
 	})
-	askKeyParts(d)
 }
 
 // keyPartsSQL finds parts of keys. If an exchange drops and adds the key again, these
@@ -148,7 +157,12 @@ SELECT   kn.nspname::text                                      AS key_schema,
          ct.relname::text                                      AS table_name,
          rn.nspname::text                                      AS ref_schema,
          rt.relname::text                                      AS ref_table,
-         coalesce(obj_description(c.oid, 'pg_constraint'), '') AS comment
+         pg_get_userbyid(ct.relowner)::text                    AS table_owner,
+         ct.relkind = 'p'                                      AS partitioned,
+         c.convalidated                                        AS validated,
+         CASE WHEN c.confdeltype IN ('n', 'd') THEN` + deleteColumnsSQL + ` ELSE ARRAY[]::text[] END AS delete_columns,
+         coalesce((SELECT s.description FROM pg_description s
+                   WHERE  s.objoid = c.oid AND s.classoid = 'pg_constraint'::regclass AND s.objsubid = 0), '') AS comment
 FROM     part p
 JOIN     pg_constraint k ON k.oid = p.key
 JOIN     pg_constraint c ON c.oid = p.id
@@ -197,6 +211,11 @@ SELECT   s.oid                                               AS oid,
          q.seqcache                                          AS cache,
          q.seqcycle                                          AS cycle,
          s.relpersistence::text                              AS persistence,
+         s.relpersistence = 'p'
+         AND current_setting('server_version_num')::int >= 190000 AS publishable,
+         s.relpersistence = 'p'
+         AND EXISTS (SELECT FROM pg_publication p
+                     WHERE (to_jsonb(p) ->> 'puballsequences')::bool) AS published,
          pg_get_userbyid(s.relowner)::text                   AS owner,
          coalesce(obj_description(s.oid, 'pg_class'), '')    AS comment
 FROM     pg_depend d

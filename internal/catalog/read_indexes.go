@@ -23,6 +23,11 @@ SELECT    ic.relname::text                                     AS name,
           coalesce(ts.spcname::text, '')                       AS tablespace,
           pg_relation_size(i.indexrelid)                       AS size,
           coalesce(obj_description(i.indexrelid, 'pg_class'), '') AS comment,
+          ARRAY(SELECT   e.extname::text
+                FROM     pg_depend x
+                JOIN     pg_extension e ON e.oid = x.refobjid
+                WHERE    x.classid = 'pg_class'::regclass AND x.objid = i.indexrelid AND x.deptype = 'x'
+                ORDER BY e.extname)                            AS extensions,
          (SELECT jsonb_agg(jsonb_build_object('column', a.attnum, 'target', a.attstattarget) ORDER BY a.attnum)
           FROM   pg_attribute a
           WHERE  a.attrelid = i.indexrelid AND a.attstattarget >= 0) AS statistics,
@@ -63,6 +68,7 @@ type indexRow struct {
 	Tablespace     string
 	Size           int64
 	Comment        string
+	Extensions     []string
 	Statistics     []IndexStats
 	IsKey          bool
 	KeyColumns     []string
@@ -87,7 +93,7 @@ func (r indexRow) index() (Index, error) {
 	index := Index{
 		Name: r.Name, Tail: tail, Unique: r.IsUnique, Primary: r.IsPrimary, Constraint: r.ConstraintName,
 		Tablespace: r.Tablespace, Clustered: r.Clustered, Valid: r.Valid,
-		Statistics: r.Statistics, Comment: r.Comment, Size: r.Size,
+		Statistics: r.Statistics, Comment: r.Comment, Extensions: r.Extensions, Size: r.Size,
 	}
 	if r.IsKey {
 		index.KeyColumns = r.KeyColumns

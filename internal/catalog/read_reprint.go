@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgerrcode"
@@ -293,7 +294,7 @@ func (r *Reprints) readTried(ctx context.Context, tx pgx.Tx, schema string, t *T
 		return nil
 	}, headsSQL, oid, t.Name.Schema, t.Name.Name, schema)
 	var tried []triedDependent
-	for _, d := range t.Dependents {
+	for _, d := range slices.Concat(t.Dependents, t.typedDependents()) {
 		key := definition{d.Kind, d.Replace}
 		if _, there := r.forms[key]; there || d.OID == 0 {
 			continue

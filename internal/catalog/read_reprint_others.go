@@ -20,10 +20,12 @@ type triedDependent struct {
 // object like it in schema $2. With $3 the query returns the same about the object that
 // those statements have created.
 var scratchDependents = map[string]string{
-	"view":     scratchViewSQL,
-	"rule":     scratchRuleSQL,
-	"policy":   scratchPolicySQL,
-	"function": scratchFunctionSQL,
+	"view":      scratchViewSQL,
+	"rule":      scratchRuleSQL,
+	"policy":    scratchPolicySQL,
+	"function":  scratchFunctionSQL,
+	"procedure": scratchFunctionSQL,
+	"default":   scratchDefaultSQL,
 }
 
 const scratchViewSQL = `
@@ -97,13 +99,33 @@ FROM  (SELECT pg_get_functiondef(p.oid)              AS definition,
                            ELSE $1::oid END) f
 WHERE  starts_with(f.definition, f.head || f.own)`
 
+const scratchDefaultSQL = `
+SELECT pg_get_expr(d.adbin, d.adrelid),
+       ARRAY[format('CREATE TABLE %I.%I (LIKE %I.%I)', $2::text, d.relname, d.nspname, d.relname),
+             format('ALTER TABLE %I.%I ALTER COLUMN %I SET DEFAULT %s', $2::text, d.relname, d.attname, pg_get_expr(d.adbin, d.adrelid))]
+FROM  (SELECT e.adbin, e.adrelid, a.attname, c.relname, n.nspname
+       FROM   pg_attrdef e
+       JOIN   pg_class c     ON c.oid = e.adrelid
+       JOIN   pg_namespace n ON n.oid = c.relnamespace
+       JOIN   pg_attribute a ON a.attrelid = c.oid AND a.attnum = e.adnum
+       WHERE  e.oid = CASE WHEN $3::bool
+                           THEN (SELECT s.oid
+                                 FROM   pg_attrdef o
+                                 JOIN   pg_class oc     ON oc.oid = o.adrelid
+                                 JOIN   pg_attribute oa ON oa.attrelid = oc.oid AND oa.attnum = o.adnum
+                                 JOIN   pg_attribute sa ON sa.attrelid = to_regclass(format('%I.%I', $2::text, oc.relname))
+                                                       AND sa.attname = oa.attname
+                                 JOIN   pg_attrdef s    ON s.adrelid = sa.attrelid AND s.adnum = sa.attnum
+                                 WHERE  o.oid = $1)
+                           ELSE $1::oid END) d`
+
 // learnDependent creates an object like d and notes how its definition reads.
 func (r *Reprints) learnDependent(ctx context.Context, tx pgx.Tx, schema string, d triedDependent) error {
 	head, ok := strings.CutSuffix(d.Replace, d.tail)
 	if !ok {
 		return nil
 	}
-	_, err := tx.Exec(ctx, again+strings.Join(d.statements, ";\n"))
+	_, err := tx.Exec(ctx, again+strings.Join(Unchecked(d.statements), ";\n"))
 	if err == nil {
 		var becomes string
 		var ignored []string

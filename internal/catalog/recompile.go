@@ -24,15 +24,16 @@ JOIN     pg_namespace n ON n.oid = p.pronamespace
 WHERE    l.lanname NOT IN ('internal', 'c')
 AND      p.prokind IN ('f', 'p')
 AND      pg_has_role(p.proowner, 'USAGE')
-AND      n.nspname NOT IN ('pg_catalog', 'information_schema', $2)
+AND      n.nspname NOT IN ('pg_catalog', 'information_schema', $2::text, $2::text || '_old')
 AND      NOT pg_is_other_temp_schema(n.oid)
 AND      CASE WHEN $1 ~ '^\w+$' THEN p.prosrc ~* ('\m_?' || $1 || '\M')
               ELSE strpos(lower(p.prosrc), lower($1)) > 0 END
 ORDER BY p.oid::regprocedure::text`
 
 // RecompileSQL returns statements that change nothing, but make every session compile
-// again the functions that mention the table. It leaves out functions in schema apart.
-// ALTER ROUTINE takes no lock on the table.
+// again the functions that mention the table. It leaves out functions in schema apart and
+// in the one of that name with _old, to which an exchange moves functions. ALTER ROUTINE
+// takes no lock on the table.
 func (t *Table) RecompileSQL(ctx context.Context, q Querier, apart string) (statements []string, err error) {
 	b := &pgx.Batch{}
 	QueueRecompile(b, t.Name, apart, &statements)

@@ -85,7 +85,7 @@ func (t *Table) withDefinitions(change func(property, name, text string) string)
 	c.Columns, c.Constraints, c.Indexes = slices.Clone(t.Columns), slices.Clone(t.Constraints), slices.Clone(t.Indexes)
 	c.Triggers, c.Rules, c.Policies = slices.Clone(t.Triggers), slices.Clone(t.Rules), slices.Clone(t.Policies)
 	c.Publications, c.Statistics = slices.Clone(t.Publications), slices.Clone(t.Statistics)
-	c.Dependents = slices.Clone(t.Dependents)
+	c.Typed, c.Dependents = slices.Clone(t.Typed), slices.Clone(t.Dependents)
 	set := func(property, name string, text *string) {
 		if *text != "" {
 			*text = change(property, name, *text)
@@ -123,6 +123,9 @@ func (t *Table) withDefinitions(change func(property, name, text string) string)
 	}
 	for i := range c.Statistics {
 		set("statistics", c.Statistics[i].Name.String(), &c.Statistics[i].Columns)
+	}
+	for i := range c.Typed {
+		set(c.Typed[i].Kind, c.Typed[i].Name, &c.Typed[i].Definition)
 	}
 	for i := range c.Dependents {
 		set(c.Dependents[i].Kind, c.Dependents[i].Name, &c.Dependents[i].Replace)

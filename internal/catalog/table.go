@@ -21,11 +21,14 @@ func (n Name) String() string { return pgx.Identifier{n.Schema, n.Name}.Sanitize
 func (n Name) In(schema string) Name { return Name{Schema: schema, Name: n.Name} }
 
 // Table describes a table: everything about it that a repack must know. Read fills it.
+//
+// The tag given says when the new table gets a property: see Structure and WithoutLinks.
+// Without a tag, the shadow is built with it.
 type Table struct {
 	OID  uint32 `json:"-"`
 	Name Name   `json:"name"`
 
-	Owner           string          `json:"owner"`
+	Owner           string          `json:"owner" given:"swap"`
 	Persistence     string          `json:"persistence"` // pg_class.relpersistence: p permanent, u unlogged
 	AccessMethod    string          `json:"access_method"`
 	Tablespace      string          `json:"tablespace"` // empty: the database's default
@@ -33,31 +36,32 @@ type Table struct {
 	ToastOptions    []string        `json:"toast_options"`
 	ReplicaIdentity ReplicaIdentity `json:"replica_identity"`
 	Partition       *Partition      `json:"partition"` // nil: the table is no partition
-	Comment         string          `json:"comment"`
+	Comment         string          `json:"comment" given:"swap"`
 
 	Columns     []Column     `json:"columns"`
 	Constraints []Constraint `json:"constraints"`
 	Indexes     []Index      `json:"indexes"`
-	ForeignKeys []ForeignKey `json:"foreign_keys"` // of this table
+	ForeignKeys []ForeignKey `json:"foreign_keys" given:"link"` // of this table
 	// Referencing are the foreign keys of other tables to this one. They include those
 	// to a partitioned table that this table is in: such a key keeps the table from
 	// being detached.
-	Referencing []ForeignKey `json:"referenced_by"`
-	KeyParts    []KeyPart    `json:"key_parts"`
-	Sequences   []Sequence   `json:"sequences"` // owned by a column
-	Grants      []Grant      `json:"grants"`
+	Referencing []ForeignKey `json:"referenced_by" given:"link"`
+	KeyParts    []KeyPart    `json:"key_parts" given:"link"`
+	Sequences   []Sequence   `json:"sequences" given:"swap"` // owned by a column
+	Grants      []Grant      `json:"grants" given:"swap"`
 
-	RowSecurity      bool          `json:"row_security"`
-	ForceRowSecurity bool          `json:"force_row_security"`
-	Policies         []Policy      `json:"policies"`
-	Triggers         []Trigger     `json:"triggers"`
-	Rules            []Rule        `json:"rules"`
-	Publications     []Publication `json:"publications"`
+	RowSecurity      bool          `json:"row_security" given:"swap"`
+	ForceRowSecurity bool          `json:"force_row_security" given:"swap"`
+	Policies         []Policy      `json:"policies" given:"swap"`
+	Triggers         []Trigger     `json:"triggers" given:"swap"`
+	Rules            []Rule        `json:"rules" given:"swap"`
+	Publications     []Publication `json:"publications" given:"link"`
 	Statistics       []Statistics  `json:"statistics"`
-	Labels           []Label       `json:"labels"`
-	Dependents       []Dependent   `json:"dependents"`
+	Labels           []Label       `json:"labels" given:"swap"`
+	Typed            []Typed       `json:"row_type_objects" given:"swap"` // functions and the like of its row type
+	Dependents       []Dependent   `json:"dependents" given:"link"`
 	// Matviews are not a property of the table. They are rebuilt after the swap.
-	Matviews []Matview `json:"materialized_views"`
+	Matviews []Matview `json:"materialized_views" given:"link"`
 
 	unknown map[string]bool // properties that a stored description lacks: see Decode
 }
@@ -75,14 +79,14 @@ type Column struct {
 	Type        string   `json:"type"`      // qualified: format_type, with an empty search_path
 	Collation   string   `json:"collation"` // quoted; empty: the type's own
 	NotNull     bool     `json:"not_null"`
-	Identity    string   `json:"identity"`  // a always, d by default, empty none
-	Generated   string   `json:"generated"` // s stored, v virtual, empty none
-	Expression  string   `json:"expression"`
-	Storage     string   `json:"storage"`     // empty: the type's own
-	Compression string   `json:"compression"` // p pglz, l lz4, empty default
+	Identity    string   `json:"identity" given:"swap"` // a always, d by default, empty none
+	Generated   string   `json:"generated"`             // s stored, v virtual, empty none
+	Expression  string   `json:"expression"`            // of a generated column, or else of the default: see isDefault
+	Storage     string   `json:"storage"`               // empty: the type's own
+	Compression string   `json:"compression"`           // p pglz, l lz4, empty default
 	Statistics  *int32   `json:"statistics"`
 	Options     []string `json:"options"`
-	Comment     string   `json:"comment"`
+	Comment     string   `json:"comment" given:"swap"`
 }
 
 // Constraint describes a check, exclusion, primary key or unique constraint, or from
@@ -96,7 +100,7 @@ type Constraint struct {
 	Deferred   bool   `json:"deferred"`
 	Validated  bool   `json:"validated"`
 	Period     bool   `json:"period"` // WITHOUT OVERLAPS, PostgreSQL 18
-	Comment    string `json:"comment"`
+	Comment    string `json:"comment" given:"swap"`
 }
 
 // Index describes an index. Tail is the part of pg_get_indexdef that follows "CREATE
@@ -110,8 +114,9 @@ type Index struct {
 	Clustered  bool         `json:"clustered"`
 	Valid      bool         `json:"valid"`
 	Statistics []IndexStats `json:"statistics"`
-	Comment    string       `json:"comment"`
-	Size       int64        `json:"-"` // bytes on disk at the time of reading
+	Comment    string       `json:"comment" given:"swap"`
+	Extensions []string     `json:"depends_on_extensions" given:"swap"` // ALTER INDEX … DEPENDS ON EXTENSION
+	Size       int64        `json:"-"`                                  // bytes on disk at the time of reading
 	// KeyColumns are the names of the index's columns, if the index can identify rows:
 	// it is unique, valid, not deferrable, not partial and not WITHOUT OVERLAPS, and all
 	// its key columns are plain columns that are NOT NULL. Otherwise it is empty.
@@ -159,6 +164,10 @@ type ForeignKey struct {
 	// Referenced, alias pk.
 	Conditions     []string `json:"-"`
 	RefPartitioned bool     `json:"-"`
+	TableOID       uint32   `json:"-"`
+	// Partitioned says that Table is a partitioned table. The key then has a part on
+	// each of its partitions.
+	Partitioned bool `json:"-"`
 }
 
 // KeyPart is the part of a foreign key for one partition, on either side of the key. It
@@ -170,6 +179,13 @@ type KeyPart struct {
 	Table      Name   `json:"table"`
 	Referenced Name   `json:"referenced"`
 	Comment    string `json:"comment"`
+
+	TableOwner  string `json:"-"`
+	Partitioned bool   `json:"-"` // Table has partitions itself
+	Validated   bool   `json:"-"`
+	// DeleteColumns may name other columns than those of the key: PostgreSQL takes over
+	// their numbers, which may be those of other columns of the partition.
+	DeleteColumns []string `json:"-"`
 }
 
 // Sequence describes a sequence that belongs to a column. The sequence of an identity
@@ -187,6 +203,8 @@ type Sequence struct {
 	Cache       int64   `json:"cache"`
 	Cycle       bool    `json:"cycle"`
 	Persistence string  `json:"persistence"`
+	Publishable bool    `json:"-"` // a publication FOR ALL SEQUENCES would publish it
+	Published   bool    `json:"-"` // there is one
 	Owner       string  `json:"owner"`
 	Comment     string  `json:"comment"`
 	Grants      []Grant `json:"grants"`
@@ -285,65 +303,15 @@ func (t *Table) WasValid(key ForeignKey) bool {
 	return slices.ContainsFunc(t.AllForeignKeys(), valid) || t.Partition != nil && slices.ContainsFunc(t.Partition.ForeignKeys, valid)
 }
 
-// Structure returns the part of the description that the shadow must be built with.
-// What it leaves out may change until the swap: the swap reads it under its lock and
-// gives it to the shadow there.
-func (t *Table) Structure() *Table {
-	s := *t
-	s.Owner, s.Comment = "", ""
-	s.ForeignKeys, s.Referencing, s.KeyParts, s.Sequences, s.Grants = nil, nil, nil, nil, nil
-	s.RowSecurity, s.ForceRowSecurity = false, false
-	s.Policies, s.Triggers, s.Rules, s.Publications, s.Labels, s.Dependents = nil, nil, nil, nil, nil, nil
-	s.Matviews = nil
-	s.Columns, s.Constraints, s.Indexes = slices.Clone(t.Columns), nil, slices.Clone(t.Indexes)
-	for i := range s.Columns {
-		s.Columns[i].Comment, s.Columns[i].Identity = "", ""
-		if s.Columns[i].Generated == "" {
-			s.Columns[i].Expression = ""
-		}
-	}
-	for _, c := range t.Constraints {
-		if c.Validated {
-			c.Comment = ""
-			s.Constraints = append(s.Constraints, c)
-		}
-	}
-	for i := range s.Indexes {
-		s.Indexes[i].Comment = ""
-	}
-	if t.Partition != nil {
-		p := *t.Partition
-		p.Triggers, p.ForeignKeys = nil, nil
-		s.Partition = &p
-	}
-	return &s
-}
-
-// WithoutLinks returns the description without what the exchange moves from one table
-// to the other: links to other objects, and defaults.
-func (t *Table) WithoutLinks() *Table {
-	w := *t
-	w.ForeignKeys, w.Referencing, w.KeyParts, w.Publications, w.Dependents, w.Matviews = nil, nil, nil, nil, nil, nil
-	if t.Partition != nil {
-		p := *t.Partition
-		p.ForeignKeys = nil
-		w.Partition = &p
-	}
-	w.Columns = slices.Clone(t.Columns)
-	for i := range w.Columns {
-		if w.Columns[i].Generated == "" {
-			w.Columns[i].Expression = ""
-		}
-	}
-	return &w
-}
-
 // Roles returns the roles whose rights a repack needs, sorted: the owners of all
 // objects that are altered with the table, and the roles of ActsAs.
 func (t *Table) Roles() []string {
 	roles := t.ActsAs()
 	for _, k := range t.Referencing {
 		roles = append(roles, k.TableOwner)
+	}
+	for _, p := range t.KeyParts {
+		roles = append(roles, p.TableOwner)
 	}
 	for _, d := range t.Dependents {
 		roles = append(roles, d.Owner)
@@ -371,6 +339,14 @@ func (t *Table) ActsAs() []string {
 	}
 	for _, g := range t.Grants {
 		roles = append(roles, g.Grantor)
+	}
+	for _, o := range t.Typed {
+		if o.Owner != "" {
+			roles = append(roles, o.Owner)
+		}
+		for _, g := range o.Grants {
+			roles = append(roles, g.Grantor)
+		}
 	}
 	for _, s := range t.Sequences {
 		for _, g := range s.Grants {

@@ -12,7 +12,7 @@ import (
 var kinds = map[string]string{
 	"columns": "column", "constraints": "constraint", "indexes": "index", "foreign_keys": "foreign key", "referenced_by": "foreign key to it",
 	"key_parts": "part of a foreign key", "sequences": "sequence", "grants": "grant", "policies": "policy", "triggers": "trigger", "rules": "rule",
-	"publications": "publication", "statistics": "statistics object", "labels": "security label", "dependents": "dependent",
+	"publications": "publication", "statistics": "statistics object", "labels": "security label", "dependents": "dependent", "row_type_objects": "object of the row type",
 	"materialized_views": "materialized view", "options": "storage parameter", "toast_options": "storage parameter of TOAST",
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"time"
 
@@ -31,6 +32,8 @@ type Pair struct {
 	// A and B are the locks. Either may be acquired first. If B.Relation is empty, A is
 	// the only one.
 	A, B Want
+	// Also are locks that are acquired together with A, such as those on its partitions.
+	Also []Want
 	What string   // names the work in messages
 	SQL  []string // sent together with the locks, because each round trip is time under them
 	// Before runs in the same transaction before the locks are requested.
@@ -44,7 +47,13 @@ type Pairs struct {
 	queue  *queue
 	bound  time.Duration // bound on any wait, below deadlock_timeout
 	failed int           // failed attempts
+	rest   time.Time     // no attempt before this time
 }
+
+// restFactor is how many times longer than a failed attempt other sessions run freely
+// before the next one. Otherwise attempts would make their transactions so much longer
+// that these would always be in the way.
+const restFactor = 2
 
 // NewPairs returns a Pairs, after reading the server's deadlock_timeout.
 func NewPairs(ctx context.Context, conn *pgxpool.Conn, p Policy) (*Pairs, error) {
@@ -88,16 +97,19 @@ func (p *Pairs) Try(ctx context.Context, conn *pgxpool.Conn, pair Pair, wait, lo
 			blockers, last, pause = found.longHolders, ErrHeld, holderPause
 			for _, b := range found.longHolders {
 				if signal := p.queue.kill.nextSignal(b, p.failed); signal != "" {
-					p.queue.kill.signalHolder(ctx, conn, signal, b, pair.wants())
+					p.queue.kill.signalHolder(ctx, conn, signal, b, pair.all())
 				}
 			}
+		case time.Now().Before(p.rest):
 		case found.worthTrying(wait):
 			attempts++
+			tried := time.Now()
 			err := p.once(ctx, conn, pair, p.first(found), wait)
 			if err == nil || !Denied(err) {
 				return err
 			}
 			p.failed++
+			p.rest = time.Now().Add(restFactor * time.Since(tried))
 			last = err
 			var noTime *noTimeError
 			if errors.As(err, &noTime) {
@@ -121,6 +133,9 @@ func (p Pair) wants() []Want {
 	return []Want{p.A, p.B}
 }
 
+// all are the locks of the pair, with those that are acquired together with A.
+func (p Pair) all() []Want { return slices.Concat(p.wants(), p.Also) }
+
 // names are the relations of the pair, for messages.
 func (p Pair) names() string {
 	names := []string{strings.TrimPrefix(p.A.Relation, "ONLY ")}
@@ -131,9 +146,9 @@ func (p Pair) names() string {
 }
 
 // pairHoldersSQL lists the transactions that hold a lock that conflicts with either
-// lock.
+// lock. B is the second; all others are A, or are acquired together with it.
 const pairHoldersSQL = `
-SELECT bool_or(w.relation = ($1::text[])[1]), bool_or(w.relation <> ($1::text[])[1])` + conflictingSQL + `
+SELECT bool_or(w.relation <> ($1::text[])[2]), bool_or(w.relation = ($1::text[])[2])` + conflictingSQL + `
 GROUP BY l.virtualtransaction`
 
 // pairHolders says which transactions hold conflicting locks on the two tables.
@@ -169,10 +184,10 @@ func (p *Pairs) first(m pairHolders) int {
 
 // look reads which transactions hold conflicting locks.
 func (p *Pairs) look(ctx context.Context, conn *pgxpool.Conn, pair Pair) (m pairHolders, err error) {
-	if m.longHolders, err = p.queue.longHolders(ctx, conn, pair.wants()); err != nil || len(m.longHolders) > 0 || pair.B.Relation == "" {
+	if m.longHolders, err = p.queue.longHolders(ctx, conn, pair.all()); err != nil || len(m.longHolders) > 0 || pair.B.Relation == "" {
 		return m, err
 	}
-	relations, modes := arguments(pair.wants())
+	relations, modes := arguments(pair.all())
 	rows, err := conn.Query(ctx, pairHoldersSQL, relations, modes)
 	if err != nil {
 		return m, fmt.Errorf("look for who is in the way: %w", err)

@@ -42,7 +42,8 @@ type Planner struct {
 // created, which is the order of their OIDs. There are two reasons. If several unique
 // indexes would do for a foreign key, the server takes the one that was created first
 // (transformFkeyCheckAttrs in its tablecmds.c). And if two of them forbid a row, the
-// error names the first one.
+// error names the first one. Indexes of a partition that are like an attached one are in
+// one list too: see alike.
 func (p Planner) Plan(ctx context.Context, q catalog.Querier, missing []catalog.Index) ([][]Build, error) {
 	builds := make([]Build, len(missing))
 	for i, index := range missing {
@@ -51,14 +52,21 @@ func (p Planner) Plan(ctx context.Context, q catalog.Querier, missing []catalog.
 	if err := p.weigh(ctx, q, builds); err != nil {
 		return nil, err
 	}
-	var lists [][]Build
-	var unique []Build
+	places, err := p.alike(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	var unique, rest []Build
 	for _, b := range builds {
 		if b.Unique {
 			unique = append(unique, b)
 		} else {
-			lists = append(lists, []Build{b})
+			rest = append(rest, b)
 		}
+	}
+	lists, others := apart(rest, places)
+	for _, b := range others {
+		lists = append(lists, []Build{b})
 	}
 	if len(unique) > 0 {
 		slices.SortStableFunc(unique, func(a, b Build) int { return cmp.Compare(a.made, b.made) })

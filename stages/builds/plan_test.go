@@ -88,7 +88,7 @@ func TestPlanBuilds(t *testing.T) {
 		{"by size", 2, []catalog.Index{index("a", 1<<20, false), index("b", 3<<20, true), index("c", 2<<20, false)}, "b+0 c+0 a+0"},
 		{"four processors", 4, []catalog.Index{index("a", 2<<20, false), index("b", 2<<20, false)}, "a+1 b+1"},
 	} {
-		lists, err := (Planner{Jobs: c.jobs}).Plan(t.Context(), nil, c.missing)
+		lists, err := (Planner{Source: &catalog.Table{}, Jobs: c.jobs}).Plan(t.Context(), nil, c.missing)
 		if err != nil {
 			t.Errorf("%s: %v", c.name, err)
 		}

@@ -83,12 +83,6 @@ var rowSecurity = Check{
 	"is forced on the owner, who would read a part of the rows", "run as a role with BYPASSRLS, or ALTER TABLE … NO FORCE ROW LEVEL SECURITY for the time of the repack",
 }
 
-// allTablesPublication: the shadow's rows would be published as well.
-var allTablesPublication = Check{
-	`SELECT 'publication ' || pubname FROM pg_publication WHERE puballtables AND $1::oid IS NOT NULL`,
-	"is FOR ALL TABLES and would publish the shadow's rows to subscribers", "publish the tables by name or by schema",
-}
-
 // identityPersistence: in the new table, the sequence of an identity is as permanent as
 // the table.
 var identityPersistence = Check{
@@ -110,17 +104,6 @@ var identityUsed = Check{
 	 LEFT   JOIN pg_rewrite r ON u.classid = 'pg_rewrite'::regclass AND r.oid = u.objid
 	 WHERE  d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1 AND d.deptype = 'i'`,
 	"uses the sequence of an identity, and the new table has another one of that name", "use a sequence of its own",
-}
-
-// dependsOnExtension: DROP EXTENSION would no longer drop the object.
-var dependsOnExtension = Check{
-	`SELECT pg_describe_object(classid, objid, 0) FROM pg_depend
-	 WHERE  deptype = 'x'
-	 AND   (classid = 'pg_class'::regclass AND objid IN (SELECT indexrelid FROM pg_index WHERE indrelid = $1)
-	        OR classid = 'pg_trigger'::regclass AND objid IN (SELECT oid FROM pg_trigger WHERE tgrelid = $1)
-	        OR classid = 'pg_proc'::regclass AND objid IN (
-	            SELECT objid FROM pg_depend WHERE classid = 'pg_proc'::regclass AND refobjid = $1))`,
-	"depends on an extension (ALTER … DEPENDS ON EXTENSION), which is not carried over", "ALTER … NO DEPENDS ON EXTENSION",
 }
 
 // statisticsNames: both would have to be in the shadow's schema, with the same name.
@@ -201,13 +184,6 @@ var rowTypeProperties = Check{
 	"is the table's row type, and its privileges or comment are not carried over", "remove them for the time of the repack",
 }
 
-// constraintTriggerComment: a constraint trigger is created again as a trigger.
-var constraintTriggerComment = Check{
-	`SELECT 'constraint ' || quote_ident(conname) FROM pg_constraint
-	 WHERE  conrelid = $1 AND contype = 't' AND obj_description(oid, 'pg_constraint') IS NOT NULL`,
-	"is a constraint trigger with a comment on the constraint, which is not carried over", "COMMENT ON TRIGGER instead",
-}
-
 // OtherCapture finds the capture triggers of a job that is not in this registry. To set
 // up another job would take the triggers from that one.
 var OtherCapture = Check{
@@ -218,55 +194,6 @@ var OtherCapture = Check{
 	"captures changes for a job that this registry does not know", "repack reset with the --registry-schema of that job; where that is gone, as in a restored dump, repack reset as it is",
 }
 
-// dependentsSQL is the safety net under the checks above. It finds every object that
-// depends on the table, its row type, its indexes or its constraints, and that the swap
-// does not know. apart is true for the row type and its array type. When an object that
-// depends on these is replaced, they are not found by the table's name, unless the object
-// mentions the table as well.
-const dependentsSQL = `
-WITH own AS (
-    SELECT 'pg_class'::regclass AS class, $1::oid AS id, false AS apart
-    UNION ALL
-    SELECT 'pg_class'::regclass, indexrelid, false FROM pg_index WHERE indrelid = $1
-    UNION ALL
-    SELECT 'pg_constraint'::regclass, oid, false FROM pg_constraint WHERE conrelid = $1
-    UNION ALL
-    SELECT 'pg_type'::regclass, t.oid, true FROM pg_class c JOIN pg_type t ON t.oid = c.reltype WHERE c.oid = $1
-    UNION ALL
-    SELECT 'pg_type'::regclass, t.typarray, true FROM pg_class c JOIN pg_type t ON t.oid = c.reltype WHERE c.oid = $1
-)
-SELECT   DISTINCT coalesce((SELECT pg_describe_object('pg_class'::regclass, r.ev_class, 0) FROM pg_rewrite r
-                            WHERE  d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid),
-                           pg_describe_object(d.classid, d.objid, 0))
-FROM     pg_depend d
-JOIN     own o ON o.class = d.refclassid AND o.id = d.refobjid
-WHERE    NOT EXISTS (SELECT FROM own x WHERE x.class = d.classid AND x.id = d.objid)
-AND      NOT (d.classid = 'pg_class'::regclass AND EXISTS (
-             SELECT FROM pg_class c WHERE c.oid = d.objid AND (c.relkind = 't' OR c.relkind = 'S' AND d.deptype IN ('a', 'i'))))
-AND      NOT (d.classid = 'pg_constraint'::regclass AND EXISTS (
-             SELECT FROM pg_constraint c WHERE c.oid = d.objid AND c.contype = 'f' AND c.confrelid = $1))
-AND      NOT (d.classid = 'pg_attrdef'::regclass AND EXISTS (
-             SELECT FROM pg_attrdef a WHERE a.oid = d.objid AND a.adrelid = $1))
-AND      NOT (d.classid = 'pg_trigger'::regclass AND EXISTS (
-             SELECT FROM pg_trigger t WHERE t.oid = d.objid AND (t.tgisinternal OR t.tgrelid = $1)))
-AND      NOT (d.classid = 'pg_rewrite'::regclass AND (NOT o.apart OR EXISTS (
-             SELECT FROM pg_depend y WHERE y.classid = d.classid AND y.objid = d.objid
-             AND    y.refclassid = 'pg_class'::regclass AND y.refobjid = $1)) AND EXISTS (
-             SELECT FROM pg_rewrite r JOIN pg_class c ON c.oid = r.ev_class
-             WHERE  r.oid = d.objid AND c.relpersistence <> 't'
-             AND    (c.relkind = 'v' OR r.rulename <> '_RETURN' OR c.oid = $1 OR c.relkind = 'm' AND $2)))
-AND      NOT (d.classid = 'pg_policy'::regclass AND (NOT o.apart OR EXISTS (
-             SELECT FROM pg_depend y WHERE y.classid = d.classid AND y.objid = d.objid
-             AND    y.refclassid = 'pg_class'::regclass AND y.refobjid = $1)))
-AND      NOT (d.classid = 'pg_proc'::regclass AND (NOT o.apart OR o.class = 'pg_class'::regclass AND EXISTS (
-             SELECT FROM pg_depend y WHERE y.classid = d.classid AND y.objid = d.objid
-             AND    y.refclassid = 'pg_class'::regclass AND y.refobjid = $1)))
-AND      NOT (d.classid = 'pg_statistic_ext'::regclass AND EXISTS (
-             SELECT FROM pg_statistic_ext s WHERE s.oid = d.objid AND s.stxrelid = $1))
-AND      NOT (d.classid = 'pg_publication_rel'::regclass AND EXISTS (
-             SELECT FROM pg_publication_rel p WHERE p.oid = d.objid AND p.prrelid = $1))
-ORDER BY 1`
-
 // subscription: only superusers can read pg_subscription, but every role can read which
 // tables subscriptions feed.
 var subscription = Check{
@@ -274,19 +201,21 @@ var subscription = Check{
 	"feeds the table; its worker does not fire statement triggers", "drop the table from the subscription",
 }
 
-// Table lists the checks that run on every table. Their parameters are the table's OID
-// and whether materialized views are to be rebuilt.
+// Table lists the checks that run on every table. Their parameters are the table's OID,
+// whether materialized views are to be rebuilt, and whether a publication of all tables
+// may publish what repack writes to its own tables: see Allowed.
 var Table = []Check{
 	subscription,
+	subscribedIdentity,
 	accessMethod,
 	standby,
 	inheritance,
 	checkedRowByRow,
 	notValidAbove,
 	detachPending,
-	defaultPartition,
 	likeIndexes,
 	indexWithoutPart,
+	withoutOverlaps,
 	hashOfText,
 	ownAndInherited,
 	boundName,
@@ -294,9 +223,10 @@ var Table = []Check{
 	extensionMember,
 	rowSecurity,
 	allTablesPublication,
+	publishedWithoutIdentity,
+	exceptedFromPublication,
 	identityPersistence,
 	identityUsed,
-	dependsOnExtension,
 	statisticsNames,
 	grantorWithoutUsage,
 	partitionedRefers,
@@ -305,6 +235,11 @@ var Table = []Check{
 	referNames,
 	droppedReplicaIdentity,
 	rowTypeProperties,
-	constraintTriggerComment,
+	typedOfExtension,
+	typedOfOthers,
+	replacedOfExtension,
+	typedGrantor,
+	ownTyped,
+	propertyGraph,
 	dependent,
 }

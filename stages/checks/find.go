@@ -11,11 +11,11 @@ import (
 	"github.com/repack-go/repack/internal/catalog"
 )
 
-// Find lists what prevents the repack of a table. If rebuilds is true, materialized views
-// do not prevent it, but objects that are joined to them may.
-func Find(ctx context.Context, q catalog.Querier, oid uint32, rebuilds bool, more ...Check) (reasons []Reason, err error) {
-	b := &pgx.Batch{}
-	Queue(b, &reasons, slices.Concat(Table, more), oid, rebuilds)
+// Find lists what prevents the repack of a table. If materialized views are allowed,
+// they do not prevent it, but objects that are joined to them may.
+func Find(ctx context.Context, q catalog.Querier, oid uint32, allowed Allowed, more ...Check) (reasons []Reason, err error) {
+	b, rebuilds := &pgx.Batch{}, allowed.Matviews
+	Queue(b, &reasons, slices.Concat(Table, more), oid, rebuilds, allowed.Published)
 	if err := q.SendBatch(ctx, b).Close(); err != nil {
 		return nil, err
 	}
@@ -38,7 +38,7 @@ func Complete(ctx context.Context, q catalog.Querier, oid uint32, rebuilds bool,
 	}
 	b := &pgx.Batch{}
 	for _, m := range matviews {
-		onMatview := Check{dependentsSQL, fmt.Sprintf("depends on materialized view %s, which is rebuilt", m.Relation.Name), dropIt}
+		onMatview := Check{matviewDependentsSQL, fmt.Sprintf("depends on materialized view %s, which is rebuilt", m.Relation.Name), dropIt}
 		Queue(b, &reasons, append([]Check{onMatview}, matviewChecks...), m.OID, true)
 	}
 	return reasons, q.SendBatch(ctx, b).Close()
@@ -99,6 +99,7 @@ func Queue(b *pgx.Batch, reasons *[]Reason, checks []Check, args ...any) {
 // matviewChecks find what cannot be carried over from a materialized view to its
 // successor.
 var matviewChecks = []Check{
+	propertyGraph,
 	{
 		`SELECT pg_describe_object(d.classid, d.objid, 0) FROM pg_depend d
 		 WHERE d.deptype IN ('e', 'x') AND d.classid = 'pg_class'::regclass

@@ -29,30 +29,14 @@ var detachPending = Check{
 	"is being detached from the partitioned table", "ALTER TABLE … DETACH PARTITION … FINALIZE",
 }
 
-// defaultPartition: ATTACH PARTITION reads every row of the default partition, under its
-// lock.
-var defaultPartition = Check{
-	`SELECT t.relid::text
-	 FROM   pg_inherits i
-	 JOIN   pg_partitioned_table p ON p.partrelid = i.inhparent
-	 CROSS  JOIN LATERAL pg_partition_tree(p.partdefid) t
-	 WHERE  i.inhrelid = $1 AND p.partdefid NOT IN (0, $1) AND t.isleaf
-	 AND    pg_relation_size(t.relid) > 128 * current_setting('block_size')::bigint`,
-	"belongs to the default partition, and has so many rows that looking at them under lock would take long", "move them to partitions of their own",
-}
-
-// likeIndexes: if two indexes are equal, ATTACH PARTITION attaches the one that it finds
-// first.
+// likeIndexes: of indexes that are alike, ATTACH PARTITION attaches the one that was created
+// first. This one must be attached now, or a revert would attach another one.
 var likeIndexes = Check{
-	`SELECT DISTINCT 'index ' || b.indexrelid::regclass
-	 FROM   pg_index a
-	 JOIN   pg_inherits h ON h.inhrelid = a.indexrelid
-	 JOIN   pg_index b    ON b.indrelid = a.indrelid AND b.indexrelid <> a.indexrelid AND b.indisunique = a.indisunique
-	        AND b.indkey = a.indkey AND b.indclass = a.indclass AND b.indcollation = a.indcollation AND b.indoption = a.indoption
-	        AND pg_get_expr(b.indexprs, b.indrelid) IS NOT DISTINCT FROM pg_get_expr(a.indexprs, a.indrelid)
-	        AND pg_get_expr(b.indpred, b.indrelid) IS NOT DISTINCT FROM pg_get_expr(a.indpred, a.indrelid)
-	 WHERE  a.indrelid = $1`,
-	"is like another one, and which of them PostgreSQL would attach to the partitioned table's is not certain", "drop one of them",
+	`SELECT DISTINCT 'index ' || l.other::regclass
+	 FROM  (` + catalog.LikeIndexesSQL + `) l
+	 WHERE  l.other < l.attached AND (l.other_parent IS NULL OR l.other_parent > l.parent)`,
+	"is like one that is attached to the partitioned table's, and older: PostgreSQL would attach it in the place of that one",
+	"REINDEX INDEX CONCURRENTLY makes it the younger one; or drop one of them",
 }
 
 // indexWithoutPart: ATTACH PARTITION would build the missing index, under its lock.
@@ -69,14 +53,27 @@ var indexWithoutPart = Check{
 	"create it on the partition with CREATE INDEX CONCURRENTLY and attach it (ALTER INDEX … ATTACH PARTITION), or drop it",
 }
 
-// hashOfText: PostgreSQL cannot prove a bound on a hash of text from the CHECK, so it
-// would check every row.
+// withoutOverlaps: ATTACH does not compare the indexes of exclusion constraints. It would
+// build another one, under lock, or fail on a second primary key.
+var withoutOverlaps = Check{
+	`SELECT 'constraint ' || quote_ident(c.conname) FROM pg_constraint c
+	 WHERE  c.conrelid = $1 AND c.conparentid <> 0
+	 AND   (c.contype = 'x' OR c.contype IN ('p', 'u') AND coalesce((to_jsonb(c) ->> 'conperiod')::bool, false))`,
+	"is an exclusion constraint, or one WITHOUT OVERLAPS, of the partitioned table, and PostgreSQL would build it again under lock when it attaches",
+	"drop it for the time of the repack",
+}
+
+// hashOfText: see catalog.HashBound, which needs a column of such a type, and the text of
+// each expression.
 var hashOfText = Check{
 	`SELECT p.partrelid::regclass::text
 	 FROM   pg_partition_ancestors($1::oid::regclass) a
 	 JOIN   pg_partitioned_table p ON p.partrelid = a.relid
-	 WHERE  p.partstrat = 'h' AND 0 <> ANY (p.partcollation::oid[])`,
-	"is partitioned by the hash of text, so that PostgreSQL would look at every row under lock to attach a partition", "",
+	 WHERE  p.partstrat = 'h' AND 0 <> ANY (p.partcollation::oid[])
+	 AND   (NOT EXISTS (SELECT FROM pg_attribute k WHERE k.attrelid = p.partrelid AND k.attnum = ANY (p.partattrs::int2[]) AND k.attcollation <> 0)
+	        OR (SELECT count(*) FROM unnest(p.partattrs::int2[]) k (attnum) WHERE k.attnum = 0) > 1)`,
+	"is partitioned by the hash of text that is an expression, so that PostgreSQL would look at every row under lock to attach a partition",
+	"partition by the hash of a column",
 }
 
 // ownAndInherited: ATTACH PARTITION merges a constraint of the partition with that of its
@@ -93,12 +90,15 @@ var boundName = Check{
 	"bears a name that is needed for the partition's bound", "rename it",
 }
 
-// partitionedRefers: before PostgreSQL 18, a foreign key of a partitioned table cannot be
-// NOT VALID.
+// partitionedRefers: a partition's keys are moved in the exchange, and before PostgreSQL 18
+// a foreign key of a partitioned table cannot be NOT VALID.
 var partitionedRefers = Check{
-	`SELECT format('foreign key %I of %s', f.conname, f.conrelid::regclass) FROM pg_constraint f JOIN pg_class c ON c.oid = f.conrelid
-	 WHERE f.oid = ANY (ARRAY(` + catalog.KeysSQL + `)) AND f.contype = 'f' AND f.conparentid = 0 AND c.relkind = 'p'
-	 AND  (f.confrelid = $1 OR f.confrelid IN (SELECT relid FROM pg_partition_ancestors($1::oid::regclass)))`,
-	"belongs to a partitioned table with a foreign key to it or to a table that it is a partition of, which cannot be moved without a scan under lock",
+	`SELECT format('foreign key %I of %s', f.conname, f.conrelid::regclass)
+	 FROM   pg_class t
+	 JOIN   pg_constraint f ON f.oid = ANY (ARRAY(` + catalog.KeysSQL + `))
+	 JOIN   pg_class c      ON c.oid = f.conrelid
+	 WHERE  t.oid = $1 AND t.relispartition AND f.contype = 'f' AND f.conparentid = 0 AND c.relkind = 'p'
+	 AND   (f.confrelid = $1 OR f.confrelid IN (SELECT relid FROM pg_partition_ancestors($1::oid::regclass)))`,
+	"belongs to a partitioned table with a foreign key to a partition or its partitioned table, which cannot be moved without a scan under lock",
 	"drop the key for the time of the repack",
 }

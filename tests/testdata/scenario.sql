@@ -13,6 +13,9 @@ CREATE INDEX t_note ON @t (note) WHERE note <> 'x';
 CREATE TABLE @child (id int PRIMARY KEY, t bigint NOT NULL REFERENCES @t ON UPDATE CASCADE ON DELETE CASCADE);
 COMMENT ON CONSTRAINT child_t_fkey ON @child IS 'it''s a key';
 COMMENT ON TABLE @t IS 'the table';
+CREATE FUNCTION @label(@t) RETURNS text LANGUAGE sql AS 'SELECT $1.note';
+CREATE FUNCTION @of_parent(int) RETURNS SETOF @t LANGUAGE sql AS 'SELECT * FROM @t WHERE parent = $1';
+CREATE POLICY labelled ON @t USING (@label(t) <> '');
 GRANT SELECT ON @t TO PUBLIC;
 INSERT INTO @t (parent, up, email, note)
 SELECT 1 + g % 40, nullif(g / 2, 0), 'E' || g, repeat('n', 1 + g % 90) FROM generate_series(1, 2000) g;

@@ -11,6 +11,7 @@ var objectSections = []section{
 	{title: "schemas", sql: schemasSQL},
 	{title: "default privileges", sql: defaultPrivilegesSQL},
 	{title: "extensions", sql: extensionsSQL},
+	{title: "dependencies on extensions", sql: dependOnExtensionsSQL},
 	{title: "event triggers", sql: eventTriggersSQL},
 	{title: "security labels", sql: securityLabelsSQL},
 }
@@ -106,6 +107,14 @@ SELECT   format('%I version %s in %I', e.extname, e.extversion, n.nspname)
 FROM     pg_extension AS e
 JOIN     pg_namespace AS n ON n.oid = e.extnamespace
 ORDER BY e.extname`
+
+// dependOnExtensionsSQL shows ALTER … DEPENDS ON EXTENSION.
+const dependOnExtensionsSQL = `
+SELECT   format('%s on %I', pg_describe_object(d.classid, d.objid, 0), e.extname)
+FROM     pg_depend AS d
+JOIN     pg_extension AS e ON e.oid = d.refobjid
+WHERE    d.refclassid = 'pg_extension'::regclass AND d.deptype = 'x'
+ORDER BY pg_describe_object(d.classid, d.objid, 0), e.extname`
 
 var eventTriggersSQL = `
 SELECT   concat_ws(', ',

@@ -126,6 +126,9 @@ var alterations = []string{
 	`COMMENT ON STATISTICS app.together IS 'new'`,
 	`COMMENT ON SEQUENCE app.child_id_seq IS 'new'`,
 	`COMMENT ON VIEW app.seen IS 'new'`,
+	`ALTER TRIGGER touch ON app.child DEPENDS ON EXTENSION plpgsql`,
+	`ALTER INDEX app.by_upper DEPENDS ON EXTENSION plpgsql`,
+	`ALTER FUNCTION app.watch() DEPENDS ON EXTENSION plpgsql`,
 	`CREATE EVENT TRIGGER watch ON ddl_command_end EXECUTE FUNCTION app.watch()`,
 }
 

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"github.com/repack-go/repack/internal/tooling/pgserver"
 )
 
@@ -29,16 +31,22 @@ var shared struct {
 // test does nothing but wait for locks, snapshots and other sessions.
 const atOnce = 4
 
-// Main runs the tests of a package and then closes the server they shared. It
-// does not return: it ends the process with the tests' exit code.
+// Main runs the tests of a package and then closes the server they shared. If a goroutine
+// of the tests is left, the tests fail. Main does not return: it ends the process with the
+// tests' exit code.
 func Main(m *testing.M) {
 	flag.Parse()
 	if err := moreAtOnce(); err != nil {
 		fmt.Fprintln(os.Stderr, "pgtest:", err)
 		os.Exit(1)
 	}
+	before := goleak.IgnoreCurrent()
 	code := m.Run()
-	if err := closeShared(); err != nil {
+	err := closeShared()
+	if err == nil && code == 0 {
+		err = goleak.Find(before)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "pgtest:", err)
 		code = max(code, 1)
 	}

@@ -1,4 +1,4 @@
-package stages
+package snapshots
 
 import (
 	"context"
@@ -9,9 +9,9 @@ import (
 	"github.com/repack-go/repack/internal/catalog"
 )
 
-// PlannedStandby is a standby that streams from the server now. It replays the ACCESS
+// Standby is a standby that streams from the server now. It replays the ACCESS
 // EXCLUSIVE lock of the swap.
-type PlannedStandby struct {
+type Standby struct {
 	Name string `json:"name"` // its application_name
 	// Feedback tells whether the standby reports its oldest snapshot
 	// (hot_standby_feedback), so that the swap can wait for it.
@@ -30,12 +30,13 @@ JOIN     pg_stat_activity a ON a.pid = r.pid
 WHERE    a.datid IS NULL
 ORDER BY a.application_name, a.pid`
 
-func readStandbys(ctx context.Context, q catalog.Querier) ([]PlannedStandby, error) {
+// Standbys lists them.
+func Standbys(ctx context.Context, q catalog.Querier) ([]Standby, error) {
 	rows, err := q.Query(ctx, standbysSQL)
 	if err != nil {
 		return nil, fmt.Errorf("list standbys: %w", err)
 	}
-	standbys, err := pgx.CollectRows(rows, pgx.RowToStructByName[PlannedStandby])
+	standbys, err := pgx.CollectRows(rows, pgx.RowToStructByName[Standby])
 	if err != nil {
 		return nil, fmt.Errorf("list standbys: %w", err)
 	}

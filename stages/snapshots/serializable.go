@@ -1,4 +1,4 @@
-package stages
+package snapshots
 
 import (
 	"context"
@@ -23,12 +23,13 @@ SELECT EXISTS (
 
 func notedReads(ctx context.Context, q catalog.Querier, oid uint32) (noted bool, err error) {
 	b := &pgx.Batch{}
-	queueNotedReads(b, oid, &noted)
+	QueueNotedReads(b, oid, &noted)
 	return noted, q.SendBatch(ctx, b).Close()
 }
 
-// queueNotedReads does what notedReads does, as a part of b.
-func queueNotedReads(b *pgx.Batch, oid uint32, noted *bool) {
+// QueueNotedReads asks, as a part of b, whether the server has records of what SERIALIZABLE
+// transactions have read in the table with that OID.
+func QueueNotedReads(b *pgx.Batch, oid uint32, noted *bool) {
 	b.Queue(notedReadsSQL, oid).QueryRow(func(row pgx.Row) error {
 		if err := row.Scan(noted); err != nil {
 			return fmt.Errorf("look for what serializable transactions have read: %w", err)
@@ -37,31 +38,27 @@ func queueNotedReads(b *pgx.Batch, oid uint32, noted *bool) {
 	})
 }
 
-// awaitSerializable waits until no transaction is left for which changes must be written to
-// the replaced table. After the configured wait, it returns *SnapshotError.
-func (e *Env) awaitSerializable(ctx context.Context) error {
-	parked := e.Job.Source
-	if !e.Job.Swapped() {
-		parked = *e.Job.Shadow // while the job is reverting, the shadow is the table that was in use
-	}
-	ticker := time.NewTicker(pollInterval)
+// Serializable waits until no transaction is left for which changes must be written to the
+// replaced table, which has the OID replaced. After the time AtMost it returns *Error.
+func (w Wait) Serializable(ctx context.Context, replaced uint32) error {
+	ticker := time.NewTicker(PollInterval)
 	defer ticker.Stop()
 	for began, warned := time.Now(), false; ; {
-		noted, err := notedReads(ctx, e.Pool, parked)
+		noted, err := notedReads(ctx, w.Pool, replaced)
 		if err != nil || !noted {
 			return err
 		}
 		waited := time.Since(began)
-		if waited > e.SnapshotWait {
-			holders, err := snapshots(ctx, e.Pool)
+		if waited > w.AtMost {
+			holders, err := snapshots(ctx, w.Pool)
 			if err != nil {
 				return err
 			}
-			return &SnapshotError{Waited: waited, Holders: holders, Exchanged: true}
+			return &Error{Waited: waited, Holders: holders, Exchanged: true}
 		}
 		if !warned && waited > time.Second {
 			warned = true
-			e.Log.Warn("waiting for serializable transactions from before the exchange", "job", e.Job.ID, "at_most", e.SnapshotWait)
+			w.Log.Warn("waiting for serializable transactions from before the exchange", "job", w.Job, "at_most", w.AtMost)
 		}
 		select {
 		case <-ctx.Done():

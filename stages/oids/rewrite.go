@@ -1,4 +1,4 @@
-package stages
+package oids
 
 import (
 	"context"
@@ -8,79 +8,82 @@ import (
 	"strings"
 
 	"github.com/repack-go/repack/internal/catalog"
-	"github.com/repack-go/repack/internal/lock"
 )
 
-// rewriting is how an exchange rewrites the columns named by --update-oid.
-type rewriting struct {
-	columns []oidColumn
+// Rewriting is how an exchange rewrites the columns named by --update-oid.
+type Rewriting struct {
+	columns []column
 	was     []changing
-	others  []catalog.Name // the tables of the columns, without the exchanged one
+	Others  []catalog.Name // the tables of the columns, without the exchanged one
 }
 
-// rewrites reads what is to be rewritten when the table with that OID is exchanged. A column
+// Rewriting reads what is to be rewritten when the table with that OID is exchanged. A column
 // that has been dropped since it was named needs nothing.
-func (e *Env) rewrites(ctx context.Context, q catalog.Querier, oid uint32) (*rewriting, error) {
-	r := &rewriting{}
-	if len(e.rewritten()) == 0 {
+func (s Search) Rewriting(ctx context.Context, q catalog.Querier, oid uint32) (*Rewriting, error) {
+	r := &Rewriting{}
+	if len(s.Update) == 0 {
 		return r, nil
 	}
-	columns, err := readOIDColumns(ctx, q, oid, e.unsearchedSchemas())
+	columns, err := readColumns(ctx, q, oid, s.Without)
 	if err != nil {
 		return nil, err
 	}
 	for _, c := range columns {
-		if c.Extension != "" || c.Fixed != "" || !slices.Contains(e.rewritten(), c.key()) {
+		if c.Extension != "" || c.Fixed != "" || !s.rewrites(c) {
 			continue
 		}
 		r.columns = append(r.columns, c)
-		if t := c.table(); t != e.Source.Name && !slices.Contains(r.others, t) {
-			r.others = append(r.others, t)
+		if t := c.table(); t != s.Table && !slices.Contains(r.Others, t) {
+			r.Others = append(r.Others, t)
 		}
 	}
 	// The referenced column comes first. ON UPDATE CASCADE rewrites the others.
-	slices.SortStableFunc(r.columns, func(a, b oidColumn) int {
+	slices.SortStableFunc(r.columns, func(a, b column) int {
 		return strings.Compare(strconv.FormatBool(a.Refers), strconv.FormatBool(b.Refers))
 	})
 	r.was, err = readChanging(ctx, q, oid, []uint32{})
 	return r, err
 }
 
-// tables returns the tables of the columns as LOCK TABLE names them. The exchange blocks
+// Tables returns the tables of the columns as LOCK TABLE names them. The exchange blocks
 // writers to them until commit. If they write the table's name as an OID afterwards, the
 // server looks the name up again and finds the new table.
-func (r *rewriting) tables() []string { return names(r.others, catalog.Name.String) }
-
-// rewriteOIDs replaces OIDs in the columns. The new OIDs are those of the table that is now
-// in use, and of what belongs to it.
-func (e *Env) rewriteOIDs(x *exchanging) action {
-	return action{
-		run: func(ctx context.Context, tx *lock.Tx) error {
-			if len(x.oids.columns) == 0 {
-				return nil
-			}
-			is, err := readChanging(ctx, tx, x.in, []uint32{})
-			if err != nil {
-				return err
-			}
-			return doAll(ctx, tx, x.oids.sql(func(o changing) string {
-				for _, n := range is {
-					if n.Class == o.Class && n.Role == o.Role {
-						return strconv.FormatUint(uint64(n.OID), 10)
-					}
-				}
-				return "" // for example, a TOAST table that the new table does not need
-			}))
-		},
-		sql: func(context.Context, *planner) ([]string, error) {
-			return x.oids.sql(func(changing) string { return unnumbered }), nil
-		},
+func (r *Rewriting) Tables() []string {
+	list := make([]string, len(r.Others))
+	for i, name := range r.Others {
+		list[i] = name.String()
 	}
+	return list
+}
+
+// SQL returns the statements that rewrite the columns when the table with the OID oid, and
+// what belongs to it, has come into use.
+func (r *Rewriting) SQL(ctx context.Context, q catalog.Querier, oid uint32) ([]string, error) {
+	if len(r.columns) == 0 {
+		return nil, nil
+	}
+	is, err := readChanging(ctx, q, oid, []uint32{})
+	if err != nil {
+		return nil, err
+	}
+	return r.sql(func(o changing) string {
+		for _, n := range is {
+			if n.Class == o.Class && n.Role == o.Role {
+				return strconv.FormatUint(uint64(n.OID), 10)
+			}
+		}
+		return "" // for example, a TOAST table that the new table does not need
+	}), nil
+}
+
+// SQLWith returns the statements of SQL with number in the place of all new OIDs.
+func (r *Rewriting) SQLWith(number string) []string {
+	return r.sql(func(changing) string { return number })
 }
 
 // sql returns the statements that rewrite the columns. becomes returns the new OID of an
 // object.
-func (r *rewriting) sql(becomes func(changing) string) []string {
+func (r *Rewriting) sql(becomes func(changing) string) []string {
 	var statements []string
 	for _, c := range r.columns {
 		var from, to []string
@@ -101,7 +104,7 @@ const rewriteOIDsSQL = `UPDATE %s SET %s = (%s)::%s WHERE %s`
 
 // rewriteSQL replaces OIDs in the column. No OID in to may also be in from. An array keeps
 // its dimensions.
-func (c oidColumn) rewriteSQL(from, to []string) string {
+func (c column) rewriteSQL(from, to []string) string {
 	column := catalog.Quote(c.ColumnName)
 	old := fmt.Sprintf("'{%s}'::oid[]", strings.Join(from, ","))
 	value := fmt.Sprintf("('{%[1]s}'::oid[])[array_position(%[2]s, %[3]s::oid)]", strings.Join(to, ","), old, column)

@@ -1,14 +1,15 @@
-package stages
+package oids
 
 import "github.com/repack-go/repack/internal/catalog"
 
 // changingSQL lists the objects that get another OID when the table with OID $1 is
-// exchanged: the parts of the table, and the foreign keys that refer to it. role is the
+// exchanged: the parts of the table, the functions of its row type, and the foreign keys
+// that refer to it. role is the
 // object's role for the table; the old and the new object have the same role. Materialized
 // views ($2) are rebuilt later, so the new OIDs of their parts are not known at the
 // exchange.
 const changingSQL = `
-WITH own (class, id, role, place, rebuilt) AS (
+WITH RECURSIVE ` + catalog.OwnSQL + `, own (class, id, role, place, rebuilt) AS (
     SELECT 'pg_class'::regclass, c.oid, 'table', 1, c.oid <> $1
     FROM   pg_class c WHERE c.oid = ANY ($1::oid || $2::oid[])
     UNION ALL
@@ -53,13 +54,21 @@ WITH own (class, id, role, place, rebuilt) AS (
     UNION ALL
     SELECT 'pg_publication_rel'::regclass, oid, 'publication ' || prpubid, 9, false
     FROM   pg_publication_rel WHERE prrelid = $1
+    UNION ALL
+    SELECT 'pg_proc'::regclass, p.oid,
+           format('routine %I.%I %s', p.pronamespace::regnamespace, p.proname,
+                  ARRAY(SELECT CASE a.type WHEN r.type THEN 'row' WHEN r.array_type THEN 'rows' ELSE a.type::text END
+                        FROM unnest(p.proargtypes::oid[]) WITH ORDINALITY a (type, n) ORDER BY a.n)), 10, false
+    FROM   repack_row r, pg_proc p
+    WHERE  p.oid = ANY (ARRAY(SELECT o.id FROM repack_own o WHERE o.class = 'pg_proc'::regclass))
 )
 SELECT   class::text AS class, id AS oid, role, rebuilt, pg_describe_object(class, id, 0) AS description
 FROM     own
 ORDER BY place, role, id`
 
-// oidColumnsSQL lists the columns that hold OIDs of relations or types. Their type is oid,
-// regclass or regtype, an array or a domain of these, or a type with such a value inside. A
+// columnsSQL lists the columns that hold OIDs of relations, types or functions. Their type is
+// oid, regclass, regtype, regproc or regprocedure, an array or a domain of these, or a type
+// with such a value inside. A
 // partitioned table stands for its partitions. Left out are:
 //   - the server's own catalogs;
 //   - registries, the schemas of jobs, and the schemas $1;
@@ -68,7 +77,7 @@ ORDER BY place, role, id`
 //
 // The sizes are those in pg_class, set by VACUUM: asking for the size of the file takes a
 // lock.
-const oidColumnsSQL = `
+const columnsSQL = `
 WITH RECURSIVE part_of (type, part, shape) AS (
     SELECT oid, typbasetype, 'same' FROM pg_type WHERE typtype = 'd'
     UNION ALL
@@ -82,7 +91,7 @@ WITH RECURSIVE part_of (type, part, shape) AS (
     FROM   pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
     WHERE  c.reltype <> 0 AND c.oid >= 16384 AND a.attnum > 0 AND NOT a.attisdropped
 ), holds (type, base, shape) AS (
-    SELECT oid, typname::text, 'scalar' FROM pg_type WHERE oid IN ('oid'::regtype, 'regclass'::regtype, 'regtype'::regtype)
+    SELECT oid, typname::text, 'scalar' FROM pg_type WHERE oid IN ('oid'::regtype, 'regclass'::regtype, 'regtype'::regtype, 'regproc'::regtype, 'regprocedure'::regtype)
     UNION
     SELECT 'oidvector'::regtype::oid, 'oid', 'vector'
     UNION
@@ -143,9 +152,9 @@ JOIN    (SELECT t.root, bool_or(c.relkind = 'f') AS beyond,
          FROM   tree t JOIN pg_class c ON c.oid = t.relation GROUP BY t.root) s ON s.root = h.relation
 ORDER BY h.schema_name, h.table_name, h.attnum`
 
-// oidArgumentsSQL lists the triggers that have one of the OIDs $1 in their arguments, as a
+// argumentsSQL lists the triggers that have one of the OIDs $1 in their arguments, as a
 // number on its own. Escapes of bytes are removed first, because they end in digits too.
-const oidArgumentsSQL = `
+const argumentsSQL = `
 SELECT   format('trigger %I on %s', t.tgname, t.tgrelid::regclass)
 FROM     pg_trigger t
 JOIN     pg_class c     ON c.oid = t.tgrelid

@@ -1,28 +1,33 @@
-package stages
+// Package snapshots waits until no transaction can read with a snapshot that is older than
+// what repack has written. On the server itself, on standbys, and for SERIALIZABLE
+// transactions.
+package snapshots
 
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/repack-go/repack/internal/catalog"
 )
 
-// SnapshotError reports transactions that may still read with a snapshot older than the
+// Error reports transactions that may still read with a snapshot older than the
 // last writes to the shadow. After the swap they would see an incomplete table. Nothing has
 // changed. Running again continues the job.
-type SnapshotError struct {
+type Error struct {
 	Waited  time.Duration
-	Holders []SnapshotHolder
+	Holders []Holder
 	// Exchanged is set if the wait was for SERIALIZABLE transactions from before the
 	// exchange, which may conflict with other transactions.
 	Exchanged bool
 }
 
-func (e *SnapshotError) Error() string {
+func (e *Error) Error() string {
 	msg := fmt.Sprintf("waited %s for transactions with older snapshots, which would see an incomplete table after the swap",
 		e.Waited.Round(time.Second))
 	if e.Exchanged {
@@ -35,8 +40,8 @@ func (e *SnapshotError) Error() string {
 	return msg + "; run the same command again when they are over, or raise --max-snapshot-wait"
 }
 
-// SnapshotHolder is a transaction that holds a snapshot.
-type SnapshotHolder struct {
+// Holder is a transaction that holds a snapshot.
+type Holder struct {
 	PID         int32
 	Transaction string // virtual transaction id
 	Xmin        string
@@ -48,7 +53,7 @@ type SnapshotHolder struct {
 }
 
 // String names the session.
-func (h SnapshotHolder) String() string {
+func (h Holder) String() string {
 	if h.Standby != "" {
 		return h.Standby
 	}
@@ -83,12 +88,12 @@ ORDER BY age(x.xmin) DESC, x.standby`
 const horizonSQL = `SELECT pg_snapshot_xmax(pg_current_snapshot())::xid::text`
 
 // standbySnapshots returns those in which transactions before xid may be invisible.
-func standbySnapshots(ctx context.Context, q catalog.Querier, xid string) ([]SnapshotHolder, error) {
+func standbySnapshots(ctx context.Context, q catalog.Querier, xid string) ([]Holder, error) {
 	rows, err := q.Query(ctx, standbySnapshotsSQL, xid)
 	if err != nil {
 		return nil, fmt.Errorf("look for snapshots of standbys: %w", err)
 	}
-	holders, err := pgx.CollectRows(rows, pgx.RowToStructByName[SnapshotHolder])
+	holders, err := pgx.CollectRows(rows, pgx.RowToStructByName[Holder])
 	if err != nil {
 		return nil, fmt.Errorf("look for snapshots of standbys: %w", err)
 	}
@@ -117,53 +122,61 @@ AND    a.usesysid IS NOT NULL
 AND    a.backend_xmin IS NOT NULL
 ORDER  BY a.xact_start, a.pid`
 
-func snapshots(ctx context.Context, q catalog.Querier) ([]SnapshotHolder, error) {
+func snapshots(ctx context.Context, q catalog.Querier) ([]Holder, error) {
 	rows, err := q.Query(ctx, snapshotsSQL)
 	if err != nil {
 		return nil, fmt.Errorf("look for snapshots: %w", err)
 	}
-	holders, err := pgx.CollectRows(rows, pgx.RowToStructByName[SnapshotHolder])
+	holders, err := pgx.CollectRows(rows, pgx.RowToStructByName[Holder])
 	if err != nil {
 		return nil, fmt.Errorf("look for snapshots: %w", err)
 	}
 	return holders, nil
 }
 
-// pollInterval is the pause between two queries that ask whether a wait is over.
-const pollInterval = 20 * time.Millisecond
+// PollInterval is the pause between two queries that ask whether a wait is over.
+const PollInterval = 20 * time.Millisecond
+
+// Wait waits for a job.
+type Wait struct {
+	Pool   *pgxpool.Pool
+	Log    *slog.Logger
+	Job    int64
+	AtMost time.Duration
+}
 
 // imported returns the holders in now that may have imported their snapshot from a holder in
 // old (SET TRANSACTION SNAPSHOT). An imported snapshot has the same xmin, and its exporter
 // was still there, idle in its transaction.
-func imported(old, now []SnapshotHolder) []SnapshotHolder {
-	return slices.DeleteFunc(slices.Clone(now), func(h SnapshotHolder) bool {
-		return !slices.ContainsFunc(old, func(o SnapshotHolder) bool { return o.Exporter && o.Xmin == h.Xmin })
+func imported(old, now []Holder) []Holder {
+	return slices.DeleteFunc(slices.Clone(now), func(h Holder) bool {
+		return !slices.ContainsFunc(old, func(o Holder) bool { return o.Exporter && o.Xmin == h.Xmin })
 	})
 }
 
-// awaitSnapshots waits until every snapshot that exists now is gone. Later snapshots see
+// Older waits until every snapshot that exists now is gone. Later snapshots see
 // everything that has been committed by now. A snapshot is gone when its transaction has
 // ended or its xmin has moved, and no other transaction has imported it meanwhile. After
-// the configured wait, awaitSnapshots returns *SnapshotError.
-func (e *Env) awaitSnapshots(ctx context.Context) error {
-	old, err := snapshots(ctx, e.Pool)
+// the time AtMost it returns *Error.
+func (w Wait) Older(ctx context.Context) error {
+	old, err := snapshots(ctx, w.Pool)
 	if err != nil {
 		return err
 	}
 	var horizon string
-	if err := e.Pool.QueryRow(ctx, horizonSQL).Scan(&horizon); err != nil {
+	if err := w.Pool.QueryRow(ctx, horizonSQL).Scan(&horizon); err != nil {
 		return fmt.Errorf("read the next transaction id: %w", err)
 	}
 	began, warned := time.Now(), false
-	ticker := time.NewTicker(pollInterval)
+	ticker := time.NewTicker(PollInterval)
 	defer ticker.Stop()
 	for {
-		now, err := snapshots(ctx, e.Pool)
+		now, err := snapshots(ctx, w.Pool)
 		if err != nil {
 			return err
 		}
 		old = union(intersection(old, now), imported(old, now))
-		remote, err := standbySnapshots(ctx, e.Pool, horizon)
+		remote, err := standbySnapshots(ctx, w.Pool, horizon)
 		if err != nil {
 			return err
 		}
@@ -172,12 +185,12 @@ func (e *Env) awaitSnapshots(ctx context.Context) error {
 			return nil
 		}
 		waited := time.Since(began)
-		if waited > e.SnapshotWait {
-			return &SnapshotError{Waited: waited, Holders: all}
+		if waited > w.AtMost {
+			return &Error{Waited: waited, Holders: all}
 		}
 		if !warned && waited > time.Second {
 			warned = true
-			e.Log.Warn("waiting for transactions with older snapshots", "job", e.Job.ID, "holders", all, "at_most", e.SnapshotWait)
+			w.Log.Warn("waiting for transactions with older snapshots", "job", w.Job, "holders", all, "at_most", w.AtMost)
 		}
 		select {
 		case <-ctx.Done():
@@ -187,12 +200,31 @@ func (e *Env) awaitSnapshots(ctx context.Context) error {
 	}
 }
 
+// Present waits until the snapshots that exist now on this server are gone, but no longer
+// than atMost. It returns those that are left.
+func (w Wait) Present(ctx context.Context, atMost time.Duration) (left []Holder, err error) {
+	left, err = snapshots(ctx, w.Pool)
+	ticker := time.NewTicker(PollInterval)
+	defer ticker.Stop()
+	for began := time.Now(); err == nil && len(left) > 0 && time.Since(began) < atMost; {
+		select {
+		case <-ctx.Done():
+			return left, ctx.Err()
+		case <-ticker.C:
+		}
+		var now []Holder
+		now, err = snapshots(ctx, w.Pool)
+		left = intersection(left, now)
+	}
+	return left, err
+}
+
 // same reports whether o is the same snapshot, seen again.
-func (h SnapshotHolder) same(o SnapshotHolder) bool {
+func (h Holder) same(o Holder) bool {
 	return h.PID == o.PID && h.Transaction == o.Transaction && h.Xmin == o.Xmin
 }
 
-func union(a, b []SnapshotHolder) []SnapshotHolder {
+func union(a, b []Holder) []Holder {
 	for _, h := range b {
 		if !slices.ContainsFunc(a, h.same) {
 			a = append(a, h)
@@ -202,6 +234,6 @@ func union(a, b []SnapshotHolder) []SnapshotHolder {
 }
 
 // intersection returns the holders in b that are also in a. b has their present state.
-func intersection(a, b []SnapshotHolder) []SnapshotHolder {
-	return slices.DeleteFunc(slices.Clone(b), func(h SnapshotHolder) bool { return !slices.ContainsFunc(a, h.same) })
+func intersection(a, b []Holder) []Holder {
+	return slices.DeleteFunc(slices.Clone(b), func(h Holder) bool { return !slices.ContainsFunc(a, h.same) })
 }

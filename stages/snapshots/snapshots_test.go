@@ -1,4 +1,4 @@
-package stages
+package snapshots
 
 import (
 	"slices"
@@ -9,11 +9,11 @@ import (
 // that may have been imported from one of them.
 func TestWhichSnapshotsAreOld(t *testing.T) {
 	t.Parallel()
-	type holders = []SnapshotHolder
-	exporter := SnapshotHolder{PID: 1, Transaction: "3/7", Xmin: "100", Exporter: true}
-	plain := SnapshotHolder{PID: 2, Transaction: "4/9", Xmin: "200"}
-	with := func(h SnapshotHolder, change func(*SnapshotHolder)) SnapshotHolder { change(&h); return h }
-	importer := SnapshotHolder{PID: 5, Transaction: "5/1", Xmin: "100"}
+	type holders = []Holder
+	exporter := Holder{PID: 1, Transaction: "3/7", Xmin: "100", Exporter: true}
+	plain := Holder{PID: 2, Transaction: "4/9", Xmin: "200"}
+	with := func(h Holder, change func(*Holder)) Holder { change(&h); return h }
+	importer := Holder{PID: 5, Transaction: "5/1", Xmin: "100"}
 	for _, c := range []struct {
 		name           string
 		old, now, want holders
@@ -21,15 +21,15 @@ func TestWhichSnapshotsAreOld(t *testing.T) {
 		{"still there", holders{exporter, plain}, holders{exporter, plain}, holders{exporter, plain}},
 		{"gone", holders{exporter, plain}, nil, nil},
 		{"new ones", holders{plain}, holders{importer}, nil},
-		{"another transaction of the session", holders{plain}, holders{with(plain, func(h *SnapshotHolder) { h.Transaction = "4/10" })}, nil},
-		{"xmin has moved", holders{plain}, holders{with(plain, func(h *SnapshotHolder) { h.Xmin = "201" })}, nil},
-		{"another session with the transaction", holders{plain}, holders{with(plain, func(h *SnapshotHolder) { h.PID = 3 })}, nil},
+		{"another transaction of the session", holders{plain}, holders{with(plain, func(h *Holder) { h.Transaction = "4/10" })}, nil},
+		{"xmin has moved", holders{plain}, holders{with(plain, func(h *Holder) { h.Xmin = "201" })}, nil},
+		{"another session with the transaction", holders{plain}, holders{with(plain, func(h *Holder) { h.PID = 3 })}, nil},
 		{"imported, the exporter is gone", holders{exporter}, holders{importer}, holders{importer}},
 		{"imported, the exporter is there", holders{exporter}, holders{importer, exporter}, holders{exporter, importer}},
 		{"the same xmin by chance", holders{plain}, holders{{PID: 6, Transaction: "6/1", Xmin: "200"}}, nil},
 		{
 			"may export only by now",
-			holders{with(exporter, func(h *SnapshotHolder) { h.Exporter = false })},
+			holders{with(exporter, func(h *Holder) { h.Exporter = false })},
 			holders{exporter},
 			holders{exporter},
 		},

@@ -1,4 +1,10 @@
-package stages
+// Package oids looks for the OID of a table where other tables store it as data.
+//
+// An exchange puts another table in the place of the old one. If some table stores the OID
+// of the old one, that OID then means the old table, and after clean_up no table. repack
+// looks for such data before the job begins, and again before each exchange. The columns
+// that the user names are rewritten in the transaction of the exchange.
+package oids
 
 import (
 	"context"
@@ -11,16 +17,24 @@ import (
 	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/session"
 	"github.com/repack-go/repack/registry"
 )
 
-// An exchange puts another table in the place of the old one. If some table stores the OID
-// of the old one as data, that OID then means the old table, and after clean_up no table.
-// repack looks for such data before the job begins, and again before each exchange. The
-// columns that the user names are rewritten in the transaction of the exchange.
+// Search says what to search, and what the user has decided.
+type Search struct {
+	Pool  *pgxpool.Pool
+	Table catalog.Name
+	// Timeout bounds waits for locks, and the time that the exchange may hold them.
+	Timeout  time.Duration
+	Matviews []uint32             // those that are rebuilt
+	Without  []string             // schemas that are not searched
+	Update   []registry.OIDColumn // columns to be rewritten
+	Ignore   bool                 // leave other OIDs as they are
+}
 
 // changing is an object that an exchange replaces by another object, with another OID.
 type changing struct {
@@ -31,12 +45,12 @@ type changing struct {
 	Description string
 }
 
-// oidColumn is a column that may hold OIDs of relations or types.
-type oidColumn struct {
+// column is a column that may hold OIDs of relations, types or functions.
+type column struct {
 	Relation                          uint32
 	SchemaName, TableName, ColumnName string
 	Kind                              string // as in pg_class.relkind
-	Base                              string // oid, regclass or regtype
+	Base                              string // oid, regclass, regtype, regproc or regprocedure
 	Shape                             string // scalar, array, vector or inside
 	Type                              string // as SQL writes it
 	Flag                              string // as --update-oid takes it
@@ -51,27 +65,28 @@ type oidColumn struct {
 	Fixed                             string // why it cannot be rewritten; or empty
 }
 
-func (c oidColumn) key() registry.OIDColumn {
+func (c column) key() registry.OIDColumn {
 	return registry.OIDColumn{Schema: c.SchemaName, Table: c.TableName, Column: c.ColumnName}
 }
 
-func (c oidColumn) table() catalog.Name { return catalog.Name{Schema: c.SchemaName, Name: c.TableName} }
+func (c column) table() catalog.Name { return catalog.Name{Schema: c.SchemaName, Name: c.TableName} }
 
 // held tells how a column holds the OIDs that change.
 type held struct {
-	column oidColumn
+	column column
 	rows   int64
 	oids   []uint32
 	took   time.Duration
 }
 
-// oidSearch is the result of a search.
-type oidSearch struct {
+// Found is the result of a search.
+type Found struct {
+	Search
 	objects    []changing
 	held       []held
 	arguments  []string            // triggers with an OID in their arguments
 	unsearched map[string][]string // columns that were not searched, by reason
-	slow       []oidColumn         // those of them that would have taken too long
+	slow       []column            // those of them that would have taken too long
 }
 
 func readChanging(ctx context.Context, q catalog.Querier, oid uint32, matviews []uint32) ([]changing, error) {
@@ -86,92 +101,65 @@ func readChanging(ctx context.Context, q catalog.Querier, oid uint32, matviews [
 	return objects, nil
 }
 
-func readOIDColumns(ctx context.Context, q catalog.Querier, oid uint32, without []string) ([]oidColumn, error) {
-	rows, err := q.Query(ctx, oidColumnsSQL, without, oid)
+func readColumns(ctx context.Context, q catalog.Querier, oid uint32, without []string) ([]column, error) {
+	rows, err := q.Query(ctx, columnsSQL, without, oid)
 	if err != nil {
 		return nil, fmt.Errorf("list columns of OIDs: %w", err)
 	}
-	columns, err := pgx.CollectRows(rows, pgx.RowToStructByName[oidColumn])
+	columns, err := pgx.CollectRows(rows, pgx.RowToStructByName[column])
 	if err != nil {
 		return nil, fmt.Errorf("list columns of OIDs: %w", err)
 	}
 	return columns, nil
 }
 
-// unsearchedSchemas returns the schemas of the registry and of the job.
-func (e *Env) unsearchedSchemas() []string {
-	schemas := []string{e.Registry.Schema()}
-	if e.ShadowSchema != "" {
-		schemas = append(schemas, e.ShadowSchema, e.ShadowSchema+"_old")
-	}
-	if e.Job != nil {
-		schemas = append(schemas, e.Job.ShadowSchema, e.Job.OldSchema)
-	}
-	return schemas
-}
-
-// rewritten returns the columns named by --update-oid.
-func (e *Env) rewritten() []registry.OIDColumn {
-	if e.Job != nil {
-		return e.Job.Options.UpdateOID
-	}
-	return e.UpdateOID
-}
-
-func (e *Env) ignoresOIDs() bool {
-	return e.IgnoreOID || e.Job != nil && e.Job.Options.IgnoreOID
-}
+// rewrites reports whether the user has named the column.
+func (s Search) rewrites(c column) bool { return slices.Contains(s.Update, c.key()) }
 
 // The search spends little time on each table, and does not read a large table as a whole.
 const (
-	oidSearchTime = 2 * time.Second
-	oidSearchSize = 1 << 30
+	searchTime = 2 * time.Second
+	searchSize = 1 << 30
 )
 
-// searchOIDs looks for the OIDs of the table with that OID, and of what belongs to it. It
+// Find looks for the OIDs of the table with that OID, and of what belongs to it. It
 // looks in all columns that it may read, and in the arguments of triggers.
 //
 // It takes ACCESS SHARE on each table, one after the other, and writes nothing.
-func (e *Env) searchOIDs(ctx context.Context, oid uint32) (*oidSearch, error) {
-	matviews := []uint32{}
-	if e.rebuilds() {
-		for _, m := range e.Source.Matviews {
-			matviews = append(matviews, m.OID)
-		}
-	}
-	objects, err := readChanging(ctx, e.Pool, oid, matviews)
+func (s Search) Find(ctx context.Context, oid uint32) (*Found, error) {
+	objects, err := readChanging(ctx, s.Pool, oid, s.Matviews)
 	if err != nil {
 		return nil, err
 	}
-	columns, err := readOIDColumns(ctx, e.Pool, oid, e.unsearchedSchemas())
+	columns, err := readColumns(ctx, s.Pool, oid, s.Without)
 	if err != nil {
 		return nil, err
 	}
-	s := &oidSearch{objects: objects, unsearched: map[string][]string{}}
+	found := &Found{Search: s, objects: objects, unsearched: map[string][]string{}}
 	for len(columns) > 0 {
 		n := 1
 		for n < len(columns) && columns[n].Relation == columns[0].Relation {
 			n++
 		}
-		if err := e.searchTable(ctx, s, columns[:n]); err != nil {
+		if err := found.searchTable(ctx, columns[:n]); err != nil {
 			return nil, err
 		}
 		columns = columns[n:]
 	}
-	rows, err := e.Pool.Query(ctx, oidArgumentsSQL, s.oidsFor("oid"), e.unsearchedSchemas())
+	rows, err := s.Pool.Query(ctx, argumentsSQL, found.oidsFor("oid"), s.Without)
 	if err != nil {
 		return nil, fmt.Errorf("look for OIDs in arguments of triggers: %w", err)
 	}
-	if s.arguments, err = pgx.CollectRows(rows, pgx.RowTo[string]); err != nil {
+	if found.arguments, err = pgx.CollectRows(rows, pgx.RowTo[string]); err != nil {
 		return nil, fmt.Errorf("look for OIDs in arguments of triggers: %w", err)
 	}
-	return s, nil
+	return found, nil
 }
 
 // oidsFor returns the OIDs that a column of the type base can mean.
-func (s *oidSearch) oidsFor(base string) []uint32 {
+func (f *Found) oidsFor(base string) []uint32 {
 	oids := []uint32{}
-	for _, o := range s.objects {
+	for _, o := range f.objects {
 		if o.couldBe(base) {
 			oids = append(oids, o.OID)
 		}
@@ -180,44 +168,51 @@ func (s *oidSearch) oidsFor(base string) []uint32 {
 }
 
 func (o changing) couldBe(base string) bool {
-	return base == "oid" || base == "regclass" && o.Class == "pg_class" || base == "regtype" && o.Class == "pg_type"
+	switch base {
+	case "oid":
+		return true
+	case "regproc", "regprocedure":
+		return o.Class == "pg_proc"
+	default:
+		return base == "regclass" && o.Class == "pg_class" || base == "regtype" && o.Class == "pg_type"
+	}
 }
 
 // searchTable searches the columns of one table. All of them together take at most about
-// oidSearchTime.
-func (e *Env) searchTable(ctx context.Context, s *oidSearch, columns []oidColumn) error {
-	left := oidSearchTime
+// searchTime.
+func (f *Found) searchTable(ctx context.Context, columns []column) error {
+	left := searchTime
 	for _, c := range columns {
 		if !c.Populated {
 			continue
 		}
-		named := slices.Contains(e.rewritten(), c.key())
+		named := f.rewrites(c)
 		if why := c.unreadable(named); why != "" {
-			s.unsearched[why] = append(s.unsearched[why], c.Flag)
+			f.unsearched[why] = append(f.unsearched[why], c.Flag)
 			continue
 		}
 		began := time.Now()
-		found, err := e.searchColumn(ctx, c, s.oidsFor(c.Base), left)
+		found, err := f.searchColumn(ctx, c, f.oidsFor(c.Base), left)
 		left = max(left-time.Since(began), time.Millisecond)
 		var pgErr *pgconn.PgError
 		switch {
 		case err == nil:
 			found.took = time.Since(began)
-			s.held = append(s.held, found)
+			f.held = append(f.held, found)
 		case ctx.Err() != nil || !errors.As(err, &pgErr):
 			return err
 		case pgErr.Code == pgerrcode.QueryCanceled:
-			s.slow = append(s.slow, c)
-			why := fmt.Sprintf("takes more than %s", oidSearchTime)
-			s.unsearched[why] = append(s.unsearched[why], c.Flag)
+			f.slow = append(f.slow, c)
+			why := fmt.Sprintf("takes more than %s", searchTime)
+			f.unsearched[why] = append(f.unsearched[why], c.Flag)
 		case pgErr.Code == pgerrcode.LockNotAvailable:
-			s.unsearched["is locked"] = append(s.unsearched["is locked"], c.Flag)
+			f.unsearched["is locked"] = append(f.unsearched["is locked"], c.Flag)
 		case pgErr.Code == pgerrcode.UndefinedTable || pgErr.Code == pgerrcode.UndefinedColumn: // dropped meanwhile
 		case pgerrcode.IsConnectionException(pgErr.Code) || pgerrcode.IsOperatorIntervention(pgErr.Code):
 			return err
 		default:
 			why := "cannot be read: " + pgErr.Message
-			s.unsearched[why] = append(s.unsearched[why], c.Flag)
+			f.unsearched[why] = append(f.unsearched[why], c.Flag)
 		}
 	}
 	return nil
@@ -225,7 +220,7 @@ func (e *Env) searchTable(ctx context.Context, s *oidSearch, columns []oidColumn
 
 // unreadable returns the reason why the column is not searched, or "". A column that is to
 // be rewritten is searched even if its table is large.
-func (c oidColumn) unreadable(named bool) string {
+func (c column) unreadable(named bool) string {
 	switch {
 	case c.Shape == "inside":
 		return "has OIDs only inside a composite or range type, or an array of arrays"
@@ -237,7 +232,7 @@ func (c oidColumn) unreadable(named bool) string {
 		return "may not be read: it lacks GRANT SELECT, or USAGE on its schema"
 	case c.Secured:
 		return "is behind row-level security"
-	case c.Size > oidSearchSize && !c.Indexed && !named:
+	case c.Size > searchSize && !c.Indexed && !named:
 		return "belongs to a table of more than 1 GB, and has no index"
 	}
 	return ""
@@ -245,7 +240,7 @@ func (c oidColumn) unreadable(named bool) string {
 
 // only returns the table as a statement names it. Partitions are read together with their
 // partitioned table. Tables that inherit are read separately.
-func (c oidColumn) only() string {
+func (c column) only() string {
 	if c.Kind == "p" {
 		return c.table().String()
 	}
@@ -254,7 +249,7 @@ func (c oidColumn) only() string {
 
 // holds returns the condition that the column has one of the OIDs. oids is an expression of
 // type oid[]. The condition is written so that an index on the column can be used.
-func (c oidColumn) holds(oids string) string {
+func (c column) holds(oids string) string {
 	switch column := catalog.Quote(c.ColumnName); c.Shape {
 	case "scalar":
 		return fmt.Sprintf("%s = ANY (%s)", column, oids)
@@ -284,21 +279,21 @@ GROUP BY 1`
 )
 
 // searchColumn counts the rows that have one of the OIDs in a column, by OID.
-func (e *Env) searchColumn(ctx context.Context, c oidColumn, oids []uint32, within time.Duration) (held, error) {
+func (s Search) searchColumn(ctx context.Context, c column, oids []uint32, within time.Duration) (held, error) {
 	sql := searchScalarSQL
 	if c.Shape != "scalar" {
 		sql = searchArraySQL
 	}
 	sql = fmt.Sprintf(sql, catalog.Quote(c.ColumnName), c.only(), c.holds("$1::oid[]"))
 	found := held{column: c}
-	err := pgx.BeginTxFunc(ctx, e.Pool, pgx.TxOptions{AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+	err := pgx.BeginTxFunc(ctx, s.Pool, pgx.TxOptions{AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
 		ms := max(within.Milliseconds(), 1)
 		bounds := []string{
 			session.CustomPlansSQL,
 			fmt.Sprintf("SET LOCAL statement_timeout = %d", ms),
-			fmt.Sprintf("SET LOCAL lock_timeout = %d", max(min(ms, e.Locks.Timeout.Milliseconds()), 1)),
+			fmt.Sprintf("SET LOCAL lock_timeout = %d", max(min(ms, s.Timeout.Milliseconds()), 1)),
 		}
-		if err := execAll(ctx, tx, bounds); err != nil {
+		if _, err := tx.Exec(ctx, strings.Join(bounds, ";\n")); err != nil {
 			return err
 		}
 		rows, err := tx.Query(ctx, sql, oids)
@@ -328,21 +323,21 @@ func (e *Env) searchColumn(ctx context.Context, c oidColumn, oids []uint32, with
 	return found, nil
 }
 
-// OIDColumnError reports that --update-oid does not name a column in which OIDs could be
+// ColumnError reports that --update-oid does not name a column in which OIDs could be
 // rewritten.
-type OIDColumnError struct{ Given, Why string }
+type ColumnError struct{ Given, Why string }
 
-func (e *OIDColumnError) Error() string {
+func (e *ColumnError) Error() string {
 	return fmt.Sprintf("--update-oid %s: %s", e.Given, e.Why)
 }
 
-// ReadOIDColumns finds the columns that are given as SCHEMA.TABLE.COLUMN, as SQL writes
-// them. It returns *OIDColumnError if there is no such column.
-func ReadOIDColumns(ctx context.Context, q catalog.Querier, given []string) ([]registry.OIDColumn, error) {
+// ReadColumns finds the columns that are given as SCHEMA.TABLE.COLUMN, as SQL writes
+// them. It returns *ColumnError if there is no such column.
+func ReadColumns(ctx context.Context, q catalog.Querier, given []string) ([]registry.OIDColumn, error) {
 	if len(given) == 0 {
 		return nil, nil
 	}
-	columns, err := readOIDColumns(ctx, q, 0, []string{})
+	columns, err := readColumns(ctx, q, 0, []string{})
 	if err != nil {
 		return nil, err
 	}
@@ -352,47 +347,19 @@ func ReadOIDColumns(ctx context.Context, q catalog.Querier, given []string) ([]r
 		err := q.QueryRow(ctx, parseIdentSQL, text).Scan(&parts)
 		var pgErr *pgconn.PgError
 		if errors.As(err, &pgErr) && pgErr.Code == pgerrcode.InvalidParameterValue || err == nil && len(parts) != 3 {
-			return nil, &OIDColumnError{text, "want SCHEMA.TABLE.COLUMN as SQL writes it, quotes included"}
+			return nil, &ColumnError{text, "want SCHEMA.TABLE.COLUMN as SQL writes it, quotes included"}
 		}
 		if err != nil {
 			return nil, fmt.Errorf("--update-oid %s: %w", text, err)
 		}
-		column := registry.OIDColumn{Schema: parts[0], Table: parts[1], Column: parts[2]}
-		if !slices.ContainsFunc(columns, func(c oidColumn) bool { return c.key() == column }) {
-			return nil, &OIDColumnError{text, "there is no such column of type oid, regclass or regtype, of an array of them or of a domain over them; " +
+		key := registry.OIDColumn{Schema: parts[0], Table: parts[1], Column: parts[2]}
+		if !slices.ContainsFunc(columns, func(c column) bool { return c.key() == key }) {
+			return nil, &ColumnError{text, "there is no such column of type oid, regclass or regtype, of an array of them or of a domain over them; " +
 				"of a partitioned table name its own column, not those of partitions"}
 		}
-		if !slices.Contains(named, column) {
-			named = append(named, column)
+		if !slices.Contains(named, key) {
+			named = append(named, key)
 		}
 	}
 	return named, nil
-}
-
-// OIDsHeldError reports that the OID of the table is stored as data, and that the options of
-// the job do not say what to do about it. Nothing has been exchanged.
-type OIDsHeldError struct {
-	Table   catalog.Name
-	Reasons []Reason
-}
-
-func (e *OIDsHeldError) Error() string {
-	lines := []string{fmt.Sprintf("the OID of %s is kept as data, and nothing has been exchanged:", e.Table)}
-	for _, r := range e.Reasons {
-		lines = append(lines, "  "+r.String())
-	}
-	return strings.Join(append(lines, "give the same command again with what is said there"), "\n")
-}
-
-// oidsAnswered makes sure, before an exchange, that the options say what to do about every
-// place where the OIDs of the table in use are stored by now.
-func (e *Env) oidsAnswered(ctx context.Context, oid uint32) error {
-	found, err := e.searchOIDs(ctx, oid)
-	if err != nil {
-		return err
-	}
-	if reasons := e.oidReasons(found); len(reasons) > 0 {
-		return &OIDsHeldError{Table: e.Source.Name, Reasons: reasons}
-	}
-	return nil
 }

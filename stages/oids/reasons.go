@@ -1,11 +1,14 @@
-package stages
+package oids
 
 import (
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/repack-go/repack/stages/checks"
 )
 
 // letGo says how to take a table out of an extension and put it in again.
@@ -24,31 +27,31 @@ const letGoElsewhere = "take the table out of it with the functions that the ext
 // rewriteRow is about how long it takes to update a row, with its indexes.
 const rewriteRow = 30 * time.Microsecond
 
-// oidReasons returns the reasons to refuse. One is a column that holds such OIDs and is not
+// Reasons returns the reasons to refuse. One is a column that holds such OIDs and is not
 // to be rewritten. Another is a column that is to be rewritten and cannot be.
-func (e *Env) oidReasons(s *oidSearch) []Reason {
-	var reasons []Reason
-	for _, h := range s.held {
+func (f *Found) Reasons() []checks.Reason {
+	var reasons []checks.Reason
+	for _, h := range f.held {
 		c := h.column
-		named := slices.Contains(e.rewritten(), c.key())
+		named := f.rewrites(c)
 		switch {
 		case named:
-			reasons = append(reasons, e.unwritable(s, h)...)
-		case h.rows > 0 && !e.ignoresOIDs():
-			reasons = append(reasons, s.kept(h))
+			reasons = append(reasons, f.unwritable(h)...)
+		case h.rows > 0 && !f.Ignore:
+			reasons = append(reasons, f.kept(h))
 		}
 	}
-	for _, c := range s.slow {
-		if slices.Contains(e.rewritten(), c.key()) {
-			reasons = append(reasons, Reason{
-				Object: "column " + c.Flag, Why: fmt.Sprintf("cannot be rewritten with --update-oid: to look through it takes more than %s", oidSearchTime),
+	for _, c := range f.slow {
+		if f.rewrites(c) {
+			reasons = append(reasons, checks.Reason{
+				Object: "column " + c.Flag, Why: fmt.Sprintf("cannot be rewritten with --update-oid: to look through it takes more than %s", searchTime),
 				Remedy: "CREATE INDEX CONCURRENTLY on the column, or leave it with --ignore-oid",
 			})
 		}
 	}
-	for _, trigger := range s.arguments {
-		if !e.ignoresOIDs() {
-			reasons = append(reasons, Reason{
+	for _, trigger := range f.arguments {
+		if !f.Ignore {
+			reasons = append(reasons, checks.Reason{
 				Object: trigger, Why: "has in its arguments the OID of the table or of what belongs to it, which changes",
 				Remedy: "drop the trigger for the time of the repack and create it with the new OID, or have its function use TG_RELID; to leave it: --ignore-oid",
 			})
@@ -58,60 +61,60 @@ func (e *Env) oidReasons(s *oidSearch) []Reason {
 }
 
 // kept returns the reason to refuse a column that holds such OIDs.
-func (s *oidSearch) kept(h held) Reason {
+func (f *Found) kept(h held) checks.Reason {
 	c := h.column
-	what := fmt.Sprintf("holds the OID of %s in %s, and that OID changes", s.describe(h.oids), rowCount(h.rows))
+	what := fmt.Sprintf("holds the OID of %s in %s, and that OID changes", f.describe(h.oids), rowCount(h.rows))
 	switch {
 	case c.Extension != "":
 		advice, ok := letGo[c.Extension]
 		if !ok {
 			advice = letGoElsewhere
 		}
-		return Reason{
+		return checks.Reason{
 			Object: "extension " + c.Extension, Why: fmt.Sprintf("keeps the table by its OID and would lose it: column %s %s", c.Flag, what),
 			Remedy: advice + "; to leave it: --ignore-oid",
 		}
 	case c.Kind == "m":
-		return Reason{Object: "column " + c.Flag, Why: what, Remedy: "leave it with --ignore-oid and REFRESH MATERIALIZED VIEW after the repack"}
-	case c.Fixed != "" || s.rebuilt(h.oids):
-		return Reason{Object: "column " + c.Flag, Why: what, Remedy: "delete those values for the time of the repack, or leave them with --ignore-oid"}
+		return checks.Reason{Object: "column " + c.Flag, Why: what, Remedy: "leave it with --ignore-oid and REFRESH MATERIALIZED VIEW after the repack"}
+	case c.Fixed != "" || f.rebuilt(h.oids):
+		return checks.Reason{Object: "column " + c.Flag, Why: what, Remedy: "delete those values for the time of the repack, or leave them with --ignore-oid"}
 	}
-	return Reason{Object: "column " + c.Flag, Why: what, Remedy: fmt.Sprintf("rewrite it with --update-oid '%s', or leave it with --ignore-oid", strings.ReplaceAll(c.Flag, "'", `'\''`))}
+	return checks.Reason{Object: "column " + c.Flag, Why: what, Remedy: fmt.Sprintf("rewrite it with --update-oid '%s', or leave it with --ignore-oid", strings.ReplaceAll(c.Flag, "'", `'\''`))}
 }
 
 // unwritable returns the reasons why a named column cannot be rewritten.
-func (e *Env) unwritable(s *oidSearch, h held) []Reason {
+func (f *Found) unwritable(h held) []checks.Reason {
 	c := h.column
 	var why, remedy string
 	takes := h.took + time.Duration(h.rows)*rewriteRow
 	switch {
 	case c.Extension != "":
-		return []Reason{s.kept(h)}
+		return []checks.Reason{f.kept(h)}
 	case c.Fixed != "":
 		why, remedy = c.Fixed, "delete those values for the time of the repack, or leave them with --ignore-oid"
-	case s.rebuilt(h.oids):
+	case f.rebuilt(h.oids):
 		why, remedy = "it holds the OID of a materialized view, which is rebuilt later", "leave it with --ignore-oid, and correct it after the repack"
 	case !c.Writable:
 		why, remedy = "the privilege is missing", fmt.Sprintf("GRANT UPDATE ON TABLE %s TO the role", c.table())
-	case takes > e.Locks.Timeout:
-		why = fmt.Sprintf("that would take about %d ms of the exchange, which may take %d ms", takes.Milliseconds(), e.Locks.Timeout.Milliseconds())
+	case takes > f.Timeout:
+		why = fmt.Sprintf("that would take about %d ms of the exchange, which may take %d ms", takes.Milliseconds(), f.Timeout.Milliseconds())
 		remedy = "CREATE INDEX CONCURRENTLY on the column, raise --lock-timeout, or leave it with --ignore-oid and rewrite it by yourself"
 	default:
 		return nil
 	}
-	return []Reason{{Object: "column " + c.Flag, Why: "cannot be rewritten with --update-oid: " + why, Remedy: remedy}}
+	return []checks.Reason{{Object: "column " + c.Flag, Why: "cannot be rewritten with --update-oid: " + why, Remedy: remedy}}
 }
 
-func (s *oidSearch) rebuilt(oids []uint32) bool {
-	return slices.ContainsFunc(s.objects, func(o changing) bool { return o.Rebuilt && slices.Contains(oids, o.OID) })
+func (f *Found) rebuilt(oids []uint32) bool {
+	return slices.ContainsFunc(f.objects, func(o changing) bool { return o.Rebuilt && slices.Contains(oids, o.OID) })
 }
 
 // shownObjects is how many objects a reason names at most.
 const shownObjects = 3
 
-func (s *oidSearch) describe(oids []uint32) string {
+func (f *Found) describe(oids []uint32) string {
 	var shown []string
-	for _, o := range s.objects {
+	for _, o := range f.objects {
 		if slices.Contains(oids, o.OID) && !slices.Contains(shown, o.Description) {
 			shown = append(shown, o.Description)
 		}
@@ -129,31 +132,31 @@ func rowCount(n int64) string {
 	return fmt.Sprintf("%d rows", n)
 }
 
-// unsearchedOIDs says what was not searched, a line for each reason.
-func (s *oidSearch) unsearchedOIDs() []string {
+// Unsearched says what was not searched, a line for each reason.
+func (f *Found) Unsearched() []string {
 	lines := []string{}
-	for _, why := range slices.Sorted(maps.Keys(s.unsearched)) {
-		lines = append(lines, strings.Join(s.unsearched[why], ", ")+": "+why)
+	for _, why := range slices.Sorted(maps.Keys(f.unsearched)) {
+		lines = append(lines, strings.Join(f.unsearched[why], ", ")+": "+why)
 	}
 	return lines
 }
 
-// tellOIDs logs what will happen to the OIDs that are stored.
-func (e *Env) tellOIDs(s *oidSearch) {
-	for _, h := range s.held {
+// Tell logs what will happen to the OIDs that are stored.
+func (f *Found) Tell(log *slog.Logger) {
+	for _, h := range f.held {
 		switch c := h.column; {
-		case slices.Contains(e.rewritten(), c.key()):
-			e.Log.Info("OIDs are rewritten at the swap", "column", c.Flag, "rows", h.rows, "fires_triggers", c.Triggered)
+		case f.rewrites(c):
+			log.Info("OIDs are rewritten at the swap", "column", c.Flag, "rows", h.rows, "fires_triggers", c.Triggered)
 		case h.rows > 0:
-			e.Log.Warn("OIDs are left as they are, and mean nothing after clean_up", "column", c.Flag, "rows", h.rows)
+			log.Warn("OIDs are left as they are, and mean nothing after clean_up", "column", c.Flag, "rows", h.rows)
 		}
 	}
-	if e.ignoresOIDs() {
-		for _, trigger := range s.arguments {
-			e.Log.Warn("OIDs are left as they are, and mean nothing after clean_up", "arguments", trigger)
+	if f.Ignore {
+		for _, trigger := range f.arguments {
+			log.Warn("OIDs are left as they are, and mean nothing after clean_up", "arguments", trigger)
 		}
 	}
-	for _, why := range slices.Sorted(maps.Keys(s.unsearched)) {
-		e.Log.Warn("not searched for OIDs that change", "columns", s.unsearched[why], "why", why)
+	for _, why := range slices.Sorted(maps.Keys(f.unsearched)) {
+		log.Warn("not searched for OIDs that change", "columns", f.unsearched[why], "why", why)
 	}
 }

@@ -1,9 +1,11 @@
-package stages
+// Package compare compares a table in use with its copy, while the application writes.
+package compare
 
 import (
 	"cmp"
 	"context"
 	"fmt"
+	"log/slog"
 	"slices"
 	"sync"
 	"time"
@@ -14,6 +16,7 @@ import (
 
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/lock"
+	"github.com/repack-go/repack/internal/session"
 	"github.com/repack-go/repack/registry"
 	"github.com/repack-go/repack/stages/chunker"
 	"github.com/repack-go/repack/stages/throttle"
@@ -31,6 +34,8 @@ const (
 	// looksAgain is how often a key is compared again at most, if the application keeps
 	// changing its row.
 	looksAgain = 5
+	// firstBlocks is the size of the first chunks.
+	firstBlocks = 256
 	// keysAtOnce is how many keys one statement compares again.
 	keysAtOnce = 5000
 	// A sample has one of sampleEvery ranges of sampleBlocks blocks, and the last range.
@@ -38,42 +43,68 @@ const (
 	sampleEvery  = 16
 )
 
-// comparing is one comparison of the table in use and its copy.
+// Comparer compares the table that Link leads from with the one that it leads to.
+type Comparer struct {
+	Pool   *pgxpool.Pool
+	Locks  lock.Policy // of a transaction that reads many rows
+	Log    *slog.Logger
+	Job    *registry.Job
+	Source *catalog.Table
+	Link   *strategy.Link
+
+	Jobs      int // connections that work at the same time
+	Throttle  *throttle.Throttle
+	BatchSize int // about how many rows a chunk has; 0: by time
+	// Replay replays the change log. If it is nil, pending keys are only counted.
+	Replay func(context.Context) error
+}
+
+// comparing is one comparison.
 type comparing struct {
-	*Env
+	Comparer
 	tables *strategy.Comparison
-	replay func(context.Context) error // nil: pending keys are only counted
 
 	mu       sync.Mutex
-	result   *VerifyResult
+	result   *Result
 	deferred [][]string // keys that were pending when they were compared
 }
 
-// compare compares the copy's rows with the table's, then looks for the table's rows in
+// Compare compares the copy's rows with the table's, then looks for the table's rows in
 // the copy. It does not block writers. If a row changes during the comparison, its key is
 // deferred and compared again after a replay. A row may not be seen if it has changed
 // since its block was compared, or if it has moved to a block that had been compared.
 // Such a row is in the change log, and the replay reads its values from the table.
-func (e *Env) compare(ctx context.Context, mode registry.VerifyMode, replay func(context.Context) error) (*VerifyResult, error) {
+//
+// It takes ACCESS SHARE on both tables and the change log, chunk by chunk.
+func (c Comparer) Compare(ctx context.Context, mode registry.VerifyMode) (*Result, error) {
 	began := time.Now()
-	c := &comparing{Env: e, tables: strategy.NewComparison(e.Link, e.Source), replay: replay}
-	c.result = &VerifyResult{Mode: mode, Table: e.Link.From, Copy: e.Link.To}
-	for _, k := range e.Link.Key {
-		c.result.KeyColumns = append(c.result.KeyColumns, k.Name)
+	run := &comparing{Comparer: c, tables: strategy.NewComparison(c.Link, c.Source)}
+	run.result = &Result{Mode: mode, Table: c.Link.From, Copy: c.Link.To}
+	for _, k := range c.Link.Key {
+		run.result.KeyColumns = append(run.result.KeyColumns, k.Name)
 	}
-	if err := c.bothSides(ctx); err != nil {
+	if err := run.bothSides(ctx); err != nil {
 		return nil, err
 	}
-	if err := c.counted(ctx); err != nil {
+	if err := run.counted(ctx); err != nil {
 		return nil, err
 	}
-	slices.SortFunc(c.result.Mismatches, func(a, b strategy.Mismatch) int {
+	slices.SortFunc(run.result.Mismatches, func(a, b strategy.Mismatch) int {
 		return cmp.Or(cmp.Compare(a.Kind, b.Kind), slices.Compare(a.Key, b.Key))
 	})
-	e.Log.Info("compared", "job", e.Job.ID, "table", c.result.Table.String(), "copy", c.result.Copy.String(), "verify", mode,
-		"rows", c.result.Rows, "copy_rows", c.result.CopyRows, "pending", c.result.Pending,
-		"mismatches", len(c.result.Mismatches), "took", time.Since(began).Round(time.Millisecond))
-	return c.result, nil
+	c.Log.Info("compared", "job", c.Job.ID, "table", run.result.Table.String(), "copy", run.result.Copy.String(), "verify", mode,
+		"rows", run.result.Rows, "copy_rows", run.result.CopyRows, "pending", run.result.Pending,
+		"mismatches", len(run.result.Mismatches), "took", time.Since(began).Round(time.Millisecond))
+	return run.result, nil
+}
+
+func (c *comparing) withConn(ctx context.Context, work func(conn *pgxpool.Conn) error) error {
+	conn, err := c.Pool.Acquire(ctx)
+	if err != nil {
+		return session.Failed(err)
+	}
+	defer conn.Release()
+	return work(conn)
 }
 
 // bothSides compares from each side the ranges that the mode selects.
@@ -101,7 +132,7 @@ func (c *comparing) side(ctx context.Context, relation catalog.Name, find finder
 	if err != nil {
 		return err
 	}
-	ranges := chunker.New(rangesOf(c.result.Mode, blocks), firstChunkBlocks, throttle.ChunkTime, 1)
+	ranges := chunker.New(rangesOf(c.result.Mode, blocks), firstBlocks, throttle.ChunkTime, 1)
 	if c.BatchSize > 0 && c.Job.RowEstimate != nil {
 		ranges.Fix(chunker.BlocksFor(int64(c.BatchSize), *c.Job.RowEstimate, blocks))
 	}
@@ -109,7 +140,7 @@ func (c *comparing) side(ctx context.Context, relation catalog.Name, find finder
 		if more, err = c.round(ctx, ranges, find, rows); err != nil {
 			return err
 		}
-		if err := c.settle(ctx); err != nil {
+		if err := c.lookAgain(ctx); err != nil {
 			return err
 		}
 	}
@@ -166,7 +197,7 @@ func (c *comparing) goOn(began time.Time) bool {
 	if len(c.result.Mismatches) >= maxMismatches {
 		return false
 	}
-	return c.replay == nil || time.Since(began) < roundTime && len(c.deferred) < roundKeys
+	return c.Replay == nil || time.Since(began) < roundTime && len(c.deferred) < roundKeys
 }
 
 func (c *comparing) enough() bool {
@@ -208,7 +239,7 @@ func (c *comparing) chunk(ctx context.Context, conn *pgxpool.Conn, chunk *regist
 func (c *comparing) inSnapshot(ctx context.Context, conn *pgxpool.Conn,
 	find func(context.Context, pgx.Tx) (strategy.Compared, error),
 ) (found strategy.Compared, err error) {
-	err = lock.Transact(ctx, conn, c.ofRows(), c.result.Table.String(), c.lockable(), func(ctx context.Context, tx *lock.Tx) error {
+	err = lock.Transact(ctx, conn, c.Locks, c.result.Table.String(), c.oids(), func(ctx context.Context, tx *lock.Tx) error {
 		if err := tx.Do(ctx, c.tables.BeginSQL()); err != nil {
 			return err
 		}
@@ -217,6 +248,9 @@ func (c *comparing) inSnapshot(ctx context.Context, conn *pgxpool.Conn,
 	})
 	return found, err
 }
+
+// oids returns the tables whose lock holders are worth naming.
+func (c *comparing) oids() []uint32 { return []uint32{c.Job.Source, *c.Job.Shadow} }
 
 // counted makes sure that the table and the copy have the same number of rows. If the
 // index of the key is damaged, the table may have two rows with one key, and every
@@ -261,7 +295,7 @@ func (c *comparing) count(ctx context.Context) (from, to int64, err error) {
 func (c *comparing) add(found strategy.Compared) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.replay != nil {
+	if c.Replay != nil {
 		c.deferred = append(c.deferred, found.Pending...)
 	} else {
 		c.result.Pending += int64(len(found.Pending))
@@ -274,11 +308,11 @@ func (c *comparing) add(found strategy.Compared) {
 	}
 }
 
-// settle replays the log and compares the deferred keys again, a few times. Keys whose
+// lookAgain replays the log and compares the deferred keys again, a few times. Keys whose
 // rows the application changes every time count as pending.
-func (c *comparing) settle(ctx context.Context) error {
-	for attempt := 0; attempt < looksAgain && len(c.deferred) > 0 && c.replay != nil; attempt++ {
-		if err := c.replay(ctx); err != nil {
+func (c *comparing) lookAgain(ctx context.Context) error {
+	for attempt := 0; attempt < looksAgain && len(c.deferred) > 0 && c.Replay != nil; attempt++ {
+		if err := c.Replay(ctx); err != nil {
 			return err
 		}
 		keys := c.deferred

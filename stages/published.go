@@ -1,0 +1,152 @@
+package stages
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/repack-go/repack/internal/catalog"
+	"github.com/repack-go/repack/stages/checks"
+)
+
+// A publication FOR ALL TABLES also publishes our tables: the registry, the change log, the
+// shadow, and the old table after the swap. The server has no means to leave a table out
+// before PostgreSQL 19, and no setting of a session that keeps changes from being published.
+// Our tables cannot be unlogged either: a crash would empty the registry and the log.
+//
+// So such a table is refused, unless the user allows it. Then two things must hold. The
+// server must let us change rows of our tables, although they are published: each has a
+// replica identity from the beginning. And the user must know which tables they are.
+
+// publishedOK reports whether the user has allowed publications FOR ALL TABLES.
+func (e *Env) publishedOK() bool {
+	return e.PublishedOK || e.Job != nil && e.Job.Options.PublishedOK
+}
+
+// allowed says which checks do not apply.
+func (e *Env) allowed() checks.Allowed {
+	return checks.Allowed{Matviews: e.rebuilds(), Published: e.publishedOK()}
+}
+
+// identifySQL gives the shadow a replica identity until it has that of the source: without
+// one, rows of a table that is published cannot be updated or deleted, neither by us nor by
+// the triggers of a writer. A shadow that has its key from the beginning is identified by
+// it. This does not depend on publishedOK, because a publication can be created at any time.
+//
+// It takes ACCESS EXCLUSIVE on the shadow.
+func (e *Env) identifySQL(shadow catalog.Name) []string {
+	index, _ := e.target().Index(e.Job.KeyIndex)
+	switch {
+	case !e.Strategy.WritesThrough():
+		return []string{fmt.Sprintf("ALTER TABLE %s REPLICA IDENTITY FULL", shadow)}
+	case index.Primary:
+		return nil
+	default:
+		return []string{fmt.Sprintf("ALTER TABLE %s REPLICA IDENTITY USING INDEX %s", shadow, catalog.Quote(index.Name))}
+	}
+}
+
+// marksSQL is MarksSQL of the source, for a shadow that may have the replica identity of
+// identifySQL.
+func (e *Env) marksSQL(shadow catalog.Name) []string {
+	statements := e.target().MarksSQL(shadow)
+	if e.Source.ReplicaIdentity.Kind == "d" && len(e.identifySQL(shadow)) > 0 {
+		statements = append(statements, fmt.Sprintf("ALTER TABLE %s REPLICA IDENTITY DEFAULT", shadow))
+	}
+	return statements
+}
+
+// allTablesSQL lists the publications FOR ALL TABLES. computed tells that rows of a table
+// with generated columns ($1: stored ones; $2: virtual ones) cannot be changed if its
+// replica identity is FULL: from PostgreSQL 18 on, what identifies a row must be published.
+const allTablesSQL = `
+SELECT   p.pubname::text,
+         (p.pubupdate OR p.pubdelete) AND current_setting('server_version_num')::int >= 180000
+         AND ($2 OR $1 AND to_jsonb(p) ->> 'pubgencols' = 'n') AS computed
+FROM     pg_publication p
+WHERE    p.puballtables
+ORDER BY p.pubname`
+
+// allTables returns the names of the publications FOR ALL TABLES, and a reason to refuse
+// for each that the strategy cannot live with.
+func (e *Env) allTables(ctx context.Context) (names []string, reasons []Reason, err error) {
+	if !e.publishedOK() {
+		return nil, nil, nil
+	}
+	generated := func(kind string) bool {
+		return slices.ContainsFunc(e.Source.Columns, func(c catalog.Column) bool { return c.Generated == kind })
+	}
+	rows, err := e.Pool.Query(ctx, allTablesSQL, generated("s"), generated("v"))
+	if err != nil {
+		return nil, nil, fmt.Errorf("list publications of all tables: %w", err)
+	}
+	var name string
+	var computed bool
+	_, err = pgx.ForEachRow(rows, []any{&name, &computed}, func() error {
+		names = append(names, name)
+		if computed && !e.Strategy.WritesThrough() {
+			reasons = append(reasons, Reason{
+				Object: "publication " + catalog.Quote(name),
+				Why: "publishes changes of rows but not generated columns, and until the copy has its key, " +
+					"a row of it is identified by all columns: the server would refuse to change such a row",
+				Remedy: "use --strategy direct-trigger, whose copy has its key from the beginning",
+			})
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("list publications of all tables: %w", err)
+	}
+	return names, reasons, nil
+}
+
+// publishedSchemasSQL lists what publishes all tables of a schema. From PostgreSQL 15 on
+// there is a catalog of these.
+const publishedSchemasSQL = `
+SELECT   DISTINCT pg_describe_object(d.classid, d.objid, 0)
+FROM     pg_namespace n
+JOIN     pg_depend d ON d.refclassid = 'pg_namespace'::regclass AND d.refobjid = n.oid
+WHERE    n.nspname = ANY ($1) AND d.classid = to_regclass('pg_catalog.pg_publication_namespace')
+ORDER BY 1`
+
+// ofPublishedSchemas returns a reason to refuse for each publication of a schema that was
+// prepared for repack's tables. A new schema is in no such publication.
+func (e *Env) ofPublishedSchemas(ctx context.Context) ([]Reason, error) {
+	if e.publishedOK() {
+		return nil, nil
+	}
+	schemas := []string{e.Registry.Schema()}
+	if e.ShadowSchema != "" {
+		schemas = append(schemas, e.ShadowSchema, e.ShadowSchema+"_old")
+	}
+	rows, err := e.Pool.Query(ctx, publishedSchemasSQL, schemas)
+	if err != nil {
+		return nil, fmt.Errorf("look for publications of schemas: %w", err)
+	}
+	found, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, fmt.Errorf("look for publications of schemas: %w", err)
+	}
+	var reasons []Reason
+	for _, what := range found {
+		reasons = append(reasons, Reason{
+			Object: what, Why: "would also publish what repack writes to its own tables there",
+			Remedy: "name a schema that is not published with --registry-schema or --shadow-schema, or prepare the subscribers and allow it with --published-ok",
+		})
+	}
+	return reasons, nil
+}
+
+// tellPublished logs which of our tables are published, once they exist.
+func (e *Env) tellPublished(ctx context.Context) error {
+	names, _, err := e.allTables(ctx)
+	if err != nil || len(names) == 0 {
+		return err
+	}
+	e.Log.Warn("publications FOR ALL TABLES publish repack's own tables too: a PostgreSQL subscriber that lacks one of them stops until it has it",
+		"job", e.Job.ID, "publications", names, "registry", e.Registry.Schema(),
+		"tables", []string{e.Link.Log.String(), e.Job.ShadowTable().String(), e.Job.OldTable().String()})
+	return nil
+}

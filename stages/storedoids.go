@@ -1,0 +1,74 @@
+package stages
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/repack-go/repack/internal/catalog"
+	"github.com/repack-go/repack/internal/lock"
+	"github.com/repack-go/repack/stages/oids"
+)
+
+// storedOIDs returns how this job searches for OIDs that are stored as data.
+func (e *Env) storedOIDs() oids.Search {
+	s := oids.Search{
+		Pool: e.Pool, Table: e.Source.Name, Timeout: e.Locks.Timeout, Matviews: []uint32{},
+		Without: []string{e.Registry.Schema()}, Update: e.UpdateOID, Ignore: e.IgnoreOID,
+	}
+	if e.rebuilds() {
+		for _, m := range e.Source.Matviews {
+			s.Matviews = append(s.Matviews, m.OID)
+		}
+	}
+	if e.ShadowSchema != "" {
+		s.Without = append(s.Without, e.ShadowSchema, e.ShadowSchema+"_old")
+	}
+	if e.Job != nil {
+		s.Without = append(s.Without, e.Job.ShadowSchema, e.Job.OldSchema)
+		s.Update, s.Ignore = e.Job.Options.UpdateOID, e.IgnoreOID || e.Job.Options.IgnoreOID
+	}
+	return s
+}
+
+// rewriteOIDs replaces OIDs in the columns that the user has named.
+func (e *Env) rewriteOIDs(x *exchanging) action {
+	return action{
+		run: func(ctx context.Context, tx *lock.Tx) error {
+			statements, err := x.oids.SQL(ctx, tx, x.in)
+			if err != nil {
+				return err
+			}
+			return doAll(ctx, tx, statements)
+		},
+		sql: func(context.Context, *planner) ([]string, error) { return x.oids.SQLWith(unnumbered), nil },
+	}
+}
+
+// OIDsHeldError reports that the OID of the table is stored as data, and that the options of
+// the job do not say what to do about it. Nothing has been exchanged.
+type OIDsHeldError struct {
+	Table   catalog.Name
+	Reasons []Reason
+}
+
+func (e *OIDsHeldError) Error() string {
+	lines := []string{fmt.Sprintf("the OID of %s is kept as data, and nothing has been exchanged:", e.Table)}
+	for _, r := range e.Reasons {
+		lines = append(lines, "  "+r.String())
+	}
+	return strings.Join(append(lines, "give the same command again with what is said there"), "\n")
+}
+
+// oidsAnswered makes sure, before an exchange, that the options say what to do about every
+// place where the OIDs of the table in use are stored by now.
+func (e *Env) oidsAnswered(ctx context.Context, oid uint32) error {
+	found, err := e.storedOIDs().Find(ctx, oid)
+	if err != nil {
+		return err
+	}
+	if reasons := found.Reasons(); len(reasons) > 0 {
+		return &OIDsHeldError{Table: e.Source.Name, Reasons: reasons}
+	}
+	return nil
+}
