@@ -19,7 +19,8 @@ const queuedSQL = `
 SELECT count(*)
 FROM   pg_locks l
 JOIN   pg_stat_activity a ON a.pid = l.pid
-WHERE  l.locktype = 'relation' AND NOT l.granted AND a.datname = current_database() AND a.application_name LIKE 'repack %'`
+WHERE  l.locktype = 'relation' AND NOT l.granted AND a.datname = current_database()
+       AND a.application_name LIKE 'repack %'`
 
 // comers asks for a lock on a table again and again, NOWAIT, as the workers of a
 // pg_dump do: it fails as soon as somebody stands in the queue for one that
@@ -74,7 +75,8 @@ func (c *comers) none(t *testing.T) {
 func grownOld(t *testing.T, db *pgtest.Database, tx pgx.Tx, o repack.Options) {
 	t.Helper()
 	pgtest.WaitFor(t, func() bool {
-		return pgtest.Query[bool](t, db.Pool, `SELECT clock_timestamp() - xact_start > $2::interval + '10ms' FROM pg_stat_activity WHERE pid = $1`,
+		return pgtest.Query[bool](t, db.Pool, `
+			SELECT clock_timestamp() - xact_start > $2::interval + '10ms' FROM pg_stat_activity WHERE pid = $1`,
 			int32(pid(tx)), o.LockTimeout)
 	}, "a transaction to grow old")
 }
@@ -82,14 +84,14 @@ func grownOld(t *testing.T, db *pgtest.Database, tx pgx.Tx, o repack.Options) {
 // besidePlaces are followed by a strong lock of the tool's on a table, which a lock
 // of that mode is in the way of.
 var besidePlaces = []struct{ place, table, mode string }{
-	{"before setup", "app.items", "ROW EXCLUSIVE"},
-	{"before swap", "app.items", "ROW EXCLUSIVE"},
+	{beforeSetup, "app.items", "ROW EXCLUSIVE"},
+	{beforeSwap, "app.items", "ROW EXCLUSIVE"},
 	{repack.StepDrained, "app.items", "ACCESS SHARE"},
 	{repack.StepDrained, "app.child", "ACCESS SHARE"},
 	{repack.StepDrained, "app.parent", "ACCESS SHARE"},
 	{repack.StepDrained, "app.seen", "ACCESS SHARE"},
 	{repack.StepDrained, "repack_job_1.items", "ACCESS SHARE"},
-	{"before clean_up", "app.items", "ACCESS SHARE"},
+	{beforeCleanUp, "app.items", "ACCESS SHARE"},
 	{repack.StepCaptureEnded, "repack_job_1_old.items", "ACCESS SHARE"},
 	{repack.StepLoggedKeysRemoved, "repack_job_1.items", "ACCESS SHARE"},
 }
@@ -117,7 +119,7 @@ func TestNothingQueuesBehindLongTransaction(t *testing.T) {
 			denied := newHalt(t)
 			var denials atomic.Int32
 			onLog(&o, func(message string) {
-				if n := denials.Add(1); message == "lock not obtained" && n > 1 {
+				if n := denials.Add(1); message == lockNotObtained && n > 1 {
 					denied.stop()
 				}
 			})
@@ -137,9 +139,7 @@ func TestNothingQueuesBehindLongTransaction(t *testing.T) {
 			denied.release()
 			later.none(t)
 			commit(t, holder)
-			if err := await(t, done); err != nil {
-				t.Fatalf("run: %v", err)
-			}
+			mustEnd(t, done)
 			alike(t, db, "items")
 		})
 	}
@@ -158,12 +158,7 @@ func TestNothingQueuesBehindWhoWillStay(t *testing.T) {
 			reader := db.Role(t)
 			db.Exec(t, `GRANT USAGE ON SCHEMA app TO `+reader+`; GRANT SELECT ON app.t TO `+reader)
 			o.LockRetries = 1000
-			denied := newHalt(t)
-			onLog(&o, func(message string) {
-				if message == "lock not obtained" {
-					denied.stop()
-				}
-			})
+			denied := watch(&o, lockNotObtained)
 			var holder pgx.Tx
 			var later *comers
 			o = atStep(o, repack.StepDrained, func() {
@@ -178,13 +173,10 @@ func TestNothingQueuesBehindWhoWillStay(t *testing.T) {
 			})
 			done := make(chan error, 1)
 			go func() { done <- runAs(t, db, owner, o) }()
-			denied.await(t, done)
-			denied.release()
+			awaitLog(t, denied, done)
 			later.none(t)
 			commit(t, holder)
-			if err := await(t, done); err != nil {
-				t.Fatalf("run: %v", err)
-			}
+			mustEnd(t, done)
 		})
 	}
 }
@@ -196,28 +188,21 @@ func TestNothingQueuesBehindPreparedTransaction(t *testing.T) {
 	o := givenItems(t, db, repack.ChangeLog)
 	o.LockRetries = 1000
 	runUntil(t, db, o, repack.PostSyncUpdate)
-	denied := newHalt(t)
-	onLog(&o, func(message string) {
-		if message == "lock not obtained" {
-			denied.stop()
-		}
-	})
+	denied := watch(&o, lockNotObtained)
 	gid := fmt.Sprintf("beside the queue of %s", db.Name)
 	tx := begin(t, db.Connect(t), pgx.ReadCommitted)
 	both(t, tx, `DELETE FROM @items WHERE id = 1`)
 	mustExec(t, tx, fmt.Sprintf(`PREPARE TRANSACTION '%s'`, gid))
 	pgtest.WaitFor(t, func() bool {
-		return pgtest.Query[bool](t, db.Pool, `SELECT clock_timestamp() - prepared > $2::interval FROM pg_prepared_xacts WHERE gid = $1`, gid, o.LockTimeout)
+		return pgtest.Query[bool](t, db.Pool, `
+			SELECT clock_timestamp() - prepared > $2::interval FROM pg_prepared_xacts WHERE gid = $1`, gid, o.LockTimeout)
 	}, "a prepared transaction to grow old")
 	later := startComers(t, db, "app.items", "ROW EXCLUSIVE")
 	done := startRun(t, db, o)
-	denied.await(t, done)
-	denied.release()
+	awaitLog(t, denied, done)
 	later.none(t)
 	db.Exec(t, fmt.Sprintf(`COMMIT PREPARED '%s'`, gid))
-	if err := await(t, done); err != nil {
-		t.Fatalf("run: %v", err)
-	}
+	mustEnd(t, done)
 	alike(t, db, "items")
 }
 

@@ -127,7 +127,9 @@ func TestBuildsOfConstraints(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	db.Exec(t, `GRANT USAGE ON SCHEMA repack_registry, repack_job_1 TO PUBLIC; GRANT SELECT ON ALL TABLES IN SCHEMA repack_registry, repack_job_1 TO PUBLIC`)
+	db.Exec(t, `
+		GRANT USAGE ON SCHEMA repack_registry, repack_job_1 TO PUBLIC;
+		GRANT SELECT ON ALL TABLES IN SCHEMA repack_registry, repack_job_1 TO PUBLIC`)
 	list, err := stranger.Status(testContext(t))
 	if err != nil || len(list) != 1 || len(list[0].IndexBuilds) > 0 {
 		t.Errorf("status to a stranger: %+v, %v", list, err)

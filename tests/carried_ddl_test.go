@@ -54,7 +54,10 @@ var additions = []string{
 }
 
 // moments are where a run can be made to wait.
-var moments = []string{"setup", "backfill", "sync_schema", "post_sync_update", repack.StepWritingThrough, repack.StepDrained}
+var moments = []string{
+	string(repack.Setup), string(repack.Backfill), string(repack.SyncSchema), string(repack.PostSyncUpdate),
+	repack.StepWritingThrough, repack.StepDrained,
+}
 
 // atMoment calls do once, at one of moments.
 func atMoment(o repack.Options, moment string, do func()) repack.Options {
@@ -71,17 +74,17 @@ func TestAdditionsDuringJob(t *testing.T) {
 	for shift := range moments {
 		t.Run(moments[shift], func(t *testing.T) {
 			t.Parallel()
-			db, model := pgtest.New(t), pgtest.New(t)
+			db := pgtest.New(t)
 			r := givenRoles(t, db)
 			db.Exec(t, r.in(ddlSQL))
-			model.Exec(t, r.in(ddlSQL))
+			control := controlDatabase(t, r.in(ddlSQL))
 			o := options(t, "app.t", strategies[shift%2])
 			o.LockTimeout = queuing
 			byMoment := map[string][]string{}
 			for i, sql := range additions {
 				moment := moments[(i+shift)%len(moments)]
 				byMoment[moment] = append(byMoment[moment], r.in(sql))
-				model.Exec(t, r.in(sql))
+				control.Exec(t, r.in(sql))
 			}
 			// Hooks of one kind are set once: one for all moments.
 			done := map[string]bool{}
@@ -96,8 +99,8 @@ func TestAdditionsDuringJob(t *testing.T) {
 			o.Hooks.AfterStage = func(_ context.Context, stage repack.Stage) error { add(string(stage)); return nil }
 			o.Hooks.AfterStep = oneAtATime(func(_ context.Context, step string) error { add(step); return nil })
 			run(t, db, o)
-			sameSchema(t, db, "after the end", schemaOf(t, model))
-			sameChecksums(t, db, "after the end", checksums(t, model))
+			sameSchema(t, db, "after the end", schemaOf(t, control))
+			sameChecksums(t, db, "after the end", checksums(t, control))
 		})
 	}
 }
@@ -105,21 +108,20 @@ func TestAdditionsDuringJob(t *testing.T) {
 // TestAdditionsAfterSwap makes every addition between swap and clean_up.
 func TestAdditionsAfterSwap(t *testing.T) {
 	t.Parallel()
-	db, model := pgtest.New(t), pgtest.New(t)
+	db := pgtest.New(t)
 	r := givenRoles(t, db)
-	for _, d := range []*pgtest.Database{db, model} {
-		d.Exec(t, r.in(ddlSQL))
-	}
+	db.Exec(t, r.in(ddlSQL))
+	control := controlDatabase(t, r.in(ddlSQL))
 	o := options(t, "app.t", repack.DirectTrigger)
 	o.LockTimeout = queuing
 	runUntil(t, db, o, repack.Swap)
 	for _, sql := range append(additions, `ALTER TABLE app.t ADD fresh int`, `CREATE INDEX t_fresh ON app.t (a, b)`) {
 		db.Exec(t, r.in(sql))
-		model.Exec(t, r.in(sql))
+		control.Exec(t, r.in(sql))
 	}
 	run(t, db, o)
-	sameSchema(t, db, "after the end", schemaOf(t, model))
-	sameChecksums(t, db, "after the end", checksums(t, model))
+	sameSchema(t, db, "after the end", schemaOf(t, control))
+	sameChecksums(t, db, "after the end", checksums(t, control))
 }
 
 // TestRevertAfterAdditions: what was added since the swap is either on the
@@ -144,10 +146,8 @@ func TestRevertAfterAdditions(t *testing.T) {
 			if err != nil {
 				run(t, db, o)
 			}
-			model := pgtest.New(t)
-			model.Exec(t, r.in(ddlSQL))
-			model.Exec(t, r.in(sql))
-			sameSchema(t, db, "after the end", schemaOf(t, model))
+			control := controlDatabase(t, r.in(ddlSQL), r.in(sql))
+			sameSchema(t, db, "after the end", schemaOf(t, control))
 		})
 	}
 }
@@ -201,14 +201,12 @@ func TestStructureChangedDuringJob(t *testing.T) {
 				t.Fatalf("%s at %q: %v, want a *DriftError that names %q", c.sql, moments[i%len(moments)], err, c.names)
 			}
 			reset(t, db, o)
-			model := pgtest.New(t)
-			model.Exec(t, r.in(ddlSQL))
-			model.Exec(t, c.sql)
+			control := controlDatabase(t, r.in(ddlSQL), c.sql)
 			sameChecksums(t, db, "after reset", sums)
-			sameSchema(t, db, "after reset", schemaOf(t, model))
+			sameSchema(t, db, "after reset", schemaOf(t, control))
 			run(t, db, o)
 			sameChecksums(t, db, "after the end", sums)
-			sameSchema(t, db, "after the end", schemaOf(t, model))
+			sameSchema(t, db, "after the end", schemaOf(t, control))
 		})
 	}
 }
@@ -240,7 +238,6 @@ func TestRefusableDuringJob(t *testing.T) {
 			db.Exec(t, r.in(ddlSQL))
 			o := options(t, "app.t", strategies[i%2])
 			o.LockTimeout = queuing
-			var before schemaText
 			err := newRepack(t, db, atStage(o, repack.Backfill, func() { db.Exec(t, c.sql) })).Run(testContext(t))
 			t.Logf("run: %v", err)
 			if got := result(t, db, c.shows); got != "0" {
@@ -252,11 +249,8 @@ func TestRefusableDuringJob(t *testing.T) {
 				}
 				reset(t, db, o)
 			}
-			model := pgtest.New(t)
-			model.Exec(t, r.in(ddlSQL))
-			model.Exec(t, c.sql)
-			before = schemaOf(t, model)
-			sameSchema(t, db, "after the end", before)
+			control := controlDatabase(t, r.in(ddlSQL), c.sql)
+			sameSchema(t, db, "after the end", schemaOf(t, control))
 		})
 	}
 }

@@ -89,7 +89,10 @@ ORDER BY 1`
 // checksumsSQL writes one query for all of them; see pgtest's Checksum for the
 // digest, which does not depend on the order of the rows.
 const checksumsSQL = `
-SELECT   string_agg(format('SELECT %L, format(''%%s rows, md5 %%s'', count(*), md5(coalesce(string_agg(md5(ROW(r.*)::text), '''' ORDER BY md5(ROW(r.*)::text) COLLATE "C"), ''''))) FROM %s AS r', t, t), ' UNION ALL ')
+SELECT   string_agg(format(
+           'SELECT %L, format(''%%s rows, md5 %%s'', count(*), md5(coalesce(
+                string_agg(md5(ROW(r.*)::text), '''' ORDER BY md5(ROW(r.*)::text) COLLATE "C"), '''')))
+            FROM   %s AS r', t, t), ' UNION ALL ')
 FROM     unnest($1::text[]) t`
 
 // checksums are those of all the application's tables.

@@ -29,14 +29,18 @@ DO LANGUAGE plpgsql $$
 BEGIN
     FOR i IN 1..1000 LOOP
         EXECUTE format('CREATE TABLE crowd.t%1$s (
-            id int DEFAULT 1 CONSTRAINT k%1$s PRIMARY KEY, up int CONSTRAINT f%1$s REFERENCES crowd.t%2$s, a int DEFAULT 2, n int GENERATED ALWAYS AS IDENTITY,
+            id int DEFAULT 1 CONSTRAINT k%1$s PRIMARY KEY,
+            up int CONSTRAINT f%1$s REFERENCES crowd.t%2$s,
+            a  int DEFAULT 2,
+            n  int GENERATED ALWAYS AS IDENTITY,
             CONSTRAINT c1 CHECK (a > 1), CONSTRAINT c2 CHECK (a > 2), CONSTRAINT c3 CHECK (a > 3), CONSTRAINT c4 CHECK (a > 4),
             CONSTRAINT c5 CHECK (a > 5), CONSTRAINT c6 CHECK (a > 6), CONSTRAINT c7 CHECK (a > 7), CONSTRAINT c8 CHECK (a > 8))',
             i, greatest(i - 1, 1));
         IF i % 2 = 0 THEN
             EXECUTE format('CREATE VIEW crowd.v%1$s AS SELECT id, a FROM crowd.t%1$s', i);
             EXECUTE format('CREATE FUNCTION crowd.f%1$s() RETURNS int LANGUAGE sql AS %2$L', i, 'SELECT 1');
-            EXECUTE format('CREATE TRIGGER touch BEFORE UPDATE ON crowd.t%1$s FOR EACH ROW EXECUTE FUNCTION crowd.f()', i);
+            EXECUTE format('CREATE TRIGGER touch BEFORE UPDATE ON crowd.t%1$s FOR EACH ROW
+                            EXECUTE FUNCTION crowd.f()', i);
             EXECUTE format('CREATE STATISTICS crowd.s%1$s ON up, a FROM crowd.t%1$s', i);
             EXECUTE format('CREATE POLICY p ON crowd.t%1$s USING (a > 0)', i);
         END IF;

@@ -50,7 +50,8 @@ func TestInterruptedSaysHowToGoOn(t *testing.T) {
 			if text := cli(t, db, 0, "status").stdout.String(); !strings.Contains(text, "repack reset") {
 				t.Errorf("status does not say how to go on:\n%s", text)
 			}
-			if left := pgtest.Column[string](t, db.Pool, `SELECT error FROM repack_registry.stage_history WHERE error IS NOT NULL`); len(left) != 1 || left[0] != "interrupted" {
+			if left := pgtest.Column[string](t, db.Pool, `
+				SELECT error FROM repack_registry.stage_history WHERE error IS NOT NULL`); len(left) != 1 || left[0] != "interrupted" {
 				t.Errorf("history %q", left)
 			}
 			cli(t, db, 0, "run", "--table", "app.t", "--until", "sync_schema")
@@ -173,7 +174,9 @@ func TestStatusWatchEndsInSilence(t *testing.T) {
 func TestNoTableOrNoJob(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
-	db.Exec(t, smallSQL+`; CREATE TABLE app.parted (id int PRIMARY KEY) PARTITION BY RANGE (id); CREATE TABLE app.part PARTITION OF app.parted DEFAULT`)
+	db.Exec(t, smallSQL+`;
+		CREATE TABLE app.parted (id int PRIMARY KEY) PARTITION BY RANGE (id);
+		CREATE TABLE app.part PARTITION OF app.parted DEFAULT`)
 	for _, registry := range []bool{false, true} {
 		if registry {
 			db.Exec(t, `CREATE TABLE app.u (id int PRIMARY KEY)`)

@@ -162,8 +162,11 @@ func TestNoPassword(t *testing.T) {
 	const secret = "hunter2"
 	for _, dsn := range []string{
 		"postgres://u:hunter2@127.0.0.1:1/x", "postgres://u:hunter2@127.0.0.1:port/x", "postgres://u:hunter2@[::1/x", "postgres://u:hunter2@h/x?sslmode=odd",
-		"host=127.0.0.1 port=1 password=hunter2", "host=127.0.0.1 port=odd password=hunter2", "password=hunter2 nonsense", "password='hunter2", "password = 'hunter2' sslmode=odd",
-		"postgres://u:hun ter2@127.0.0.1/x", "postgresql://127.0.0.1:1/x?password=hunter2", "postgresql://127.0.0.1:odd/x?password=hunter2", "postgres:/u:hunter2@127.0.0.1/x", "postgre://u:hunter2@127.0.0.1/x",
+		"host=127.0.0.1 port=1 password=hunter2", "host=127.0.0.1 port=odd password=hunter2",
+		"password=hunter2 nonsense", "password='hunter2", "password = 'hunter2' sslmode=odd",
+		"postgres://u:hun ter2@127.0.0.1/x", "postgresql://127.0.0.1:1/x?password=hunter2",
+		"postgresql://127.0.0.1:odd/x?password=hunter2", "postgres:/u:hunter2@127.0.0.1/x",
+		"postgre://u:hunter2@127.0.0.1/x",
 	} {
 		for _, args := range [][]string{{"status"}, {"run", "--table", "t"}, {"run", "--help"}} {
 			for _, how := range []string{"flag", "REPACK_DSN=", "DATABASE_URL="} {

@@ -21,9 +21,21 @@ func TestRefusalNamesTheWayOut(t *testing.T) {
 		{`CREATE DOMAIN app.d AS app.t`, []string{"app.d"}, []string{flag}},
 		{`CREATE MATERIALIZED VIEW app.m AS SELECT NULL::app.t AS r`, []string{"app.m"}, []string{flag}},
 		{`CREATE MATERIALIZED VIEW app.m AS TABLE app.t`, []string{"app.m", flag}, nil},
-		{`CREATE TABLE app.p (k int CONSTRAINT "to T" REFERENCES app.t) PARTITION BY RANGE (k)`, []string{`foreign key "to T" of app.p`}, nil},
-		{`CREATE TABLE app.c (k int CONSTRAINT c_fk REFERENCES app.t); ALTER TABLE app.c DISABLE TRIGGER ALL`, []string{"foreign key c_fk of app.c"}, nil},
-		{`ALTER TABLE app.t ADD k int CONSTRAINT up REFERENCES app.t; ALTER TABLE app.t DISABLE TRIGGER ALL`, []string{"foreign key up of app.t"}, nil},
+		{
+			`CREATE TABLE app.p (k int CONSTRAINT "to T" REFERENCES app.t) PARTITION BY RANGE (k)`,
+			[]string{`foreign key "to T" of app.p`},
+			nil,
+		},
+		{
+			`CREATE TABLE app.c (k int CONSTRAINT c_fk REFERENCES app.t); ALTER TABLE app.c DISABLE TRIGGER ALL`,
+			[]string{"foreign key c_fk of app.c"},
+			nil,
+		},
+		{
+			`ALTER TABLE app.t ADD k int CONSTRAINT up REFERENCES app.t; ALTER TABLE app.t DISABLE TRIGGER ALL`,
+			[]string{"foreign key up of app.t"},
+			nil,
+		},
 	} {
 		db := pgtest.New(t)
 		db.Exec(t, smallSQL+";"+c.sql)
@@ -37,8 +49,13 @@ func TestRefusalNamesTheWayOut(t *testing.T) {
 func TestNearNames(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
-	db.Exec(t, `CREATE SCHEMA app; CREATE SCHEMA sales; CREATE TABLE sales.orders (id int PRIMARY KEY); CREATE TABLE app."Customers" (id int PRIMARY KEY);
-		CREATE TABLE app.invoices (id int PRIMARY KEY); CREATE TABLE app.t (id int PRIMARY KEY)`)
+	db.Exec(t, `
+		CREATE SCHEMA app;
+		CREATE SCHEMA sales;
+		CREATE TABLE sales.orders (id int PRIMARY KEY);
+		CREATE TABLE app."Customers" (id int PRIMARY KEY);
+		CREATE TABLE app.invoices (id int PRIMARY KEY);
+		CREATE TABLE app.t (id int PRIMARY KEY)`)
 	for name, want := range map[string]string{
 		"orders": `"sales"."orders"`, "sale.orders": `"sales"."orders"`, "sales.ordesr": `"sales"."orders"`, "app.order": `"sales"."orders"`,
 		"app.customers": `"app"."Customers"`, "app.invoice": `"app"."invoices"`, "t": `"app"."t"`,

@@ -12,15 +12,23 @@ import (
 func TestTableNames(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
-	db.Exec(t, `CREATE SCHEMA app; CREATE SCHEMA "My App"; CREATE TABLE app.t (id int PRIMARY KEY); CREATE TABLE app."T" (id int PRIMARY KEY);
-		CREATE TABLE public.t (id int PRIMARY KEY); CREATE TABLE "My App"."t.u ""x""" (id int PRIMARY KEY);
+	db.Exec(t, `
+		CREATE SCHEMA app;
+		CREATE SCHEMA "My App";
+		CREATE TABLE app.t (id int PRIMARY KEY);
+		CREATE TABLE app."T" (id int PRIMARY KEY);
+		CREATE TABLE public.t (id int PRIMARY KEY);
+		CREATE TABLE "My App"."t.u ""x""" (id int PRIMARY KEY);
 		ALTER DATABASE `+db.Name+` SET search_path = "My App", app`)
 	for written, meant := range map[string]string{
 		"t": `"app"."t"`, "T": `"app"."t"`, `"T"`: `"app"."T"`, "app.t": `"app"."t"`, "APP.T": `"app"."t"`, ` app . t `: `"app"."t"`, "public.t": `"public"."t"`,
 		`"t.u ""x"""`: `"My App"."t.u ""x"""`, `"My App"."t.u ""x"""`: `"My App"."t.u ""x"""`,
 	} {
 		cli(t, db, 0, "run", "--table", written)
-		last := db.QueryString(t, `SELECT format('"%s"."%s"', table_schema, replace(table_name, '"', '""')) FROM repack_registry.job ORDER BY id DESC LIMIT 1`)
+		last := db.QueryString(t, `
+			SELECT format('"%s"."%s"', table_schema, replace(table_name, '"', '""'))
+			FROM   repack_registry.job
+			ORDER BY id DESC LIMIT 1`)
 		if last != meant {
 			t.Errorf("--table %q repacked %s, want %s", written, last, meant)
 		}
@@ -58,11 +66,22 @@ func TestTableWithoutFlag(t *testing.T) {
 // oldTableSQL describes what still joins the old table to others, or does
 // something when it is written to.
 const oldTableSQL = `
-SELECT 'trigger ' || tgname FROM pg_trigger WHERE tgrelid = $1::regclass AND tgenabled <> 'D'
-UNION ALL SELECT 'foreign key ' || conname FROM pg_constraint WHERE contype = 'f' AND (conrelid = $1::regclass OR confrelid = $1::regclass)
-UNION ALL SELECT 'publication' FROM pg_publication_rel WHERE prrelid = $1::regclass
-UNION ALL SELECT 'default of ' || adnum FROM pg_attrdef d JOIN pg_attribute a ON (a.attrelid, a.attnum) = (adrelid, adnum)
-          WHERE adrelid = $1::regclass AND attgenerated = ''
+SELECT 'trigger ' || tgname
+FROM   pg_trigger
+WHERE  tgrelid = $1::regclass AND tgenabled <> 'D'
+UNION ALL
+SELECT 'foreign key ' || conname
+FROM   pg_constraint
+WHERE  contype = 'f' AND (conrelid = $1::regclass OR confrelid = $1::regclass)
+UNION ALL
+SELECT 'publication'
+FROM   pg_publication_rel
+WHERE  prrelid = $1::regclass
+UNION ALL
+SELECT 'default of ' || adnum
+FROM   pg_attrdef d
+JOIN   pg_attribute a ON (a.attrelid, a.attnum) = (adrelid, adnum)
+WHERE  adrelid = $1::regclass AND attgenerated = ''
 ORDER BY 1`
 
 // TestKeepOld leaves the old table, as it was at clean_up, alone in its schema;
@@ -86,14 +105,18 @@ func TestKeepOld(t *testing.T) {
 				if db.QueryString(t, `SELECT to_regclass('`+old+`')`) == pgtest.Null {
 					t.Fatal("the old table is gone")
 				}
-				db.EqualTables(t, old, "model.t")
+				db.EqualTables(t, old, "control.t")
 				if links := pgtest.Column[string](t, db.Pool, oldTableSQL, old); len(links) > 0 {
 					t.Errorf("the old table still has %q", links)
 				}
-				if left := pgtest.Column[string](t, db.Pool, `SELECT nspname::text FROM pg_namespace WHERE nspname LIKE 'repack\_job%'`); len(left) != 1 {
+				if left := pgtest.Column[string](t, db.Pool, `
+					SELECT nspname::text FROM pg_namespace WHERE nspname LIKE 'repack\_job%'`); len(left) != 1 {
 					t.Errorf("schemas %q", left)
 				}
-				if left := pgtest.Column[string](t, db.Pool, `SELECT oid::regprocedure::text FROM pg_proc WHERE pronamespace::regnamespace::text LIKE 'repack\_job%'`); len(left) > 0 {
+				if left := pgtest.Column[string](t, db.Pool, `
+					SELECT oid::regprocedure::text
+					FROM   pg_proc
+					WHERE  pronamespace::regnamespace::text LIKE 'repack\_job%'`); len(left) > 0 {
 					t.Errorf("functions of the old row type: %q", left)
 				}
 				was := db.Checksum(t, old)
@@ -102,7 +125,13 @@ func TestKeepOld(t *testing.T) {
 				if is := db.Checksum(t, old); is != was {
 					t.Errorf("the old table follows: %s, was %s", is, was)
 				}
-				db.Exec(t, `DROP VIEW app.v; DROP POLICY labelled ON app.t; DROP FUNCTION app.label, app.of_parent; ALTER TABLE app.child DROP CONSTRAINT child_t_fkey; DROP TABLE app.t; DROP TABLE app.parent`)
+				db.Exec(t, `
+					DROP VIEW app.v;
+					DROP POLICY labelled ON app.t;
+					DROP FUNCTION app.label, app.of_parent;
+					ALTER TABLE app.child DROP CONSTRAINT child_t_fkey;
+					DROP TABLE app.t;
+					DROP TABLE app.parent`)
 				if is := db.Checksum(t, old); is != was {
 					t.Errorf("the old table went with the new: %s, was %s", is, was)
 				}

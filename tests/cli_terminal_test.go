@@ -68,9 +68,12 @@ var lastLine = regexp.MustCompile(`(?m)^app\.t: \d+ \w+ → \d+ \w+ \(-?\d+ \w+,
 func TestLastLine(t *testing.T) {
 	t.Parallel()
 	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
-		db.Exec(t, smallSQL+`; INSERT INTO app.t SELECT g, repeat('x', 500) FROM generate_series(1001, 20000) g; DELETE FROM app.t WHERE id % 10 > 0;
+		db.Exec(t, smallSQL+`;
+			INSERT INTO app.t SELECT g, repeat('x', 500) FROM generate_series(1001, 20000) g;
+			DELETE FROM app.t WHERE id % 10 > 0;
 			CREATE TABLE app.parted (id int PRIMARY KEY) PARTITION BY RANGE (id);
-			CREATE TABLE app.one PARTITION OF app.parted FOR VALUES FROM (1) TO (2); CREATE TABLE app.two PARTITION OF app.parted DEFAULT`)
+			CREATE TABLE app.one PARTITION OF app.parted FOR VALUES FROM (1) TO (2);
+			CREATE TABLE app.two PARTITION OF app.parted DEFAULT`)
 		if p := cli(t, db, 0, "run", "app.t", "--strategy", strategy, "--until", "swap"); lastLine.MatchString(p.stderr.String()) {
 			t.Errorf("a job that is not done has an end:\n%s", p.stderr.String())
 		}

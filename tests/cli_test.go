@@ -1,7 +1,6 @@
 package tests
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"strings"
@@ -15,7 +14,10 @@ import (
 	"github.com/repack-go/repack/repack"
 )
 
-const smallSQL = `CREATE SCHEMA app; CREATE TABLE app.t (id int PRIMARY KEY, a text); INSERT INTO app.t SELECT g, 'a' FROM generate_series(1, 1000) g`
+const smallSQL = `
+CREATE SCHEMA app;
+CREATE TABLE app.t (id int PRIMARY KEY, a text);
+INSERT INTO app.t SELECT g, 'a' FROM generate_series(1, 1000) g`
 
 // TestUsage gives the program what it cannot understand; no server is asked.
 func TestUsage(t *testing.T) {
@@ -90,17 +92,7 @@ func TestBusy(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
 	db.Exec(t, smallSQL)
-	reached, release := make(chan struct{}), make(chan struct{})
-	o := options(t, "app.t", repack.ChangeLog)
-	o.Hooks.AfterStage = func(_ context.Context, stage repack.Stage) error {
-		if stage == repack.Backfill {
-			close(reached)
-			<-release
-		}
-		return nil
-	}
-	done := startRun(t, db, o)
-	<-reached
+	held := holdAfter(t, db, options(t, "app.t", repack.ChangeLog), repack.Backfill)
 	host, _ := os.Hostname()
 	for _, verb := range []string{"run", "reset", "revert"} {
 		p := cli(t, db, 4, verb, "--table", "app.t")
@@ -109,10 +101,8 @@ func TestBusy(t *testing.T) {
 	if s := statusOf(t, db, "app.t"); s.Runner == nil || s.Runner.PID != int32(os.Getpid()) || s.State != "running" {
 		t.Errorf("status beside the first: %+v", s)
 	}
-	close(release)
-	if err := await(t, done); err != nil {
-		t.Error(err)
-	}
+	held.release()
+	held.mustEnd(t)
 	if got := statusOf(t, db, "app.t"); got.State != "done" {
 		t.Errorf("the second process disturbed the first: %+v", got)
 	}
@@ -130,17 +120,15 @@ func TestBusyUntilDone(t *testing.T) {
 			db.Exec(t, smallSQL)
 			o := options(t, "app.t", repack.ChangeLog)
 			o.KeepOld = keep
-			h := haltAtStep(t, &o, repack.StepDrained)
-			first := startRun(t, db, o)
-			h.await(t, first)
+			first := holdAtStep(t, db, o, repack.StepDrained)
 			second := startRun(t, db, options(t, "app.t", repack.ChangeLog))
 			pgtest.WaitFor(t, func() bool {
 				return pgtest.Query[bool](t, db.Pool, `SELECT EXISTS (SELECT FROM pg_stat_activity
 					WHERE datname = current_database() AND query LIKE '%pg_try_advisory_lock%' AND pid <> pg_backend_pid()
 					AND   NOT EXISTS (SELECT FROM pg_locks l WHERE l.pid = pg_stat_activity.pid AND l.locktype = 'advisory'))`)
 			}, "the second run to ask for the lock")
-			h.release()
-			if err := await(t, first); err != nil {
+			first.release()
+			if err := await(t, first.done); err != nil {
 				t.Fatalf("first run: %v", err)
 			}
 			was := pgtest.Query[uint32](t, db.Pool, `SELECT 'app.t'::regclass::oid`)
@@ -219,10 +207,10 @@ const gate = 4711
 func givenGate(t *testing.T, db *pgtest.Database) *scenario {
 	t.Helper()
 	s := newScenario(t, db)
-	inBoth(t, db, `INSERT INTO {s}.t (email, note) SELECT 'large ' || g, repeat('x', 500) FROM generate_series(1, 5000) g`)
-	inBoth(t, db, fmt.Sprintf(`CREATE FUNCTION {s}.gate(bigint) RETURNS int LANGUAGE plpgsql IMMUTABLE AS
+	both(t, db.Pool, `INSERT INTO @t (email, note) SELECT 'large ' || g, repeat('x', 500) FROM generate_series(1, 5000) g`)
+	both(t, db.Pool, fmt.Sprintf(`CREATE FUNCTION @gate(bigint) RETURNS int LANGUAGE plpgsql IMMUTABLE AS
 		'BEGIN IF $1 = 5000 THEN PERFORM pg_catalog.pg_advisory_xact_lock_shared(%d); END IF; RETURN 1; END'`, gate))
-	inBoth(t, db, `ALTER TABLE {s}.t ADD gate int GENERATED ALWAYS AS ({s}.gate(id)) STORED`)
+	both(t, db.Pool, `ALTER TABLE @t ADD gate int GENERATED ALWAYS AS (@gate(id)) STORED`)
 	db.Exec(t, `ANALYZE app.t`)
 	s.before = db.Dump(t)
 	return s

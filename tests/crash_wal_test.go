@@ -15,14 +15,11 @@ import (
 	"github.com/repack-go/repack/repack"
 )
 
-// writtenSQL is a table of a few dozen blocks, and what it has to be in the end.
+// writtenSQL is a table of a few dozen blocks.
 const writtenSQL = `
-CREATE SCHEMA app;
-CREATE SCHEMA model;
-CREATE TABLE app.t (id int PRIMARY KEY, n int NOT NULL, pad text NOT NULL);
-INSERT INTO app.t SELECT i, i, repeat('x', 100) FROM generate_series(1, 3000) i;
-CREATE TABLE model.t AS TABLE app.t;
-ANALYZE app.t`
+CREATE TABLE @t (id int PRIMARY KEY, n int NOT NULL, pad text NOT NULL);
+INSERT INTO @t SELECT i, i, repeat('x', 100) FROM generate_series(1, 3000) i;
+ANALYZE @t`
 
 // walServer loses at a crash what no commit has waited for: its WAL stays in
 // memory while the process that would write it is stopped.
@@ -87,7 +84,7 @@ func TestCrashLosesCommittedChunks(t *testing.T) {
 	} {
 		t.Run(fmt.Sprintf("%s, %s", c.strategy, c.transfer), func(t *testing.T) {
 			db := pgtest.NewOn(t, server.Server)
-			db.Exec(t, writtenSQL)
+			twins(t, db, writtenSQL)
 			before := db.Dump(t)
 			o := options(t, "app.t", c.strategy)
 			o.Jobs, o.BatchSize, o.RetryFor, o.Transfer = 1, 100, -1, c.transfer
@@ -95,9 +92,7 @@ func TestCrashLosesCommittedChunks(t *testing.T) {
 			o.Hooks.AfterChunk = func(context.Context, repack.Progress) error {
 				switch chunks++; chunks {
 				case 1:
-					for _, schema := range []string{"app", "model"} {
-						db.Exec(t, `UPDATE `+schema+`.t SET n = -n WHERE id % 100 = 7`)
-					}
+					both(t, db.Pool, `UPDATE @t SET n = -n WHERE id % 100 = 7`)
 					server.stopWriting(t, db)
 				case 3:
 					server.crash(t)
@@ -114,7 +109,7 @@ func TestCrashLosesCommittedChunks(t *testing.T) {
 			}
 			o.Hooks.AfterChunk = nil
 			run(t, db, o)
-			db.EqualTables(t, "app.t", "model.t")
+			alike(t, db, "t")
 			sameDump(t, db, before)
 			noArtefacts(t, db)
 		})
@@ -128,16 +123,13 @@ func TestCrashLosesCommittedBatches(t *testing.T) {
 	for _, jobs := range []int{1, 4} {
 		t.Run(fmt.Sprintf("%d jobs", jobs), func(t *testing.T) {
 			db := pgtest.NewOn(t, server.Server)
-			db.Exec(t, writtenSQL)
+			twins(t, db, writtenSQL)
 			before := db.Dump(t)
 			o := options(t, "app.t", repack.ChangeLog)
 			runUntil(t, db, o, repack.SyncSchema)
 			for n := range 6 {
-				for _, schema := range []string{"app", "model"} {
-					db.Exec(t, fmt.Sprintf(`UPDATE %s.t SET n = n + 1 WHERE id %% 6 >= %d`, schema, n))
-				}
-				db.Exec(t, `DELETE FROM app.t WHERE id % 100 = $1`, n)
-				db.Exec(t, `DELETE FROM model.t WHERE id % 100 = $1`, n)
+				both(t, db.Pool, fmt.Sprintf(`UPDATE @t SET n = n + 1 WHERE id %% 6 >= %d`, n),
+					fmt.Sprintf(`DELETE FROM @t WHERE id %% 100 = %d`, n))
 			}
 			log := "repack_job_1." + pgtest.Query[string](t, db.Pool, `SELECT change_log FROM repack_registry.job`)
 			logged := pgtest.Query[int](t, db.Pool, `SELECT count(*) FROM `+log)
@@ -164,7 +156,7 @@ func TestCrashLosesCommittedBatches(t *testing.T) {
 				t.Errorf("%d changes were replayed, and %d are gone from the log: that none was lost shows nothing", replayed, logged-left)
 			}
 			run(t, db, options(t, "app.t", repack.ChangeLog))
-			db.EqualTables(t, "app.t", "model.t")
+			alike(t, db, "t")
 			sameDump(t, db, before)
 			noArtefacts(t, db)
 		})

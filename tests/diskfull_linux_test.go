@@ -159,7 +159,7 @@ func TestDiskFull(t *testing.T) {
 	server := pgtest.NewServer(t, nil)
 	v := givenVolume(t, server)
 	for _, strategy := range strategies {
-		for _, place := range []string{"before backfill", "mid-backfill", "before sync_schema", repack.StepWritingThrough} {
+		for _, place := range []string{beforeBackfill, midBackfill, beforeSyncSchema, repack.StepWritingThrough} {
 			t.Run(strategy+"/"+place, func(t *testing.T) { fullAt(t, pgtest.NewOn(t, server), v, strategy, place) })
 		}
 	}
@@ -183,13 +183,13 @@ func fullAt(t *testing.T, db *pgtest.Database, v volume, strategy, place string)
 	if err == nil || !strings.Contains(err.Error(), "extend") {
 		t.Errorf("run: %v, want no room to extend a file", err)
 	}
-	if place == "before backfill" {
+	if place == beforeBackfill {
 		cli(t, db, 1, "run", "--table", "app.t").says(t, "extend")
 	}
 	both(t, db.Pool, `INSERT INTO @t SELECT 3 * i, repeat('y', 900) FROM generate_series(301, 310) i`)
 	if !v.limited {
 		gaveWay(t, db, err)
-		if place != "before backfill" { // when there was nothing to give back yet
+		if place != beforeBackfill { // when there was nothing to give back yet
 			both(t, db.Pool, growSQL)
 		}
 	}
@@ -224,7 +224,7 @@ func TestDatabaseFull(t *testing.T) {
 		return
 	}
 	for _, strategy := range strategies {
-		for _, place := range []string{"mid-backfill", "before sync_schema"} {
+		for _, place := range []string{midBackfill, beforeSyncSchema} {
 			t.Run(strategy+"/"+place, func(t *testing.T) { databaseFullAt(t, givenOnVolume(t, server), v, strategy, place) })
 		}
 	}
@@ -258,7 +258,7 @@ const copied = 8000
 
 // fullPlace is atPlace, with mid-backfill when some of the copy is there.
 func fullPlace(place string, do func()) repack.Hooks {
-	if place != "mid-backfill" {
+	if place != midBackfill {
 		return atPlace(place, do)
 	}
 	do = once(do)

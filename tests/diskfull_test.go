@@ -51,7 +51,10 @@ func TestDiskFullUnrecorded(t *testing.T) {
 		db.Exec(t, `CREATE TRIGGER no_room BEFORE UPDATE ON repack_registry.job FOR EACH ROW
 			WHEN (NEW.state <> OLD.state) EXECUTE FUNCTION app.no_room('`+shadow+`')`)
 		gaveWay(t, db, newRepack(t, db, o).Run(testContext(t)))
-		db.Exec(t, `DROP TRIGGER no_room ON repack_registry.job; DROP FUNCTION app.no_room; DELETE FROM app.t WHERE id > 4000`)
+		db.Exec(t, `
+			DROP TRIGGER no_room ON repack_registry.job;
+			DROP FUNCTION app.no_room;
+			DELETE FROM app.t WHERE id > 4000`)
 		run(t, db, o)
 		sameDump(t, db, before)
 		noArtefacts(t, db)

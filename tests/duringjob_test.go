@@ -46,12 +46,25 @@ var mayChange = map[string][]change{
 	"made": {
 		{"grant ", `GRANT DELETE ON app.t TO {alice}; GRANT SELECT (b) ON app.t TO {carol}`},
 		{"sequence ", `GRANT USAGE ON SEQUENCE app.t_id_seq TO {carol}`},
-		{"column a", `COMMENT ON CONSTRAINT t_pkey ON app.t IS 'new'; COMMENT ON CONSTRAINT old_check ON app.t IS 'new';
-			COMMENT ON COLUMN app.t.a IS 'new'; COMMENT ON SEQUENCE app.t_id_seq IS 'new'; COMMENT ON SEQUENCE app.t_s_seq IS 'new';
-			COMMENT ON INDEX app.t_pkey IS 'new'; COMMENT ON CONSTRAINT child_fk ON app.child IS 'new'`},
+		{
+			"column a",
+			`
+				COMMENT ON CONSTRAINT t_pkey ON app.t IS 'new';
+				COMMENT ON CONSTRAINT old_check ON app.t IS 'new';
+				COMMENT ON COLUMN app.t.a IS 'new';
+				COMMENT ON SEQUENCE app.t_id_seq IS 'new';
+				COMMENT ON SEQUENCE app.t_s_seq IS 'new';
+				COMMENT ON INDEX app.t_pkey IS 'new';
+				COMMENT ON CONSTRAINT child_fk ON app.child IS 'new'`,
+		},
 		{"trigger ", `CREATE TRIGGER new_trigger AFTER INSERT ON app.t FOR EACH STATEMENT EXECUTE FUNCTION app.note();
 			COMMENT ON TRIGGER new_trigger ON app.t IS 'new'`},
-		{"rule ", `CREATE RULE new_rule AS ON UPDATE TO app.t WHERE old.id < 0 DO INSTEAD NOTHING; COMMENT ON RULE new_rule ON app.t IS 'new'`},
+		{
+			"rule ",
+			`
+				CREATE RULE new_rule AS ON UPDATE TO app.t WHERE old.id < 0 DO INSTEAD NOTHING;
+				COMMENT ON RULE new_rule ON app.t IS 'new'`,
+		},
 		{"policy ", `CREATE POLICY new_policy ON app.t AS RESTRICTIVE FOR UPDATE TO {carol} USING (a > 1) WITH CHECK (a > 2);
 			COMMENT ON POLICY new_policy ON app.t IS 'new'`},
 		{"row security", `ALTER TABLE app.t ENABLE ROW LEVEL SECURITY`},
@@ -67,13 +80,24 @@ var mayChange = map[string][]change{
 	},
 	"changed": {
 		{"owner", `ALTER TABLE app.t OWNER TO {alice}`},
-		{"grant ", `REVOKE GRANT OPTION FOR SELECT ON app.t FROM {bob}; SET ROLE {bob}; GRANT INSERT ON app.t TO {carol}; RESET ROLE`},
-		{"comment", `COMMENT ON TABLE app.t IS 'after'; COMMENT ON COLUMN app.t.b IS 'after'; COMMENT ON INDEX app.t_a IS 'after'`},
+		{
+			"grant ",
+			`REVOKE GRANT OPTION FOR SELECT ON app.t FROM {bob}; SET ROLE {bob}; GRANT INSERT ON app.t TO {carol}; RESET ROLE`,
+		},
+		{
+			"comment",
+			`COMMENT ON TABLE app.t IS 'after'; COMMENT ON COLUMN app.t.b IS 'after'; COMMENT ON INDEX app.t_a IS 'after'`,
+		},
 		{"trigger ", `ALTER TABLE app.t ENABLE ALWAYS TRIGGER old_trigger`},
 		{"rule ", `ALTER TABLE app.t DISABLE RULE old_rule`},
 		{"policy ", `ALTER POLICY old_policy ON app.t TO {carol} USING (a > 5)`},
 		{"force row security", `ALTER TABLE app.t FORCE ROW LEVEL SECURITY`},
-		{"sequence ", `ALTER TABLE app.t ALTER id SET INCREMENT BY 3 SET MAXVALUE 1000000 SET CACHE 5; ALTER TABLE app.t ALTER id SET GENERATED ALWAYS`},
+		{
+			"sequence ",
+			`
+				ALTER TABLE app.t ALTER id SET INCREMENT BY 3 SET MAXVALUE 1000000 SET CACHE 5;
+				ALTER TABLE app.t ALTER id SET GENERATED ALWAYS`,
+		},
 		{"sequence ", `ALTER SEQUENCE app.t_s_seq INCREMENT BY 2 CYCLE`},
 		{"", `ALTER TABLE app.t ALTER b SET DEFAULT 'changed'`},
 		{"", `ALTER TABLE app.t ALTER CONSTRAINT t_p_fkey DEFERRABLE INITIALLY DEFERRED`},
@@ -111,52 +135,50 @@ var mayNotChange = []change{
 	{"storage parameter fillfactor", `ALTER TABLE app.t SET (fillfactor = 70)`},
 	{"storage parameter of TOAST", `ALTER TABLE app.t SET (toast.autovacuum_enabled = off)`},
 	{"replica identity", `ALTER TABLE app.t REPLICA IDENTITY FULL`},
-	{"persistence", `ALTER TABLE app.child DROP CONSTRAINT child_fk; ALTER PUBLICATION {database}_old DROP TABLE app.t; ALTER TABLE app.t SET UNLOGGED`},
+	{
+		"persistence",
+		`
+			ALTER TABLE app.child DROP CONSTRAINT child_fk;
+			ALTER PUBLICATION {database}_old DROP TABLE app.t;
+			ALTER TABLE app.t SET UNLOGGED`,
+	},
 	{"statistics", `CREATE STATISTICS app.new_statistics ON a, b FROM app.t`},
 	{"statistics", `ALTER STATISTICS app.old_statistics SET STATISTICS 50`},
 	{"statistics", `ALTER STATISTICS app.old_statistics OWNER TO {alice}`},
 	{"statistics", `COMMENT ON STATISTICS app.old_statistics IS 'new'`},
 }
 
-// givenDuringJob makes the table, and a twin of the database which no job sees:
-// apply changes both, so that the twin shows how it ought to be.
-func givenDuringJob(t *testing.T, db *pgtest.Database) (twin *pgtest.Database, apply func(change)) {
+// givenDuringJob makes the table, also in a control database: apply changes both, so that
+// the control shows how it ought to be.
+func givenDuringJob(t *testing.T, db *pgtest.Database) (control *pgtest.Database, apply func(change)) {
 	t.Helper()
 	r := givenRoles(t, db)
-	twin = pgtest.New(t)
-	both := func(sql string) {
-		for _, d := range []*pgtest.Database{db, twin} {
-			d.Exec(t, r.in(sql))
-		}
+	db.Exec(t, r.in(carriedTableSQL+duringJobSQL))
+	control = controlDatabase(t, r.in(carriedTableSQL+duringJobSQL))
+	return control, func(c change) {
+		db.Exec(t, r.in(c.sql))
+		control.Exec(t, r.in(c.sql))
 	}
-	both(carriedTableSQL + duringJobSQL)
-	return twin, func(c change) { both(c.sql) }
 }
 
 // TestChangedDuringJob changes everything that may be changed, at every moment
 // before the swap, and wants it as it has been changed.
 func TestChangedDuringJob(t *testing.T) {
 	t.Parallel()
-	places := []string{"setup", "backfill", "sync_schema", "post_sync_update", repack.StepWritingThrough, repack.StepDrained}
 	for kind, changes := range mayChange {
-		for n, place := range places {
-			t.Run(kind+" at "+place, func(t *testing.T) {
+		for n, moment := range moments {
+			t.Run(kind+" at "+moment, func(t *testing.T) {
 				t.Parallel()
 				eachHalf(t, n, func(t *testing.T, db *pgtest.Database, strategy, _ string) {
-					twin, apply := givenDuringJob(t, db)
+					control, apply := givenDuringJob(t, db)
 					change := func() {
 						for _, c := range changes {
 							apply(c)
 						}
 					}
 					o := options(t, "app.t", strategy)
-					if strings.HasPrefix(place, "swap") {
-						o = atStep(o, place, change)
-					} else {
-						o = atStage(o, repack.Stage(place), change)
-					}
-					run(t, db, o)
-					sameSchema(t, db, "after the end", schemaOf(t, twin))
+					run(t, db, atMoment(o, moment, change))
+					sameSchema(t, db, "after the end", schemaOf(t, control))
 					noJob(t, db)
 				})
 			})
@@ -185,7 +207,7 @@ func TestChangedAfterSwap(t *testing.T) {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
 			eachHalf(t, n, func(t *testing.T, db *pgtest.Database, strategy, _ string) {
-				twin, apply := givenDuringJob(t, db)
+				control, apply := givenDuringJob(t, db)
 				o := options(t, "app.t", strategy)
 				runUntil(t, db, o, repack.Swap)
 				for _, c := range changes {
@@ -202,7 +224,7 @@ func TestChangedAfterSwap(t *testing.T) {
 				run(t, db, o)
 				old := pgtest.Query[string](t, db.Pool, `SELECT nspname FROM pg_namespace WHERE nspname LIKE 'repack\_job%'`)
 				db.Exec(t, "DROP SCHEMA "+old+" CASCADE")
-				sameSchema(t, db, "after the end", schemaOf(t, twin))
+				sameSchema(t, db, "after the end", schemaOf(t, control))
 			})
 		})
 	}
@@ -218,7 +240,7 @@ func TestChangedAfterSwapReverts(t *testing.T) {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
 			eachHalf(t, n, func(t *testing.T, db *pgtest.Database, strategy, _ string) {
-				twin, apply := givenDuringJob(t, db)
+				control, apply := givenDuringJob(t, db)
 				o := options(t, "app.t", strategy)
 				runUntil(t, db, o, repack.Swap)
 				for _, c := range changes {
@@ -227,7 +249,7 @@ func TestChangedAfterSwapReverts(t *testing.T) {
 					}
 				}
 				revert(t, db, o)
-				sameSchema(t, db, "after revert", schemaOf(t, twin))
+				sameSchema(t, db, "after revert", schemaOf(t, control))
 				noJob(t, db)
 			})
 		})
@@ -242,7 +264,7 @@ func TestDriftDuringJob(t *testing.T) {
 		t.Run(string(place), func(t *testing.T) {
 			t.Parallel()
 			eachHalf(t, n, func(t *testing.T, db *pgtest.Database, strategy, _ string) {
-				twin, apply := givenDuringJob(t, db)
+				control, apply := givenDuringJob(t, db)
 				o := options(t, "app.t", strategy)
 				runUntil(t, db, o, place)
 				for _, c := range mayNotChange {
@@ -253,7 +275,7 @@ func TestDriftDuringJob(t *testing.T) {
 					}
 				}
 				reset(t, db, o)
-				sameSchema(t, db, "after reset", schemaOf(t, twin))
+				sameSchema(t, db, "after reset", schemaOf(t, control))
 				noJob(t, db)
 			})
 		})
@@ -266,7 +288,9 @@ func TestOwnerThatWeAreNot(t *testing.T) {
 	t.Parallel()
 	eachStrategyIn(t, pgtest.New, func(t *testing.T, db *pgtest.Database, strategy string) {
 		r := givenRoles(t, db)
-		db.Exec(t, r.in(carriedTableSQL+`GRANT ALL ON SCHEMA app TO {alice}, {bob}; GRANT CREATE ON DATABASE {database} TO {alice};
+		db.Exec(t, r.in(carriedTableSQL+`
+			GRANT ALL ON SCHEMA app TO {alice}, {bob};
+			GRANT CREATE ON DATABASE {database} TO {alice};
 			ALTER TABLE app.t OWNER TO {alice}`))
 		o := options(t, "app.t", strategy)
 		as := func() *repack.Repack {
@@ -292,7 +316,8 @@ func TestOwnerThatWeAreNot(t *testing.T) {
 		if err := as().Run(testContext(t)); err != nil {
 			t.Fatalf("run with the grant: %v", err)
 		}
-		if owner := db.QueryString(t, `SELECT relowner::regrole FROM pg_class WHERE oid = 'app.t'::regclass`); owner != r["bob"] {
+		if owner := db.QueryString(t, `
+			SELECT relowner::regrole FROM pg_class WHERE oid = 'app.t'::regclass`); owner != r["bob"] {
 			t.Errorf("app.t belongs to %s, want %s", owner, r["bob"])
 		}
 		noJob(t, db)

@@ -145,8 +145,11 @@ func TestFunctionTaken(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
 	role, o, grants := givenTakenFunctions(t, db, repack.ChangeLog)
-	db.Exec(t, fmt.Sprintf(`CREATE TABLE app.parts (id int PRIMARY KEY) PARTITION BY RANGE (id); ALTER TABLE app.parts OWNER TO %[1]s;
-		CREATE TABLE app.part PARTITION OF app.parts FOR VALUES FROM (0) TO (9); ALTER TABLE app.part OWNER TO %[1]s`, role))
+	db.Exec(t, fmt.Sprintf(`
+		CREATE TABLE app.parts (id int PRIMARY KEY) PARTITION BY RANGE (id);
+		ALTER TABLE app.parts OWNER TO %[1]s;
+		CREATE TABLE app.part PARTITION OF app.parts FOR VALUES FROM (0) TO (9);
+		ALTER TABLE app.part OWNER TO %[1]s`, role))
 	byName := map[string]string{}
 	for _, grant := range grants {
 		name, _, _ := strings.Cut(strings.TrimPrefix(grant, "GRANT EXECUTE ON FUNCTION pg_catalog."), "(")

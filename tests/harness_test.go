@@ -143,6 +143,14 @@ func await(t *testing.T, done <-chan error) error {
 	}
 }
 
+// mustEnd waits for a run that startRun has started; the test fails if that does.
+func mustEnd(t *testing.T, done <-chan error) {
+	t.Helper()
+	if err := await(t, done); err != nil {
+		t.Fatalf("run: %v", err)
+	}
+}
+
 // testContext bounds what is done for a test, and ends with a trial of the
 // torture.
 func testContext(t *testing.T) context.Context {

@@ -27,13 +27,9 @@ func TestWritesWhileChunkIsUncommitted(t *testing.T) {
 	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
 		o := givenItems(t, db, strategy)
 		holder := begin(t, db.Connect(t), pgx.ReadCommitted)
-		h := newHalt(t)
-		done := startRun(t, db, beforeStage(o, repack.Backfill, func() {
-			mustExec(t, holder, `LOCK TABLE repack_registry.chunk IN SHARE MODE`)
-			h.stop()
-		}))
-		h.await(t, done)
-		h.release()
+		held := holdBefore(t, db, o, repack.Backfill)
+		mustExec(t, holder, `LOCK TABLE repack_registry.chunk IN SHARE MODE`)
+		held.release()
 		pgtest.WaitBlockedBy(t, db.Pool, pid(holder))
 		writer := db.Connect(t)
 		written := startExec(t, writer, `
@@ -48,9 +44,7 @@ func TestWritesWhileChunkIsUncommitted(t *testing.T) {
 		db.Exec(t, `DELETE FROM control.items WHERE id % 7 = 0;
 			UPDATE control.items SET note = 'updated' WHERE id % 7 = 1;
 			UPDATE control.items SET id = id + 1000 WHERE id % 7 = 2`)
-		if err := await(t, done); err != nil {
-			t.Fatalf("run: %v", err)
-		}
+		held.mustEnd(t)
 		alike(t, db, "items")
 	})
 }
@@ -67,7 +61,7 @@ func TestChunksPassLockedRows(t *testing.T) {
 					writer = begin(t, db.Connect(t), isolation)
 					both(t, writer, writesSQL...)
 				})
-				o.Hooks.AfterStage = afterStage(repack.Backfill, func() {
+				o = atStage(o, repack.Backfill, func() {
 					if keep {
 						commit(t, writer)
 					} else if err := writer.Rollback(t.Context()); err != nil {
@@ -88,18 +82,15 @@ func TestWritesBetweenChunks(t *testing.T) {
 	for _, isolation := range []pgx.TxIsoLevel{pgx.ReadCommitted, pgx.RepeatableRead, pgx.Serializable} {
 		eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
 			o := givenItems(t, db, strategy)
-			h := haltAtChunk(t, &o)
 			var old pgx.Tx
-			done := startRun(t, db, beforeStage(o, repack.Backfill, func() { old = stillSnapshot(t, db, isolation) }))
-			h.await(t, done)
+			o = beforeStage(o, repack.Backfill, func() { old = stillSnapshot(t, db, isolation) })
+			held := holdAtChunk(t, db, o)
 			both(t, old, writesSQL...)
 			commit(t, old)
 			bothIn(t, db, isolation, `UPDATE @items SET note = note || '!' WHERE id % 5 = 0`,
 				`DELETE FROM @items WHERE id BETWEEN 1000 AND 1050`)
-			h.release()
-			if err := await(t, done); err != nil {
-				t.Fatalf("run: %v", err)
-			}
+			held.release()
+			held.mustEnd(t)
 			alike(t, db, "items")
 		})
 	}
@@ -115,16 +106,15 @@ func TestWritesAroundSetup(t *testing.T) {
 		writer := begin(t, db.Connect(t), pgx.ReadCommitted)
 		both(t, writer, `INSERT INTO @items VALUES (1001, 'mail 1001', 'before capture')`)
 		done := startRun(t, db, beforeStage(o, repack.Backfill, func() {
-			both(t, db.Pool, `INSERT INTO @items SELECT 2000 + i, 'mail ' || 2000 + i, 'after setup' FROM generate_series(1, 100) i`,
+			both(t, db.Pool, `
+				INSERT INTO @items SELECT 2000 + i, 'mail ' || 2000 + i, 'after setup' FROM generate_series(1, 100) i`,
 				`DELETE FROM @items WHERE id = 2`)
 		}))
 		pgtest.WaitBlockedBy(t, db.Pool, pid(writer))
 		both(t, writer, `UPDATE @items SET note = 'while setup waits' WHERE id = 1`,
 			`INSERT INTO @items SELECT 3000 + i, 'mail ' || 3000 + i, 'while setup waits' FROM generate_series(1, 100) i`)
 		commit(t, writer)
-		if err := await(t, done); err != nil {
-			t.Fatalf("run: %v", err)
-		}
+		mustEnd(t, done)
 		alike(t, db, "items")
 	})
 }
@@ -145,14 +135,10 @@ func TestRewriteBetweenChunks(t *testing.T) {
 					both(t, db.Pool, `ALTER TABLE @items CLUSTER ON items_email_key`)
 				}
 				both(t, db.Pool, `DELETE FROM @items WHERE id BETWEEN 5 AND 40`)
-				h := haltAtChunk(t, &o)
-				done := startRun(t, db, o)
-				h.await(t, done)
+				held := holdAtChunk(t, db, o)
 				mustExec(t, db.Connect(t), rewrite)
-				h.release()
-				if err := await(t, done); err != nil {
-					t.Fatalf("run: %v", err)
-				}
+				held.release()
+				held.mustEnd(t)
 				alike(t, db, "items")
 			})
 		})
@@ -177,9 +163,7 @@ func TestReplicaRoleWriters(t *testing.T) {
 		o.Until = repack.Swap
 		run(t, db, o)
 		alike(t, db, "items")
-		if err := newRepack(t, db, o).Revert(testContext(t)); err != nil {
-			t.Fatalf("revert: %v", err)
-		}
+		revert(t, db, o)
 		alike(t, db, "items")
 	})
 }

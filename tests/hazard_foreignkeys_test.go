@@ -12,24 +12,7 @@ import (
 )
 
 // hubSQL is a table with a foreign key of every kind, in and out and to itself.
-const hubSQL = `
-CREATE TABLE @country (id bigint PRIMARY KEY);
-INSERT INTO @country VALUES (0);
-CREATE TABLE @hub (
-    id bigint PRIMARY KEY,
-    c  bigint REFERENCES @country ON DELETE CASCADE ON UPDATE CASCADE,
-    n  bigint REFERENCES @country ON DELETE SET NULL ON UPDATE SET NULL,
-    d  bigint DEFAULT 0 REFERENCES @country ON DELETE SET DEFAULT ON UPDATE SET DEFAULT,
-    r  bigint REFERENCES @country ON DELETE RESTRICT ON UPDATE RESTRICT,
-    a  bigint REFERENCES @country DEFERRABLE INITIALLY DEFERRED,
-    boss bigint REFERENCES @hub ON DELETE SET NULL ON UPDATE CASCADE
-);
-INSERT INTO @hub VALUES (0);
-CREATE TABLE @@kid_c (id bigint PRIMARY KEY, hub bigint REFERENCES @hub ON DELETE CASCADE ON UPDATE CASCADE);
-CREATE TABLE @kid_n (id bigint PRIMARY KEY, hub bigint REFERENCES @hub ON DELETE SET NULL ON UPDATE SET NULL);
-CREATE TABLE @kid_d (id bigint PRIMARY KEY, hub bigint DEFAULT 0 REFERENCES @hub ON DELETE SET DEFAULT ON UPDATE SET DEFAULT);
-CREATE TABLE @kid_r (id bigint PRIMARY KEY, hub bigint REFERENCES @hub ON DELETE RESTRICT ON UPDATE RESTRICT DEFERRABLE);
-CREATE TABLE @kid_a (id bigint PRIMARY KEY, hub bigint CONSTRAINT kid_a_hub REFERENCES @hub DEFERRABLE INITIALLY DEFERRED)`
+var hubSQL = fixture("hub")
 
 var hubTables = []string{"country", "hub", "kid_n", "kid_d", "kid_r", "kid_a"}
 
@@ -66,9 +49,11 @@ func hubRoundBy(t *testing.T, db *pgtest.Database, alike func(*testing.T, execer
 	write(`INSERT INTO @kid_n VALUES ($15, $15), ($16, $16)`, `INSERT INTO @kid_d VALUES ($17, $17), ($18, $18)`,
 		`INSERT INTO @kid_r VALUES ($19, $19)`, `INSERT INTO @kid_a VALUES ($20, $20)`)
 	// Cascades out of country, through hub, into kid_c.
-	write(`DELETE FROM @country WHERE id IN ($00, $01, $02)`, `UPDATE @country SET id = id + 40 WHERE id IN ($05, $06, $07)`)
+	write(`DELETE FROM @country WHERE id IN ($00, $01, $02)`, `
+		UPDATE @country SET id = id + 40 WHERE id IN ($05, $06, $07)`)
 	// Cascades out of hub, into itself and others.
-	write(`DELETE FROM @hub WHERE id IN ($10, $15, $17)`, `UPDATE @hub SET id = id + 40 WHERE id IN ($11, $13, $14, $16, $18)`)
+	write(`DELETE FROM @hub WHERE id IN ($10, $15, $17)`, `
+		UPDATE @hub SET id = id + 40 WHERE id IN ($11, $13, $14, $16, $18)`)
 	refused(`DELETE FROM @country WHERE id = $03`)
 	refused(`UPDATE @country SET id = id + 40 WHERE id = $03`)
 	refused(`DELETE FROM @country WHERE id = $04`)
@@ -129,7 +114,8 @@ func hubEqual(t *testing.T, db *pgtest.Database) {
 func hubAlike(t *testing.T, db *pgtest.Database) {
 	t.Helper()
 	hubEqual(t, db)
-	if n := pgtest.Query[int64](t, db.Pool, `SELECT count(*) FROM pg_constraint WHERE contype = 'f' AND NOT convalidated`); n > 0 {
+	if n := pgtest.Query[int64](t, db.Pool, `
+		SELECT count(*) FROM pg_constraint WHERE contype = 'f' AND NOT convalidated`); n > 0 {
 		t.Errorf("%d foreign keys are not valid", n)
 	}
 }

@@ -2,100 +2,16 @@ package tests
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
-	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/repack-go/repack/internal/tooling/pgtest"
 	"github.com/repack-go/repack/repack"
 )
-
-// inApp and inControl write one statement for the tables that the tool works on,
-// and for their twins, which it never sees: @ stands for a schema and its dot,
-// @@ for another one.
-var (
-	inApp     = strings.NewReplacer("@@", "app_other.", "@", "app.")
-	inControl = strings.NewReplacer("@@", "control_other.", "@", "control.")
-)
-
-// twins runs DDL once in schema app and once in schema control.
-func twins(t *testing.T, db *pgtest.Database, ddl string) {
-	t.Helper()
-	db.Exec(t, `CREATE SCHEMA app; CREATE SCHEMA app_other; CREATE SCHEMA control; CREATE SCHEMA control_other`)
-	both(t, db.Pool, ddl)
-}
-
-// both runs one statement on app, then on control. It is what the application
-// does, so it must not fail.
-func both(t *testing.T, conn execer, statements ...string) {
-	t.Helper()
-	for _, sql := range statements {
-		for _, names := range []*strings.Replacer{inApp, inControl} {
-			mustExec(t, conn, names.Replace(sql))
-		}
-	}
-}
-
-// bothRefused sends a statement that a constraint forbids in both places, under
-// the same name.
-func bothRefused(t *testing.T, conn execer, sql string) {
-	t.Helper()
-	var violated []string
-	for _, names := range []*strings.Replacer{inApp, inControl} {
-		_, err := conn.Exec(testContext(t), names.Replace(sql))
-		var pgErr *pgconn.PgError
-		if !errors.As(err, &pgErr) {
-			t.Errorf("%s: %v, want a violation", names.Replace(sql), err)
-			return
-		}
-		violated = append(violated, pgErr.Code+" "+pgErr.TableName+" "+pgErr.ConstraintName)
-	}
-	if violated[0] != violated[1] {
-		t.Errorf("%s: violates %s, want %s", sql, violated[0], violated[1])
-	}
-}
-
-// bothIn runs statements in one transaction of that isolation level.
-func bothIn(t *testing.T, db *pgtest.Database, isolation pgx.TxIsoLevel, statements ...string) {
-	t.Helper()
-	tx, err := db.Pool.BeginTx(testContext(t), pgx.TxOptions{IsoLevel: isolation})
-	if err != nil {
-		t.Fatalf("begin: %v", err)
-	}
-	defer tx.Rollback(context.WithoutCancel(t.Context())) // a failed test gives the connection back
-	both(t, tx, statements...)
-	commit(t, tx)
-}
-
-// alike compares tables of app with their twins.
-func alike(t *testing.T, db *pgtest.Database, tables ...string) {
-	t.Helper()
-	for _, table := range tables {
-		db.EqualTables(t, "app."+table, "control."+table)
-	}
-}
-
-// differsSQL counts the rows that app.%[1]s and control.%[1]s do not share.
-const differsSQL = `
-SELECT count(*)
-FROM   ((TABLE app.%[1]s EXCEPT ALL TABLE control.%[1]s)
-        UNION ALL
-        (TABLE control.%[1]s EXCEPT ALL TABLE app.%[1]s)) AS d`
-
-// alikeIn compares a table with its twin as a transaction sees them.
-func alikeIn(t *testing.T, tx pgx.Tx, table string) {
-	t.Helper()
-	if n := pgtest.Query[int64](t, tx, fmt.Sprintf(differsSQL, table)); n > 0 {
-		t.Errorf("a transaction sees %d rows of %s other than it should", n, table)
-	}
-}
 
 // itemsSQL is a table of enough blocks for several chunks: about 14 rows each.
 const itemsSQL = `
@@ -188,15 +104,58 @@ func haltAtStep(t *testing.T, o *repack.Options, step string) *halt {
 	return h
 }
 
-// haltAtChunk makes a run of one worker stand still after its first chunk.
-func haltAtChunk(t *testing.T, o *repack.Options) *halt {
+// heldRun is a run in the background that stands still until release, while the test
+// does its part.
+type heldRun struct {
+	*halt
+	done <-chan error
+}
+
+// holdAtStep starts a run, and returns when it stands still at a step.
+func holdAtStep(t *testing.T, db *pgtest.Database, o repack.Options, step string) heldRun {
+	t.Helper()
+	h := haltAtStep(t, &o, step)
+	return hold(t, db, o, h)
+}
+
+// holdBefore starts a run, and returns when it stands still before a stage.
+func holdBefore(t *testing.T, db *pgtest.Database, o repack.Options, stage repack.Stage) heldRun {
+	t.Helper()
+	h := newHalt(t)
+	return hold(t, db, beforeStage(o, stage, h.stop), h)
+}
+
+// holdAfter starts a run, and returns when it stands still after a stage.
+func holdAfter(t *testing.T, db *pgtest.Database, o repack.Options, stage repack.Stage) heldRun {
+	t.Helper()
+	h := newHalt(t)
+	return hold(t, db, atStage(o, stage, h.stop), h)
+}
+
+// holdAtChunk starts a run of one worker, and returns when it stands still after its
+// first chunk.
+func holdAtChunk(t *testing.T, db *pgtest.Database, o repack.Options) heldRun {
+	t.Helper()
 	h := newHalt(t)
 	o.Jobs = 1
 	o.Hooks.AfterChunk = func(context.Context, repack.Progress) error {
 		h.stop()
 		return nil
 	}
-	return h
+	return hold(t, db, o, h)
+}
+
+func hold(t *testing.T, db *pgtest.Database, o repack.Options, h *halt) heldRun {
+	t.Helper()
+	r := heldRun{h, startRun(t, db, o)}
+	h.await(t, r.done)
+	return r
+}
+
+// mustEnd waits for the end of the run, which must be a good one.
+func (r heldRun) mustEnd(t *testing.T) {
+	t.Helper()
+	mustEnd(t, r.done)
 }
 
 // beforeStage calls do once, before the stage.
@@ -210,17 +169,6 @@ func beforeStage(o repack.Options, stage repack.Stage, do func()) repack.Options
 		return nil
 	}
 	return o
-}
-
-// afterStage is a hook that calls do once, after the stage.
-func afterStage(stage repack.Stage, do func()) func(context.Context, repack.Stage) error {
-	var once sync.Once
-	return func(_ context.Context, s repack.Stage) error {
-		if s == stage {
-			once.Do(do)
-		}
-		return nil
-	}
 }
 
 // everyStep calls do after each step's first time and before each stage from
@@ -300,6 +248,9 @@ func (h *logHook) Handle(ctx context.Context, r slog.Record) error {
 
 // awaitingSnapshots is what a run logs when it has waited for a second.
 const awaitingSnapshots = "waiting for transactions with older snapshots"
+
+// lockNotObtained is what a run logs of an attempt that has ended at its time-out.
+const lockNotObtained = "lock not obtained"
 
 // awaitLog returns when the run has logged what watch looks for.
 func awaitLog(t *testing.T, seen <-chan struct{}, done <-chan error) {

@@ -22,7 +22,7 @@ func TestLongWriterIsNamed(t *testing.T) {
 			eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
 				o := givenItems(t, db, strategy)
 				o.LockRetries = 3
-				denied := watch(&o, "lock not obtained")
+				denied := watch(&o, lockNotObtained)
 				writer := begin(t, db.Connect(t), pgx.ReadCommitted)
 				done := startRun(t, db, beforeStage(o, stage, func() {
 					both(t, writer, `UPDATE @items SET note = 'held' WHERE id = 1`)

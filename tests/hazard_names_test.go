@@ -58,7 +58,7 @@ func TestNamesExchangedBeforeReplay(t *testing.T) {
 		db.Exec(t, `CREATE TABLE app.others (LIKE app.items);
 			INSERT INTO app.others SELECT id, 'other ' || email, note FROM app.items`)
 		var old pgx.Tx
-		err := newRepack(t, db, atStep(beforeStage(o, "swap", func() { old = stillSnapshot(t, db, pgx.RepeatableRead) }),
+		err := newRepack(t, db, atStep(beforeStage(o, repack.Swap, func() { old = stillSnapshot(t, db, pgx.RepeatableRead) }),
 			repack.StepWritingThrough, func() {
 				both(t, old, `UPDATE @items SET note = 'changed' WHERE id <= 10`)
 				commit(t, old)
@@ -85,7 +85,9 @@ func TestNamesExchangedWhileWritingThrough(t *testing.T) {
 			db.Exec(t, exchangeNames)
 			db.Exec(t, `DELETE FROM app.others WHERE id <= 10; UPDATE app.others SET id = id + 1000 WHERE id BETWEEN 11 AND 20`)
 			db.Exec(t, exchangeNames)
-			db.Exec(t, `DELETE FROM control.items WHERE id <= 10; UPDATE control.items SET id = id + 1000 WHERE id BETWEEN 11 AND 20`)
+			db.Exec(t, `
+				DELETE FROM control.items WHERE id <= 10;
+				UPDATE control.items SET id = id + 1000 WHERE id BETWEEN 11 AND 20`)
 		}))
 		alike(t, db, "items")
 	})
@@ -114,9 +116,9 @@ func TestThingsAddedDuringJob(t *testing.T) {
 				t.Parallel()
 				db := pgtest.New(t)
 				o := givenItems(t, db, repack.ChangeLog)
-				untouched := pgtest.New(t)
-				twins(t, untouched, itemsSQL)
-				untouched.Exec(t, ddl)
+				control := controlDatabase(t)
+				twins(t, control, itemsSQL)
+				control.Exec(t, ddl)
 				err := newRepack(t, db, beforeStage(o, stage, func() { db.Exec(t, ddl) })).Run(testContext(t))
 				var drift *repack.DriftError
 				if errors.As(err, &drift) {
@@ -125,7 +127,7 @@ func TestThingsAddedDuringJob(t *testing.T) {
 				if err != nil {
 					t.Errorf("run: %v, want a *DriftError or none", err)
 				}
-				sameDump(t, db, untouched.Dump(t))
+				sameDump(t, db, control.Dump(t))
 				alike(t, db, "items")
 			})
 		}

@@ -16,7 +16,10 @@ DECLARE a app.items%ROWTYPE; b app.items;
 BEGIN SELECT * INTO a FROM app.items WHERE id = 7; b := a; b.note := 'same'; RETURN to_jsonb(b)::text; END $$;
 CREATE FUNCTION app.arrays() RETURNS text LANGUAGE plpgsql AS $$
 DECLARE one app.items; several app.items[];
-BEGIN FOR one IN SELECT * FROM app.items ORDER BY id LIMIT 3 LOOP several := several || one; END LOOP; RETURN several[2].email; END $$;
+BEGIN
+    FOR one IN SELECT * FROM app.items ORDER BY id LIMIT 3 LOOP several := several || one; END LOOP;
+    RETURN several[2].email;
+END $$;
 CREATE FUNCTION app.casts() RETURNS text LANGUAGE plpgsql SECURITY DEFINER AS $$
 DECLARE one app.items;
 BEGIN one := jsonb_populate_record(NULL::app.items, '{"id": 1, "note": "made"}'); RETURN (ROW(one.*)::app.items).note; END $$;
@@ -42,9 +45,7 @@ func TestFunctionsWithRowTypes(t *testing.T) {
 		use()
 		runUntil(t, db, o, repack.Swap)
 		use()
-		if err := newRepack(t, db, o).Revert(testContext(t)); err != nil {
-			t.Fatalf("revert: %v", err)
-		}
+		revert(t, db, o)
 		use()
 		run(t, db, o)
 		use()

@@ -15,23 +15,19 @@ func TestReplayKeepsKeyInsertedAgain(t *testing.T) {
 	t.Parallel()
 	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
 		o := givenItems(t, db, strategy)
-		var old, again pgx.Tx
-		h := haltAtStep(t, &o, repack.StepWritingThrough)
-		o = beforeStage(o, "swap", func() { old = stillSnapshot(t, db, pgx.RepeatableRead) })
-		done := startRun(t, db, o)
-		h.await(t, done)
+		var old pgx.Tx
+		o = beforeStage(o, repack.Swap, func() { old = stillSnapshot(t, db, pgx.RepeatableRead) })
+		held := holdAtStep(t, db, o, repack.StepWritingThrough)
 
 		both(t, old, `DELETE FROM @items WHERE id = 7`)
 		commit(t, old)
-		again = begin(t, db.Connect(t), pgx.ReadCommitted)
+		again := begin(t, db.Connect(t), pgx.ReadCommitted)
 		both(t, again, `INSERT INTO @items VALUES (7, 'mail 7 again', 'again')`)
-		h.release()
+		held.release()
 		pgtest.WaitBlockedBy(t, db.Pool, pid(again))
 		commit(t, again)
 
-		if err := await(t, done); err != nil {
-			t.Fatalf("run: %v", err)
-		}
+		held.mustEnd(t)
 		alike(t, db, "items")
 	})
 }
@@ -41,20 +37,16 @@ func TestReplayKeepsRowsInsertedAfterTruncate(t *testing.T) {
 	t.Parallel()
 	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
 		o := givenItems(t, db, strategy)
-		h := haltAtStep(t, &o, repack.StepWritingThrough)
-		done := startRun(t, db, o)
-		h.await(t, done)
+		held := holdAtStep(t, db, o, repack.StepWritingThrough)
 
 		both(t, db.Pool, `TRUNCATE @items`)
 		again := begin(t, db.Connect(t), pgx.ReadCommitted)
 		both(t, again, `INSERT INTO @items VALUES (7, 'mail 7', 'again')`)
-		h.release()
+		held.release()
 		pgtest.WaitBlockedBy(t, db.Pool, pid(again))
 		commit(t, again)
 
-		if err := await(t, done); err != nil {
-			t.Fatalf("run: %v", err)
-		}
+		held.mustEnd(t)
 		alike(t, db, "items")
 	})
 }
@@ -67,7 +59,7 @@ func TestDrainedRowDeletedByOlderSnapshot(t *testing.T) {
 		o := givenItems(t, db, strategy)
 		waiting := watch(&o, awaitingSnapshots)
 		var old, reader pgx.Tx
-		done := startRun(t, db, beforeStage(o, "swap", func() {
+		done := startRun(t, db, beforeStage(o, repack.Swap, func() {
 			old = stillSnapshot(t, db, pgx.RepeatableRead)
 			reader = stillSnapshot(t, db, pgx.RepeatableRead)
 		}))
@@ -82,9 +74,7 @@ func TestDrainedRowDeletedByOlderSnapshot(t *testing.T) {
 		both(t, late, `DELETE FROM @items WHERE id = 1000`)
 		commit(t, late)
 
-		if err := await(t, done); err != nil {
-			t.Fatalf("run: %v", err)
-		}
+		mustEnd(t, done)
 		alike(t, db, "items")
 	})
 }

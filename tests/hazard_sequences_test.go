@@ -21,24 +21,20 @@ func TestNumbersDrawnBeforeTheTable(t *testing.T) {
 				o := options(t, "app.items", strategy)
 				o.LockTimeout = queuing
 				o.LockRetries = 1
-				denied := watch(&o, "lock not obtained")
-				h := haltAtStep(t, &o, repack.StepDrained)
-				done := startRun(t, db, o)
-				h.await(t, done)
+				denied := watch(&o, lockNotObtained)
+				held := holdAtStep(t, db, o, repack.StepDrained)
 				first, second := begin(t, db.Connect(t), pgx.ReadCommitted), begin(t, db.Connect(t), pgx.ReadCommitted)
 				for _, tx := range []pgx.Tx{first, second} {
 					mustExec(t, tx, `SELECT nextval('app.items_id_seq')`)
 				}
-				h.release()
+				held.release()
 				for _, tx := range []pgx.Tx{first, second} {
 					pgtest.WaitBlockedBy(t, db.Pool, pid(tx))
 					mustExec(t, tx, `INSERT INTO app.items VALUES (currval('app.items_id_seq'))`)
 					commit(t, tx)
-					awaitLog(t, denied, done)
+					awaitLog(t, denied, held.done)
 				}
-				if err := await(t, done); err != nil {
-					t.Fatalf("run: %v", err)
-				}
+				held.mustEnd(t)
 			})
 		})
 	}
@@ -53,15 +49,15 @@ func TestNumbersDrawnDuringExchange(t *testing.T) {
 			INSERT INTO app.items SELECT FROM generate_series(1, 10)`)
 		o := options(t, "app.items", strategy)
 		o.LockTimeout = queuing
-		h := haltAtStep(t, &o, repack.StepDrained)
-		done := startRun(t, db, o)
-		h.await(t, done)
+		held := holdAtStep(t, db, o, repack.StepDrained)
 		holder := begin(t, db.Connect(t), pgx.ReadCommitted)
 		mustExec(t, holder, `SELECT nextval('app.items_id_seq')`)
-		h.release()
+		held.release()
 		pgtest.WaitBlockedBy(t, db.Pool, pid(holder))
 		waiter := db.Connect(t)
-		drawn := startExec(t, waiter, `BEGIN; CREATE TEMP TABLE drawn AS SELECT nextval('app.items_id_seq') AS id FROM generate_series(1, 50)`)
+		drawn := startExec(t, waiter, `
+			BEGIN;
+			CREATE TEMP TABLE drawn AS SELECT nextval('app.items_id_seq') AS id FROM generate_series(1, 50)`)
 		blockedOrDone(t, db, drawn, waiter.PgConn().PID())
 		commit(t, holder)
 		if err := <-drawn; err != nil {
@@ -69,9 +65,7 @@ func TestNumbersDrawnDuringExchange(t *testing.T) {
 		}
 		mustExec(t, waiter, `INSERT INTO app.items SELECT currval('app.items_id_seq')`)
 		mustExec(t, waiter, `COMMIT`)
-		if err := await(t, done); err != nil {
-			t.Fatalf("run: %v", err)
-		}
+		held.mustEnd(t)
 		mustExec(t, db.Pool, `INSERT INTO app.items SELECT FROM generate_series(1, 60)`)
 		mustExec(t, waiter, `INSERT INTO app.items SELECT id FROM drawn WHERE id < (SELECT max(id) FROM drawn)`)
 	})

@@ -16,10 +16,26 @@ import (
 // skews are what two SERIALIZABLE transactions may not both do: each reads what
 // the other writes.
 var skews = map[string]struct{ reads, first, second string }{
-	"rows":     {`SELECT note FROM app.items WHERE id IN (11, 12)`, `UPDATE app.items SET note = '' WHERE id = 11`, `UPDATE app.items SET note = '' WHERE id = 12`},
-	"keys":     {`SELECT note FROM app.items WHERE id IN (11, 12)`, `UPDATE app.items SET id = 1011 WHERE id = 11`, `UPDATE app.items SET id = 1012 WHERE id = 12`},
-	"deletes":  {`SELECT note FROM app.items WHERE email IN ('mail 11', 'mail 12')`, `DELETE FROM app.items WHERE id = 11`, `DELETE FROM app.items WHERE id = 12`},
-	"phantoms": {`SELECT count(*) FROM app.items`, `INSERT INTO app.items VALUES (1001, 'a', '')`, `INSERT INTO app.items VALUES (1002, 'b', '')`},
+	"rows": {
+		`SELECT note FROM app.items WHERE id IN (11, 12)`,
+		`UPDATE app.items SET note = '' WHERE id = 11`,
+		`UPDATE app.items SET note = '' WHERE id = 12`,
+	},
+	"keys": {
+		`SELECT note FROM app.items WHERE id IN (11, 12)`,
+		`UPDATE app.items SET id = 1011 WHERE id = 11`,
+		`UPDATE app.items SET id = 1012 WHERE id = 12`,
+	},
+	"deletes": {
+		`SELECT note FROM app.items WHERE email IN ('mail 11', 'mail 12')`,
+		`DELETE FROM app.items WHERE id = 11`,
+		`DELETE FROM app.items WHERE id = 12`,
+	},
+	"phantoms": {
+		`SELECT count(*) FROM app.items`,
+		`INSERT INTO app.items VALUES (1001, 'a', '')`,
+		`INSERT INTO app.items VALUES (1002, 'b', '')`,
+	},
 }
 
 // skew is a transaction that has its snapshot, and has read and written nothing
@@ -78,16 +94,14 @@ func TestWriteSkewAcrossTheSwap(t *testing.T) {
 					s := &skew{t: t}
 					waiting := watch(&o, awaitingSerializable)
 					if !wait {
-						o = beforeStage(o, "clean_up", s.finish)
+						o = beforeStage(o, repack.CleanUp, s.finish)
 					}
 					done := startRun(t, db, atStep(o, repack.StepDrained, func() { s.begin(db, name) }))
 					if wait {
 						awaitLog(t, waiting, done)
 						s.finish()
 					}
-					if err := await(t, done); err != nil {
-						t.Fatalf("run: %v", err)
-					}
+					mustEnd(t, done)
 				})
 			})
 		}
@@ -98,11 +112,19 @@ func TestWriteSkewAcrossTheSwap(t *testing.T) {
 // an update in place.
 func TestWriteSkewOfOtherTables(t *testing.T) {
 	t.Parallel()
-	const fill = `; INSERT INTO app.items (id, email, note) SELECT i, 'mail ' || i, 'note' FROM generate_series(1, 200) AS i`
+	const fill = `
+		;
+		INSERT INTO app.items (id, email, note) SELECT i, 'mail ' || i, 'note' FROM generate_series(1, 200) AS i`
 	for kind, create := range map[string]string{
 		"partition": `CREATE TABLE app.whole (id bigint PRIMARY KEY, email text, note text) PARTITION BY RANGE (id);
 			CREATE TABLE app.items PARTITION OF app.whole FOR VALUES FROM (0) TO (10000); CREATE INDEX ON app.items (email)`,
-		"identity": `CREATE TABLE app.items (id bigint PRIMARY KEY, email text UNIQUE, note text, n int GENERATED ALWAYS AS IDENTITY)`,
+		"identity": `
+			CREATE TABLE app.items (
+			    id    bigint PRIMARY KEY,
+			    email text   UNIQUE,
+			    note  text,
+			    n     int    GENERATED ALWAYS AS IDENTITY
+			)`,
 	} {
 		for name := range skews {
 			if kind == "identity" && name == "phantoms" {
@@ -113,7 +135,7 @@ func TestWriteSkewOfOtherTables(t *testing.T) {
 				eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
 					db.Exec(t, `CREATE SCHEMA app; `+create+fill)
 					s := &skew{t: t}
-					o := beforeStage(options(t, "app.items", strategy), "clean_up", s.finish)
+					o := beforeStage(options(t, "app.items", strategy), repack.CleanUp, s.finish)
 					run(t, db, atStep(o, repack.StepDrained, func() { s.begin(db, name) }))
 				})
 			})

@@ -70,7 +70,7 @@ func TestUniqueValuesMoveBetweenShares(t *testing.T) {
 	if seen.of(divided) == 0 || seen.of(collided) == 0 {
 		t.Errorf("%d batches divided, %d shares collided: nothing was tried", seen.of(divided), seen.of(collided))
 	}
-	if n := seen.of("lock not obtained"); n > 0 {
+	if n := seen.of(lockNotObtained); n > 0 {
 		t.Errorf("%d waits of our own sessions for each other are told of", n)
 	}
 }
@@ -87,7 +87,8 @@ func TestHotKeysInShares(t *testing.T) {
 				`DELETE FROM @items WHERE id <= 20`,
 				`INSERT INTO @items SELECT i, 'again ' || i, '' FROM generate_series(1, 10) AS i`,
 				`UPDATE @items SET id = -id WHERE abs(id) BETWEEN 21 AND 40`,
-				fmt.Sprintf(`INSERT INTO @items SELECT i, 'mail ' || i, '' FROM generate_series(%d, %d) AS i`, 1001+n*1000, 2000+n*1000))
+				fmt.Sprintf(`
+					INSERT INTO @items SELECT i, 'mail ' || i, '' FROM generate_series(%d, %d) AS i`, 1001+n*1000, 2000+n*1000))
 		}
 		both(t, db.Pool, `DELETE FROM @items WHERE id BETWEEN 41 AND 50`)
 	})
@@ -103,9 +104,19 @@ func TestHotKeysInShares(t *testing.T) {
 func TestTruncateInShares(t *testing.T) {
 	t.Parallel()
 	for name, statements := range map[string][]string{
-		"before": {manyItems, `TRUNCATE @items`, `INSERT INTO @items VALUES (1, 'mail 3', 'a'), (500, 'mail 4', 'b'), (200, 'mail 200', 'c')`},
-		"after":  {`TRUNCATE @items`, `INSERT INTO @items VALUES (1, 'mail 3', 'a'), (500, 'mail 4', 'b')`, manyItems},
-		"twice":  {`TRUNCATE @items`, manyItems, `TRUNCATE @items`, manyItems, `UPDATE @items SET email = 'mail ' || id - 1000 WHERE id <= 1200`},
+		"before": {
+			manyItems,
+			`TRUNCATE @items`,
+			`INSERT INTO @items VALUES (1, 'mail 3', 'a'), (500, 'mail 4', 'b'), (200, 'mail 200', 'c')`,
+		},
+		"after": {`TRUNCATE @items`, `INSERT INTO @items VALUES (1, 'mail 3', 'a'), (500, 'mail 4', 'b')`, manyItems},
+		"twice": {
+			`TRUNCATE @items`,
+			manyItems,
+			`TRUNCATE @items`,
+			manyItems,
+			`UPDATE @items SET email = 'mail ' || id - 1000 WHERE id <= 1200`,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -123,15 +134,12 @@ func TestTruncateInShares(t *testing.T) {
 // givenWaitingShare starts a run of which one share waits for a row of the shadow.
 func givenWaitingShare(t *testing.T, db *pgtest.Database, o repack.Options) (holder pgx.Tx, done <-chan error) {
 	t.Helper()
-	h := newHalt(t)
-	o = beforeStage(o, repack.PostSyncUpdate, h.stop)
-	done = startRun(t, db, o)
-	h.await(t, done)
+	held := holdBefore(t, db, o, repack.PostSyncUpdate)
 	both(t, db.Pool, manyItems, `UPDATE @items SET note = 'new' WHERE id <= 10`)
 	holder = begin(t, db.Connect(t), pgx.ReadCommitted)
 	mustExec(t, holder, `SELECT FROM `+shadowItems+` WHERE id = 1 FOR UPDATE`)
-	h.release()
-	return holder, done
+	held.release()
+	return holder, held.done
 }
 
 // A lock that one session is not granted in time is tried for again as ever, by
@@ -140,16 +148,14 @@ func TestShareWaitsInVain(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
 	o, seen := givenShares(t, db, func() {})
-	denied := watch(&o, "lock not obtained")
+	denied := watch(&o, lockNotObtained)
 	holder, done := givenWaitingShare(t, db, o)
 	awaitLog(t, denied, done)
 	if seen.of(collided) != 1 {
 		t.Errorf("%d shares had ended without a lock, want 1", seen.of(collided))
 	}
 	mustExec(t, holder, `ROLLBACK`)
-	if err := await(t, done); err != nil {
-		t.Fatalf("run: %v", err)
-	}
+	mustEnd(t, done)
 	alike(t, db, "items")
 }
 
@@ -178,13 +184,15 @@ func TestShareTerminated(t *testing.T) {
 const absSQL = `
 CREATE FUNCTION ext.abs_eq(int, int) RETURNS bool IMMUTABLE LANGUAGE sql RETURN pg_catalog.abs($1) = pg_catalog.abs($2);
 CREATE FUNCTION ext.abs_lt(int, int) RETURNS bool IMMUTABLE LANGUAGE sql RETURN pg_catalog.abs($1) < pg_catalog.abs($2);
-CREATE FUNCTION ext.abs_cmp(int, int) RETURNS int IMMUTABLE LANGUAGE sql RETURN pg_catalog.sign(pg_catalog.abs($1) - pg_catalog.abs($2))::int;
+CREATE FUNCTION ext.abs_cmp(int, int) RETURNS int IMMUTABLE
+    LANGUAGE sql RETURN pg_catalog.sign(pg_catalog.abs($1) - pg_catalog.abs($2))::int;
 CREATE OPERATOR ext.= (LEFTARG = int, RIGHTARG = int, FUNCTION = ext.abs_eq, HASHES);
 CREATE OPERATOR ext.< (LEFTARG = int, RIGHTARG = int, FUNCTION = ext.abs_lt);
 CREATE OPERATOR CLASS ext.abs_ops FOR TYPE int USING btree AS
     OPERATOR 1 ext.<, OPERATOR 3 ext.=, FUNCTION 1 ext.abs_cmp(int, int);
 CREATE FUNCTION ext.abs_hash(int) RETURNS int IMMUTABLE LANGUAGE sql RETURN pg_catalog.hashint4(pg_catalog.abs($1));
-CREATE FUNCTION ext.abs_hash(int, bigint) RETURNS bigint IMMUTABLE LANGUAGE sql RETURN pg_catalog.hashint4extended(pg_catalog.abs($1), $2);
+CREATE FUNCTION ext.abs_hash(int, bigint) RETURNS bigint IMMUTABLE
+    LANGUAGE sql RETURN pg_catalog.hashint4extended(pg_catalog.abs($1), $2);
 CREATE OPERATOR CLASS ext.abs_hash_ops FOR TYPE int USING hash AS
     OPERATOR 1 ext.=, FUNCTION 1 ext.abs_hash(int), FUNCTION 2 ext.abs_hash(int, bigint);`
 
@@ -231,7 +239,9 @@ func TestDivisibleKeys(t *testing.T) {
 		{"a int, b bit(3)", "a, b", "ROW(1, '101')", "ROW(1, '101')", false},
 	} {
 		table := fmt.Sprintf("public.t%d", i)
-		db.Exec(t, fmt.Sprintf(`CREATE TABLE %[1]s (%[2]s); CREATE UNIQUE INDEX t%[4]d_key ON %[1]s (%[3]s)`, table, c.columns, c.index, i))
+		db.Exec(t, fmt.Sprintf(`
+			CREATE TABLE %[1]s (%[2]s);
+			CREATE UNIQUE INDEX t%[4]d_key ON %[1]s (%[3]s)`, table, c.columns, c.index, i))
 		key, err := catalog.ReadKey(testContext(t), db.Pool, pgtest.Query[uint32](t, db.Pool, `SELECT $1::regclass::oid`, table), fmt.Sprintf("t%d_key", i))
 		if err != nil {
 			t.Fatal(err)
@@ -249,14 +259,18 @@ func TestDivisibleKeys(t *testing.T) {
 			if row[0] != 'R' {
 				row = "ROW(" + row + ")"
 			}
-			db.Exec(t, fmt.Sprintf(`ALTER TABLE %[1]s DISABLE TRIGGER ALL; DROP INDEX IF EXISTS t%[2]d_key; INSERT INTO %[1]s VALUES %[3]s`, table, i, row[3:]))
+			db.Exec(t, fmt.Sprintf(`
+				ALTER TABLE %[1]s DISABLE TRIGGER ALL;
+				DROP INDEX IF EXISTS t%[2]d_key;
+				INSERT INTO %[1]s VALUES %[3]s`, table, i, row[3:]))
 		}
 		columns := []string{}
 		for _, k := range key {
 			columns = append(columns, catalog.Quote(k.Name))
 		}
 		db.Exec(t, link.CreateLogSQL()+fmt.Sprintf(`; INSERT INTO %s SELECT %s FROM %s`, log, strings.Join(columns, ", "), table))
-		if n := pgtest.Query[int](t, db.Pool, fmt.Sprintf(`SELECT count(DISTINCT hash_record_extended(l, 0)) FROM %s l`, log)); n != 1 {
+		if n := pgtest.Query[int](t, db.Pool, fmt.Sprintf(`
+			SELECT count(DISTINCT hash_record_extended(l, 0)) FROM %s l`, log)); n != 1 {
 			t.Errorf("(%s): %s and %s have %d hashes", c.columns, c.a, c.b, n)
 		}
 	}

@@ -137,9 +137,7 @@ func TestOlderSnapshotOfAnotherRole(t *testing.T) {
 			t.Errorf("an older snapshot shows %d rows, want 50", n)
 		}
 		commit(t, old)
-		if err := await(t, done); err != nil {
-			t.Fatalf("run: %v", err)
-		}
+		mustEnd(t, done)
 		if n := pgtest.Query[int64](t, idle, `SELECT count(*) FROM app.t`); n != 50 {
 			t.Errorf("the new table has %d rows, want 50", n)
 		}

@@ -18,16 +18,13 @@ func TestDeferredConstraintMeetsStaleShadow(t *testing.T) {
 		both(t, db.Pool, `ALTER TABLE @items DROP CONSTRAINT items_email_key,
 			ADD CONSTRAINT items_email_key UNIQUE (email) DEFERRABLE INITIALLY DEFERRED`)
 		var old pgx.Tx
-		h := haltAtStep(t, &o, repack.StepWritingThrough)
-		done := startRun(t, db, beforeStage(o, "swap", func() { old = stillSnapshot(t, db, pgx.RepeatableRead) }))
-		h.await(t, done)
+		o = beforeStage(o, repack.Swap, func() { old = stillSnapshot(t, db, pgx.RepeatableRead) })
+		held := holdAtStep(t, db, o, repack.StepWritingThrough)
 		both(t, old, `UPDATE @items SET email = 'free' WHERE id = 1`)
 		commit(t, old)
 		both(t, db.Pool, `INSERT INTO @items VALUES (1001, 'mail 1', 'took the address of row 1')`)
-		h.release()
-		if err := await(t, done); err != nil {
-			t.Fatalf("run: %v", err)
-		}
+		held.release()
+		held.mustEnd(t)
 		alike(t, db, "items")
 	})
 }
@@ -40,21 +37,17 @@ func TestSnapshotTakenDuringExchange(t *testing.T) {
 		o := givenItems(t, db, strategy)
 		o.LockTimeout = queuing
 		both(t, db.Pool, `CREATE TABLE @child (item bigint REFERENCES @items)`)
-		h := haltAtStep(t, &o, repack.StepDrained)
-		done := startRun(t, db, o)
-		h.await(t, done)
+		held := holdAtStep(t, db, o, repack.StepDrained)
 		both(t, db.Pool, `TRUNCATE @items, @child`)
 		holder := begin(t, db.Connect(t), pgx.ReadCommitted)
 		mustExec(t, holder, `LOCK TABLE app.child IN ACCESS SHARE MODE`)
-		h.release()
+		held.release()
 		pgtest.WaitBlockedBy(t, db.Pool, pid(holder))
 		late := stillSnapshot(t, db, pgx.RepeatableRead)
 		commit(t, holder)
 		alikeIn(t, late, "items")
 		commit(t, late)
-		if err := await(t, done); err != nil {
-			t.Fatalf("run: %v", err)
-		}
+		held.mustEnd(t)
 		alike(t, db, "items")
 	})
 }
@@ -85,21 +78,14 @@ func TestLockUpgradeWhileSwitchWaits(t *testing.T) {
 	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
 		o := givenItems(t, db, strategy)
 		o.LockTimeout = queuing
-		var writer pgx.Tx
-		h := newHalt(t)
-		done := startRun(t, db, beforeStage(o, "swap", func() {
-			writer = begin(t, db.Connect(t), pgx.ReadCommitted)
-			both(t, writer, `INSERT INTO @items VALUES (1000, 'mail 1000', '')`)
-			h.stop()
-		}))
-		h.await(t, done)
-		h.release()
+		held := holdBefore(t, db, o, repack.Swap)
+		writer := begin(t, db.Connect(t), pgx.ReadCommitted)
+		both(t, writer, `INSERT INTO @items VALUES (1000, 'mail 1000', '')`)
+		held.release()
 		pgtest.WaitBlockedBy(t, db.Pool, pid(writer))
 		both(t, writer, `TRUNCATE @items`, `INSERT INTO @items VALUES (1001, 'mail 1', '')`)
 		commit(t, writer)
-		if err := await(t, done); err != nil {
-			t.Fatalf("run: %v", err)
-		}
+		held.mustEnd(t)
 		alike(t, db, "items")
 	})
 }
@@ -111,15 +97,10 @@ func TestTruncateBeforeSwitch(t *testing.T) {
 	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
 		o := givenItems(t, db, strategy)
 		o.LockTimeout = queuing
-		var writer pgx.Tx
-		h := newHalt(t)
-		done := startRun(t, db, beforeStage(o, "swap", func() {
-			writer = begin(t, db.Connect(t), pgx.ReadCommitted)
-			both(t, writer, `INSERT INTO @items VALUES (1000, 'mail 1000', '')`)
-			h.stop()
-		}))
-		h.await(t, done)
-		h.release()
+		held := holdBefore(t, db, o, repack.Swap)
+		writer := begin(t, db.Connect(t), pgx.ReadCommitted)
+		both(t, writer, `INSERT INTO @items VALUES (1000, 'mail 1000', '')`)
+		held.release()
 		pgtest.WaitBlockedBy(t, db.Pool, pid(writer))
 		conn := db.Connect(t)
 		truncated := startExec(t, conn, `
@@ -130,9 +111,7 @@ func TestTruncateBeforeSwitch(t *testing.T) {
 		if err := <-truncated; err != nil {
 			t.Fatalf("truncate: %v", err)
 		}
-		if err := await(t, done); err != nil {
-			t.Fatalf("run: %v", err)
-		}
+		held.mustEnd(t)
 		alike(t, db, "items")
 	})
 }
@@ -163,9 +142,8 @@ func TestStaleShadowMakesNoDeadlock(t *testing.T) {
 	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
 		o := givenItems(t, db, strategy)
 		var old pgx.Tx
-		h := haltAtStep(t, &o, repack.StepWritingThrough)
-		done := startRun(t, db, beforeStage(o, "swap", func() { old = stillSnapshot(t, db, pgx.RepeatableRead) }))
-		h.await(t, done)
+		o = beforeStage(o, repack.Swap, func() { old = stillSnapshot(t, db, pgx.RepeatableRead) })
+		held := holdAtStep(t, db, o, repack.StepWritingThrough)
 		both(t, old, `UPDATE @items SET email = 'free' WHERE id = 1`)
 		commit(t, old)
 
@@ -184,10 +162,8 @@ func TestStaleShadowMakesNoDeadlock(t *testing.T) {
 			t.Fatalf("update: %v", err)
 		}
 		commit(t, first)
-		h.release()
-		if err := await(t, done); err != nil {
-			t.Fatalf("run: %v", err)
-		}
+		held.release()
+		held.mustEnd(t)
 		pgtest.Column[string](t, db.Pool, `SELECT note FROM app.items WHERE id IN (1, 2, 1001)`)
 	})
 }
@@ -201,12 +177,10 @@ func TestIdentityCountsAcrossExchange(t *testing.T) {
 			INSERT INTO app.items SELECT FROM generate_series(1, 10)`)
 		o := options(t, "app.items", strategy)
 		o.LockTimeout = queuing
-		h := haltAtStep(t, &o, repack.StepDrained)
-		done := startRun(t, db, o)
-		h.await(t, done)
+		held := holdAtStep(t, db, o, repack.StepDrained)
 		holder := begin(t, db.Connect(t), pgx.ReadCommitted)
 		mustExec(t, holder, `SELECT nextval('app.items_id_seq')`)
-		h.release()
+		held.release()
 		pgtest.WaitBlockedBy(t, db.Pool, pid(holder))
 		waiter := db.Connect(t)
 		inserted := startExec(t, waiter, `INSERT INTO app.items VALUES (nextval('app.items_id_seq'))`)
@@ -214,9 +188,7 @@ func TestIdentityCountsAcrossExchange(t *testing.T) {
 		taken := startExec(t, next, `CREATE TEMP TABLE taken AS SELECT nextval('app.items_id_seq') AS id`)
 		blockedOrDone(t, db, taken, next.PgConn().PID())
 		commit(t, holder)
-		if err := await(t, done); err != nil {
-			t.Fatalf("run: %v", err)
-		}
+		held.mustEnd(t)
 		if err := <-inserted; err != nil {
 			t.Fatalf("insert: %v", err)
 		}

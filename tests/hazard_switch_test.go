@@ -22,10 +22,10 @@ func inShadow(t *testing.T, tx pgx.Tx, id int) bool {
 // way of: it must not wait for one because of the shadow.
 func insertsAtOnce(t *testing.T, db *pgtest.Database, tx pgx.Tx, sql string) {
 	t.Helper()
-	for _, names := range []*strings.Replacer{inApp, inControl} {
-		done := startExec(t, tx, names.Replace(sql))
+	for _, sql := range twinned(sql) {
+		done := startExec(t, tx, sql)
 		if blockedOrDone(t, db, done, pid(tx)) {
-			t.Errorf("%s: a statement waits for a stale row of the shadow", names.Replace(sql))
+			t.Errorf("%s: a statement waits for a stale row of the shadow", sql)
 		}
 		if err := <-done; err != nil {
 			t.Fatalf("%s: %v", sql, err)
@@ -41,19 +41,14 @@ func TestNothingIsStaleAfterSwitch(t *testing.T) {
 	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
 		o := givenItems(t, db, strategy)
 		o.LockTimeout = queuing
-		var last pgx.Tx
 		h := haltAtStep(t, &o, repack.StepWritingThrough)
-		begun := newHalt(t)
-		done := startRun(t, db, beforeStage(o, repack.Swap, func() {
-			last = begin(t, db.Connect(t), pgx.ReadCommitted)
-			both(t, last, `UPDATE @items SET email = 'free' WHERE id = 1`)
-			begun.stop()
-		}))
-		begun.await(t, done)
-		begun.release()
+		held := holdBefore(t, db, o, repack.Swap)
+		last := begin(t, db.Connect(t), pgx.ReadCommitted)
+		both(t, last, `UPDATE @items SET email = 'free' WHERE id = 1`)
+		held.release()
 		pgtest.WaitBlockedBy(t, db.Pool, pid(last)) // past the last replay that takes no lock
 		commit(t, last)
-		h.await(t, done)
+		h.await(t, held.done)
 
 		first, second := begin(t, db.Connect(t), pgx.ReadCommitted), begin(t, db.Connect(t), pgx.ReadCommitted)
 		both(t, first, `UPDATE @items SET note = 'first' WHERE id = 1`)
@@ -64,9 +59,7 @@ func TestNothingIsStaleAfterSwitch(t *testing.T) {
 		commit(t, first)
 		commit(t, second)
 		h.release()
-		if err := await(t, done); err != nil {
-			t.Fatalf("run: %v", err)
-		}
+		held.mustEnd(t)
 		alike(t, db, "items")
 	})
 }
@@ -82,12 +75,11 @@ func TestOlderWriterKeepsOffTheShadow(t *testing.T) {
 			eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
 				o := givenItems(t, db, strategy)
 				var old, older pgx.Tx
-				h := haltAtStep(t, &o, repack.StepWritingThrough)
-				done := startRun(t, db, beforeStage(o, repack.Swap, func() {
+				o = beforeStage(o, repack.Swap, func() {
 					both(t, db.Pool, `UPDATE @items SET note = 'to be replayed' WHERE id = 1`)
 					old, older = stillSnapshot(t, db, isolation), stillSnapshot(t, db, isolation)
-				}))
-				h.await(t, done)
+				})
+				held := holdAtStep(t, db, o, repack.StepWritingThrough)
 				both(t, old, `UPDATE @items SET email = 'free' WHERE id = 1`)
 				commit(t, old)
 
@@ -100,10 +92,8 @@ func TestOlderWriterKeepsOffTheShadow(t *testing.T) {
 				}
 				commit(t, older)
 				commit(t, first)
-				h.release()
-				if err := await(t, done); err != nil {
-					t.Fatalf("run: %v", err)
-				}
+				held.release()
+				held.mustEnd(t)
 				alike(t, db, "items")
 			})
 		})
@@ -159,9 +149,7 @@ func TestDrainPausesWhileRowsAreLocked(t *testing.T) {
 		done := startRun(t, db, o)
 		awaitLog(t, passes.seen, done)
 		commit(t, holder)
-		if err := await(t, done); err != nil {
-			t.Fatalf("run: %v", err)
-		}
+		mustEnd(t, done)
 		for i := range len(passes.times) - 1 {
 			if took := passes.times[i+1].Sub(passes.times[i]); took < pause {
 				t.Fatalf("pass %d followed on another after %s, want a pause of %s", i+2, took, pause)

@@ -32,9 +32,9 @@ func takeOver(t *testing.T, db *pgtest.Database) {
 }
 
 // outlived wants the end of a run whose job is another's.
-func outlived(t *testing.T, done <-chan error) {
+func outlived(t *testing.T, r heldRun) {
 	t.Helper()
-	if err := await(t, done); !errors.Is(err, registry.ErrStageMoved) {
+	if err := await(t, r.done); !errors.Is(err, registry.ErrStageMoved) {
 		t.Errorf("run that has lost its job: %v, want ErrStageMoved", err)
 	}
 }
@@ -48,24 +48,17 @@ func TestLostJobIsNotCopied(t *testing.T) {
 			eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
 				o := givenItems(t, db, strategy)
 				o.Transfer = transfer
-				lost, taken := o, o
-				copied := haltAtChunk(t, &lost)
-				was := startRun(t, db, lost)
-				copied.await(t, was)
+				lost := holdAtChunk(t, db, o)
 				takeOver(t, db)
 
-				claimed := newHalt(t)
-				is := startRun(t, db, beforeStage(taken, repack.Backfill, claimed.stop))
-				claimed.await(t, is)
-				copied.release()
-				outlived(t, was)
+				taken := holdBefore(t, db, o, repack.Backfill)
+				lost.release()
+				outlived(t, lost)
 				if n := pgtest.Query[int64](t, db.Pool, `SELECT count(*) FROM repack_registry.chunk`); n != 1 {
 					t.Errorf("%d chunks, want the one that was copied before the job was taken over", n)
 				}
-				claimed.release()
-				if err := await(t, is); err != nil {
-					t.Fatalf("run: %v", err)
-				}
+				taken.release()
+				taken.mustEnd(t)
 				alike(t, db, "items")
 			})
 		})
@@ -79,34 +72,28 @@ func TestLostJobIsNotReplayed(t *testing.T) {
 	t.Parallel()
 	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
 		o := givenItems(t, db, strategy)
-		lost, taken := o, o
-		lost.MaxSnapshotWait = time.Second
-		switched := haltAtStep(t, &lost, repack.StepWritingThrough)
-		was := startRun(t, db, lost)
-		switched.await(t, was)
+		impatient := o
+		impatient.MaxSnapshotWait = time.Second
+		lost := holdAtStep(t, db, impatient, repack.StepWritingThrough)
 		takeOver(t, db)
 
-		drained := haltAtStep(t, &taken, repack.StepDrained)
-		waiting := watch(&taken, awaitingSnapshots)
-		is := startRun(t, db, taken)
-		drained.await(t, is)
+		waiting := watch(&o, awaitingSnapshots)
+		taken := holdAtStep(t, db, o, repack.StepDrained)
 		both(t, db.Pool, `TRUNCATE @items`, `INSERT INTO @items VALUES (1001, 'mail 1001', '')`)
 		log := pgtest.Query[string](t, db.Pool, `SELECT format('%I.%I', shadow_schema, change_log) FROM repack_registry.job`)
 		holder := begin(t, db.Connect(t), pgx.ReadCommitted)
 		mustExec(t, holder, `LOCK TABLE `+log+` IN ACCESS EXCLUSIVE MODE`)
-		switched.release()
+		lost.release()
 		pgtest.WaitBlockedBy(t, db.Pool, pid(holder)) // it has waited for older snapshots
 		late := stillSnapshot(t, db, pgx.RepeatableRead)
 		commit(t, holder)
-		outlived(t, was)
+		outlived(t, lost)
 
-		drained.release()
-		awaitLog(t, waiting, is)
+		taken.release()
+		awaitLog(t, waiting, taken.done)
 		alikeIn(t, late, "items")
 		commit(t, late)
-		if err := await(t, is); err != nil {
-			t.Fatalf("run: %v", err)
-		}
+		taken.mustEnd(t)
 		alike(t, db, "items")
 	})
 }

@@ -11,7 +11,8 @@ import (
 // keys and addresses of the old.
 func truncate(t *testing.T, db *pgtest.Database) {
 	t.Helper()
-	both(t, db.Pool, `TRUNCATE @items`, `INSERT INTO @items VALUES (1, 'mail 3', 'a'), (500, 'mail 4', 'b'), (200, 'mail 200', 'c')`)
+	both(t, db.Pool, `TRUNCATE @items`, `
+		INSERT INTO @items VALUES (1, 'mail 3', 'a'), (500, 'mail 4', 'b'), (200, 'mail 200', 'c')`)
 	for _, isolation := range isolationLevels {
 		bothIn(t, db, isolation, `INSERT INTO @items VALUES (2, 'mail 2', 'gone')`, `TRUNCATE @items`,
 			`INSERT INTO @items VALUES (1, 'mail 3', 'd'), (501, 'mail 4', 'e'), (200, 'mail 200', 'f')`)
@@ -52,14 +53,10 @@ func TestTruncateBetweenChunks(t *testing.T) {
 	t.Parallel()
 	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
 		o := givenItems(t, db, strategy)
-		h := haltAtChunk(t, &o)
-		done := startRun(t, db, o)
-		h.await(t, done)
+		held := holdAtChunk(t, db, o)
 		truncate(t, db)
-		h.release()
-		if err := await(t, done); err != nil {
-			t.Fatalf("run: %v", err)
-		}
+		held.release()
+		held.mustEnd(t)
 		alike(t, db, "items")
 	})
 }
@@ -72,9 +69,7 @@ func TestTruncateAfterSwapThenRevert(t *testing.T) {
 		runUntil(t, db, o, repack.Swap)
 		truncate(t, db)
 		o = atStep(o, repack.StepDrained, func() { truncate(t, db) })
-		if err := newRepack(t, db, o).Revert(testContext(t)); err != nil {
-			t.Fatalf("revert: %v", err)
-		}
+		revert(t, db, o)
 		alike(t, db, "items")
 	})
 }

@@ -16,15 +16,11 @@ func TestUniqueValuesMoveDuringBackfill(t *testing.T) {
 	t.Parallel()
 	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
 		o := givenItems(t, db, strategy)
-		h := haltAtChunk(t, &o)
-		done := startRun(t, db, o)
-		h.await(t, done)
+		held := holdAtChunk(t, db, o)
 		both(t, db.Pool, `UPDATE @items SET email = 'old ' || id WHERE id <= 10`,
 			`UPDATE @items SET email = 'mail ' || id - 190 WHERE id > 190`)
-		h.release()
-		if err := await(t, done); err != nil {
-			t.Fatalf("run: %v", err)
-		}
+		held.release()
+		held.mustEnd(t)
 		alike(t, db, "items")
 	})
 }
@@ -104,9 +100,7 @@ func TestUniqueValuesMoveAsSets(t *testing.T) {
 				run(t, db, o)
 				alike(t, db, "places")
 				rearrange(t, db, isolation, deferrable)
-				if err := newRepack(t, db, o).Revert(testContext(t)); err != nil {
-					t.Fatalf("revert: %v", err)
-				}
+				revert(t, db, o)
 				alike(t, db, "places")
 				run(t, db, options(t, "app.places", strategy))
 				alike(t, db, "places")

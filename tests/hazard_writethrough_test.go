@@ -109,9 +109,7 @@ func TestWritesAfterSwapAreThereAfterRevert(t *testing.T) {
 		o = atStep(o, repack.StepWritingThrough, func() {
 			bothIn(t, db, isolation, `UPDATE @varied SET pos = pos - 1`, `DELETE FROM @varied WHERE id = 40`)
 		})
-		if err := newRepack(t, db, o).Revert(testContext(t)); err != nil {
-			t.Fatalf("revert: %v", err)
-		}
+		revert(t, db, o)
 		alike(t, db, "varied")
 	})
 }
@@ -184,7 +182,8 @@ func TestSerializableConflictIsStillOne(t *testing.T) {
 			}
 			var failures []string
 			for i, tx := range []pgx.Tx{a, b} {
-				_, err := tx.Exec(t.Context(), `INSERT INTO app.items SELECT count(*) + 5000, 'count ' || $1::int, '' FROM app.items`, i)
+				_, err := tx.Exec(t.Context(), `
+					INSERT INTO app.items SELECT count(*) + 5000, 'count ' || $1::int, '' FROM app.items`, i)
 				if err == nil {
 					err = tx.Commit(t.Context())
 				}

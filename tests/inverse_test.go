@@ -79,7 +79,7 @@ func TestResetFromInside(t *testing.T) {
 func TestRevert(t *testing.T) {
 	t.Parallel()
 	for _, place := range atEachPlace([]repack.Stage{repack.CleanUp}, []string{repack.StepExchanged}) {
-		if place.name == "after clean_up" {
+		if place.name == afterCleanUp {
 			continue
 		}
 		t.Run(place.name, func(t *testing.T) {
@@ -150,7 +150,7 @@ func TestCancelledRevertThenRun(t *testing.T) {
 				s.write(t)
 				err := newRepack(t, db, o).Run(testContext(t))
 				s.write(t)
-				if place.name == "at revert: exchanged" {
+				if place.name == "at "+repack.StepExchangedBack {
 					if err == nil {
 						t.Error("run went on with a job that is being reverted")
 					}

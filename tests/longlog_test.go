@@ -71,9 +71,7 @@ func TestLongLogIsNotReadUnderLocks(t *testing.T) {
 		bloatLog(t, db)
 		both(t, db.Pool, `UPDATE @items SET note = 'after' WHERE id % 10 = 2`)
 		seen = shortAt(t, db, &o, repack.StepDrained)
-		if err := newRepack(t, db, o).Revert(testContext(t)); err != nil {
-			t.Fatalf("revert: %v", err)
-		}
+		revert(t, db, o)
 		if seen() < 1 {
 			t.Error("the revert was not looked at")
 		}
@@ -116,9 +114,7 @@ func TestWriterHoldsUpNewLog(t *testing.T) {
 		done := startRun(t, db, o)
 		pgtest.WaitBlockedBy(t, db.Pool, pid(writer))
 		commit(t, writer)
-		if err := await(t, done); err != nil {
-			t.Fatalf("run: %v", err)
-		}
+		mustEnd(t, done)
 		if seen() == 0 {
 			t.Error("the step was not come to")
 		}
@@ -153,9 +149,7 @@ func TestRetiredLogIsTakenOver(t *testing.T) {
 		before := db.Dump(t)
 		runUntil(t, db, o, repack.PostSyncUpdate)
 		endWithRetired(t, db, o, func(o repack.Options) error { return newRepack(t, db, o).Run(testContext(t)) }, 1)
-		if err := newRepack(t, db, o).Reset(testContext(t)); err != nil {
-			t.Fatalf("reset: %v", err)
-		}
+		reset(t, db, o)
 		sameDump(t, db, before)
 		noArtefacts(t, db)
 	})

@@ -17,45 +17,13 @@ import (
 // matviewSQL has a matview with something of everything, one that reads it and
 // the table, views and other things that read it, one that only reads a view
 // of the table, and one that is not populated.
-const matviewSQL = `
-CREATE SCHEMA app; CREATE SCHEMA other;
-CREATE TABLE app.t (id int PRIMARY KEY, a int, b text);
-INSERT INTO app.t SELECT g, g % 7, 'b' || g FROM generate_series(1, 500) g;
-CREATE VIEW app.below AS SELECT id, a FROM app.t WHERE id > 0;
-CREATE MATERIALIZED VIEW app."The; mv" ("It's", "sum ON x", b) WITH (fillfactor = 70, autovacuum_enabled = off) AS
-	SELECT t.id, t.a + below.a, t.b FROM app.t JOIN app.below USING (id) WHERE t.b <> ' FROM app.t';
-CREATE UNIQUE INDEX "mv key" ON app."The; mv" ("It's");
-CREATE INDEX "mv; ON x" ON app."The; mv" (lower(b) DESC, ("sum ON x" + 1)) WITH (fillfactor = 80) WHERE b <> ' ON ';
-ALTER INDEX app."mv; ON x" ALTER COLUMN 2 SET STATISTICS 77;
-ALTER MATERIALIZED VIEW app."The; mv" CLUSTER ON "mv key";
-ALTER MATERIALIZED VIEW app."The; mv" ALTER b SET STATISTICS 55;
-ALTER MATERIALIZED VIEW app."The; mv" ALTER b SET STORAGE external;
-ALTER MATERIALIZED VIEW app."The; mv" ALTER b SET COMPRESSION pglz;
-ALTER MATERIALIZED VIEW app."The; mv" ALTER b SET (n_distinct = 5);
-COMMENT ON MATERIALIZED VIEW app."The; mv" IS 'it''s'; COMMENT ON COLUMN app."The; mv".b IS 'b'; COMMENT ON INDEX app."mv key" IS 'key';
-CREATE STATISTICS other.st (ndistinct) ON "It's", b FROM app."The; mv"; ALTER STATISTICS other.st SET STATISTICS 33; COMMENT ON STATISTICS other.st IS 'st';
-GRANT USAGE ON SCHEMA app, other TO {alice}, {bob}, {carol}; GRANT CREATE ON SCHEMA app, other TO {alice};
-GRANT SELECT ON app.t, app.below TO {alice};
-GRANT SELECT ON app."The; mv" TO {bob} WITH GRANT OPTION; GRANT SELECT ("It's") ON app."The; mv" TO {carol};
-ALTER MATERIALIZED VIEW app."The; mv" OWNER TO {alice};
-SET ROLE {bob}; GRANT SELECT ON app."The; mv" TO {carol}; RESET ROLE;
-CREATE VIEW app.above WITH (security_barrier) AS SELECT "It's", b FROM app."The; mv" WHERE "sum ON x" > 2;
-CREATE VIEW app.above_above AS SELECT count(*) FROM app.above; COMMENT ON VIEW app.above IS 'above'; GRANT SELECT ON app.above TO {bob};
-CREATE MATERIALIZED VIEW app.a_second AS SELECT m."It's", t.a FROM app."The; mv" m JOIN app.t ON t.id = m."It's";
-CREATE MATERIALIZED VIEW other.third AS SELECT count(*) FROM app.a_second, app.above;
-CREATE MATERIALIZED VIEW other.empty AS SELECT max(id) FROM app.t WITH NO DATA;
-CREATE INDEX empty_max ON other.empty (max);
-CREATE MATERIALIZED VIEW other.indirect AS SELECT * FROM app.below;
-CREATE MATERIALIZED VIEW other.on_above AS SELECT * FROM app.above;
-CREATE FUNCTION app.f() RETURNS bigint LANGUAGE sql STABLE BEGIN ATOMIC SELECT count(*) FROM app."The; mv"; END;
-CREATE TABLE app.guarded (id int); ALTER TABLE app.guarded ENABLE ROW LEVEL SECURITY;
-CREATE POLICY p ON app.guarded USING (id IN (SELECT "It's" FROM app."The; mv"));
-CREATE RULE r AS ON INSERT TO app.guarded WHERE NEW.id IN (SELECT "It's" FROM app."The; mv") DO INSTEAD NOTHING;`
+var matviewSQL = fixture("matviews")
 
 // matviewRows are what every one of them holds.
 const matviewRowsSQL = `
-SELECT (SELECT md5(string_agg(m::text, ',' ORDER BY "It's")) FROM app."The; mv" m) || (SELECT count(*) FROM app.a_second)
-    || (SELECT * FROM app.above_above) || (SELECT * FROM other.third) || app.f() || (SELECT count(*) FROM other.indirect)`
+SELECT (SELECT md5(string_agg(m::text, ',' ORDER BY "It's")) FROM app."The; mv" m) || (SELECT count(*)
+       FROM app.a_second) || (SELECT * FROM app.above_above) || (SELECT *
+       FROM other.third) || app.f() || (SELECT count(*) FROM other.indirect)`
 
 func rebuilding(t *testing.T, strategy string) repack.Options {
 	o := options(t, "app.t", strategy)
@@ -67,12 +35,19 @@ func rebuilding(t *testing.T, strategy string) repack.Options {
 // just been written to the table.
 func followsTable(t *testing.T, db *pgtest.Database, when string) {
 	t.Helper()
-	got := result(t, db, `INSERT INTO app.t VALUES (9000, 5, 'fresh');
-		REFRESH MATERIALIZED VIEW app."The; mv"; REFRESH MATERIALIZED VIEW app.a_second; REFRESH MATERIALIZED VIEW other.third;
-		REFRESH MATERIALIZED VIEW other.empty; REFRESH MATERIALIZED VIEW other.indirect; REFRESH MATERIALIZED VIEW other.on_above;
-		SELECT b, (SELECT a FROM app.a_second WHERE "It's" = 9000), (SELECT max FROM other.empty), (SELECT max(id) FROM other.indirect),
-		       (SELECT count(*) FROM app.above WHERE "It's" = 9000), (SELECT count(*) FROM other.on_above WHERE "It's" = 9000)
-		FROM app."The; mv" WHERE "It's" = 9000`)
+	got := result(t, db, `
+		INSERT INTO app.t VALUES (9000, 5, 'fresh');
+		REFRESH MATERIALIZED VIEW app."The; mv";
+		REFRESH MATERIALIZED VIEW app.a_second;
+		REFRESH MATERIALIZED VIEW other.third;
+		REFRESH MATERIALIZED VIEW other.empty;
+		REFRESH MATERIALIZED VIEW other.indirect;
+		REFRESH MATERIALIZED VIEW other.on_above;
+		SELECT b, (SELECT a FROM app.a_second WHERE "It's" = 9000), (SELECT max FROM other.empty),
+		       (SELECT max(id) FROM other.indirect), (SELECT count(*) FROM app.above WHERE "It's" = 9000),
+		       (SELECT count(*) FROM other.on_above WHERE "It's" = 9000)
+		FROM   app."The; mv"
+		WHERE  "It's" = 9000`)
 	if want := "fresh|5|9000|9000|1|1"; got != want {
 		t.Errorf("%s: matviews show %q, want %q", when, got, want)
 	}
@@ -178,8 +153,12 @@ func TestMatviewRefreshedMeanwhile(t *testing.T) {
 		t.Run(refresh, func(t *testing.T) {
 			t.Parallel()
 			eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
-				db.Exec(t, `CREATE SCHEMA app; CREATE TABLE app.t (id int PRIMARY KEY); INSERT INTO app.t SELECT generate_series(1, 9);
-					CREATE MATERIALIZED VIEW app.m AS TABLE app.t; CREATE UNIQUE INDEX ON app.m (id)`)
+				db.Exec(t, `
+					CREATE SCHEMA app;
+					CREATE TABLE app.t (id int PRIMARY KEY);
+					INSERT INTO app.t SELECT generate_series(1, 9);
+					CREATE MATERIALIZED VIEW app.m AS TABLE app.t;
+					CREATE UNIQUE INDEX ON app.m (id)`)
 				run(t, db, atStep(rebuilding(t, strategy), repack.StepMatviewBuilt, func() {
 					db.Exec(t, `INSERT INTO app.t VALUES (100); DELETE FROM app.t WHERE id = 2`)
 					db.Exec(t, refresh+` app.m`)
@@ -203,7 +182,8 @@ func TestMatviewIsNeverMissing(t *testing.T) {
 	go func() {
 		for ctx.Err() == nil {
 			var n int
-			err := conn.QueryRow(context.WithoutCancel(ctx), `SELECT count(*) FROM app."The; mv" m JOIN app.above USING ("It's") JOIN app.a_second USING ("It's")`).Scan(&n)
+			err := conn.QueryRow(context.WithoutCancel(ctx), `
+				SELECT count(*) FROM app."The; mv" m JOIN app.above USING ("It's") JOIN app.a_second USING ("It's")`).Scan(&n)
 			if err == nil && n < 100 {
 				err = fmt.Errorf("%d rows", n)
 			}
@@ -252,12 +232,38 @@ func TestMatviewRefused(t *testing.T) {
 		name, sql string
 		says      []string
 	}{
-		{"property graph", `CREATE PROPERTY GRAPH app.graph VERTEX TABLES (app.m KEY (id))`, []string{"property graph app.graph: has it", "DROP PROPERTY GRAPH"}},
-		{"row type", `CREATE FUNCTION app.f(app.m) RETURNS int LANGUAGE sql AS 'SELECT 1'`, []string{"function app.f(app.m)", "app.m"}},
-		{"row type of one above", `CREATE MATERIALIZED VIEW app.n AS TABLE app.m; CREATE TABLE app.o (n app.n)`, []string{"app.o", `"app"."n"`}},
-		{"names", `CREATE SCHEMA other; CREATE MATERIALIZED VIEW other.m AS TABLE app.m`, []string{"m: is the name of more than one"}},
-		{"name of the table", `CREATE SCHEMA other; CREATE MATERIALIZED VIEW other.t AS TABLE app.m`, []string{"t: is the name of more than one"}},
-		{"invalid index", `CREATE INDEX broken ON app.m (id); UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'app.broken'::regclass`, []string{"broken"}},
+		{
+			"property graph",
+			`CREATE PROPERTY GRAPH app.graph VERTEX TABLES (app.m KEY (id))`,
+			[]string{"property graph app.graph: has it", "DROP PROPERTY GRAPH"},
+		},
+		{
+			"row type",
+			`CREATE FUNCTION app.f(app.m) RETURNS int LANGUAGE sql AS 'SELECT 1'`,
+			[]string{"function app.f(app.m)", "app.m"},
+		},
+		{
+			"row type of one above",
+			`CREATE MATERIALIZED VIEW app.n AS TABLE app.m; CREATE TABLE app.o (n app.n)`,
+			[]string{"app.o", `"app"."n"`},
+		},
+		{
+			"names",
+			`CREATE SCHEMA other; CREATE MATERIALIZED VIEW other.m AS TABLE app.m`,
+			[]string{"m: is the name of more than one"},
+		},
+		{
+			"name of the table",
+			`CREATE SCHEMA other; CREATE MATERIALIZED VIEW other.t AS TABLE app.m`,
+			[]string{"t: is the name of more than one"},
+		},
+		{
+			"invalid index",
+			`
+				CREATE INDEX broken ON app.m (id);
+				UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'app.broken'::regclass`,
+			[]string{"broken"},
+		},
 		{"row type of the table", `CREATE MATERIALIZED VIEW app.w AS SELECT x FROM app.t x`, []string{"app.w"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -266,7 +272,10 @@ func TestMatviewRefused(t *testing.T) {
 			if c.name == "property graph" {
 				needs19(t, db)
 			}
-			db.Exec(t, `CREATE SCHEMA app; CREATE TABLE app.t (id int PRIMARY KEY); CREATE MATERIALIZED VIEW app.m AS TABLE app.t;`+c.sql)
+			db.Exec(t, `
+				CREATE SCHEMA app;
+				CREATE TABLE app.t (id int PRIMARY KEY);
+				CREATE MATERIALIZED VIEW app.m AS TABLE app.t;`+c.sql)
 			before := db.Dump(t)
 			var refusal *repack.RefusedError
 			err := newRepack(t, db, rebuilding(t, repack.ChangeLog)).Run(testContext(t))
@@ -289,8 +298,14 @@ func TestMatviewRefused(t *testing.T) {
 func TestMatviewBesideItsArrayTypesName(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
-	db.Exec(t, `CREATE SCHEMA app; CREATE TABLE app.t (id int PRIMARY KEY); INSERT INTO app.t VALUES (1);
-		CREATE MATERIALIZED VIEW app.m AS TABLE app.t; CREATE MATERIALIZED VIEW app.n AS TABLE app.m; CREATE TABLE app._m (x int); CREATE TABLE app._n (x int)`)
+	db.Exec(t, `
+		CREATE SCHEMA app;
+		CREATE TABLE app.t (id int PRIMARY KEY);
+		INSERT INTO app.t VALUES (1);
+		CREATE MATERIALIZED VIEW app.m AS TABLE app.t;
+		CREATE MATERIALIZED VIEW app.n AS TABLE app.m;
+		CREATE TABLE app._m (x int);
+		CREATE TABLE app._n (x int)`)
 	before := db.Dump(t)
 	o := rebuilding(t, repack.ChangeLog)
 	runUntil(t, db, o, repack.Swap)
@@ -314,7 +329,10 @@ func TestMatviewAppearsDuringJob(t *testing.T) {
 	}
 	before := db.Dump(t)
 	run(t, db, rebuilding(t, repack.ChangeLog))
-	if got := result(t, db, `INSERT INTO app.t VALUES (2); REFRESH MATERIALIZED VIEW app.m; SELECT count(*) FROM app.m`); got != "2" {
+	if got := result(t, db, `
+		INSERT INTO app.t VALUES (2);
+		REFRESH MATERIALIZED VIEW app.m;
+		SELECT count(*) FROM app.m`); got != "2" {
 		t.Errorf("matview has %s rows", got)
 	}
 	if strings.Contains(before, "repack_job") { // the shadow was in it

@@ -23,7 +23,8 @@ BEGIN
         INSERT INTO public.noticed VALUES (tg_tag, current_setting('maintenance_work_mem'));
     END IF;
 END $$;
-CREATE EVENT TRIGGER notice ON ddl_command_start WHEN tag IN ('CREATE INDEX', 'ALTER TABLE') EXECUTE FUNCTION public.notice()`
+CREATE EVENT TRIGGER notice ON ddl_command_start WHEN tag IN ('CREATE INDEX', 'ALTER TABLE')
+    EXECUTE FUNCTION public.notice()`
 
 func TestMaintenanceWorkMem(t *testing.T) {
 	t.Parallel()
@@ -124,7 +125,8 @@ func TestBuildsArePlannedTogether(t *testing.T) {
 		o := options(t, "app.t", repack.ChangeLog)
 		o.OrderBy = c.order
 		runUntil(t, db, o, repack.SyncSchema)
-		got := pgtest.Column[string](t, db.Pool, `SELECT concat_ws(' ', index, workers, memory) FROM public.noticed ORDER BY 1`)
+		got := pgtest.Column[string](t, db.Pool, `
+			SELECT concat_ws(' ', index, workers, memory) FROM public.noticed ORDER BY 1`)
 		if !slices.Equal(got, c.want) {
 			t.Errorf("order %q: built with %q, want %q", c.order, got, c.want)
 		}

@@ -58,7 +58,9 @@ func everyActionSQL(list []combination) string {
 // number of their own.
 func actionsFor(c combination) []string {
 	list := []string{
-		`INSERT INTO @hub (id) SELECT $0 + g FROM generate_series(1, 9) g; INSERT INTO @K SELECT $0 + g, $0 + g FROM generate_series(1, 7) g`,
+		`
+			INSERT INTO @hub (id) SELECT $0 + g FROM generate_series(1, 9) g;
+			INSERT INTO @K SELECT $0 + g, $0 + g FROM generate_series(1, 7) g`,
 		`INSERT INTO @base SELECT $0 + g FROM generate_series(1, 6) g; UPDATE @hub SET K = id WHERE id BETWEEN $1 AND $6`,
 		`DELETE FROM @hub WHERE id = $1`,
 		`UPDATE @hub SET id = id + 1000000 WHERE id = $2`,

@@ -13,64 +13,35 @@ import (
 
 // familySQL is a table with keys of all kinds: to another table, a partitioned one and
 // itself, from others by each of its keys, in a circle, composite, deferrable, not valid.
-const familySQL = `
-CREATE SCHEMA {s};
-CREATE TABLE {s}.parent (id int PRIMARY KEY);
-INSERT INTO {s}.parent SELECT generate_series(1, 40);
-CREATE TABLE {s}.region (id int, name text, PRIMARY KEY (id, name)) PARTITION BY LIST (name);
-CREATE TABLE {s}.region_b PARTITION OF {s}.region FOR VALUES IN ('b');
-CREATE TABLE {s}.region_a PARTITION OF {s}.region FOR VALUES IN ('a');
-INSERT INTO {s}.region SELECT g, chr(97 + g % 2) FROM generate_series(1, 20) g;
-CREATE TABLE {s}.t (
-    id      bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    code    text   NOT NULL UNIQUE,
-    a       int    NOT NULL,
-    b       int    NOT NULL,
-    pos     int    UNIQUE DEFERRABLE,
-    serial  int    GENERATED ALWAYS AS IDENTITY,
-    parent  int    REFERENCES {s}.parent ON DELETE CASCADE ON UPDATE CASCADE,
-    region  int,
-    name    text,
-    up      bigint REFERENCES {s}.t ON DELETE SET NULL ON UPDATE CASCADE,
-    newest  int,
-    UNIQUE (a, b),
-    CONSTRAINT t_region FOREIGN KEY (region, name) REFERENCES {s}.region ON DELETE SET NULL
-);
-INSERT INTO {s}.t (code, a, b, pos, parent, region, name, up)
-SELECT 'c' || g, g % 10, g / 10, g, 1 + g % 40, 1 + g % 20, chr(97 + (1 + g % 20) % 2), nullif(g / 2, 0) FROM generate_series(1, 300) g;
-CREATE TABLE {s}.child (id int PRIMARY KEY, t bigint NOT NULL REFERENCES {s}.t ON DELETE CASCADE ON UPDATE CASCADE);
-INSERT INTO {s}.child SELECT id, id FROM {s}.t WHERE id % 10 = 0;
-ALTER TABLE {s}.t ADD CONSTRAINT t_newest FOREIGN KEY (newest) REFERENCES {s}.child ON DELETE SET NULL DEFERRABLE INITIALLY DEFERRED;
-CREATE TABLE {s}.pair (a int, b int, CONSTRAINT pair_t FOREIGN KEY (a, b) REFERENCES {s}.t (a, b) MATCH FULL ON UPDATE CASCADE ON DELETE CASCADE);
-INSERT INTO {s}.pair SELECT a, b FROM {s}.t WHERE id % 7 = 0;
-CREATE TABLE {s}.note (code text CONSTRAINT a_note_with_quite_a_long_name_so_that_another_does_not_fit_here REFERENCES {s}.t (code)
-    ON UPDATE CASCADE ON DELETE SET NULL DEFERRABLE INITIALLY DEFERRED);
-INSERT INTO {s}.note SELECT code FROM {s}.t WHERE id % 13 = 0;
-CREATE TABLE {s}.stray (t bigint);
-INSERT INTO {s}.stray VALUES (100000);
-ALTER TABLE {s}.stray ADD CONSTRAINT stray_t FOREIGN KEY (t) REFERENCES {s}.t DEFERRABLE NOT VALID;
-COMMENT ON CONSTRAINT child_t_fkey ON {s}.child IS 'it''s a key';
-COMMENT ON CONSTRAINT t_parent_fkey ON {s}.t IS 'its key';`
+var familySQL = fixture("family_of_keys")
 
 var familyTables = []string{"parent", "region", "t", "child", "pair", "note", "stray"}
 
 // familyWrites is a round of what is written to all of them.
 var familyWrites = []string{
-	`INSERT INTO {s}.t (code, a, b, pos, parent, region, name)
-	 SELECT 'round {n}/' || g, 100 + {n}, g, 1000 * {n} + g, 30 + g, 10 + g, chr(97 + g % 2) FROM generate_series(1, 10) g`,
-	`UPDATE {s}.t SET pos = pos + 1 WHERE pos < 1000 * ({n} + 1)`,
-	`UPDATE {s}.t SET code = code || '.{n}' WHERE id % 13 = {n}`,
-	`UPDATE {s}.t SET id = DEFAULT WHERE id = 200 + 10 * {n}`,
-	`UPDATE {s}.t SET b = b + 1000 WHERE a = {n}`,
-	`DELETE FROM {s}.t WHERE id % 31 = {n} AND id % 31 < 29`,
-	`DELETE FROM {s}.parent WHERE id = {n} AND id <= 10`,
-	`UPDATE {s}.parent SET id = id + 100 WHERE id = 10 + {n} AND id <= 30`,
-	`DELETE FROM {s}.region WHERE id = {n} AND id <= 10`,
-	`BEGIN; INSERT INTO {s}.note VALUES ('late {n}'); INSERT INTO {s}.t (code, a, b) VALUES ('late {n}', 200, {n}); COMMIT`,
-	`WITH new AS (INSERT INTO {s}.t (code, a, b) VALUES ('both {n}', 300, {n}) RETURNING id) INSERT INTO {s}.child SELECT 1000 + {n}, id FROM new`,
-	`BEGIN; UPDATE {s}.t SET newest = 2000 + {n} WHERE code = 'both {n}'; INSERT INTO {s}.child SELECT 2000 + {n}, id FROM {s}.t WHERE code = 'both {n}'; COMMIT`,
-	`INSERT INTO {s}.stray SELECT min(id) FROM {s}.t WHERE id % 31 > 29`,
-	`INSERT INTO {s}.t (code, a, b) VALUES ('both {n}', 301, {n}) ON CONFLICT (code) DO UPDATE SET b = EXCLUDED.b + 5000`,
+	`
+		INSERT INTO @t (code, a, b, pos, parent, region, name)
+		SELECT 'round {n}/' || g, 100 + {n}, g, 1000 * {n} + g, 30 + g, 10 + g, chr(97 + g % 2)
+		FROM   generate_series(1, 10) g`,
+	`UPDATE @t SET pos = pos + 1 WHERE pos < 1000 * ({n} + 1)`,
+	`UPDATE @t SET code = code || '.{n}' WHERE id % 13 = {n}`,
+	`UPDATE @t SET id = DEFAULT WHERE id = 200 + 10 * {n}`,
+	`UPDATE @t SET b = b + 1000 WHERE a = {n}`,
+	`DELETE FROM @t WHERE id % 31 = {n} AND id % 31 < 29`,
+	`DELETE FROM @parent WHERE id = {n} AND id <= 10`,
+	`UPDATE @parent SET id = id + 100 WHERE id = 10 + {n} AND id <= 30`,
+	`DELETE FROM @region WHERE id = {n} AND id <= 10`,
+	`BEGIN; INSERT INTO @note VALUES ('late {n}'); INSERT INTO @t (code, a, b) VALUES ('late {n}', 200, {n}); COMMIT`,
+	`
+		WITH new AS (INSERT INTO @t (code, a, b) VALUES ('both {n}', 300, {n}) RETURNING id) INSERT INTO @child
+		    SELECT 1000 + {n}, id FROM new`,
+	`
+		BEGIN;
+		UPDATE @t SET newest = 2000 + {n} WHERE code = 'both {n}';
+		INSERT INTO @child SELECT 2000 + {n}, id FROM @t WHERE code = 'both {n}';
+		COMMIT`,
+	`INSERT INTO @stray SELECT min(id) FROM @t WHERE id % 31 > 29`,
+	`INSERT INTO @t (code, a, b) VALUES ('both {n}', 301, {n}) ON CONFLICT (code) DO UPDATE SET b = EXCLUDED.b + 5000`,
 }
 
 type family struct {
@@ -82,7 +53,7 @@ type family struct {
 func newFamily(t *testing.T) *family {
 	t.Helper()
 	db := pgtest.New(t)
-	inBoth(t, db, familySQL)
+	twins(t, db, familySQL)
 	return &family{db: db, before: db.Dump(t)}
 }
 
@@ -90,15 +61,13 @@ func (f *family) write(t *testing.T) {
 	t.Helper()
 	f.rounds++
 	for _, sql := range familyWrites {
-		inBoth(t, f.db, strings.ReplaceAll(sql, "{n}", fmt.Sprint(f.rounds)))
+		both(t, f.db.Pool, strings.ReplaceAll(sql, "{n}", fmt.Sprint(f.rounds)))
 	}
 }
 
 func (f *family) same(t *testing.T) {
 	t.Helper()
-	for _, table := range familyTables {
-		f.db.EqualTables(t, "app."+table, "model."+table)
-	}
+	alike(t, f.db, familyTables...)
 }
 
 func (f *family) restored(t *testing.T) {
@@ -107,7 +76,7 @@ func (f *family) restored(t *testing.T) {
 	sameDump(t, f.db, f.before)
 	f.write(t)
 	f.same(t)
-	inBoth(t, f.db, `DELETE FROM {s}.stray; ALTER TABLE {s}.stray VALIDATE CONSTRAINT stray_t`)
+	both(t, f.db.Pool, `DELETE FROM @stray; ALTER TABLE @stray VALIDATE CONSTRAINT stray_t`)
 	noArtefacts(t, f.db)
 }
 

@@ -11,6 +11,30 @@ import (
 	"github.com/repack-go/repack/repack"
 )
 
+const (
+	keyedTablesSQL = `
+CREATE SCHEMA app;
+CREATE TABLE app.parent (id int PRIMARY KEY);
+INSERT INTO app.parent VALUES (1);
+CREATE TABLE app.t (
+    id   int PRIMARY KEY,
+    gone int CONSTRAINT t_gone REFERENCES app.parent,
+    kept int CONSTRAINT t_kept REFERENCES app.parent
+);
+INSERT INTO app.t VALUES (1, 1, 1);
+CREATE TABLE app.dropped (t int REFERENCES app.t);
+CREATE TABLE app.altered (t int CONSTRAINT altered_gone REFERENCES app.t);
+CREATE TABLE app.kept (t int REFERENCES app.t);
+CREATE TABLE app.later (t int)`
+
+	changedKeysSQL = `
+DROP TABLE app.dropped;
+ALTER TABLE app.altered DROP CONSTRAINT altered_gone;
+ALTER TABLE app.t DROP CONSTRAINT t_gone;
+ALTER TABLE app.later ADD CONSTRAINT later_t FOREIGN KEY (t) REFERENCES app.t ON DELETE CASCADE;
+ALTER TABLE app.t ADD CONSTRAINT t_added FOREIGN KEY (gone) REFERENCES app.parent ON UPDATE CASCADE`
+)
+
 // Keys that come and go while others are being moved are there, or not, afterwards.
 func TestKeysChangedWhileMovedOneByOne(t *testing.T) {
 	t.Parallel()
@@ -18,25 +42,10 @@ func TestKeysChangedWhileMovedOneByOne(t *testing.T) {
 		t.Run(step, func(t *testing.T) {
 			t.Parallel()
 			db := pgtest.New(t)
-			schema := func(name string) string {
-				return fmt.Sprintf(`CREATE SCHEMA %[1]s; CREATE TABLE %[1]s.parent (id int PRIMARY KEY); INSERT INTO %[1]s.parent VALUES (1);
-					CREATE TABLE %[1]s.t (id int PRIMARY KEY, gone int CONSTRAINT t_gone REFERENCES %[1]s.parent, kept int CONSTRAINT t_kept REFERENCES %[1]s.parent);
-					INSERT INTO %[1]s.t VALUES (1, 1, 1);
-					CREATE TABLE %[1]s.dropped (t int REFERENCES %[1]s.t); CREATE TABLE %[1]s.altered (t int CONSTRAINT altered_gone REFERENCES %[1]s.t);
-					CREATE TABLE %[1]s.kept (t int REFERENCES %[1]s.t); CREATE TABLE %[1]s.later (t int)`, name)
-			}
-			changes := func(name string) string {
-				return fmt.Sprintf(`DROP TABLE %[1]s.dropped; ALTER TABLE %[1]s.altered DROP CONSTRAINT altered_gone; ALTER TABLE %[1]s.t DROP CONSTRAINT t_gone;
-					ALTER TABLE %[1]s.later ADD CONSTRAINT later_t FOREIGN KEY (t) REFERENCES %[1]s.t ON DELETE CASCADE;
-					ALTER TABLE %[1]s.t ADD CONSTRAINT t_added FOREIGN KEY (gone) REFERENCES %[1]s.parent ON UPDATE CASCADE`, name)
-			}
-			db.Exec(t, schema("app"))
-			db.Exec(t, changes("app"))
-			want := db.Dump(t)
-			db.Exec(t, `DROP SCHEMA app CASCADE`)
-			db.Exec(t, schema("app"))
-			run(t, db, atStep(oneByOne(t, "app.t", strategies[i%2]), step, func() { db.Exec(t, changes("app")) }))
-			sameDump(t, db, want)
+			control := controlDatabase(t, keyedTablesSQL, changedKeysSQL)
+			db.Exec(t, keyedTablesSQL)
+			run(t, db, atStep(oneByOne(t, "app.t", strategies[i%2]), step, func() { db.Exec(t, changedKeysSQL) }))
+			sameDump(t, db, control.Dump(t))
 			noArtefacts(t, db)
 		})
 	}
@@ -48,14 +57,21 @@ func TestKeysOneByOneOfRoles(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
 	owner, runner, writer := db.Role(t), db.Role(t), db.Role(t)
-	db.Exec(t, fmt.Sprintf(`GRANT %[1]s TO %[2]s; GRANT CREATE ON DATABASE %[4]s TO %[2]s;
-		CREATE SCHEMA app AUTHORIZATION %[1]s; GRANT USAGE ON SCHEMA app TO %[3]s;
-		CREATE TABLE app.parent (id int PRIMARY KEY); INSERT INTO app.parent SELECT generate_series(1, 100);
+	db.Exec(t, fmt.Sprintf(`
+		GRANT %[1]s TO %[2]s;
+		GRANT CREATE ON DATABASE %[4]s TO %[2]s;
+		CREATE SCHEMA app AUTHORIZATION %[1]s;
+		GRANT USAGE ON SCHEMA app TO %[3]s;
+		CREATE TABLE app.parent (id int PRIMARY KEY);
+		INSERT INTO app.parent SELECT generate_series(1, 100);
 		CREATE TABLE app.t (id int PRIMARY KEY, parent int REFERENCES app.parent ON DELETE CASCADE);
 		INSERT INTO app.t SELECT g, 1 + g %% 100 FROM generate_series(1, 1000) g;
 		CREATE TABLE app.child (id serial, t int REFERENCES app.t ON DELETE CASCADE ON UPDATE CASCADE);
-		ALTER TABLE app.parent OWNER TO %[1]s; ALTER TABLE app.t OWNER TO %[1]s; ALTER TABLE app.child OWNER TO %[1]s;
-		GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA app TO %[3]s; GRANT USAGE ON SEQUENCE app.child_id_seq TO %[3]s`,
+		ALTER TABLE app.parent OWNER TO %[1]s;
+		ALTER TABLE app.t OWNER TO %[1]s;
+		ALTER TABLE app.child OWNER TO %[1]s;
+		GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA app TO %[3]s;
+		GRANT USAGE ON SEQUENCE app.child_id_seq TO %[3]s`,
 		owner, runner, writer, pgx.Identifier{db.Name}.Sanitize()))
 	before, round := db.Dump(t), 0
 	write := func() {
@@ -87,7 +103,8 @@ func TestKeysOneByOneOfRoles(t *testing.T) {
 		t.Fatalf("run: %v", err)
 	}
 	write()
-	if n := pgtest.Query[int](t, db.Pool, `SELECT count(*) FROM app.child JOIN app.t ON t.id = child.t`); n == 0 || n != pgtest.Query[int](t, db.Pool, `SELECT count(*) FROM app.child`) {
+	const found = `SELECT count(*) FROM app.child JOIN app.t ON t.id = child.t`
+	if n := pgtest.Query[int](t, db.Pool, found); n == 0 || n != pgtest.Query[int](t, db.Pool, `SELECT count(*) FROM app.child`) {
 		t.Errorf("%d children of a parent that is there, of %d", n, 2*round)
 	}
 	sameDump(t, db, before)

@@ -33,11 +33,11 @@ var temporaryKey = regexp.MustCompile(`^repack_\d+_`)
 func refusedAlike(t *testing.T, conn execer, sql string) {
 	t.Helper()
 	var violated []string
-	for _, names := range []*strings.Replacer{inApp, inControl} {
-		_, err := conn.Exec(testContext(t), names.Replace(sql))
+	for _, sql := range twinned(sql) {
+		_, err := conn.Exec(testContext(t), sql)
 		var pgErr *pgconn.PgError
 		if !errors.As(err, &pgErr) {
-			t.Errorf("%s: %v, want a violation", names.Replace(sql), err)
+			t.Errorf("%s: %v, want a violation", sql, err)
 			return
 		}
 		violated = append(violated, pgErr.Code+" "+pgErr.TableName+" "+temporaryKey.ReplaceAllString(pgErr.ConstraintName, ""))
@@ -67,9 +67,7 @@ func TestKeysOneByOneInEveryPhase(t *testing.T) {
 			runUntil(t, db, o, repack.Swap)
 			hubAlike(t, db)
 			write()
-			if err := newRepack(t, db, o).Revert(testContext(t)); err != nil {
-				t.Fatalf("revert: %v", err)
-			}
+			revert(t, db, o)
 			write()
 			hubAlike(t, db)
 			sameDump(t, db, before)
@@ -203,7 +201,9 @@ func TestManyNeighboursOneIsRead(t *testing.T) {
 		neighbours, written = 500, 20
 	}
 	db := pgtest.New(t)
-	db.Exec(t, `CREATE TABLE t (id int PRIMARY KEY, n int NOT NULL DEFAULT 0); INSERT INTO t SELECT generate_series(1, 1000)`)
+	db.Exec(t, `
+		CREATE TABLE t (id int PRIMARY KEY, n int NOT NULL DEFAULT 0);
+		INSERT INTO t SELECT generate_series(1, 1000)`)
 	for first := 1; first <= neighbours; first += 50 { // in one transaction there would be too many locks
 		db.Exec(t, fmt.Sprintf(`DO $$ BEGIN FOR n IN %d..%d LOOP
 			EXECUTE format('CREATE TABLE child_%%s (id serial PRIMARY KEY, t int CONSTRAINT child_%%s_t REFERENCES t)', n, n);
@@ -223,7 +223,9 @@ func TestManyNeighboursOneIsRead(t *testing.T) {
 					return
 				default:
 				}
-				sql := fmt.Sprintf(`INSERT INTO child_%d (t) VALUES (%d); UPDATE t SET n = n + 1 WHERE id = %d`, 1+n%written, 1+n%1000, 1+n%500+500*w)
+				sql := fmt.Sprintf(`
+					INSERT INTO child_%d (t) VALUES (%d);
+					UPDATE t SET n = n + 1 WHERE id = %d`, 1+n%written, 1+n%1000, 1+n%500+500*w)
 				if _, err := conn.Exec(testContext(t), sql); err != nil {
 					t.Errorf("writer: %v", err)
 					return
@@ -243,15 +245,15 @@ func TestManyNeighboursOneIsRead(t *testing.T) {
 	done := startRun(t, db, o)
 	awaitLog(t, waiting, done)
 	pgtest.WaitFor(t, func() bool {
-		return pgtest.Query[int](t, db.Pool, `SELECT count(*) FROM pg_constraint WHERE contype = 'f' AND conname LIKE 'repack%'`) == 1
+		return pgtest.Query[int](t, db.Pool, `
+			SELECT count(*) FROM pg_constraint WHERE contype = 'f' AND conname LIKE 'repack%'`) == 1
 	}, "all keys but one to be handed over")
-	if left := pgtest.Query[string](t, db.Pool, `SELECT conrelid::regclass::text FROM pg_constraint WHERE contype = 'f' AND conname LIKE 'repack%'`); left != last {
+	if left := pgtest.Query[string](t, db.Pool, `
+		SELECT conrelid::regclass::text FROM pg_constraint WHERE contype = 'f' AND conname LIKE 'repack%'`); left != last {
 		t.Errorf("the key that is left is one of %s, want %s", left, last)
 	}
 	commit(t, reader)
-	if err := await(t, done); err != nil {
-		t.Fatalf("run: %v", err)
-	}
+	mustEnd(t, done)
 	stop()
 	writers.Wait()
 	sameDump(t, db, before)
@@ -264,8 +266,12 @@ func TestExchangeOneByOneLocksNoNeighbour(t *testing.T) {
 	sent := map[int]int{}
 	for _, neighbours := range []int{1, 30} {
 		db := pgtest.New(t)
-		db.Exec(t, fmt.Sprintf(`CREATE TABLE parent (id int PRIMARY KEY); CREATE TABLE t (id int PRIMARY KEY, parent int REFERENCES parent);
-			DO $$ BEGIN FOR n IN 1..%d LOOP EXECUTE format('CREATE TABLE child_%%s (t int REFERENCES t)', n); END LOOP; END $$`, neighbours))
+		db.Exec(t, fmt.Sprintf(`
+			CREATE TABLE parent (id int PRIMARY KEY);
+			CREATE TABLE t (id int PRIMARY KEY, parent int REFERENCES parent);
+			DO $$ BEGIN
+			    FOR n IN 1..%d LOOP EXECUTE format('CREATE TABLE child_%%s (t int REFERENCES t)', n); END LOOP;
+			END $$`, neighbours))
 		trace := &exchangeTrace{messages: map[*pgx.Conn]int{}}
 		config := db.Config(t)
 		config.Tracer = trace

@@ -44,12 +44,20 @@ func TestNoEncoding(t *testing.T) {
 		{"check", "ALTER TABLE app.t ADD CONSTRAINT ch CHECK (a <> 'caf\xe9 au lait')", "constraints"},
 		{"default", "ALTER TABLE app.t ALTER a SET DEFAULT 'caf\xe9'", "columns"},
 		{"index", "CREATE INDEX part ON app.t (id) WHERE a = 'caf\xe9'", "indexes"},
-		{"trigger", "CREATE FUNCTION app.f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'; CREATE TRIGGER tr AFTER INSERT ON app.t FOR EACH ROW EXECUTE FUNCTION app.f('caf\xe9')", "triggers"},
+		{
+			"trigger",
+			"CREATE FUNCTION app.f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'; " +
+				"CREATE TRIGGER tr AFTER INSERT ON app.t FOR EACH ROW EXECUTE FUNCTION app.f('caf\xe9')",
+			"triggers",
+		},
 		{"view", "CREATE VIEW app.v AS SELECT id, a || 'caf\xe9' AS b FROM app.t", "views"},
 		{"table", "ALTER TABLE app.t RENAME TO \"t\xe9\"; CREATE VIEW app.t AS SELECT 1 AS one", "not an ordinary"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			mustExec(t, conn, `DROP SCHEMA IF EXISTS app CASCADE; CREATE SCHEMA app; CREATE TABLE app.t (id int PRIMARY KEY, a text)`)
+			mustExec(t, conn, `
+				DROP SCHEMA IF EXISTS app CASCADE;
+				CREATE SCHEMA app;
+				CREATE TABLE app.t (id int PRIMARY KEY, a text)`)
 			mustExec(t, conn, c.sql)
 			for _, verb := range []string{"plan", "run"} {
 				cli(t, db, 3, verb, "--table", "app.t").says(t, c.says, "cannot be repacked")
@@ -83,11 +91,12 @@ INSERT INTO app.thé SELECT g, CASE WHEN g % 2 = 0 THEN 'crème ' || g ELSE 'dé
 // latinStateSQL is what has become of it.
 const latinStateSQL = `
 SELECT concat_ws('; ',
-       (SELECT string_agg(conname || ' ' || pg_get_constraintdef(oid), ', ' ORDER BY conname) FROM pg_constraint WHERE conrelid = 'app.thé'::regclass),
+       (SELECT string_agg(conname || ' ' || pg_get_constraintdef(oid), ', ' ORDER BY conname) FROM pg_constraint
+       WHERE conrelid = 'app.thé'::regclass),
        (SELECT string_agg(pg_get_expr(adbin, adrelid), ', ') FROM pg_attrdef WHERE adrelid = 'app.thé'::regclass),
        (SELECT string_agg(pg_get_triggerdef(oid), ', ') FROM pg_trigger WHERE tgrelid = 'app.thé'::regclass),
-       pg_get_indexdef('app.cafés'::regclass), obj_description('app.thé'::regclass), pg_get_viewdef('app.crème'::regclass),
-       (SELECT md5(string_agg(café, ',' ORDER BY id)) FROM app.thé))`
+       pg_get_indexdef('app.cafés'::regclass), obj_description('app.thé'::regclass),
+       pg_get_viewdef('app.crème'::regclass), (SELECT md5(string_agg(café, ',' ORDER BY id)) FROM app.thé))`
 
 // TestOtherEncoding repacks where the server stores names, definitions and data in
 // another encoding than ours.

@@ -15,9 +15,17 @@ import (
 func TestNoOrdinaryTable(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
-	db.Exec(t, `CREATE SCHEMA app; CREATE TABLE app.t (id int PRIMARY KEY, a text); CREATE SEQUENCE app.s; CREATE TYPE app.c AS (a int);
-		CREATE VIEW app.v AS SELECT 1 AS a; CREATE MATERIALIZED VIEW app.m AS SELECT 1 AS a; CREATE TABLE app.p (id int PRIMARY KEY) PARTITION BY RANGE (id);
-		CREATE FOREIGN DATA WRAPPER w; CREATE SERVER s FOREIGN DATA WRAPPER w; CREATE FOREIGN TABLE app.f (a int) SERVER s`)
+	db.Exec(t, `
+		CREATE SCHEMA app;
+		CREATE TABLE app.t (id int PRIMARY KEY, a text);
+		CREATE SEQUENCE app.s;
+		CREATE TYPE app.c AS (a int);
+		CREATE VIEW app.v AS SELECT 1 AS a;
+		CREATE MATERIALIZED VIEW app.m AS SELECT 1 AS a;
+		CREATE TABLE app.p (id int PRIMARY KEY) PARTITION BY RANGE (id);
+		CREATE FOREIGN DATA WRAPPER w;
+		CREATE SERVER s FOREIGN DATA WRAPPER w;
+		CREATE FOREIGN TABLE app.f (a int) SERVER s`)
 	toast := db.QueryString(t, `SELECT reltoastrelid::regclass::text FROM pg_class WHERE oid = 'app.t'::regclass`)
 	for _, name := range []string{
 		"pg_catalog.pg_class", "pg_attribute", "pg_catalog.pg_authid", "pg_catalog.pg_largeobject", "pg_catalog.pg_trigger",

@@ -17,7 +17,8 @@ func TestOlderDescription(t *testing.T) {
 		"without a version":  `description - 'version'`,
 		"without properties": `description - 'version' - 'access_method' - 'replica_identity' - 'statistics'`,
 		"without properties of columns": `jsonb_set(description - 'version', '{columns}',
-			(SELECT jsonb_agg(c - 'storage' - 'compression' - 'not_null') FROM jsonb_array_elements(description -> 'columns') c))`,
+			(SELECT jsonb_agg(c - 'storage' - 'compression' - 'not_null')
+			 FROM   jsonb_array_elements(description -> 'columns') c))`,
 		"without a kind of index": `jsonb_set(description - 'version', '{indexes}',
 			(SELECT jsonb_agg(i - 'valid' - 'tablespace') FROM jsonb_array_elements(description -> 'indexes') i))`,
 	} {

@@ -18,34 +18,18 @@ import (
 
 // orderedSQL is a table whose rows come in no order, each as long as the next:
 // a shorter one may fill a gap that longer ones have left behind.
-const orderedSQL = `
-CREATE SCHEMA app;
-CREATE COLLATION app.backwards (provider = icu, locale = 'und-u-co-standard-kf-upper');
-CREATE TABLE app.t (
-    id int PRIMARY KEY, a int, gone int, b char(3) COLLATE "C", placed timestamptz,
-    "Odd, ""one""" int NOT NULL, "desc" int NOT NULL, "nulls first" int NOT NULL, doc json, twice int GENERATED ALWAYS AS (id * 2) STORED
-) WITH (fillfactor = 40);
-ALTER TABLE app.t DROP COLUMN gone;
-INSERT INTO app.t (id, a, b, placed, "Odd, ""one""", "desc", "nulls first")
-SELECT i, CASE WHEN i % 7 <> 0 THEN hashint4(i) % 100 END, CASE i % 3 WHEN 0 THEN 'aBc' WHEN 1 THEN 'ABC' ELSE 'abd' END,
-       '2026-01-01'::timestamptz + hashint4(i + 1) * interval '1 minute', hashint4(i + 2), hashint4(i + 3), hashint4(i + 4)
-FROM   generate_series(1, 4000) i ORDER BY hashint4(i + 5);
-CREATE INDEX by_a ON app.t (a DESC NULLS LAST, id DESC);
-CREATE INDEX by_expression ON app.t (abs(id - 2000) DESC, (b || 'x') COLLATE app.backwards NULLS FIRST) INCLUDE (a);
-CREATE INDEX by_collation ON app.t (b COLLATE app.backwards, "desc");
-CREATE INDEX by_pattern ON app.t ((b::text) text_pattern_ops DESC, id);
-CREATE INDEX "By, ""Name""" ON app.t ("Odd, ""one""");
-CREATE INDEX partial ON app.t (a) WHERE a > 5;
-CREATE INDEX by_hash ON app.t USING hash (a);
-CREATE INDEX id ON app.t (id DESC);
-ANALYZE app.t`
+var orderedSQL = fixture("rows_in_no_order")
 
 // givenOrdered makes app.t and its control; every index but the key is dropped
 // where only the table is wanted.
 func givenOrdered(t *testing.T, db *pgtest.Database) {
 	t.Helper()
 	db.Exec(t, orderedSQL)
-	db.Exec(t, `CREATE SCHEMA control; CREATE TABLE control.t AS TABLE app.t`)
+	db.Exec(t, `
+		CREATE SCHEMA control;
+		CREATE TABLE control.t (LIKE app.t INCLUDING GENERATED);
+		INSERT INTO control.t (id, a, b, placed, "Odd, ""one""", "desc", "nulls first")
+		SELECT id, a, b, placed, "Odd, ""one""", "desc", "nulls first" FROM app.t`)
 }
 
 // inOrder fails the test unless the rows that where selects lie in an order;
@@ -131,20 +115,11 @@ func TestOrderByWithWriters(t *testing.T) {
 		mu.Lock()
 		defer mu.Unlock()
 		round++
-		for _, schema := range []string{"app", "control"} {
-			columns := `id, a, b, "Odd, ""one""", "desc", "nulls first"`
-			if schema == "control" {
-				columns += ", twice"
-			}
-			db.Exec(t, fmt.Sprintf(`
-				UPDATE %[1]s.t SET "desc" = -"desc" WHERE id %% 100 = %[2]d;
-				DELETE FROM %[1]s.t WHERE id %% 100 = 50 + %[2]d`, schema, round))
-			values := `SELECT 5000 + 10 * $1 + i, 1, 'new', i, i, i FROM generate_series(1, 5) i`
-			if schema == "control" {
-				values = `SELECT n.*, 2 * n.id FROM (` + values + `) AS n (id)`
-			}
-			db.Exec(t, `INSERT INTO `+schema+`.t (`+columns+`) `+values, round)
-		}
+		both(t, db.Pool, fmt.Sprintf(`
+			UPDATE @t SET "desc" = -"desc" WHERE id %% 100 = %[1]d;
+			DELETE FROM @t WHERE id %% 100 = 50 + %[1]d;
+			INSERT INTO @t (id, a, b, "Odd, ""one""", "desc", "nulls first")
+			SELECT 5000 + 10 * %[1]d + i, 1, 'new', i, i, i FROM generate_series(1, 5) i`, round))
 	}
 	at := func(context.Context, repack.Stage) error { write(); return nil }
 	o.Hooks = repack.Hooks{
@@ -215,7 +190,8 @@ func cutCopy(t *testing.T, db *pgtest.Database, o repack.Options) {
 		t.Errorf("run: %v, want its copy ended", err)
 	}
 	commit(t, holder)
-	if n := pgtest.Query[int64](t, db.Pool, `SELECT pg_relation_size('repack_job_1.t') / current_setting('block_size')::int`); n < 10 {
+	if n := pgtest.Query[int64](t, db.Pool, `
+		SELECT pg_relation_size('repack_job_1.t') / current_setting('block_size')::int`); n < 10 {
 		t.Errorf("%d blocks have been written when the copy is cut off", n)
 	}
 	db.Exec(t, `ALTER TABLE repack_job_1.t DROP CONSTRAINT hold; DROP FUNCTION app.hold`)
@@ -288,7 +264,8 @@ func TestOrderByErrors(t *testing.T) {
 		cli(t, db, 2, "run", "--table", "app.one", "--order-by", "only_one").says(t, "only_one")
 	}
 	cli(t, db, 3, "run", "--table", "app.t", "--order-by", "partial").says(t, "index partial", "WHERE")
-	if out := cli(t, db, 3, "plan", "--format", "json", "--table", "app.t", "--order-by", "partial").stdout.String(); !strings.Contains(out, `"object": "index partial"`) {
+	out := cli(t, db, 3, "plan", "--format", "json", "--table", "app.t", "--order-by", "partial").stdout.String()
+	if !strings.Contains(out, `"object": "index partial"`) {
 		t.Errorf("the plan of a refused order:\n%s", out)
 	}
 	if after := db.CatalogDump(t); after != before {
@@ -306,7 +283,7 @@ func TestOrderByEmpty(t *testing.T) {
 	db.Exec(t, `CREATE SCHEMA app; CREATE TABLE app.t (id int PRIMARY KEY)`)
 	o := options(t, "app.t", repack.ChangeLog)
 	o.OrderBy = "id DESC"
-	o.Hooks.AfterStage = onStage(repack.Setup, func() { db.Exec(t, `INSERT INTO app.t VALUES (1)`) })
+	o = atStage(o, repack.Setup, func() { db.Exec(t, `INSERT INTO app.t VALUES (1)`) })
 	run(t, db, o)
 	if n := pgtest.Query[int64](t, db.Pool, `SELECT count(*) FROM app.t`); n != 1 {
 		t.Errorf("%d rows, want one", n)
@@ -321,13 +298,16 @@ func TestOrderByOfPartitions(t *testing.T) {
 		CREATE TABLE app.t (id int PRIMARY KEY, a int) PARTITION BY RANGE (id);
 		CREATE TABLE app.low PARTITION OF app.t FOR VALUES FROM (0) TO (2000);
 		CREATE TABLE app.high PARTITION OF app.t FOR VALUES FROM (2000) TO (4000);
-		INSERT INTO app.t SELECT i, hashint4(i) FROM generate_series(0, 3999) i;
-		CREATE SCHEMA control; CREATE TABLE control.t AS TABLE app.t`)
+		INSERT INTO app.t SELECT i, hashint4(i) FROM generate_series(0, 3999) i`)
+	keepCopy(t, db, "app.t")
 	before := db.Dump(t)
 	cli(t, db, 2, "run", "--table", "app.t", "--order-by", "low_pkey").says(t, `"app"."high"`, `"high_pkey"`)
 	cli(t, db, 0, "run", "--table", "app.t", "--order-by", "a DESC")
 	for _, partition := range []string{"low", "high"} {
-		wrong := pgtest.Query[int64](t, db.Pool, `SELECT count(*) FROM (SELECT a > lag(a) OVER (ORDER BY ctid) AS late FROM app.`+partition+`) l WHERE late`)
+		wrong := pgtest.Query[int64](t, db.Pool, `
+			SELECT count(*)
+			FROM   (SELECT a > lag(a) OVER (ORDER BY ctid) AS late FROM app.`+partition+`) l
+			WHERE  late`)
 		if wrong > 0 {
 			t.Errorf("%d rows of %s are not in order", wrong, partition)
 		}

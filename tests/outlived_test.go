@@ -15,37 +15,99 @@ var outlivedCases = []struct {
 	name, sql string
 	says      []string
 }{
-	{"function of the server", `CREATE TABLE app.t (id int PRIMARY KEY, at timestamptz CONSTRAINT future CHECK (at > clock_timestamp()));
-		INSERT INTO app.t SELECT g, now() + interval '30 days' FROM generate_series(1, 1000) g;
-		INSERT INTO app.t VALUES (4711, clock_timestamp() + interval '10 ms'); SELECT pg_sleep(0.05)`, []string{`check "future"`, `id = "4711"`}},
-	{"only row", `CREATE TABLE app.t (id int PRIMARY KEY, at timestamptz CONSTRAINT future CHECK (at > clock_timestamp()));
-		INSERT INTO app.t VALUES (1, clock_timestamp() + interval '10 ms'); SELECT pg_sleep(0.05)`, []string{`check "future"`, `id = "1"`}},
-	{"date of today and a key of two columns", `CREATE TABLE app.t (a int, "B b" text, day date CONSTRAINT late CHECK (day >= current_date), PRIMARY KEY (a, "B b"));
-		INSERT INTO app.t VALUES (1, 'x', 'infinity'), (2, 'y', 'infinity'); SET session_replication_role = replica;
-		ALTER TABLE app.t DROP CONSTRAINT late; UPDATE app.t SET day = '2001-01-01' WHERE a = 2; ALTER TABLE app.t ADD CONSTRAINT late CHECK (day >= current_date) NOT VALID;
-		UPDATE pg_constraint SET convalidated = true WHERE conname = 'late'; RESET session_replication_role`, []string{`check "late"`, `a = "2"`, `B b = "y"`}},
-	{"volatile function that reads another table", `CREATE TABLE app.known (k text); INSERT INTO app.known VALUES ('a'), ('b');
-		CREATE FUNCTION app.is_known(text) RETURNS boolean LANGUAGE sql AS 'SELECT EXISTS (SELECT FROM app.known WHERE k = $1)';
-		CREATE TABLE app.t (id int PRIMARY KEY, k text CONSTRAINT known CHECK (app.is_known(k)));
-		INSERT INTO app.t VALUES (1, 'a'), (2, 'b'); DELETE FROM app.known WHERE k = 'b'`, []string{`check "known"`, `id = "2"`}},
-	{"function that says it is immutable", `CREATE TABLE app.known (k text); INSERT INTO app.known VALUES ('a'), ('b');
-		CREATE FUNCTION app.is_known(text) RETURNS boolean IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN EXISTS (SELECT FROM app.known WHERE k = $1); END';
-		CREATE TABLE app.t (id int PRIMARY KEY, k text CONSTRAINT known CHECK (app.is_known(k)));
-		INSERT INTO app.t VALUES (1, 'a'), (2, 'b'); DELETE FROM app.known WHERE k = 'b'`, []string{`check "known"`, `id = "2"`}},
 	{
-		"generated column of some rows", `CREATE FUNCTION app.f(int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT $1 + 1';
-		CREATE TABLE app.t (a int PRIMARY KEY, b int GENERATED ALWAYS AS (app.f(a)) STORED); CREATE FUNCTION app.g(int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT $1 + 1';
-		INSERT INTO app.t SELECT generate_series(1, 1000); CREATE OR REPLACE FUNCTION app.f(int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT $1 + CASE $1 WHEN 500 THEN 2 ELSE 1 END'`,
+		"function of the server",
+		`
+			CREATE TABLE app.t (id int PRIMARY KEY, at timestamptz CONSTRAINT future CHECK (at > clock_timestamp()));
+			INSERT INTO app.t SELECT g, now() + interval '30 days' FROM generate_series(1, 1000) g;
+			INSERT INTO app.t VALUES (4711, clock_timestamp() + interval '10 ms');
+			SELECT pg_sleep(0.05)`,
+		[]string{`check "future"`, `id = "4711"`},
+	},
+	{
+		"only row",
+		`
+			CREATE TABLE app.t (id int PRIMARY KEY, at timestamptz CONSTRAINT future CHECK (at > clock_timestamp()));
+			INSERT INTO app.t VALUES (1, clock_timestamp() + interval '10 ms');
+			SELECT pg_sleep(0.05)`,
+		[]string{`check "future"`, `id = "1"`},
+	},
+	{
+		"date of today and a key of two columns",
+		`
+			CREATE TABLE app.t (
+			    a     int,
+			    "B b" text,
+			    day   date CONSTRAINT late CHECK (day >= current_date),
+			    PRIMARY KEY (a, "B b")
+			);
+			INSERT INTO app.t VALUES (1, 'x', 'infinity'), (2, 'y', 'infinity');
+			SET session_replication_role = replica;
+			ALTER TABLE app.t DROP CONSTRAINT late;
+			UPDATE app.t SET day = '2001-01-01' WHERE a = 2;
+			ALTER TABLE app.t ADD CONSTRAINT late CHECK (day >= current_date) NOT VALID;
+			UPDATE pg_constraint SET convalidated = true WHERE conname = 'late';
+			RESET session_replication_role`,
+		[]string{`check "late"`, `a = "2"`, `B b = "y"`},
+	},
+	{
+		"volatile function that reads another table",
+		`
+			CREATE TABLE app.known (k text);
+			INSERT INTO app.known VALUES ('a'), ('b');
+			CREATE FUNCTION app.is_known(text) RETURNS boolean LANGUAGE sql
+			    AS 'SELECT EXISTS (SELECT FROM app.known WHERE k = $1)';
+			CREATE TABLE app.t (id int PRIMARY KEY, k text CONSTRAINT known CHECK (app.is_known(k)));
+			INSERT INTO app.t VALUES (1, 'a'), (2, 'b');
+			DELETE FROM app.known WHERE k = 'b'`,
+		[]string{`check "known"`, `id = "2"`},
+	},
+	{
+		"function that says it is immutable",
+		`
+			CREATE TABLE app.known (k text);
+			INSERT INTO app.known VALUES ('a'), ('b');
+			CREATE FUNCTION app.is_known(text) RETURNS boolean IMMUTABLE LANGUAGE plpgsql
+			    AS 'BEGIN RETURN EXISTS (SELECT FROM app.known WHERE k = $1); END';
+			CREATE TABLE app.t (id int PRIMARY KEY, k text CONSTRAINT known CHECK (app.is_known(k)));
+			INSERT INTO app.t VALUES (1, 'a'), (2, 'b');
+			DELETE FROM app.known WHERE k = 'b'`,
+		[]string{`check "known"`, `id = "2"`},
+	},
+	{
+		"generated column of some rows",
+		`
+			CREATE FUNCTION app.f(int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT $1 + 1';
+			CREATE TABLE app.t (a int PRIMARY KEY, b int GENERATED ALWAYS AS (app.f(a)) STORED);
+			CREATE FUNCTION app.g(int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT $1 + 1';
+			INSERT INTO app.t SELECT generate_series(1, 1000);
+			CREATE OR REPLACE FUNCTION app.f(int) RETURNS int IMMUTABLE LANGUAGE sql
+			    AS 'SELECT $1 + CASE $1 WHEN 500 THEN 2 ELSE 1 END'`,
 		[]string{`column "b"`, `a = "500"`, "generated"},
 	},
-	{"function that fails for a row", `CREATE FUNCTION app.f(int) RETURNS boolean LANGUAGE plpgsql AS 'BEGIN RETURN true; END';
-		CREATE TABLE app.t (id int PRIMARY KEY CHECK (app.f(id))); INSERT INTO app.t SELECT generate_series(1, 100);
-		CREATE OR REPLACE FUNCTION app.f(int) RETURNS boolean LANGUAGE plpgsql AS 'BEGIN IF $1 = 77 THEN RAISE ''no %'', $1; END IF; RETURN true; END'`, []string{"no 77", "app.f(integer)"}},
-	{"operator on such a function", `CREATE TABLE app.known (k text); INSERT INTO app.known VALUES ('a'), ('b');
-		CREATE FUNCTION app.is_known(text, int) RETURNS boolean IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN EXISTS (SELECT FROM app.known WHERE k = $1); END';
-		CREATE OPERATOR app.@@@ (LEFTARG = text, RIGHTARG = int, FUNCTION = app.is_known);
-		CREATE TABLE app.t (id int PRIMARY KEY, k text CONSTRAINT known CHECK (k OPERATOR(app.@@@) 1));
-		INSERT INTO app.t VALUES (1, 'a'), (2, 'b'); DELETE FROM app.known WHERE k = 'b'`, []string{`check "known"`, `id = "2"`}},
+	{
+		"function that fails for a row",
+		`
+			CREATE FUNCTION app.f(int) RETURNS boolean LANGUAGE plpgsql AS 'BEGIN RETURN true; END';
+			CREATE TABLE app.t (id int PRIMARY KEY CHECK (app.f(id)));
+			INSERT INTO app.t SELECT generate_series(1, 100);
+			CREATE OR REPLACE FUNCTION app.f(int) RETURNS boolean LANGUAGE plpgsql
+			    AS 'BEGIN IF $1 = 77 THEN RAISE ''no %'', $1; END IF; RETURN true; END'`,
+		[]string{"no 77", "app.f(integer)"},
+	},
+	{
+		"operator on such a function",
+		`
+			CREATE TABLE app.known (k text);
+			INSERT INTO app.known VALUES ('a'), ('b');
+			CREATE FUNCTION app.is_known(text, int) RETURNS boolean IMMUTABLE LANGUAGE plpgsql
+			    AS 'BEGIN RETURN EXISTS (SELECT FROM app.known WHERE k = $1); END';
+			CREATE OPERATOR app.@@@ (LEFTARG = text, RIGHTARG = int, FUNCTION = app.is_known);
+			CREATE TABLE app.t (id int PRIMARY KEY, k text CONSTRAINT known CHECK (k OPERATOR(app.@@@) 1));
+			INSERT INTO app.t VALUES (1, 'a'), (2, 'b');
+			DELETE FROM app.known WHERE k = 'b'`,
+		[]string{`check "known"`, `id = "2"`},
+	},
 }
 
 func TestOutlivedChecks(t *testing.T) {
@@ -66,7 +128,9 @@ func TestOutlivedChecks(t *testing.T) {
 func TestMutableChecksThatHold(t *testing.T) {
 	t.Parallel()
 	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
-		db.Exec(t, `CREATE SCHEMA app; CREATE TABLE app.t (id int PRIMARY KEY, at timestamptz CHECK (at > clock_timestamp()), k text);
+		db.Exec(t, `
+			CREATE SCHEMA app;
+			CREATE TABLE app.t (id int PRIMARY KEY, at timestamptz CHECK (at > clock_timestamp()), k text);
 			INSERT INTO app.t VALUES (1, 'infinity', 'a'), (2, NULL, 'b');
 			ALTER TABLE app.t ADD CONSTRAINT later CHECK (at < now()) NOT VALID`)
 		before := db.Dump(t)
@@ -81,8 +145,12 @@ func TestMutableChecksThatHold(t *testing.T) {
 func TestCheckExpiresDuringJob(t *testing.T) {
 	t.Parallel()
 	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
-		db.Exec(t, `CREATE SCHEMA app; CREATE TABLE app.known (k text); INSERT INTO app.known VALUES ('a'), ('b');
-			CREATE FUNCTION app.is_known(text) RETURNS boolean STABLE LANGUAGE sql AS 'SELECT EXISTS (SELECT FROM app.known WHERE k = $1)';
+		db.Exec(t, `
+			CREATE SCHEMA app;
+			CREATE TABLE app.known (k text);
+			INSERT INTO app.known VALUES ('a'), ('b');
+			CREATE FUNCTION app.is_known(text) RETURNS boolean STABLE LANGUAGE sql
+			    AS 'SELECT EXISTS (SELECT FROM app.known WHERE k = $1)';
 			CREATE TABLE app.t (id int PRIMARY KEY, k text CONSTRAINT known CHECK (app.is_known(k)));
 			INSERT INTO app.t VALUES (1, 'a'), (2, 'b')`)
 		o := options(t, "app.t", strategy)
@@ -113,11 +181,17 @@ func TestCheckExpiresDuringJob(t *testing.T) {
 func TestOutlivedDomain(t *testing.T) {
 	t.Parallel()
 	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
-		db.Exec(t, `CREATE SCHEMA app; CREATE TABLE app.known (k text); INSERT INTO app.known VALUES ('a'), ('b');
-			CREATE FUNCTION app.is_known(text) RETURNS boolean STABLE LANGUAGE sql AS 'SELECT EXISTS (SELECT FROM app.known WHERE k = $1)';
-			CREATE DOMAIN app.d AS text CHECK (app.is_known(VALUE)); CREATE TYPE app.c AS (d app.d);
+		db.Exec(t, `
+			CREATE SCHEMA app;
+			CREATE TABLE app.known (k text);
+			INSERT INTO app.known VALUES ('a'), ('b');
+			CREATE FUNCTION app.is_known(text) RETURNS boolean STABLE LANGUAGE sql
+			    AS 'SELECT EXISTS (SELECT FROM app.known WHERE k = $1)';
+			CREATE DOMAIN app.d AS text CHECK (app.is_known(VALUE));
+			CREATE TYPE app.c AS (d app.d);
 			CREATE TABLE app.t (id int PRIMARY KEY, k app.d, ks app.d[], c app.c);
-			INSERT INTO app.t SELECT g, 'b', '{b,a}', '(b)' FROM generate_series(1, 100) g; DELETE FROM app.known WHERE k = 'b';
+			INSERT INTO app.t SELECT g, 'b', '{b,a}', '(b)' FROM generate_series(1, 100) g;
+			DELETE FROM app.known WHERE k = 'b';
 			ALTER DOMAIN app.d ADD CONSTRAINT short CHECK (length(VALUE) < 1) NOT VALID`)
 		before := db.Dump(t)
 		o := options(t, "app.t", strategy)

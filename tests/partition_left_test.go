@@ -34,9 +34,9 @@ var leavings = map[string]string{
 // leavingPlaces are moments in the repack of the second of three partitions; a
 // stage is meant as "before" it.
 var leavingPlaces = []string{
-	"before pre_validate", "before setup", "before backfill", "before sync_schema", repack.StepLoggedKeysRemoved,
-	"before post_sync_update", "before swap", repack.StepWritingThrough, repack.StepDrained, repack.StepExchanged,
-	"before clean_up", repack.StepCaptureEnded,
+	beforePreValidate, beforeSetup, beforeBackfill, beforeSyncSchema, repack.StepLoggedKeysRemoved,
+	beforePostSyncUpdate, beforeSwap, repack.StepWritingThrough, repack.StepDrained, repack.StepExchanged,
+	beforeCleanUp, repack.StepCaptureEnded,
 }
 
 // leaveAt does it at the moment that place names, in the nth stage or step of that
@@ -71,7 +71,8 @@ func TestPartitionLeavesDuringRun(t *testing.T) {
 				eachHalf(t, n, func(t *testing.T, db *pgtest.Database, strategy, _ string) {
 					db.Exec(t, leavingSQL)
 					files := func() string {
-						return db.QueryString(t, `SELECT string_agg(relname || relfilenode, ' ') FROM pg_class WHERE relname IN ('p1', 'p3')`)
+						return db.QueryString(t, `
+							SELECT string_agg(relname || relfilenode, ' ') FROM pg_class WHERE relname IN ('p1', 'p3')`)
 					}
 					before := files()
 					left := false
@@ -134,8 +135,10 @@ func TestPartitionAttachedDuringRun(t *testing.T) {
 	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
 		db.Exec(t, leavingSQL)
 		o := options(t, "app.p", strategy)
-		run(t, db, leaveAt(o, "before swap", func() {
-			db.Exec(t, `CREATE TABLE app.p4 PARTITION OF app.p FOR VALUES FROM (300) TO (400); INSERT INTO app.p VALUES (333, 1, 1, 'new')`)
+		run(t, db, leaveAt(o, beforeSwap, func() {
+			db.Exec(t, `
+				CREATE TABLE app.p4 PARTITION OF app.p FOR VALUES FROM (300) TO (400);
+				INSERT INTO app.p VALUES (333, 1, 1, 'new')`)
 		}))
 		noArtefacts(t, db)
 		if n := pgtest.Query[int](t, db.Pool, `SELECT count(*) FROM app.p`); n != 301 {

@@ -265,7 +265,7 @@ func TestPartitionsThatComeAndGo(t *testing.T) {
 		})
 		o.Hooks.BeforeStage = func(_ context.Context, stage repack.Stage) error {
 			if stage == repack.SyncSchema {
-				change("backfill")
+				change(string(repack.Backfill))
 			}
 			return nil
 		}
@@ -488,9 +488,7 @@ func TestPartitionIsReadForLong(t *testing.T) {
 		t.Logf("not handed over yet: %q", left)
 	}
 	commit(t, reader)
-	if err := await(t, done); err != nil {
-		t.Fatalf("run: %v", err)
-	}
+	mustEnd(t, done)
 	stop()
 	seen.within(t, o.LockTimeout+waitMargin)
 	alike(t, db, refersTables...)

@@ -69,9 +69,7 @@ func TestPartitionBulkTakesFewIDs(t *testing.T) {
 			runUntil(t, db, o, repack.Swap)
 			alike(t, db, "p")
 			bulk("after the swap")
-			if err := newRepack(t, db, o).Revert(testContext(t)); err != nil {
-				t.Fatalf("revert: %v", err)
-			}
+			revert(t, db, o)
 			alike(t, db, "p")
 			noArtefacts(t, db)
 		})
@@ -84,7 +82,8 @@ func TestFewRowsOfAPartitionAreWrittenThrough(t *testing.T) {
 	db := pgtest.New(t)
 	twins(t, db, bulkPartitionSQL)
 	o := atStep(options(t, "app.items", repack.ChangeLog), repack.StepDrained, func() {
-		both(t, db.Pool, `INSERT INTO @p SELECT g, 'new' FROM generate_series(2001, 2020) g`, `UPDATE @p SET a = 'few' WHERE id <= 20`)
+		both(t, db.Pool, `
+			INSERT INTO @p SELECT g, 'new' FROM generate_series(2001, 2020) g`, `UPDATE @p SET a = 'few' WHERE id <= 20`)
 		if n := pgtest.Query[int64](t, db.Pool, `SELECT count(*) FROM `+itemsLog); n > 0 {
 			t.Errorf("%d changes are pending", n)
 		}
@@ -98,7 +97,8 @@ func TestFewRowsOfAPartitionAreWrittenThrough(t *testing.T) {
 func TestTempFileLimit(t *testing.T) {
 	t.Parallel()
 	for name, limit := range map[string]string{
-		"role": `ALTER ROLE %[1]s SET temp_file_limit = '1MB'`, "database": `ALTER DATABASE %[2]s SET temp_file_limit = '1MB'`,
+		"role":             `ALTER ROLE %[1]s SET temp_file_limit = '1MB'`,
+		"database":         `ALTER DATABASE %[2]s SET temp_file_limit = '1MB'`,
 		"role in database": `ALTER ROLE %[1]s IN DATABASE %[2]s SET temp_file_limit = '1MB'`,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -122,8 +122,15 @@ func TestTempFileLimit(t *testing.T) {
 						return
 					}
 					defer conn.Close(context.WithoutCancel(t.Context()))
-					both(t, conn, `UPDATE @acct SET b = b + 1`, `UPDATE @acct SET id = -id WHERE id % 1000 = 0`, `DELETE FROM @acct WHERE id % 1000 = 7`,
-						`INSERT INTO @acct SELECT 1000000 + coalesce(max(id), 0) + g, 'new', 0 FROM @acct, generate_series(1, 3) g GROUP BY g`)
+					both(t, conn,
+						`UPDATE @acct SET b = b + 1`,
+						`UPDATE @acct SET id = -id WHERE id % 1000 = 0`,
+						`DELETE FROM @acct WHERE id % 1000 = 7`,
+						`
+							INSERT INTO @acct
+							SELECT 1000000 + coalesce(max(id), 0) + g, 'new', 0
+							FROM   @acct, generate_series(1, 3) g
+							GROUP BY g`)
 				}
 				o := options(t, "app.acct", strategy)
 				o.Hooks.AfterStage = func(_ context.Context, s repack.Stage) error {
@@ -136,9 +143,7 @@ func TestTempFileLimit(t *testing.T) {
 				runUntil(t, db, o, repack.Swap)
 				alike(t, db, "acct")
 				write()
-				if err := newRepack(t, db, o).Revert(testContext(t)); err != nil {
-					t.Fatalf("revert: %v", err)
-				}
+				revert(t, db, o)
 				alike(t, db, "acct")
 				noArtefacts(t, db)
 			})

@@ -18,13 +18,12 @@ const poolerClients = 20
 // ownSettingsSQL is what an application notices of its session. The plans of
 // prepared statements and what each transaction sets for itself are left out.
 const ownSettingsSQL = `
-SELECT pg_catalog.concat_ws(' | ',
-       pg_catalog.current_setting('search_path'), pg_catalog.current_setting('statement_timeout'),
-       pg_catalog.current_setting('row_security'), pg_catalog.current_setting('application_name'),
-       (SELECT pg_catalog.string_agg(name || '=' || setting, ',' ORDER BY name)
-        FROM   pg_catalog.pg_settings
-        WHERE  source = 'session' AND name NOT IN ('application_name', 'client_encoding') AND name NOT LIKE 'transaction%'),
-       (SELECT pg_catalog.count(*) FROM pg_catalog.pg_prepared_statements))`
+SELECT pg_catalog.concat_ws(' | ', pg_catalog.current_setting('search_path'),
+       pg_catalog.current_setting('statement_timeout'), pg_catalog.current_setting('row_security'),
+       pg_catalog.current_setting('application_name'),
+       (SELECT pg_catalog.string_agg(name || '=' || setting, ',' ORDER BY name) FROM pg_catalog.pg_settings
+       WHERE source = 'session' AND name NOT IN ('application_name', 'client_encoding')
+       AND name NOT LIKE 'transaction%'), (SELECT pg_catalog.count(*) FROM pg_catalog.pg_prepared_statements))`
 
 // clientsFind makes sure that clients of the pooler find their own settings, when
 // all are in a transaction at the same time, and so each session is looked at.
@@ -70,7 +69,9 @@ func commands(r *repack.Repack) map[string]func(t *testing.T) error {
 func givenPooler(t *testing.T, db *pgtest.Database, settings map[string]string) (config *pgx.ConnConfig, own string) {
 	t.Helper()
 	db.Exec(t, poolerTableSQL)
-	db.Exec(t, fmt.Sprintf(`ALTER DATABASE %s SET search_path = app, public; ALTER DATABASE %[1]s SET statement_timeout = '30s'`, db.Name))
+	db.Exec(t, fmt.Sprintf(`
+		ALTER DATABASE %s SET search_path = app, public;
+		ALTER DATABASE %[1]s SET statement_timeout = '30s'`, db.Name))
 	settings["default_pool_size"] = fmt.Sprint(poolerClients)
 	settings["max_client_conn"] = "100"
 	return db.Pooled(t, settings), "app, public | 30s | on | the application | 0"
@@ -80,7 +81,8 @@ func givenPooler(t *testing.T, db *pgtest.Database, settings map[string]string) 
 func noAdvisoryLock(t *testing.T, db *pgtest.Database) {
 	t.Helper()
 	pgtest.WaitFor(t, func() bool {
-		return pgtest.Query[bool](t, db.Pool, `SELECT NOT EXISTS (SELECT FROM pg_locks l JOIN pg_database d ON d.oid = l.database
+		return pgtest.Query[bool](t, db.Pool, `
+			SELECT NOT EXISTS (SELECT FROM pg_locks l JOIN pg_database d ON d.oid = l.database
 			WHERE locktype = 'advisory' AND datname = current_database())`)
 	}, "advisory locks to be given back")
 }

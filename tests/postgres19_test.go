@@ -1,7 +1,6 @@
 package tests
 
 import (
-	"context"
 	"strings"
 	"testing"
 
@@ -83,19 +82,12 @@ func TestJobsBeginBesideEachOther(t *testing.T) {
 	writer := begin(t, db.Connect(t), pgx.ReadCommitted)
 	o := options(t, "app.first", repack.ChangeLog)
 	o.LockTimeout = queuing
-	o.Hooks.BeforeStage = func(_ context.Context, stage repack.Stage) error {
-		if stage == repack.Setup {
-			mustExec(t, writer, `INSERT INTO app.first VALUES (1)`)
-		}
-		return nil
-	}
+	o = beforeStage(o, repack.Setup, func() { mustExec(t, writer, `INSERT INTO app.first VALUES (1)`) })
 	done := startRun(t, db, o)
 	pgtest.WaitBlockedBy(t, db.Pool, pid(writer))
 	run(t, db, options(t, "app.second", repack.ChangeLog))
 	commit(t, writer)
-	if err := await(t, done); err != nil {
-		t.Fatalf("run: %v", err)
-	}
+	mustEnd(t, done)
 	if ids := db.QueryString(t, `SELECT string_agg(table_name || ' ' || id, ', ' ORDER BY id) FROM repack_registry.job`); ids != "first 1, second 2" {
 		t.Errorf("jobs: %s", ids)
 	}

@@ -25,14 +25,22 @@ func runAs(t *testing.T, db *pgtest.Database, role string, o repack.Options) err
 
 // privilegeSQL is a table whose owner {r} has no more than it takes.
 const privilegeSQL = `
-CREATE SCHEMA app; GRANT USAGE, CREATE ON SCHEMA app TO {r};
-CREATE SCHEMA other; GRANT USAGE ON SCHEMA other TO {r};
+CREATE SCHEMA app;
+GRANT USAGE, CREATE ON SCHEMA app TO {r};
+CREATE SCHEMA other;
+GRANT USAGE ON SCHEMA other TO {r};
 CREATE TYPE other.size AS ENUM ('s', 'm');
 CREATE FUNCTION other.twice(int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT 2 * $1';
-CREATE TABLE other.p (id int PRIMARY KEY); INSERT INTO other.p SELECT generate_series(1, 50);
+CREATE TABLE other.p (id int PRIMARY KEY);
+INSERT INTO other.p SELECT generate_series(1, 50);
 GRANT REFERENCES, SELECT ON other.p TO {r};
-CREATE TABLE app.t (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, p int REFERENCES other.p, n serial, size other.size DEFAULT 's',
-    two int GENERATED ALWAYS AS (other.twice(p)) STORED);
+CREATE TABLE app.t (
+    id   int        GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    p    int        REFERENCES other.p,
+    n    serial,
+    size other.size DEFAULT 's',
+    two  int        GENERATED ALWAYS AS (other.twice(p)) STORED
+);
 ALTER TABLE app.t OWNER TO {r};
 INSERT INTO app.t (p) SELECT generate_series(1, 50);
 GRANT CREATE ON DATABASE {d} TO {r};`
@@ -51,7 +59,10 @@ func TestOwnerWithCreateOnDatabase(t *testing.T) {
 	eachStrategyIn(t, pgtest.New, func(t *testing.T, db *pgtest.Database, strategy string) {
 		role, o := givenOwner(t, db)
 		writer := db.Role(t)
-		db.Exec(t, `GRANT USAGE ON SCHEMA app, other TO `+writer+`; GRANT SELECT, INSERT, DELETE ON app.t TO `+writer+`; GRANT USAGE ON app.t_n_seq TO `+writer)
+		db.Exec(t, `
+			GRANT USAGE ON SCHEMA app, other TO `+writer+`;
+			GRANT SELECT, INSERT, DELETE ON app.t TO `+writer+`;
+			GRANT USAGE ON app.t_n_seq TO `+writer)
 		before := db.Dump(t)
 		o.Strategy = strategy
 		write := db.ConnectAs(t, writer)
@@ -87,26 +98,102 @@ func TestMissingPrivileges(t *testing.T) {
 		{"ownership", `ALTER TABLE app.t OWNER TO {o}`, ""},
 		{"rights on the owner's own table", `REVOKE ALL ON app.t FROM {r}`, ""},
 		{"REFERENCES", `REVOKE REFERENCES ON other.p FROM {r}`, ""},
-		{"REFERENCES on another column only", `REVOKE REFERENCES ON other.p FROM {r}; ALTER TABLE other.p ADD x int; GRANT REFERENCES (x) ON other.p TO {r}`, ""},
+		{
+			"REFERENCES on another column only",
+			`REVOKE REFERENCES ON other.p FROM {r}; ALTER TABLE other.p ADD x int; GRANT REFERENCES (x) ON other.p TO {r}`,
+			"",
+		},
 		{"USAGE of a referenced schema", `REVOKE USAGE ON SCHEMA other FROM {r}`, ""},
 		{"USAGE of a type", `REVOKE USAGE ON TYPE other.size FROM PUBLIC`, ""},
 		{"EXECUTE of a function", `REVOKE EXECUTE ON FUNCTION other.twice FROM PUBLIC`, ""},
-		{"ownership of a referencing table", `CREATE TABLE other.child (t int REFERENCES app.t); ALTER TABLE other.child OWNER TO {o}`, ""},
+		{
+			"ownership of a referencing table",
+			`CREATE TABLE other.child (t int REFERENCES app.t); ALTER TABLE other.child OWNER TO {o}`,
+			"",
+		},
 		{"EXECUTE of a trigger's function", triggerOther + `REVOKE EXECUTE ON FUNCTION other.touch FROM PUBLIC`, ""},
-		{"USAGE of a trigger function's schema", `CREATE SCHEMA hidden; ` + triggerOther + `ALTER FUNCTION other.touch SET SCHEMA hidden`, ""},
-		{"CREATE on the schema of a statistics object", `CREATE SCHEMA st; CREATE STATISTICS st.s ON p, n FROM app.t; ALTER STATISTICS st.s OWNER TO {r}`, ""},
-		{"CREATE on the schema of another's statistics object", `CREATE SCHEMA st; CREATE STATISTICS st.s ON p, n FROM app.t; ALTER STATISTICS st.s OWNER TO {o}`, ""},
-		{"CREATE on a view's schema", `CREATE SCHEMA v; CREATE VIEW v.v AS SELECT id FROM app.t; ALTER VIEW v.v OWNER TO {r}`, ""},
-		{"USAGE of a schema that a view reads", `CREATE SCHEMA v; CREATE TABLE v.x (id int); CREATE VIEW app.v AS SELECT id FROM app.t JOIN v.x USING (id); ALTER VIEW app.v OWNER TO {r}`, ""},
-		{"CREATE on a function's schema", `CREATE SCHEMA f; CREATE FUNCTION f.f() RETURNS bigint LANGUAGE sql RETURN (SELECT count(*) FROM app.t); ALTER FUNCTION f.f OWNER TO {r}`, ""},
+		{
+			"USAGE of a trigger function's schema",
+			`CREATE SCHEMA hidden; ` + triggerOther + `ALTER FUNCTION other.touch SET SCHEMA hidden`,
+			"",
+		},
+		{
+			"CREATE on the schema of a statistics object",
+			`CREATE SCHEMA st; CREATE STATISTICS st.s ON p, n FROM app.t; ALTER STATISTICS st.s OWNER TO {r}`,
+			"",
+		},
+		{
+			"CREATE on the schema of another's statistics object",
+			`CREATE SCHEMA st; CREATE STATISTICS st.s ON p, n FROM app.t; ALTER STATISTICS st.s OWNER TO {o}`,
+			"",
+		},
+		{
+			"CREATE on a view's schema",
+			`CREATE SCHEMA v; CREATE VIEW v.v AS SELECT id FROM app.t; ALTER VIEW v.v OWNER TO {r}`,
+			"",
+		},
+		{
+			"USAGE of a schema that a view reads",
+			`
+				CREATE SCHEMA v;
+				CREATE TABLE v.x (id int);
+				CREATE VIEW app.v AS SELECT id FROM app.t JOIN v.x USING (id);
+				ALTER VIEW app.v OWNER TO {r}`,
+			"",
+		},
+		{
+			"CREATE on a function's schema",
+			`
+				CREATE SCHEMA f;
+				CREATE FUNCTION f.f() RETURNS bigint LANGUAGE sql RETURN (SELECT count(*) FROM app.t);
+				ALTER FUNCTION f.f OWNER TO {r}`,
+			"",
+		},
 		{"inheriting from the owner", `ALTER TABLE app.t OWNER TO {o}; ALTER ROLE {r} NOINHERIT; GRANT {o} TO {r}`, ""},
 		{"inheriting from the owner, no member", `ALTER TABLE app.t OWNER TO {o}; ALTER ROLE {r} NOINHERIT`, ""},
-		{"becoming the owner", `ALTER TABLE app.t OWNER TO {o}; DO $$ BEGIN IF current_setting('server_version_num')::int >= 160000 THEN EXECUTE 'GRANT {o} TO {r} WITH SET FALSE'; END IF; END $$`, ""},
+		{
+			"becoming the owner",
+			`
+				ALTER TABLE app.t OWNER TO {o};
+				DO $$ BEGIN
+				    IF current_setting('server_version_num')::int >= 160000 THEN
+				        EXECUTE 'GRANT {o} TO {r} WITH SET FALSE';
+				    END IF;
+				END $$`,
+			"",
+		},
 		{"registry of somebody else", `CREATE TABLE app.first (id int PRIMARY KEY)`, ""},
-		{"prepared schemas", `REVOKE CREATE ON DATABASE {d} FROM {r}; CREATE SCHEMA repack_registry AUTHORIZATION {r}`, "shadow"},
-		{"prepared schemas, rights on them", `REVOKE CREATE ON DATABASE {d} FROM {r}; CREATE SCHEMA repack_registry AUTHORIZATION {r}; CREATE SCHEMA shadow; CREATE SCHEMA shadow_old`, "shadow"},
-		{"prepared registry", `REVOKE CREATE ON DATABASE {d} FROM {r}; CREATE SCHEMA shadow AUTHORIZATION {r}; CREATE SCHEMA shadow_old AUTHORIZATION {r}`, "shadow"},
-		{"rights on a prepared registry", `REVOKE CREATE ON DATABASE {d} FROM {r}; CREATE SCHEMA shadow AUTHORIZATION {r}; CREATE SCHEMA shadow_old AUTHORIZATION {r}; CREATE SCHEMA repack_registry`, "shadow"},
+		{
+			"prepared schemas",
+			`REVOKE CREATE ON DATABASE {d} FROM {r}; CREATE SCHEMA repack_registry AUTHORIZATION {r}`,
+			"shadow",
+		},
+		{
+			"prepared schemas, rights on them",
+			`
+				REVOKE CREATE ON DATABASE {d} FROM {r};
+				CREATE SCHEMA repack_registry AUTHORIZATION {r};
+				CREATE SCHEMA shadow;
+				CREATE SCHEMA shadow_old`,
+			"shadow",
+		},
+		{
+			"prepared registry",
+			`
+				REVOKE CREATE ON DATABASE {d} FROM {r};
+				CREATE SCHEMA shadow AUTHORIZATION {r};
+				CREATE SCHEMA shadow_old AUTHORIZATION {r}`,
+			"shadow",
+		},
+		{
+			"rights on a prepared registry",
+			`
+				REVOKE CREATE ON DATABASE {d} FROM {r};
+				CREATE SCHEMA shadow AUTHORIZATION {r};
+				CREATE SCHEMA shadow_old AUTHORIZATION {r};
+				CREATE SCHEMA repack_registry`,
+			"shadow",
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -151,7 +238,11 @@ func TestPreparedSchemas(t *testing.T) {
 	t.Parallel()
 	eachStrategyIn(t, pgtest.New, func(t *testing.T, db *pgtest.Database, strategy string) {
 		role, o := givenOwner(t, db)
-		db.Exec(t, fmt.Sprintf(`REVOKE CREATE ON DATABASE %[1]s FROM %[2]s; CREATE SCHEMA "Prepared"; CREATE SCHEMA "Prepared_old"; CREATE SCHEMA repack_registry;
+		db.Exec(t, fmt.Sprintf(`
+			REVOKE CREATE ON DATABASE %[1]s FROM %[2]s;
+			CREATE SCHEMA "Prepared";
+			CREATE SCHEMA "Prepared_old";
+			CREATE SCHEMA repack_registry;
 			GRANT USAGE, CREATE ON SCHEMA "Prepared", "Prepared_old", repack_registry TO %[2]s`, db.Name, role))
 		before, rows := db.Dump(t), db.Checksum(t, "app.t")
 		o.Strategy, o.ShadowSchema = strategy, "Prepared"
@@ -192,11 +283,18 @@ func TestOwnerThroughMembership(t *testing.T) {
 				owner, o := givenOwner(t, db)
 				neighbour, runner := db.Role(t), db.Role(t)
 				db.Exec(t, strings.NewReplacer("{o}", owner, "{n}", neighbour, "{r}", runner, "{d}", db.Name).Replace(`
-					ALTER TABLE other.p OWNER TO {n}; CREATE TABLE other.child (t int REFERENCES app.t ON DELETE CASCADE); INSERT INTO other.child VALUES (3);
-					ALTER TABLE other.child OWNER TO {n}; GRANT USAGE ON SCHEMA other TO {n}; REVOKE CREATE ON DATABASE {d} FROM {o};
-					GRANT {o}, {n} TO {r}; GRANT CREATE ON DATABASE {d} TO {r}`))
+					ALTER TABLE other.p OWNER TO {n};
+					CREATE TABLE other.child (t int REFERENCES app.t ON DELETE CASCADE);
+					INSERT INTO other.child VALUES (3);
+					ALTER TABLE other.child OWNER TO {n};
+					GRANT USAGE ON SCHEMA other TO {n};
+					REVOKE CREATE ON DATABASE {d} FROM {o};
+					GRANT {o}, {n} TO {r};
+					GRANT CREATE ON DATABASE {d} TO {r}`))
 				if schema != "" {
-					db.Exec(t, fmt.Sprintf(`CREATE SCHEMA prepared AUTHORIZATION %[1]s; CREATE SCHEMA prepared_old AUTHORIZATION %[1]s`, runner))
+					db.Exec(t, fmt.Sprintf(`
+						CREATE SCHEMA prepared AUTHORIZATION %[1]s;
+						CREATE SCHEMA prepared_old AUTHORIZATION %[1]s`, runner))
 				}
 				before, rows := db.Dump(t), db.Checksum(t, "app.t")
 				o.Strategy, o.ShadowSchema = strategy, schema

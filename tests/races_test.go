@@ -27,8 +27,9 @@ CREATE TABLE @t (
     parent int  REFERENCES @parent ON UPDATE CASCADE ON DELETE CASCADE,
     note   text NOT NULL
 ) WITH (fillfactor = 20);
-INSERT INTO @t SELECT i, 'e' || i, i, CASE WHEN i BETWEEN 111 AND 115 THEN 7 WHEN i BETWEEN 116 AND 119 THEN 8 ELSE 1 END, 'as it was'
-FROM generate_series(1, 200) AS i;
+INSERT INTO @t
+SELECT i, 'e' || i, i, CASE WHEN i BETWEEN 111 AND 115 THEN 7 WHEN i BETWEEN 116 AND 119 THEN 8 ELSE 1 END, 'as it was'
+FROM   generate_series(1, 200) AS i;
 CREATE INDEX ON @t (parent);
 CREATE TABLE @child (id int PRIMARY KEY, t int NOT NULL REFERENCES @t ON UPDATE CASCADE ON DELETE CASCADE);
 CREATE INDEX ON @child (t);
@@ -44,39 +45,77 @@ var racers = []racer{
 	{"key update", `UPDATE @t SET id = id + 5000 WHERE id IN (21, 22)`},
 	{"delete", `DELETE FROM @t WHERE id IN (31, 32)`},
 	{"delete and insert again", `DELETE FROM @t WHERE id = 41; INSERT INTO @t VALUES (41, 'e41', 41, 2, 'again')`},
-	{"upsert", `INSERT INTO @t VALUES (51, 'up', 51, 1, ''), (1051, 'sert', 1051, 1, 'upserted') ON CONFLICT (id) DO UPDATE SET note = 'upserted'`},
+	{
+		"upsert",
+		`
+			INSERT INTO @t
+			VALUES (51, 'up', 51, 1, ''), (1051, 'sert', 1051, 1, 'upserted')
+			ON CONFLICT (id) DO UPDATE SET note = 'upserted'`,
+	},
 	{"deferred swap of unique values", `UPDATE @t SET pos = 62 WHERE id = 61; UPDATE @t SET pos = 61 WHERE id = 62`},
 	{"unique value handed over", `UPDATE @t SET email = NULL WHERE id = 71; UPDATE @t SET email = 'e71' WHERE id = 72`},
 	{"set-wise update", `UPDATE @t SET pos = 170 - pos, note = 'moved' WHERE id BETWEEN 81 AND 89`},
 	{"copy", copyIn},
-	{"savepoint", `UPDATE @t SET note = 'kept' WHERE id = 101; SAVEPOINT part; UPDATE @t SET note = 'lost' WHERE id = 102; DELETE FROM @t WHERE id = 103;
-		INSERT INTO @t VALUES (1101, 'lost', 1101, 1, 'lost'); ROLLBACK TO SAVEPOINT part; UPDATE @t SET note = 'kept' WHERE id = 104`},
+	{
+		"savepoint",
+		`
+			UPDATE @t SET note = 'kept' WHERE id = 101;
+			SAVEPOINT part;
+			UPDATE @t SET note = 'lost' WHERE id = 102;
+			DELETE FROM @t WHERE id = 103;
+			INSERT INTO @t VALUES (1101, 'lost', 1101, 1, 'lost');
+			ROLLBACK TO SAVEPOINT part;
+			UPDATE @t SET note = 'kept' WHERE id = 104`,
+	},
 	{"cascade from a parent", `DELETE FROM @parent WHERE id = 7; UPDATE @parent SET id = 108 WHERE id = 8`},
 	{"cascade to children", `DELETE FROM @t WHERE id = 121; UPDATE @t SET id = 5122 WHERE id = 122`},
 	{"child", `INSERT INTO @child VALUES (900, 131)`},
-	{"parent, row and child", `INSERT INTO @parent VALUES (30); INSERT INTO @t VALUES (1140, 'e1140', 1140, 30, 'fresh'); INSERT INTO @child VALUES (901, 1140)`},
+	{
+		"parent, row and child",
+		`
+			INSERT INTO @parent VALUES (30);
+			INSERT INTO @t VALUES (1140, 'e1140', 1140, 30, 'fresh');
+			INSERT INTO @child VALUES (901, 1140)`,
+	},
 }
 
 // copyIn stands for rows that come by COPY.
 const copyIn = "COPY @t FROM STDIN"
 
 // emptying keeps everybody else out, so it races alone.
-var emptying = racer{"truncate", `TRUNCATE @t CASCADE; INSERT INTO @t VALUES (1, 'e2', 3, 1, 'after'), (500, 'e4', 4, 2, 'after'); INSERT INTO @child VALUES (1, 500)`}
+var emptying = racer{"truncate", `
+TRUNCATE @t CASCADE;
+INSERT INTO @t VALUES (1, 'e2', 3, 1, 'after'), (500, 'e4', 4, 2, 'after');
+INSERT INTO @child VALUES (1, 500)`}
 
 // racePlaces are the places of a run in their order. A step of the tool is what
 // lies between a place and the next.
 var racePlaces = []string{
-	"before setup", "before backfill", "mid-backfill", "before sync_schema", repack.StepLoggedKeysRemoved,
-	repack.StepIndexBuilt, "before post_sync_update", repack.StepCaughtUp, "before swap",
-	repack.StepWritingThrough, repack.StepDrained, repack.StepExchanged, "before clean_up", repack.StepCaptureEnded,
+	beforeSetup, beforeBackfill, midBackfill, beforeSyncSchema, repack.StepLoggedKeysRemoved,
+	repack.StepIndexBuilt, beforePostSyncUpdate, repack.StepCaughtUp, beforeSwap,
+	repack.StepWritingThrough, repack.StepDrained, repack.StepExchanged, beforeCleanUp, repack.StepCaptureEnded,
 }
+
+// The places of a run that are no steps, as atPlaces and atEachPlace call them.
+const (
+	beforePreValidate    = "before " + string(repack.PreValidate)
+	beforeSetup          = "before " + string(repack.Setup)
+	afterSetup           = "after " + string(repack.Setup)
+	beforeBackfill       = "before " + string(repack.Backfill)
+	midBackfill          = "mid-backfill" // after a chunk
+	beforeSyncSchema     = "before " + string(repack.SyncSchema)
+	beforePostSyncUpdate = "before " + string(repack.PostSyncUpdate)
+	beforeSwap           = "before " + string(repack.Swap)
+	beforeCleanUp        = "before " + string(repack.CleanUp)
+	afterCleanUp         = "after " + string(repack.CleanUp)
+)
 
 // atPlaces are hooks that call pass at each of racePlaces.
 func atPlaces(pass func(place string)) repack.Hooks {
 	return repack.Hooks{
 		BeforeStage: func(_ context.Context, s repack.Stage) error { pass("before " + string(s)); return nil },
 		AfterStep:   func(_ context.Context, step string) error { pass(step); return nil },
-		AfterChunk:  func(context.Context, repack.Progress) error { pass("mid-backfill"); return nil },
+		AfterChunk:  func(context.Context, repack.Progress) error { pass(midBackfill); return nil },
 	}
 }
 
@@ -200,7 +239,9 @@ func (r *race) finish() {
 }
 
 const blocksRepackSQL = `
-SELECT EXISTS (SELECT FROM pg_stat_activity WHERE $1 = ANY (pg_blocking_pids(pid)) AND application_name LIKE 'repack %')`
+SELECT EXISTS (
+    SELECT FROM pg_stat_activity
+    WHERE  $1 = ANY (pg_blocking_pids(pid)) AND application_name LIKE 'repack %')`
 
 func (r *race) finishWhenBlocking(pid uint32) {
 	ticker := time.NewTicker(10 * time.Millisecond)
@@ -219,8 +260,7 @@ func (r *race) finishWhenBlocking(pid uint32) {
 }
 
 func (r *race) write(tx pgx.Tx, what racer) {
-	for _, names := range []*strings.Replacer{inApp, inControl} {
-		sql := names.Replace(what.sql)
+	for _, sql := range twinned(what.sql) {
 		if what.sql == copyIn {
 			_, err := tx.Conn().PgConn().CopyFrom(r.ctx, strings.NewReader("1091\tc1\t1091\t1\tcopied\n1092\tc2\t1092\t1\tcopied\n"), sql)
 			if err != nil {
@@ -252,7 +292,7 @@ func (r *race) exec(conn execer, sql string) {
 // note ends the transactions when the run says that it cannot go on because of
 // them: it has given way by then, and will try again.
 func (r *race) note(message string) {
-	if slices.Contains([]string{"lock not obtained", awaitingSnapshots}, message) {
+	if slices.Contains([]string{lockNotObtained, awaitingSnapshots}, message) {
 		r.finish()
 	}
 }

@@ -20,67 +20,51 @@ import (
 	"github.com/repack-go/repack/repack"
 )
 
-// The model is a twin of the table, in a schema the tool never sees, to which
-// every transaction of the workload does the same. Each writer has keys of its
-// own, so that no statement's effect depends on when the others commit.
-const workloadSQL = `
-CREATE SCHEMA model;
-CREATE SCHEMA app;
-CREATE TABLE app.parent (id bigint PRIMARY KEY);
-INSERT INTO app.parent SELECT generate_series(1, 50);
-CREATE TABLE app.t (
-    id     bigint PRIMARY KEY,
-    owner  int    NOT NULL,
-    email  text   UNIQUE,
-    pos    int    NOT NULL,
-    note   text,
-    parent bigint REFERENCES app.parent ON DELETE SET NULL,
-    up     bigint REFERENCES app.t ON UPDATE CASCADE ON DELETE SET NULL,
-    lower  text GENERATED ALWAYS AS (lower(note)) STORED,
-    UNIQUE (owner, pos) DEFERRABLE INITIALLY IMMEDIATE
-);
-CREATE INDEX ON app.t (note) WHERE pos % 2 = 0;
-CREATE INDEX ON app.t (up);
-CREATE INDEX ON app.t (parent);
-INSERT INTO app.t (id, owner, email, pos, note, parent)
-SELECT g, g % {writers}, 'e' || g, g, repeat('n', g::int % 100), 1 + g % 50 FROM generate_series(1, {rows}) g;
-CREATE TABLE model.t (LIKE app.t INCLUDING ALL);
-INSERT INTO model.t (id, owner, email, pos, note, parent) SELECT id, owner, email, pos, note, parent FROM app.t;
-CREATE TABLE app.child (id bigserial PRIMARY KEY, t bigint NOT NULL REFERENCES app.t ON DELETE CASCADE ON UPDATE CASCADE);
-CREATE INDEX ON app.child (t);
-INSERT INTO app.child (t) SELECT id FROM app.t WHERE id % 10 = 0;
-CREATE TABLE model.child (id bigint PRIMARY KEY, t bigint NOT NULL REFERENCES model.t ON DELETE CASCADE ON UPDATE CASCADE);
-CREATE INDEX ON model.child (t);
-INSERT INTO model.child SELECT * FROM app.child;
-ALTER TABLE model.t ADD FOREIGN KEY (up) REFERENCES model.t ON UPDATE CASCADE ON DELETE SET NULL;`
+// workloadSQL makes the table and a twin, to which every transaction of the workload does
+// the same. The twin has no key to a parent: no writer touches one. Each writer has keys
+// of its own, so that no statement's effect depends on when the others commit.
+var workloadSQL = fixture("workload")
 
 // operations are what a transaction is made of; $1 is the writer, $2 a random number.
 var operations = []string{
-	`INSERT INTO {schema}.t (id, owner, email, pos, note) VALUES (1000000 * ($1::int + 1) + $2::int, $1, 'i' || $1::int || '/' || $2::int, 1000000 + $2::int, 'in')
-	 ON CONFLICT (id) DO UPDATE SET note = 'upserted', pos = EXCLUDED.pos`,
-	`INSERT INTO {schema}.t (id, owner, pos, note)
-	 SELECT 5000000000 + 1000000 * ($1::int + 1) + $2::int * 10 + g, $1, 2000000 + $2::int * 10 + g, 'bulk' FROM generate_series(1, 9) g
-	 ON CONFLICT (id) DO NOTHING`,
-	`UPDATE {schema}.t SET note = 'U' || $2::int WHERE owner = $1 AND id = $1::int + {writers} * ($2::int % 400)`,
-	`UPDATE {schema}.t SET note = note || 'x' WHERE owner = $1 AND pos BETWEEN $2::int AND $2::int + 60`,
-	`DELETE FROM {schema}.t WHERE owner = $1 AND id = $1::int + {writers} * ($2::int % 900)`,
-	`DELETE FROM {schema}.t WHERE owner = $1 AND id BETWEEN 5000000000 + 1000000 * ($1::int + 1) + $2::int * 10 - 90
+	`
+		INSERT INTO @t (id, owner, email, pos, note)
+		VALUES (1000000 * ($1::int + 1) + $2::int, $1, 'i' || $1::int || '/' || $2::int, 1000000 + $2::int, 'in')
+		ON CONFLICT (id) DO UPDATE SET note = 'upserted', pos = EXCLUDED.pos`,
+	`
+		INSERT INTO @t (id, owner, pos, note)
+		SELECT 5000000000 + 1000000 * ($1::int + 1) + $2::int * 10 + g, $1, 2000000 + $2::int * 10 + g, 'bulk'
+		FROM   generate_series(1, 9) g
+		ON CONFLICT (id) DO NOTHING`,
+	`UPDATE @t SET note = 'U' || $2::int WHERE owner = $1 AND id = $1::int + {writers} * ($2::int % 400)`,
+	`UPDATE @t SET note = note || 'x' WHERE owner = $1 AND pos BETWEEN $2::int AND $2::int + 60`,
+	`DELETE FROM @t WHERE owner = $1 AND id = $1::int + {writers} * ($2::int % 900)`,
+	`DELETE FROM @t WHERE owner = $1 AND id BETWEEN 5000000000 + 1000000 * ($1::int + 1) + $2::int * 10 - 90
 	 AND 5000000000 + 1000000 * ($1::int + 1) + $2::int * 10`,
-	`UPDATE {schema}.t SET pos = $2::int + mod(pos - $2::int + {writers}, 64) WHERE owner = $1 AND pos BETWEEN $2::int AND $2::int + 63`,
-	`UPDATE {schema}.t a SET pos = b.pos FROM {schema}.t b WHERE a.owner = $1 AND b.owner = $1 AND a.pos < 100000 AND b.pos < 100000
-	 AND (a.id, b.id) IN (SELECT m.id, n.id FROM (SELECT min(id) AS id FROM {schema}.t WHERE owner = $1 AND id > $2::int) m,
-	                             (SELECT max(id) AS id FROM {schema}.t WHERE owner = $1) n WHERE m.id <> n.id
+	`
+		UPDATE @t
+		SET    pos = $2::int + mod(pos - $2::int + {writers}, 64)
+		WHERE  owner = $1 AND pos BETWEEN $2::int AND $2::int + 63`,
+	`UPDATE @t a SET pos = b.pos FROM @t b WHERE a.owner = $1 AND b.owner = $1 AND a.pos < 100000 AND b.pos < 100000
+	 AND (a.id, b.id) IN (SELECT m.id, n.id FROM (SELECT min(id) AS id FROM @t WHERE owner = $1 AND id > $2::int) m,
+	                             (SELECT max(id) AS id FROM @t WHERE owner = $1) n WHERE m.id <> n.id
 	                      UNION ALL
-	                      SELECT n.id, m.id FROM (SELECT min(id) AS id FROM {schema}.t WHERE owner = $1 AND id > $2::int) m,
-	                             (SELECT max(id) AS id FROM {schema}.t WHERE owner = $1) n WHERE m.id <> n.id)`,
-	`WITH gone AS (UPDATE {schema}.t SET email = NULL WHERE owner = $1 AND id = $1::int + {writers} * ($2::int % 700) RETURNING id)
+	                      SELECT n.id, m.id FROM (SELECT min(id) AS id FROM @t WHERE owner = $1 AND id > $2::int) m,
+	                             (SELECT max(id) AS id FROM @t WHERE owner = $1) n WHERE m.id <> n.id)`,
+	`WITH gone AS (UPDATE @t SET email = NULL WHERE owner = $1 AND id = $1::int + {writers} * ($2::int % 700) RETURNING id)
 	 SELECT count(*) FROM gone`,
-	`UPDATE {schema}.t SET email = 'e' || id || '/' || $2::int WHERE owner = $1 AND email IS NULL`,
-	`UPDATE {schema}.t SET id = id + 7000000000 WHERE owner = $1 AND id = $1::int + {writers} * ($2::int % 900)`,
-	`UPDATE {schema}.t SET up = (SELECT max(id) FROM {schema}.t WHERE owner = $1) WHERE owner = $1 AND id = $1::int + {writers} * ($2::int % 300)`,
-	`WITH d AS (DELETE FROM {schema}.t WHERE owner = $1 AND id = $1::int + {writers} * ($2::int % 900) AND id NOT IN (SELECT t FROM {schema}.child)
-	            AND NOT EXISTS (SELECT FROM {schema}.t x WHERE x.up = t.id) RETURNING *)
-	 INSERT INTO {schema}.t (id, owner, email, pos, note) SELECT id, owner, email, pos, 'again' FROM d`,
+	`UPDATE @t SET email = 'e' || id || '/' || $2::int WHERE owner = $1 AND email IS NULL`,
+	`UPDATE @t SET id = id + 7000000000 WHERE owner = $1 AND id = $1::int + {writers} * ($2::int % 900)`,
+	`
+		UPDATE @t
+		SET    up = (SELECT max(id) FROM @t WHERE owner = $1)
+		WHERE  owner = $1 AND id = $1::int + {writers} * ($2::int % 300)`,
+	`
+		WITH d
+		    AS (DELETE FROM @t
+		    WHERE owner = $1 AND id = $1::int + {writers} * ($2::int % 900) AND id NOT IN (SELECT t FROM @child)
+		    AND NOT EXISTS (SELECT FROM @t x WHERE x.up = t.id)
+		    RETURNING *) INSERT INTO @t (id, owner, email, pos, note) SELECT id, owner, email, pos, 'again' FROM d`,
 }
 
 const (
@@ -88,14 +72,12 @@ const (
 	workloadRows = 20000
 )
 
-func fill(sql, schema string) string {
-	return strings.NewReplacer("{schema}", schema, "{writers}", strconv.Itoa(writers)).Replace(sql)
-}
+func fill(sql string) string { return strings.ReplaceAll(sql, "{writers}", strconv.Itoa(writers)) }
 
 // givenWorkload makes the tables of the workload, and returns the dump of them.
 func givenWorkload(t *testing.T, db *pgtest.Database, rows int) (dump string) {
 	t.Helper()
-	db.Exec(t, strings.ReplaceAll(fill(workloadSQL, ""), "{rows}", strconv.Itoa(rows)))
+	db.Exec(t, strings.ReplaceAll(fill(workloadSQL), "{rows}", strconv.Itoa(rows)))
 	return db.Dump(t)
 }
 
@@ -160,7 +142,7 @@ func (w *workload) stopped() bool {
 }
 
 // lost reports whether err is the end of a connection. Whether its last COMMIT
-// went through need not be known: table and model are in one transaction.
+// went through need not be known: table and twin are in one transaction.
 func lost(err error) bool {
 	var pgErr *pgconn.PgError
 	return !errors.As(err, &pgErr) || pgerrcode.IsOperatorIntervention(pgErr.Code)
@@ -197,7 +179,7 @@ func (w *workload) end(t *testing.T) {
 
 var isolations = []pgx.TxIsoLevel{pgx.ReadCommitted, pgx.ReadCommitted, pgx.RepeatableRead, pgx.Serializable}
 
-// transaction does one to four operations, to table and model alike, a third
+// transaction does one to four operations, to table and twin alike, a third
 // of them in a savepoint that is rolled back, and sometimes rolls back all.
 func (w *workload) transaction(conn *pgx.Conn, writer int, random *rand.Rand) error {
 	ctx := context.Background()
@@ -245,8 +227,7 @@ func (w *workload) operation(ctx context.Context, tx pgx.Tx, writer int, random 
 		defer inner.Rollback(ctx)
 		tx = inner
 	}
-	for _, schema := range []string{"app", "model"} {
-		sql := fill(operation, schema)
+	for _, sql := range twinned(fill(operation)) {
 		began := time.Now()
 		if _, err := tx.Exec(ctx, sql, writer, number); err != nil {
 			return fmt.Errorf("%s: %w", sql, err)
@@ -289,9 +270,7 @@ func randomRuns(strategy string) []trial {
 func thereAndBack(t *testing.T, db *pgtest.Database, o repack.Options) {
 	t.Helper()
 	runUntil(t, db, o, repack.Swap)
-	if err := newRepack(t, db, o).Revert(testContext(t)); err != nil {
-		t.Fatalf("revert: %v", err)
-	}
+	revert(t, db, o)
 }
 
 // starvedMargin is waitMargin where writers that never pause leave the tool what
@@ -311,6 +290,6 @@ func underWorkload(t *testing.T, strategy string, seed uint64, work func(*pgtest
 	stop()
 	w.end(t)
 	seen.within(t, o.LockTimeout+starvedMargin)
-	db.EqualTables(t, "app.t", "model.t")
+	alike(t, db, "t")
 	sameDump(t, db, before)
 }

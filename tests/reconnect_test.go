@@ -30,7 +30,7 @@ func wantOneJob(t *testing.T, db *pgtest.Database) {
 // lock again, and what is done is reported as done.
 func TestLockConnectionLost(t *testing.T) {
 	t.Parallel()
-	for _, name := range []string{"at a chunk", "before sync_schema", "at swap: exchanged", "after clean_up"} {
+	for _, name := range []string{"at a chunk", beforeSyncSchema, "at " + repack.StepExchanged, afterCleanUp} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
@@ -52,7 +52,7 @@ func TestLockConnectionLost(t *testing.T) {
 					}
 				})
 				run(t, db, o)
-				if connected == 0 && name != "after clean_up" { // when there is nothing left to be done
+				if connected == 0 && name != afterCleanUp { // when there is nothing left to be done
 					t.Error("the lock was not taken again")
 				}
 				wantOneJob(t, db)

@@ -17,7 +17,9 @@ func otherOIDs(t *testing.T, db *pgtest.Database) *pgtest.Database {
 	if other, ok := db.Restored(t); ok {
 		return other
 	}
-	db.Exec(t, `UPDATE repack_registry.job SET source = (source::bigint + 1000000)::oid, shadow = (shadow::bigint + 1000000)::oid`)
+	db.Exec(t, `
+		UPDATE repack_registry.job
+		SET    source = (source::bigint + 1000000)::oid, shadow = (shadow::bigint + 1000000)::oid`)
 	return db
 }
 
@@ -160,7 +162,8 @@ func TestRestoredTriggersGone(t *testing.T) {
 		s := newScenario(t, db)
 		o := options(t, "app.t", strategy)
 		runUntil(t, db, o, repack.Backfill)
-		for _, trigger := range pgtest.Column[string](t, db.Pool, `SELECT tgname::text FROM pg_trigger WHERE tgname LIKE '00\_repack%'`) {
+		for _, trigger := range pgtest.Column[string](t, db.Pool, `
+			SELECT tgname::text FROM pg_trigger WHERE tgname LIKE '00\_repack%'`) {
 			db.Exec(t, `DROP TRIGGER "`+trigger+`" ON app.t`)
 		}
 		db.Exec(t, `DROP SCHEMA repack_registry CASCADE`)

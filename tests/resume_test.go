@@ -75,7 +75,7 @@ func TestCancelledRunResumes(t *testing.T) {
 				o := options(t, "app.t", strategy)
 				o.BatchSize = 100
 				runUntil(t, db, o, repack.Setup)
-				if place.name == "before setup" || place.name == "after setup" {
+				if place.name == beforeSetup || place.name == afterSetup {
 					if err := newRepack(t, db, o).Reset(testContext(t)); err != nil {
 						t.Fatal(err)
 					}
@@ -92,7 +92,7 @@ func TestCancelledRunResumes(t *testing.T) {
 
 // afterChunks stops in the middle of the backfill.
 func afterChunks(n int) stopAt {
-	return stopAt{name: "mid-backfill", hooks: func(stop func()) repack.Hooks {
+	return stopAt{name: midBackfill, hooks: func(stop func()) repack.Hooks {
 		seen := 0
 		return repack.Hooks{AfterChunk: func(_ context.Context, p repack.Progress) error {
 			if seen++; seen == n {
@@ -147,7 +147,8 @@ func TestResumedBackfillKeepsItsChunks(t *testing.T) {
 		if after := db.QueryString(t, chunks, now); after != before || before == pgtest.Null {
 			t.Errorf("chunks were %s, are %s", before, after)
 		}
-		gaps := db.QueryString(t, `SELECT count(*) FROM (SELECT first_block, lag(end_block, 1, 0) OVER (ORDER BY first_block) AS last
+		gaps := db.QueryString(t, `
+			SELECT count(*) FROM (SELECT first_block, lag(end_block, 1, 0) OVER (ORDER BY first_block) AS last
 			FROM repack_registry.chunk) c WHERE first_block <> last`)
 		if gaps != "0" {
 			t.Errorf("%s gaps or overlaps between chunks", gaps)

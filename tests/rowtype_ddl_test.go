@@ -84,9 +84,7 @@ func TestRowTypeReplacedMeanwhile(t *testing.T) {
 		done := startRun(t, db, o)
 		pgtest.WaitBlockedBy(t, db.Pool, pid(tx))
 		commit(t, tx)
-		if err := await(t, done); err != nil {
-			t.Fatal(err)
-		}
+		mustEnd(t, done)
 		if got := db.QueryString(t, `SELECT label FROM app.v WHERE id = 2`); got != "replaced" {
 			t.Errorf("the function gives %q: the change is lost", got)
 		}

@@ -142,9 +142,7 @@ func TestRowTypeCallsAcrossExchange(t *testing.T) {
 				t.Errorf("%s", got)
 			}
 		}
-		if err := await(t, done); err != nil {
-			t.Fatal(err)
-		}
+		mustEnd(t, done)
 	})
 }
 
@@ -182,9 +180,7 @@ func TestRowTypeCallOutlivesExchange(t *testing.T) {
 					t.Errorf("a call gave %q", got)
 				}
 			}
-			if err := await(t, done); err != nil {
-				t.Fatal(err)
-			}
+			mustEnd(t, done)
 		}
 		o := options(t, "app.t", strategy)
 		o.LockTimeout = queuing

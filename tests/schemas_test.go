@@ -2,7 +2,6 @@ package tests
 
 import (
 	"bufio"
-	"embed"
 	"errors"
 	"fmt"
 	"strconv"
@@ -15,9 +14,6 @@ import (
 	"github.com/repack-go/repack/internal/tooling/pgtest"
 	"github.com/repack-go/repack/repack"
 )
-
-//go:embed testdata/*.sql
-var testdata embed.FS
 
 // wholeSchema is an application's schema from testdata. Its work procedure
 // writes to most of its tables, and does the same in two databases that hold
@@ -59,7 +55,7 @@ ORDER BY 1`
 // sees, and one session of the application in each.
 type application struct {
 	wholeSchema
-	db, model       *pgtest.Database
+	db, control     *pgtest.Database
 	conn, elsewhere *pgx.Conn
 	schema          schemaText
 	tables          []string
@@ -70,14 +66,10 @@ type application struct {
 
 func givenApplication(t *testing.T, s wholeSchema) *application {
 	t.Helper()
-	a := &application{wholeSchema: s, db: pgtest.New(t), model: pgtest.New(t), reported: map[string]bool{}}
-	text, err := testdata.ReadFile("testdata/" + s.name + ".sql")
-	if err != nil {
-		t.Fatal(err)
-	}
+	a := &application{wholeSchema: s, db: pgtest.New(t), control: controlDatabase(t), reported: map[string]bool{}}
 	r := givenRoles(t, a.db)
-	sql := r.in(forVersion(t, string(text), a.db.Version()))
-	a.conn, a.elsewhere = a.db.Connect(t), a.model.Connect(t)
+	sql := r.in(forVersion(t, fixture(s.name), a.db.Version()))
+	a.conn, a.elsewhere = a.db.Connect(t), a.control.Connect(t)
 	load(t, a.conn, sql)
 	load(t, a.elsewhere, sql)
 	a.schema = schemaOf(t, a.db)
@@ -137,12 +129,12 @@ func (a *application) write(t *testing.T) {
 // schema with what it was. Each loss is reported once.
 func (a *application) same(t *testing.T, when string) {
 	t.Helper()
-	want := checksums(t, a.model)
+	want := checksums(t, a.control)
 	for table, got := range checksums(t, a.db) {
 		if got != want[table] && !a.reported[table] {
 			rows := fmt.Sprintf(`SELECT ROW(r.*)::text FROM %s AS r ORDER BY 1`, table)
 			t.Errorf("%s: %s has %s, want %s:\n%s", when, table, got, want[table], firstDifference(
-				strings.Join(pgtest.Column[string](t, a.model.Pool, rows), "\n"), strings.Join(pgtest.Column[string](t, a.db.Pool, rows), "\n")))
+				strings.Join(pgtest.Column[string](t, a.control.Pool, rows), "\n"), strings.Join(pgtest.Column[string](t, a.db.Pool, rows), "\n")))
 			a.reported[table] = true
 		}
 	}

@@ -79,7 +79,8 @@ CREATE TABLE @t (
 CREATE INDEX ON @t ((near + 0.3));
 CREATE INDEX ON @t (day) WHERE day > '2021-03-04';
 INSERT INTO @t (id, bytes, nearer, list, doc)
-SELECT i, decode(lpad(to_hex(i), 8, '0'), 'hex'), i / 3.0, ARRAY['NULL', NULL, 'ä\b' || i], '<a>ü</a>' FROM generate_series(1, 3000) i`
+SELECT i, decode(lpad(to_hex(i), 8, '0'), 'hex'), i / 3.0, ARRAY['NULL', NULL, 'ä\b' || i], '<a>ü</a>'
+FROM   generate_series(1, 3000) i`
 
 // slowSQL adds a column that takes the tool, and nobody else, longer than the
 // time-outs above.
@@ -108,8 +109,10 @@ CREATE OPERATOR decoy.= (LEFTARG = bigint, RIGHTARG = bigint, FUNCTION = decoy.e
 CREATE OPERATOR decoy.= (LEFTARG = text, RIGHTARG = text, FUNCTION = decoy.eq);
 CREATE OPERATOR decoy.<> (LEFTARG = text, RIGHTARG = text, FUNCTION = decoy.eq);
 CREATE FUNCTION decoy.current_setting(text) RETURNS text LANGUAGE sql AS 'SELECT decoy.hijacked()::text';
-CREATE FUNCTION decoy.pg_current_snapshot() RETURNS pg_snapshot LANGUAGE sql AS 'SELECT decoy.hijacked()::text::pg_snapshot';
-CREATE FUNCTION decoy.pg_visible_in_snapshot(xid8, pg_snapshot) RETURNS boolean LANGUAGE sql AS 'SELECT decoy.hijacked()';
+CREATE FUNCTION decoy.pg_current_snapshot() RETURNS pg_snapshot LANGUAGE sql
+    AS 'SELECT decoy.hijacked()::text::pg_snapshot';
+CREATE FUNCTION decoy.pg_visible_in_snapshot(xid8, pg_snapshot) RETURNS boolean LANGUAGE sql
+    AS 'SELECT decoy.hijacked()';
 CREATE FUNCTION decoy.count(bigint) RETURNS bigint LANGUAGE sql AS 'SELECT decoy.hijacked()::text::bigint';
 CREATE FUNCTION decoy.set_config(text, text, boolean) RETURNS text LANGUAGE sql AS 'SELECT decoy.hijacked()::text';
 CREATE FUNCTION decoy.upper(text) RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT decoy.hijacked()::text';
@@ -157,10 +160,11 @@ func TestHostileSettings(t *testing.T) {
 			o := options(t, "app.t", strategy)
 			o.Jobs, o.BatchSize, o.Verify = 1, 500, repack.VerifyFull
 			o.Hooks = atPlaces(func(place string) {
-				if place == "before backfill" || place == repack.StepDrained {
+				if place == beforeBackfill || place == repack.StepDrained {
 					mustExec(t, application, `SELECT pg_sleep(0.3)`) // our sessions are idle for so long
 				}
-				both(t, application, fmt.Sprintf(`UPDATE @t SET nearer = id / 7.0, list = list || '%s'::text WHERE id %% 50 = 3`, place))
+				both(t, application, fmt.Sprintf(`
+					UPDATE @t SET nearer = id / 7.0, list = list || '%s'::text WHERE id %% 50 = 3`, place))
 			})
 			if err := runAs(t, db, role, o); err != nil {
 				t.Fatalf("run: %v", err)
@@ -183,14 +187,29 @@ var writerSettings = []string{
 	`SET plan_cache_mode = force_generic_plan`,
 	`SET enable_indexscan = off; SET enable_bitmapscan = off; SET enable_nestloop = off`,
 	`SET row_security = off; SET check_function_bodies = off`,
-	`SET DateStyle = 'German, DMY'; SET IntervalStyle = sql_standard; SET bytea_output = escape; SET extra_float_digits = -15; SET TimeZone = 'Asia/Kathmandu'`,
+	`
+		SET DateStyle = 'German, DMY';
+		SET IntervalStyle = sql_standard;
+		SET bytea_output = escape;
+		SET extra_float_digits = -15;
+		SET TimeZone = 'Asia/Kathmandu'`,
 	`SET transform_null_equals = on; SET array_nulls = off; SET xmloption = document`,
 	`SET default_table_access_method = decoy`,
-	`CREATE TEMPORARY TABLE t (id int PRIMARY KEY, note text); CREATE TEMPORARY TABLE repack_change_log_1 (k1 int, truncated boolean)`,
-	`CREATE TEMPORARY TABLE new_rows (id int); CREATE TEMPORARY TABLE old_rows (id int); INSERT INTO new_rows VALUES (7); INSERT INTO old_rows VALUES (7)`,
-	`CREATE FUNCTION pg_temp.repack_capture_1() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''hijacked''; END'`,
-	`CREATE FUNCTION pg_temp.hijack(int, int) RETURNS boolean LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''hijacked''; END';
-	 CREATE OPERATOR pg_temp.= (LEFTARG = int, RIGHTARG = int, FUNCTION = pg_temp.hijack)`,
+	`
+		CREATE TEMPORARY TABLE t (id int PRIMARY KEY, note text);
+		CREATE TEMPORARY TABLE repack_change_log_1 (k1 int, truncated boolean)`,
+	`
+		CREATE TEMPORARY TABLE new_rows (id int);
+		CREATE TEMPORARY TABLE old_rows (id int);
+		INSERT INTO new_rows VALUES (7);
+		INSERT INTO old_rows VALUES (7)`,
+	`
+		CREATE FUNCTION pg_temp.repack_capture_1() RETURNS trigger LANGUAGE plpgsql
+		    AS 'BEGIN RAISE EXCEPTION ''hijacked''; END'`,
+	`
+		CREATE FUNCTION pg_temp.hijack(int, int) RETURNS boolean LANGUAGE plpgsql
+		    AS 'BEGIN RAISE EXCEPTION ''hijacked''; END';
+		CREATE OPERATOR pg_temp.= (LEFTARG = int, RIGHTARG = int, FUNCTION = pg_temp.hijack)`,
 }
 
 // TestHostileWriters has a writer, with settings, decoys and temporary objects of
@@ -216,7 +235,10 @@ func TestHostileWriters(t *testing.T) {
 				tx := begin(t, writer, isolation)
 				both(t, tx,
 					fmt.Sprintf(`INSERT INTO @t (id, bytes) VALUES (%d, '\x00ff'), (%d, NULL)`, n, n+1),
-					fmt.Sprintf(`UPDATE @t SET nearer = 1.0 / 3, at = at + '1 day'::interval WHERE id BETWEEN %[1]d AND %[1]d + 20`, n/10),
+					fmt.Sprintf(`
+						UPDATE @t
+						SET    nearer = 1.0 / 3, at = at + '1 day'::interval
+						WHERE  id BETWEEN %[1]d AND %[1]d + 20`, n/10),
 					fmt.Sprintf(`UPDATE @t SET id = id + 100000 WHERE id BETWEEN %[1]d AND %[1]d + 1`, 100+n/5),
 					fmt.Sprintf(`DELETE FROM @t WHERE id BETWEEN %[1]d AND %[1]d + 2`, n/5-1000))
 				commit(t, tx)

@@ -59,7 +59,10 @@ func TestSnapshotOfStandbyHoldsUpTheSwap(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close(t.Context())
-	mustExec(t, conn, `CREATE SCHEMA app; CREATE TABLE app.t (id int PRIMARY KEY); INSERT INTO app.t SELECT generate_series(1, 100)`)
+	mustExec(t, conn, `
+		CREATE SCHEMA app;
+		CREATE TABLE app.t (id int PRIMARY KEY);
+		INSERT INTO app.t SELECT generate_series(1, 100)`)
 	xmin := pgtest.Query[int64](t, conn, `SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint`)
 	standby := feedback(t, server.ConnString("postgres"), "reader", uint32(xmin))
 	defer standby.Close(t.Context())
@@ -120,7 +123,8 @@ func TestQueryOnStandby(t *testing.T) {
 			defer reader.Close(context.Background())
 			finds := func(want, when string) {
 				t.Helper()
-				if got := pgtest.Query[string](t, reader, `SELECT string_agg(DISTINCT a, '') || ' ' || count(*) || ' ' || sum(id) FROM app.t`); got != want {
+				if got := pgtest.Query[string](t, reader, `
+					SELECT string_agg(DISTINCT a, '') || ' ' || count(*) || ' ' || sum(id) FROM app.t`); got != want {
 					t.Errorf("%s the standby finds %q, want %q", when, got, want)
 				}
 			}
@@ -147,9 +151,7 @@ func TestQueryOnStandby(t *testing.T) {
 			late := begin(t, reader, pgx.RepeatableRead)
 			mustExec(t, late, `SELECT 1`)
 			drained.release()
-			if err := await(t, done); err != nil {
-				t.Fatalf("run: %v", err)
-			}
+			mustEnd(t, done)
 			standbyHas(t, db, standby)
 			finds("b 1000 500500", "with a snapshot from before the swap")
 			commit(t, late)

@@ -28,7 +28,7 @@ type trial struct {
 var tried counts
 
 type counts struct {
-	writes  atomic.Int64 // of writers that compare themselves with a model, committed
+	writes  atomic.Int64 // of writers that compare the table with its twin, committed
 	longest atomic.Int64 // wait for the tool, in nanoseconds
 }
 

@@ -20,9 +20,19 @@ var benchTables = []struct{ name, ddl string }{
 	{"bigint", `
 		CREATE TABLE app.t (id bigint PRIMARY KEY, email text NOT NULL UNIQUE, note text, at timestamptz DEFAULT now());
 		INSERT INTO app.t SELECT i, 'mail ' || i, repeat('n', 20 + i %% 60) FROM generate_series(1, %[1]d) AS i`},
-	{"uuid", `
-		CREATE TABLE app.t (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), email text NOT NULL UNIQUE, note text, at timestamptz DEFAULT now());
-		INSERT INTO app.t (email, note) SELECT 'mail ' || i, repeat('n', 20 + i %% 60) FROM generate_series(1, %[1]d) AS i`},
+	{
+		"uuid",
+		`
+			CREATE TABLE app.t (
+			    id    uuid        PRIMARY KEY DEFAULT gen_random_uuid(),
+			    email text        NOT NULL UNIQUE,
+			    note  text,
+			    at    timestamptz DEFAULT now()
+			);
+			INSERT INTO app.t (email, note)
+			SELECT 'mail ' || i, repeat('n', 20 + i %% 60)
+			FROM   generate_series(1, %[1]d) AS i`,
+	},
 }
 
 // BenchmarkVerify measures whole runs; docs/verification.md quotes it. Beside

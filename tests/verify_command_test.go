@@ -36,7 +36,7 @@ func TestVerifyWhileWritten(t *testing.T) {
 		run(t, db, o)
 		run(t, db, o)
 		w.end(t)
-		db.EqualTables(t, "app.t", "model.t")
+		alike(t, db, "t")
 		if pending == 0 {
 			t.Errorf("nothing was ever pending: the writers did not write")
 		}
@@ -204,7 +204,9 @@ func TestVerifyFromPostSyncUpdateToCleanUp(t *testing.T) {
 		if v := verify(t, db, o); !v.Equal() || v.Pending != 11 || !v.Swapped {
 			t.Errorf("want 11 pending differences, got %+v", v)
 		}
-		db.Exec(t, `UPDATE repack_job_1_old.docs SET note = 'wrong' WHERE id IN (5, 500); DELETE FROM repack_job_1_old.docs WHERE id = 700`)
+		db.Exec(t, `
+			UPDATE repack_job_1_old.docs SET note = 'wrong' WHERE id IN (5, 500);
+			DELETE FROM repack_job_1_old.docs WHERE id = 700`)
 		_, err := newRepack(t, db, o).Verify(testContext(t))
 		wantMismatches(t, err, "different[500] [note loud]", "missing[700] []")
 		var differs *repack.VerifyError
@@ -222,18 +224,14 @@ func TestVerifyWaitsForNoRun(t *testing.T) {
 	db := pgtest.New(t)
 	o := givenDocs(t, db, repack.ChangeLog)
 	running := o
-	h := haltAtStep(t, &running, repack.StepCaughtUp)
-	done := startRun(t, db, running)
-	h.await(t, done)
+	held := holdAtStep(t, db, running, repack.StepCaughtUp)
 	_, err := newRepack(t, db, o).Verify(testContext(t))
 	var busy *repack.BusyError
 	if !errors.As(err, &busy) {
 		t.Errorf("want *BusyError, got: %v", err)
 	}
-	h.release()
-	if err := await(t, done); err != nil {
-		t.Fatalf("run: %v", err)
-	}
+	held.release()
+	held.mustEnd(t)
 }
 
 // TestVerifyKeys finds rows, and names them, by keys of all sorts.
@@ -243,12 +241,24 @@ func TestVerifyKeys(t *testing.T) {
 		{"uuid", `k uuid PRIMARY KEY`, "k", `md5(i::text)::uuid`, "c4ca4238-a0b9-2382-0dcc-509a6f75849b"},
 		{"text", `k text COLLATE "C" PRIMARY KEY`, "k", `'it''s "' || i || '", \ {}'`, `it's "1", \ {}`},
 		{"composite", `"A b" int, k text, PRIMARY KEY (k, "A b")`, `"A b", k`, `-i, 'NULL'`, "NULL -1"},
-		{"unique", `k timestamptz NOT NULL UNIQUE`, "k", `'2020-01-01 00:00Z'::timestamptz + i * interval '0.000001s'`, "2020-01-01 00:00:00.000001+00"},
+		{
+			"unique",
+			`k timestamptz NOT NULL UNIQUE`,
+			"k",
+			`'2020-01-01 00:00Z'::timestamptz + i * interval '0.000001s'`,
+			"2020-01-01 00:00:00.000001+00",
+		},
 		{"float", `k float8 PRIMARY KEY`, "k", `i / 3.0::float8`, "0.3333333333333333"},
 		{"char", `k char(8) PRIMARY KEY`, "k", `'a' || i`, "a1      "},
 		{"numeric", `k numeric PRIMARY KEY`, "k", `i * 1.00`, "1.00"},
 		{"bytes", `k bytea PRIMARY KEY`, "k", `decode(md5(i::text), 'hex')`, `\xc4ca4238a0b923820dcc509a6f75849b`},
-		{"nulls", `k app.pair PRIMARY KEY`, "k", `CASE i WHEN 1 THEN ROW(NULL, NULL)::app.pair ELSE ROW(i, NULL)::app.pair END`, "(,)"},
+		{
+			"nulls",
+			`k app.pair PRIMARY KEY`,
+			"k",
+			`CASE i WHEN 1 THEN ROW(NULL, NULL)::app.pair ELSE ROW(i, NULL)::app.pair END`,
+			"(,)",
+		},
 		{"range", `k int4range PRIMARY KEY`, "k", `int4range(i, i + 1)`, "[1,2)"},
 	}
 	for n, c := range cases {
@@ -274,7 +284,11 @@ func TestVerifyKeysThatAreAlmostEqual(t *testing.T) {
 	t.Parallel()
 	cases := []struct{ name, prepare, column string }{
 		{"citext", `CREATE EXTENSION citext SCHEMA public`, `public.citext`},
-		{"collation", `CREATE COLLATION app.nocase (provider = icu, locale = 'und-u-ks-level2', deterministic = false)`, `text COLLATE app.nocase`},
+		{
+			"collation",
+			`CREATE COLLATION app.nocase (provider = icu, locale = 'und-u-ks-level2', deterministic = false)`,
+			`text COLLATE app.nocase`,
+		},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
@@ -284,7 +298,9 @@ func TestVerifyKeysThatAreAlmostEqual(t *testing.T) {
 			if _, err := db.Pool.Exec(testContext(t), c.prepare); err != nil {
 				t.Skipf("this server has not what it takes: %v", err)
 			}
-			db.Exec(t, fmt.Sprintf(`CREATE TABLE app.t (k %s PRIMARY KEY, n int); INSERT INTO app.t SELECT 'key ' || i, i FROM generate_series(1, 100) AS i`, c.column))
+			db.Exec(t, fmt.Sprintf(`
+				CREATE TABLE app.t (k %s PRIMARY KEY, n int);
+				INSERT INTO app.t SELECT 'key ' || i, i FROM generate_series(1, 100) AS i`, c.column))
 			o := withVerify(options(t, "app.t", repack.ChangeLog), repack.VerifyFull)
 			runUntil(t, db, o, repack.PostSyncUpdate)
 			db.Exec(t, `UPDATE app.t SET k = upper(k::text) WHERE n = 2`)
@@ -357,9 +373,12 @@ func TestVerifyReadsRanges(t *testing.T) {
 	}
 	o.BatchSize = 250
 	runUntil(t, db, withVerify(o, repack.VerifyOff), repack.PostSyncUpdate)
-	const readSQL = `SELECT coalesce(sum(idx_tup_read), 0)::bigint FROM pg_stat_all_indexes WHERE schemaname = 'repack_job_1'`
+	const readSQL = `
+		SELECT coalesce(sum(idx_tup_read), 0)::bigint FROM pg_stat_all_indexes WHERE schemaname = 'repack_job_1'`
 	ended := func() bool {
-		return pgtest.Query[bool](t, db.Pool, `SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'repack %')`)
+		return pgtest.Query[bool](t, db.Pool, `
+			SELECT NOT EXISTS (SELECT FROM pg_stat_activity
+			       WHERE datname = current_database() AND application_name LIKE 'repack %')`)
 	}
 	pgtest.WaitFor(t, ended, "the run's sessions to end")
 	before := pgtest.Query[int64](t, db.Pool, readSQL)

@@ -77,19 +77,27 @@ var corruptions = []struct {
 	name, sql string
 	want      []string
 }{
-	{"deleted", `DELETE FROM {s} WHERE id = 42`, []string{"missing[42] []"}},
-	{"added", `INSERT INTO {s} (id) VALUES (-1)`, []string{"extra[-1] []"}},
-	{"key", `UPDATE {s} SET id = 5000 WHERE id = 42`, []string{"extra[5000] []", "missing[42] []"}},
-	{"value", `UPDATE {s} SET note = 'wrong' WHERE id = 1000`, []string{"different[1000] [note loud]"}},
-	{"exchanged", `UPDATE {s} SET note = 'note ' || 41 - id % 2 WHERE id IN (40, 41)`, []string{"different[40] [note loud]", "different[41] [note loud]"}},
-	{"null", `UPDATE {s} SET note = NULL WHERE id = 7`, []string{"different[7] [note loud]"}},
-	{"scale", `UPDATE {s} SET amount = 1.00 WHERE id = 7`, []string{"different[7] [amount]"}},
-	{"minus zero", `UPDATE {s} SET ratio = '-0' WHERE id = 7`, []string{"different[7] [ratio]"}},
-	{"not a number", `UPDATE {s} SET ratio = 'NaN' WHERE id = 7`, []string{"different[7] [ratio]"}},
-	{"json blank", `UPDATE {s} SET doc = '{"a":  1}' WHERE id = 7`, []string{"different[7] [doc]"}},
-	{"array bounds", `UPDATE {s} SET list = '[0:1]={1,2}' WHERE id = 7`, []string{"different[7] [list]"}},
-	{"toasted", `UPDATE {s} SET long = overlay(long PLACING 'x' FROM 12000) WHERE id = 50`, []string{"different[50] [long]"}},
-	{"twelve", `DELETE FROM {s} WHERE id < 13`, []string{
+	{"deleted", `DELETE FROM {shadow} WHERE id = 42`, []string{"missing[42] []"}},
+	{"added", `INSERT INTO {shadow} (id) VALUES (-1)`, []string{"extra[-1] []"}},
+	{"key", `UPDATE {shadow} SET id = 5000 WHERE id = 42`, []string{"extra[5000] []", "missing[42] []"}},
+	{"value", `UPDATE {shadow} SET note = 'wrong' WHERE id = 1000`, []string{"different[1000] [note loud]"}},
+	{
+		"exchanged",
+		`UPDATE {shadow} SET note = 'note ' || 41 - id % 2 WHERE id IN (40, 41)`,
+		[]string{"different[40] [note loud]", "different[41] [note loud]"},
+	},
+	{"null", `UPDATE {shadow} SET note = NULL WHERE id = 7`, []string{"different[7] [note loud]"}},
+	{"scale", `UPDATE {shadow} SET amount = 1.00 WHERE id = 7`, []string{"different[7] [amount]"}},
+	{"minus zero", `UPDATE {shadow} SET ratio = '-0' WHERE id = 7`, []string{"different[7] [ratio]"}},
+	{"not a number", `UPDATE {shadow} SET ratio = 'NaN' WHERE id = 7`, []string{"different[7] [ratio]"}},
+	{"json blank", `UPDATE {shadow} SET doc = '{"a":  1}' WHERE id = 7`, []string{"different[7] [doc]"}},
+	{"array bounds", `UPDATE {shadow} SET list = '[0:1]={1,2}' WHERE id = 7`, []string{"different[7] [list]"}},
+	{
+		"toasted",
+		`UPDATE {shadow} SET long = overlay(long PLACING 'x' FROM 12000) WHERE id = 50`,
+		[]string{"different[50] [long]"},
+	},
+	{"twelve", `DELETE FROM {shadow} WHERE id < 13`, []string{
 		"missing[1] []", "missing[10] []", "missing[11] []", "missing[2] []", "missing[3] []",
 		"missing[4] []", "missing[5] []", "missing[6] []", "missing[7] []", "missing[8] []", // as they lie
 	}},
@@ -105,7 +113,7 @@ func TestVerifyStopsTheSwap(t *testing.T) {
 			db := pgtest.New(t)
 			o := givenDocs(t, db, strategies[n%len(strategies)])
 			before, rows := db.Dump(t), db.Checksum(t, "app.docs")
-			sql := strings.ReplaceAll(c.sql, "{s}", shadowDocs)
+			sql := strings.ReplaceAll(c.sql, "{shadow}", shadowDocs)
 			wantMismatches(t, newRepack(t, db, corrupted(t, db, o, sql)).Run(testContext(t)), c.want...)
 			wantMismatches(t, newRepack(t, db, o).Run(testContext(t)), c.want...)
 			o.Verify = repack.VerifyOff
@@ -113,9 +121,7 @@ func TestVerifyStopsTheSwap(t *testing.T) {
 			if now := db.Checksum(t, "app.docs"); now != rows {
 				t.Errorf("the table is now %s, was %s", now, rows)
 			}
-			if err := newRepack(t, db, o).Reset(testContext(t)); err != nil {
-				t.Fatalf("reset: %v", err)
-			}
+			reset(t, db, o)
 			if after := db.Dump(t); after != before {
 				t.Errorf("schema changed:\n%s\nwas:\n%s", after, before)
 			}
@@ -142,41 +148,7 @@ func TestVerifyComparesGeneratedColumns(t *testing.T) {
 
 // typesSQL are values whose stored form depends on how they came to be stored:
 // compressed, moved out of line, packed, expanded, or never stored at all.
-const typesSQL = `
-CREATE SCHEMA app;
-CREATE TYPE app.pair AS (a text, b numeric);
-CREATE TYPE app.mood AS ENUM ('sad', 'ok');
-CREATE DOMAIN app.short AS varchar(20) CHECK (VALUE <> '');
-CREATE TABLE app.types (
-    id bigint PRIMARY KEY, t text, c char(10), v varchar(2000), b bytea, j json, jb jsonb, x xml, n numeric(20, 5), f4 real, f8 float8,
-    bo bool, ts timestamptz, iv interval, tz timetz, u uuid, ip inet, mac macaddr, bits bit varying, m money, oids oid, na name,
-    ints int[], texts text[], pair app.pair, pairs app.pair[], mood app.mood, dom app.short, r tstzrange, mr int4multirange,
-    vec tsvector, p point, poly polygon, ch "char",
-    g text GENERATED ALWAYS AS (t || coalesce(c, '')) STORED,
-    ga text[] GENERATED ALWAYS AS (ARRAY[t, v]) STORED,
-    gn numeric GENERATED ALWAYS AS (n * 1.50) STORED,
-    gj jsonb GENERATED ALWAYS AS (jb || '{"z": 1.10}') STORED,
-    gp app.pair GENERATED ALWAYS AS (ROW(t, n)::app.pair) STORED
-);
-INSERT INTO app.types
-SELECT i, w, 'x' || i, repeat('v', i % 1999), convert_to(w, 'UTF8'), json_build_object('w', w), jsonb_build_object('w', w), '<a/>', i / 7.0, i / 3.0, 'NaN',
-       i % 2 = 0, now(), '1 mon 30 days', '12:00+02', gen_random_uuid(), '10.0.0.1/8', '08:00:2b:01:02:03', B'101', i, i, 'name',
-       ARRAY[i, NULL, 3], ARRAY[w, NULL], ROW(w, i)::app.pair, ARRAY[ROW(w, 1.10), ROW(NULL, NULL)]::app.pair[], 'ok', 'dom', tstzrange(now(), NULL),
-       '{[1,3),[5,7)}', to_tsvector('simple', left(w, 1000)), '(1,-0)', '((0,0),(1,1),(2,0))', 'q'
-FROM  (SELECT i, CASE i % 4 WHEN 0 THEN repeat('compress me ', 400)
-                            WHEN 1 THEN (SELECT string_agg(md5(i * k::text::int || ''), '') FROM generate_series(1, 300) AS k)
-                            WHEN 2 THEN 'short' END AS w
-       FROM generate_series(1, 400) AS i) AS s;
-ALTER TABLE app.types ADD COLUMN late text NOT NULL DEFAULT 'never stored', ADD COLUMN lists int[] DEFAULT '{1,2,3}';
-DO $$
-DECLARE r app.types;
-BEGIN
-    FOR r IN SELECT * FROM app.types WHERE id % 5 = 0 LOOP
-        r.ints[2] := 7;
-        r.pair.a := r.t;
-        UPDATE app.types SET ints = r.ints, pair = r.pair, texts = array_append(r.texts, r.t) WHERE id = r.id;
-    END LOOP;
-END $$`
+var typesSQL = fixture("stored_types")
 
 // TestVerifyKnowsEqualImages: no value is different for having been stored
 // another way in the copy, from backfill, replay and the way back alike.

@@ -90,14 +90,17 @@ func (w *waits) at(place string) {
 type nuisance struct{ name, sql string }
 
 var nuisances = []nuisance{
-	{"idle in transaction", `UPDATE app.parent SET id = id WHERE id = 50; INSERT INTO app.t (id, owner, pos) VALUES (-1, -1, -1)`},
+	{
+		"idle in transaction",
+		`UPDATE app.parent SET id = id WHERE id = 50; INSERT INTO app.t (id, owner, pos) VALUES (-1, -1, -1)`,
+	},
 	{"long reader", `SELECT FROM app.t LIMIT 1`},
 	// Such an autovacuum does not let itself be cancelled.
 	{"vacuum to prevent wraparound", `LOCK TABLE app.t IN SHARE UPDATE EXCLUSIVE MODE`},
 }
 
 // nuisancePlaces are followed by a lock of the tool's.
-var nuisancePlaces = []string{"before setup", "before swap", repack.StepDrained, "before clean_up"}
+var nuisancePlaces = []string{beforeSetup, beforeSwap, repack.StepDrained, beforeCleanUp}
 
 // holder is a nuisance in a transaction, which is rolled back when the tool has
 // given way, or has come to its next place.
@@ -130,7 +133,7 @@ func (h *holder) release() {
 
 // note gives way when the run has.
 func (h *holder) note(message string) {
-	if message == "lock not obtained" {
+	if message == lockNotObtained {
 		h.refused++
 		h.release()
 	}
@@ -173,10 +176,11 @@ func TestLongestWait(t *testing.T) {
 				if len(places) > 0 || h.refused == 0 {
 					t.Errorf("the tool was held up %d times, and not at %q", h.refused, places)
 				}
-				if n := pgtest.Query[int64](t, db.Pool, `SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()`); n != 0 {
+				if n := pgtest.Query[int64](t, db.Pool, `
+					SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()`); n != 0 {
 					t.Errorf("%d deadlocks", n)
 				}
-				db.EqualTables(t, "app.t", "model.t")
+				alike(t, db, "t")
 			})
 		})
 	}

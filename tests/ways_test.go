@@ -26,10 +26,15 @@ type stranding struct {
 var strandings = []stranding{
 	{
 		name: "foreign key that does not hold",
-		setup: `CREATE TABLE app.child (t int CONSTRAINT child_fk REFERENCES app.t); INSERT INTO app.child SELECT id FROM app.t;
-			SET session_replication_role = replica; INSERT INTO app.child VALUES (-7); RESET session_replication_role`,
-		cure: `DELETE FROM app.child WHERE t = -7`,
-		said: "child_fk", broken: true,
+		setup: `
+			CREATE TABLE app.child (t int CONSTRAINT child_fk REFERENCES app.t);
+			INSERT INTO app.child SELECT id FROM app.t;
+			SET session_replication_role = replica;
+			INSERT INTO app.child VALUES (-7);
+			RESET session_replication_role`,
+		cure:   `DELETE FROM app.child WHERE t = -7`,
+		said:   "child_fk",
+		broken: true,
 	},
 	{
 		name: "materialized view that fails",
@@ -43,27 +48,40 @@ var strandings = []stranding{
 		said:    "no rows today",
 	},
 	{
-		name:    "view on the old table",
-		swapped: `DO $$ BEGIN EXECUTE format('CREATE VIEW app.stray AS SELECT * FROM %s', (SELECT oid::regclass FROM pg_class WHERE relname = 't' AND relnamespace::regnamespace::text LIKE '%old')); END $$`,
-		stop:    repack.Swap,
-		cure:    `DROP VIEW app.stray`,
-		said:    "stray", broken: true,
+		name: "view on the old table",
+		swapped: `
+			DO $$ BEGIN
+			    EXECUTE format('CREATE VIEW app.stray AS SELECT * FROM %s', (
+			        SELECT oid::regclass
+			        FROM   pg_class
+			        WHERE  relname = 't' AND relnamespace::regnamespace::text LIKE '%old'));
+			END $$`,
+		stop:   repack.Swap,
+		cure:   `DROP VIEW app.stray`,
+		said:   "stray",
+		broken: true,
 	},
 	{
 		name: "event trigger that forbids to drop tables",
-		swapped: `CREATE FUNCTION app.forbid() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no table is dropped here'; END $$;
+		swapped: `
+			CREATE FUNCTION app.forbid() RETURNS event_trigger LANGUAGE plpgsql
+			    AS $$ BEGIN RAISE 'no table is dropped here'; END $$;
 			CREATE EVENT TRIGGER forbid ON sql_drop WHEN TAG IN ('DROP TABLE') EXECUTE FUNCTION app.forbid()`,
-		stop: repack.Swap,
-		cure: `DROP EVENT TRIGGER forbid; DROP FUNCTION app.forbid()`,
-		said: "no table is dropped here", broken: true,
+		stop:   repack.Swap,
+		cure:   `DROP EVENT TRIGGER forbid; DROP FUNCTION app.forbid()`,
+		said:   "no table is dropped here",
+		broken: true,
 	},
 	{
 		name: "event trigger that forbids to drop schemas",
-		swapped: `CREATE FUNCTION app.forbid() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no schema is dropped here'; END $$;
+		swapped: `
+			CREATE FUNCTION app.forbid() RETURNS event_trigger LANGUAGE plpgsql
+			    AS $$ BEGIN RAISE 'no schema is dropped here'; END $$;
 			CREATE EVENT TRIGGER forbid ON sql_drop WHEN TAG IN ('DROP SCHEMA') EXECUTE FUNCTION app.forbid()`,
-		stop: repack.Swap,
-		cure: `DROP EVENT TRIGGER forbid; DROP FUNCTION app.forbid()`,
-		said: "no schema is dropped here", finishing: true,
+		stop:      repack.Swap,
+		cure:      `DROP EVENT TRIGGER forbid; DROP FUNCTION app.forbid()`,
+		said:      "no schema is dropped here",
+		finishing: true,
 	},
 }
 

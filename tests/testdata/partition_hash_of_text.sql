@@ -1,0 +1,22 @@
+CREATE DOMAIN app.code AS varchar(30) COLLATE "C" CHECK (VALUE <> '');
+CREATE DOMAIN app.codes AS app.code;
+CREATE TABLE app.p (
+    id int,
+    a  text,
+    v  varchar(9),
+    d  app.codes NOT NULL,
+    n  name,
+    r  text[],
+    at date,
+    CONSTRAINT p_key PRIMARY KEY (a, d, v, n, r, at)
+) PARTITION BY HASH (a);
+CREATE TABLE app.q PARTITION OF app.p FOR VALUES WITH (MODULUS 1, REMAINDER 0) PARTITION BY HASH (d, v);
+CREATE TABLE app.range PARTITION OF app.q FOR VALUES WITH (MODULUS 2, REMAINDER 1) PARTITION BY RANGE (at);
+CREATE TABLE app.other PARTITION OF app.q FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+CREATE TABLE app.names PARTITION OF app.range FOR VALUES FROM ('2020-01-01') TO ('2021-01-01') PARTITION BY HASH (n);
+CREATE TABLE app."Arrays" PARTITION OF app.names FOR VALUES WITH (MODULUS 1, REMAINDER 0) PARTITION BY HASH (r, at);
+CREATE TABLE app.t PARTITION OF app."Arrays" FOR VALUES WITH (MODULUS 2, REMAINDER 1);
+CREATE TABLE app.u PARTITION OF app."Arrays" FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+INSERT INTO app.p
+SELECT g, 'a' || g, g, 'd' || g, 'n' || g, ARRAY['r' || g, NULL], '2020-02-02'
+FROM   generate_series(1, 400) g

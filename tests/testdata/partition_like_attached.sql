@@ -1,0 +1,20 @@
+CREATE TABLE app.p (id int, a int, b text, PRIMARY KEY (id, a)) PARTITION BY RANGE (id);
+CREATE TABLE app.t PARTITION OF app.p FOR VALUES FROM (1) TO (1000);
+CREATE INDEX z_first ON app.p (a);
+CREATE INDEX y_second ON app.p (a);
+CREATE UNIQUE INDEX u ON app.p (a, id);
+ALTER INDEX app.t_a_idx RENAME TO zz;
+ALTER INDEX app.t_a_idx1 RENAME TO mm;
+ALTER INDEX app.t_a_id_idx RENAME TO uu;
+CREATE INDEX aa ON app.t (a);
+CREATE INDEX bb ON app.t (a DESC) WITH (fillfactor = 50);
+CREATE INDEX cc ON app.t (a);
+COMMENT ON INDEX app.aa IS 'own';
+CREATE UNIQUE INDEX a_unique ON app.t (a, id);
+ALTER TABLE app.t ADD CONSTRAINT a_key UNIQUE (id, a);
+CREATE UNIQUE INDEX id_a ON app.t (id, a);
+CREATE INDEX lower_p ON app.p (lower(b) varchar_pattern_ops) WHERE a > 0;
+CREATE INDEX "A lower" ON app.t (lower(b) text_pattern_ops DESC NULLS LAST) WHERE a > 0;
+CREATE INDEX other ON app.t (lower(b)) WHERE a > 0;
+ALTER TABLE app.t CLUSTER ON aa;
+INSERT INTO app.p SELECT g, g, 'b' || g FROM generate_series(1, 400) g
