@@ -73,3 +73,26 @@ func TestPreparedTransactionIsNamed(t *testing.T) {
 		alike(t, db, "items")
 	})
 }
+
+// TestRuleOfLockedTable: a run reads no rules but those that refer to the table, also where
+// the server scans the catalog. To read one takes a lock on its table.
+func TestRuleOfLockedTable(t *testing.T) {
+	t.Parallel()
+	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+		db.Exec(t, `
+			CREATE SCHEMA app;
+			CREATE TABLE app.t (id int PRIMARY KEY);
+			CREATE TABLE app.o (id int);
+			CREATE RULE keep AS ON DELETE TO app.o DO INSTEAD NOTHING;
+			CREATE FUNCTION app.f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+			CREATE TRIGGER f AFTER INSERT ON app.o FOR EACH ROW EXECUTE FUNCTION app.f()`)
+		for _, setting := range []string{"enable_indexscan", "enable_indexonlyscan", "enable_bitmapscan"} {
+			db.Exec(t, fmt.Sprintf(`
+				DO $$ BEGIN EXECUTE format('ALTER DATABASE %%I SET %s = off', current_database()); END $$`, setting))
+		}
+		tx := begin(t, db.Connect(t), pgx.ReadCommitted)
+		mustExec(t, tx, `LOCK TABLE app.o`)
+		run(t, db, options(t, "app.t", strategy))
+		commit(t, tx)
+	})
+}
