@@ -109,7 +109,7 @@ func (e *Env) buildDry(ctx context.Context, tx pgx.Tx, t *dryBuilt) (err error) 
 			return err
 		}
 	}
-	if err := do(ctx, tx, slices.Concat(e.createShadow(), e.createCapture(e.Strategy.Capture(e.Link)))...); err != nil {
+	if err := do(ctx, tx, slices.Concat(e.createCapture(e.Strategy.Capture(e.Link)), e.createShadow())...); err != nil {
 		return err
 	}
 	if t.checks, err = e.mutableChecks(ctx, tx, shadow); err != nil {

@@ -117,7 +117,7 @@ func (e *Env) creation() transaction {
 	shadow := append(e.createShadow(), unplanned(func(ctx context.Context, tx *lock.Tx) error {
 		return e.Registry.Insert(ctx, tx, e.Job, e.Runner) // the job's row has the shadow's OID
 	}))
-	actions := [][]action{e.createSchemas(), shadow, e.createCapture(capture), e.stop()}
+	actions := [][]action{e.createSchemas(), e.createCapture(capture), shadow, e.stop()}
 	if e.target().Verbatim() {
 		actions = [][]action{e.createSchemas(), e.createCapture(capture), e.stop(), shadow}
 	}
@@ -141,13 +141,18 @@ func (e *Env) createSchemas() []action {
 	}
 }
 
-// createShadow creates the shadow, and sets its OID in the job.
+// createShadow creates the shadow, and sets its OID in the job. It also closes the change
+// log and the capture function to other roles: one query finds what that takes.
 func (e *Env) createShadow() []action {
 	shadow := e.Job.ShadowTable()
 	return []action{
 		send(e.shadowSQL()...),
-		revokeAll(catalog.Made{Kind: "TABLE", Name: shadow.String()}),
-		send(e.identifySQL(shadow)...),
+		revokeAll(
+			catalog.Made{Kind: "TABLE", Name: shadow.String()},
+			catalog.Made{Kind: "TABLE", Name: e.Link.Log.String()},
+			catalog.Made{Kind: "FUNCTION", Name: e.Link.Capture.String() + "()"},
+		),
+		send(append(e.identifySQL(shadow), e.Link.IdentifyLogSQL())...),
 		giveToOwner(shadow, func() string { return e.Source.Owner }, func(oid uint32, toast bool) error {
 			e.Job.Shadow = &oid
 			return e.sameToast(toast)
@@ -155,13 +160,10 @@ func (e *Env) createShadow() []action {
 	}
 }
 
-// createCapture creates the change log and the function that fills it.
+// createCapture creates the change log and the function that fills it. createShadow must
+// follow.
 func (e *Env) createCapture(capture strategy.Capture) []action {
-	return []action{
-		send(e.Link.CreateLogSQL(), capture.Function),
-		revokeAll(catalog.Made{Kind: "TABLE", Name: e.Link.Log.String()}, catalog.Made{Kind: "FUNCTION", Name: e.Link.Capture.String() + "()"}),
-		send(e.Link.IdentifyLogSQL()),
-	}
+	return []action{send(e.Link.CreateLogSQL(), capture.Function)}
 }
 
 // stop takes the lock under which the triggers are created. It makes sure that the shadow is

@@ -26,9 +26,8 @@ type wholeSchema struct {
 
 var wholeSchemas = []wholeSchema{
 	{"shop", "shop.work", map[string]string{
-		"shop.suppliers":  "materialized view",
-		"shop.warehouses": "shop.label",
-		"shop.no_key":     "no key",
+		"shop.suppliers": "materialized view",
+		"shop.no_key":    "no key",
 	}},
 	{"forum", "forum.work", map[string]string{
 		"forum.base":     "inheritance",
@@ -37,7 +36,6 @@ var wholeSchemas = []wholeSchema{
 		"forum.journal":  "no key",
 	}},
 	{"mapserver", "map.work", map[string]string{
-		"map.countries":   "map.describe",
 		"map.regions":     "materialized view",
 		"history.deleted": "map.logged_edits",
 	}},
