@@ -119,7 +119,9 @@ func (db *Database) Version() int { return db.server.Version() }
 // it may be several statements.
 func (db *Database) Exec(t testing.TB, sql string, args ...any) {
 	t.Helper()
-	if _, err := db.Pool.Exec(t.Context(), sql, args...); err != nil {
+	ctx, cancel := bounded(t)
+	defer cancel()
+	if _, err := db.Pool.Exec(ctx, sql, args...); err != nil {
 		t.Fatalf("pgtest: %v\n%s", err, sql)
 	}
 }

@@ -3,6 +3,7 @@ package pgtest
 import (
 	"context"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -12,11 +13,21 @@ type Querier interface {
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 }
 
+// queryTimeout bounds a statement of a test. One that waits for ever, such as for a lock
+// that the test itself holds, then fails with its text.
+const queryTimeout = 3 * time.Minute
+
+func bounded(t testing.TB) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(t.Context(), queryTimeout)
+}
+
 // Query returns the one value of the one row that sql yields, and fails the
 // test if it yields anything else.
 func Query[T any](t testing.TB, conn Querier, sql string, args ...any) T {
 	t.Helper()
-	rows, err := conn.Query(t.Context(), sql, args...)
+	ctx, cancel := bounded(t)
+	defer cancel()
+	rows, err := conn.Query(ctx, sql, args...)
 	if err != nil {
 		t.Fatalf("pgtest: %v\n%s", err, sql)
 	}
@@ -30,7 +41,9 @@ func Query[T any](t testing.TB, conn Querier, sql string, args ...any) T {
 // Column returns the values of the one column that sql yields.
 func Column[T any](t testing.TB, conn Querier, sql string, args ...any) []T {
 	t.Helper()
-	rows, err := conn.Query(t.Context(), sql, args...)
+	ctx, cancel := bounded(t)
+	defer cancel()
+	rows, err := conn.Query(ctx, sql, args...)
 	if err != nil {
 		t.Fatalf("pgtest: %v\n%s", err, sql)
 	}
