@@ -112,14 +112,15 @@ func TestPartitionReshapedWithJobOfItsOwn(t *testing.T) {
 					whole, own := options(t, "app.p", strategy), options(t, "app.p2", strategy)
 					runUntil(t, db, own, until)
 					db.Exec(t, sql)
-					if until == repack.Swap {
+					switch {
+					case until == repack.Swap:
 						if err := newRepack(t, db, own).Revert(testContext(t)); err == nil || !strings.Contains(err.Error(), `remove what is left of the job with: repack run --table '"app"."p2"'`) {
 							t.Errorf("revert: %v", err)
 						}
 						run(t, db, []repack.Options{whole, own}[n%2])
-					} else if n%2 == 0 {
+					case n%2 == 0:
 						run(t, db, whole)
-					} else {
+					default:
 						reset(t, db, whole)
 					}
 					reshaped(t, db, rows)
