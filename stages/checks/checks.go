@@ -7,7 +7,8 @@ package checks
 import "github.com/repack-go/repack/internal/catalog"
 
 // Check is a query for things that the swap does not carry over. It takes the table's OID
-// and returns a description of each.
+// and returns a description of each. It may read the common table expressions of
+// catalog.UsesSQL.
 type Check struct{ SQL, Why, Remedy string }
 
 // Reason is one thing that prevents the repack, and what to do about it.

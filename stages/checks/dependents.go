@@ -1,11 +1,8 @@
 package checks
 
-import "github.com/repack-go/repack/internal/catalog"
-
 // typedOfExtension: DROP EXTENSION would no longer drop the new function.
 var typedOfExtension = Check{
-	`WITH RECURSIVE ` + catalog.OwnSQL + `
-	 SELECT pg_describe_object(o.class, o.id, 0)
+	`SELECT pg_describe_object(o.class, o.id, 0)
 	 FROM   repack_own o
 	 CROSS  JOIN LATERAL (SELECT x.deptype FROM pg_depend x WHERE x.classid = o.class AND x.objid = o.id AND x.refclassid = 'pg_extension'::regclass OFFSET 0) d
 	 WHERE  o.class NOT IN ('pg_class'::regclass, 'pg_type'::regclass) AND d.deptype IN ('e', 'x')`,
@@ -16,7 +13,7 @@ var typedOfExtension = Check{
 // typedOfOthers: all functions of the row type move to the schema of the old table, and a
 // temporary function belongs to another session.
 var typedOfOthers = Check{
-	`WITH RECURSIVE ` + catalog.OwnSQL + `, moved (class, id, name, types, result) AS (
+	`WITH moved (class, id, name, types, result) AS (
 	     SELECT o.class, o.id, p.proname, p.proargtypes::oid[], p.pronamespace
 	     FROM   repack_own o
 	     CROSS  JOIN LATERAL (SELECT * FROM pg_proc WHERE oid = o.id AND o.class = 'pg_proc'::regclass OFFSET 0) p
@@ -36,8 +33,7 @@ var typedOfOthers = Check{
 // replacedOfExtension: what is replaced in place would no longer be dropped with the
 // extension.
 var replacedOfExtension = Check{
-	`WITH RECURSIVE ` + catalog.UsesSQL + `
-	 SELECT pg_describe_object(u.class, u.id, 0)
+	`SELECT pg_describe_object(u.class, u.id, 0)
 	 FROM   repack_uses u
 	 CROSS  JOIN LATERAL (SELECT x.deptype FROM pg_depend x WHERE x.classid = u.class AND x.objid = u.id AND x.deptype = 'x' OFFSET 0) d
 	 WHERE  u.class IN ('pg_proc'::regclass, 'pg_trigger'::regclass)
@@ -48,8 +44,7 @@ var replacedOfExtension = Check{
 
 // typedGrantor: repack makes a grant again as its grantor, who names function and type.
 var typedGrantor = Check{
-	`WITH RECURSIVE ` + catalog.OwnSQL + `
-	 SELECT DISTINCT 'role ' || g.grantor::regrole::text
+	`SELECT DISTINCT 'role ' || g.grantor::regrole::text
 	 FROM   pg_class c, repack_own o
 	 CROSS  JOIN LATERAL (SELECT * FROM pg_proc WHERE oid = o.id AND o.class = 'pg_proc'::regclass OFFSET 0) p
 	 CROSS  JOIN LATERAL aclexplode(p.proacl) g
@@ -61,8 +56,7 @@ var typedGrantor = Check{
 
 // ownTyped: the copy is built before there are functions of its row type.
 var ownTyped = Check{
-	`WITH RECURSIVE ` + catalog.OwnSQL + `
-	 SELECT DISTINCT pg_describe_object(d.classid, d.objid, d.objsubid)
+	`SELECT DISTINCT pg_describe_object(d.classid, d.objid, d.objsubid)
 	 FROM   repack_own o
 	 CROSS  JOIN LATERAL (
 	        SELECT x.classid, x.objid, x.objsubid FROM pg_depend x
@@ -84,7 +78,7 @@ var ownTyped = Check{
 //
 // A materialized view that is rebuilt must read the table itself: so it is known.
 const dependentsSQL = `
-WITH RECURSIVE ` + catalog.OwnSQL + `, own (class, id) AS (
+WITH own (class, id) AS (
     SELECT class, id FROM repack_own
     UNION ALL
     SELECT 'pg_class'::regclass, indexrelid FROM pg_index WHERE indrelid = $1

@@ -74,13 +74,14 @@ func Look(ctx context.Context, q catalog.Querier, checks []Check, args ...any) (
 	return reasons, q.SendBatch(ctx, b).Close()
 }
 
-// Queue does what Look does, as a part of b.
+// Queue does what Look does, as a part of b. The checks share what is read of the table's
+// row type, so that the server plans and reads it once.
 func Queue(b *pgx.Batch, reasons *[]Reason, checks []Check, args ...any) {
 	queries := make([]string, len(checks))
 	for i, check := range checks {
 		queries[i] = fmt.Sprintf("SELECT %d, x.object::text FROM (%s) x (object)", i, check.SQL)
 	}
-	b.Queue(strings.Join(queries, "\nUNION ALL\n"), args...).Query(func(rows pgx.Rows) error {
+	b.Queue("WITH RECURSIVE "+catalog.UsesSQL+"\n"+strings.Join(queries, "\nUNION ALL\n"), args...).Query(func(rows pgx.Rows) error {
 		var number int
 		var object *string
 		_, err := pgx.ForEachRow(rows, []any{&number, &object}, func() error {
