@@ -408,7 +408,7 @@ func lockMatviews(matviews []catalog.Matview) []action {
 			},
 			sql: func(context.Context, *planner) (list []string, err error) {
 				for _, m := range matviews {
-					list = append(list, lock.SettleSQL(catalog.SettleMatviewSQL(m.Relation)))
+					list = append(list, lock.SettleBySQL(catalog.SettleMatviewSQL(m.Relation)))
 				}
 				return list, nil
 			},

@@ -104,7 +104,7 @@ func settle(tables statements) action {
 		},
 		sql: func(context.Context, *planner) (list []string, err error) {
 			for _, table := range tables() {
-				list = append(list, lock.SettleSQL(lock.SQL(table, "SHARE UPDATE EXCLUSIVE")))
+				list = append(list, lock.SettleSQL(table))
 			}
 			return list, nil
 		},

@@ -361,21 +361,27 @@ RELEASE SAVEPOINT settle`
 //
 // https://www.postgresql.org/docs/current/routine-vacuuming.html, "The Autovacuum Daemon"
 func (t *Tx) Settle(ctx context.Context, table string) error {
-	return t.SettleBy(ctx, SQL(table, settleMode))
+	return t.SettleBy(ctx, settleLockSQL(table))
 }
 
 // SettleBy is Settle by another statement that takes SHARE UPDATE EXCLUSIVE, for
 // relations that LOCK TABLE does not accept. The effects of the statement are rolled
 // back.
 func (t *Tx) SettleBy(ctx context.Context, statement string) error {
-	if err := t.exec(ctx, t.bounds.settle, SettleSQL(statement)); err != nil {
+	if err := t.exec(ctx, t.bounds.settle, SettleBySQL(statement)); err != nil {
 		return fmt.Errorf("settle by %q: %w", statement, err)
 	}
 	return nil
 }
 
-// SettleSQL returns the statements that Settle and SettleBy send. statement takes the lock.
-func SettleSQL(statement string) string { return fmt.Sprintf(settleSQL, statement) }
+// settleLockSQL takes the lock that Settle takes.
+func settleLockSQL(table string) string { return SQL(table, settleMode) }
+
+// SettleSQL returns the statements that Settle sends.
+func SettleSQL(table string) string { return SettleBySQL(settleLockSQL(table)) }
+
+// SettleBySQL returns the statements that SettleBy sends.
+func SettleBySQL(statement string) string { return fmt.Sprintf(settleSQL, statement) }
 
 // lockSQL takes a table lock.
 const lockSQL = `LOCK TABLE %s IN %s MODE`
