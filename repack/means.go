@@ -29,7 +29,7 @@ var functions = []string{
 	"format", "format_type", "generate_series", "has_any_column_privilege", "has_column_privilege",
 	"has_database_privilege", "has_function_privilege", "has_language_privilege", "has_parameter_privilege",
 	"has_schema_privilege", "has_table_privilege", "has_tablespace_privilege", "has_type_privilege",
-	"hash_record_extended", "inet_client_addr", "inet_server_addr", "json_agg", "json_build_object",
+	"hash_record_extended", "inet_client_addr", "inet_server_addr",
 	"jsonb_agg", "jsonb_array_elements_text", "jsonb_build_object", "jsonb_each_text", "lead", "left", "length",
 	"lower", "make_interval", "max", "min", "mod", "now", "obj_description", "parse_ident", "pg_advisory_lock",
 	"pg_advisory_unlock", "pg_backend_pid", "pg_blocking_pids", "pg_cancel_backend", "pg_current_snapshot",

@@ -3,6 +3,7 @@ package catalog
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 
 	"github.com/jackc/pgx/v5"
@@ -188,4 +189,14 @@ func collect[T any](ctx context.Context, q Querier, sql string, args ...any) ([]
 		return nil, err
 	}
 	return pgx.CollectRows(rows, pgx.RowToStructByNameLax[T])
+}
+
+// extensionsOf lists the extensions that an object depends on by ALTER … DEPENDS ON
+// EXTENSION.
+func extensionsOf(class, oid string) string {
+	return fmt.Sprintf(`ARRAY(SELECT   e.extname::text
+               FROM     pg_depend x
+               JOIN     pg_extension e ON e.oid = x.refobjid
+               WHERE    x.classid = '%s'::regclass AND x.objid = %s AND x.deptype = 'x'
+               ORDER BY e.extname)`, class, oid)
 }

@@ -8,18 +8,14 @@ import (
 // Our capture triggers are not a property of the table. They are recognized by the
 // prefix of their name and of their function's name. Triggers that come from a
 // partitioned table (above) belong to the partition's place there.
-const triggersSQL = `
+var triggersSQL = `
 SELECT   t.tgname::text                                        AS name,
          pg_get_triggerdef(t.oid)                              AS definition,
          t.tgenabled::text                                     AS enabled,
          t.tgparentid <> 0                                     AS above,
          coalesce(obj_description(t.oid, 'pg_trigger'), '')    AS comment,
          coalesce(obj_description(t.tgconstraint, 'pg_constraint'), '') AS constraint_comment,
-         ARRAY(SELECT   e.extname::text
-               FROM     pg_depend x
-               JOIN     pg_extension e ON e.oid = x.refobjid
-               WHERE    x.classid = 'pg_trigger'::regclass AND x.objid = t.oid AND x.deptype = 'x'
-               ORDER BY e.extname)                             AS extensions
+         ` + extensionsOf("pg_trigger", "t.oid") + `           AS extensions
 FROM     pg_trigger t
 JOIN     pg_proc p ON p.oid = t.tgfoid
 WHERE    t.tgrelid = $1 AND NOT (t.tgname ~ '^(00|RI)_repack_' AND p.proname LIKE 'repack\_capture\_%')
@@ -196,7 +192,7 @@ func replaceViewSQL(name string, options []string, definition string) string {
 // prefix and cuts it, as for the head of an index. OFFSET 0 keeps the server from asking for
 // the definition of every rule there is: it would wait for locks on their tables, and fail
 // if one is dropped at that moment.
-const dependentsSQL = `
+var dependentsSQL = `
 SELECT   'rule'                                                                 AS kind,
          format('%I ON %I.%I', r.rulename, n.nspname, c.relname)                AS name,
          pg_get_userbyid(c.relowner)::text                                      AS owner,
@@ -233,11 +229,7 @@ SELECT   'function',
          pg_get_functiondef(p.oid),
          '',
          p.oid,
-         ARRAY(SELECT   e.extname::text
-               FROM     pg_depend x
-               JOIN     pg_extension e ON e.oid = x.refobjid
-               WHERE    x.classid = 'pg_proc'::regclass AND x.objid = p.oid AND x.deptype = 'x'
-               ORDER BY e.extname)
+         ` + extensionsOf("pg_proc", "p.oid") + `
 FROM     pg_proc p
 WHERE    p.prokind IN ('f', 'p', 'w')
 AND      p.oid = ANY (ARRAY(SELECT u.id FROM repack_uses u WHERE u.class = 'pg_proc'::regclass))

@@ -8,7 +8,7 @@ import (
 // indexesSQL makes the server build the head of each definition, so that it can be cut
 // off exactly; see cutHead. A column whose NOT NULL is not valid (PostgreSQL 18) may
 // contain NULL, and no key can identify such rows.
-const indexesSQL = `
+var indexesSQL = `
 SELECT    ic.relname::text                                     AS name,
           format('CREATE %sINDEX %I ON %s%I.%I ',
                  CASE WHEN i.indisunique THEN 'UNIQUE ' ELSE '' END,
@@ -23,11 +23,7 @@ SELECT    ic.relname::text                                     AS name,
           coalesce(ts.spcname::text, '')                       AS tablespace,
           pg_relation_size(i.indexrelid)                       AS size,
           coalesce(obj_description(i.indexrelid, 'pg_class'), '') AS comment,
-          ARRAY(SELECT   e.extname::text
-                FROM     pg_depend x
-                JOIN     pg_extension e ON e.oid = x.refobjid
-                WHERE    x.classid = 'pg_class'::regclass AND x.objid = i.indexrelid AND x.deptype = 'x'
-                ORDER BY e.extname)                            AS extensions,
+          ` + extensionsOf("pg_class", "i.indexrelid") + `      AS extensions,
          (SELECT jsonb_agg(jsonb_build_object('column', a.attnum, 'target', a.attstattarget) ORDER BY a.attnum)
           FROM   pg_attribute a
           WHERE  a.attrelid = i.indexrelid AND a.attstattarget >= 0) AS statistics,

@@ -61,7 +61,7 @@ func operatorRef(oid string) string {
 // optionsOf makes Options of rows (name, value), in their order. It leaves out those
 // whose value is null.
 func optionsOf(values string) string {
-	return `(SELECT coalesce(json_agg(json_build_object('name', v.name, 'value', v.value) ORDER BY v.n) FILTER (WHERE v.value IS NOT NULL), '[]')
+	return `(SELECT coalesce(jsonb_agg(jsonb_build_object('name', v.name, 'value', v.value) ORDER BY v.n) FILTER (WHERE v.value IS NOT NULL), '[]')
                   FROM  (VALUES ` + values + `) v (n, name, value))`
 }
 
@@ -72,7 +72,7 @@ func finalModify(function, modify string) string {
 
 // labelsOf makes Labels of the security labels of an object.
 func labelsOf(class, oid string) string {
-	return fmt.Sprintf(`coalesce((SELECT json_agg(json_build_object('provider', l.provider, 'label', l.label) ORDER BY l.provider)
+	return fmt.Sprintf(`coalesce((SELECT jsonb_agg(jsonb_build_object('provider', l.provider, 'label', l.label) ORDER BY l.provider)
                    FROM   pg_seclabel l WHERE l.classoid = '%s'::regclass AND l.objoid = %s), '[]')`, class, oid)
 }
 
@@ -100,7 +100,7 @@ SELECT   p.oid                                                    AS oid,
          ` + aggregateOptions + `                                 AS options,
          pg_get_userbyid(p.proowner)::text                        AS owner,
          coalesce(obj_description(p.oid, 'pg_proc'), '')          AS comment,
-         (SELECT coalesce(json_agg(json_build_object(
+         (SELECT coalesce(jsonb_agg(jsonb_build_object(
                      'grantor', pg_get_userbyid(e.grantor),
                      'grantee', CASE WHEN e.grantee = 0 THEN '' ELSE pg_get_userbyid(e.grantee) END,
                      'privilege', e.privilege_type, 'grantable', e.is_grantable) ORDER BY e.ordinality), '[]')
