@@ -112,7 +112,7 @@ func open(ctx context.Context, conn *pgx.Conn, schema string) (*migrate.Migrator
 // identify gives a table that has no key a replica identity. If a publication of all tables
 // publishes the table, the server changes its rows only then.
 func identify(ctx context.Context, q catalog.Querier, table string) error {
-	if _, err := q.Exec(ctx, "ALTER TABLE "+table+" REPLICA IDENTITY FULL"); err != nil {
+	if _, err := q.Exec(ctx, catalog.ReplicaIdentity{Kind: "f"}.SQL(table)); err != nil {
 		return fmt.Errorf("give %s a replica identity: %w", table, err)
 	}
 	return nil

@@ -40,11 +40,11 @@ func (e *Env) identifySQL(shadow catalog.Name) []string {
 	index, _ := e.target().Index(e.Job.KeyIndex)
 	switch {
 	case !e.Strategy.WritesThrough():
-		return []string{fmt.Sprintf("ALTER TABLE %s REPLICA IDENTITY FULL", shadow)}
+		return []string{catalog.ReplicaIdentity{Kind: "f"}.SQL(shadow.String())}
 	case index.Primary:
 		return nil
 	default:
-		return []string{fmt.Sprintf("ALTER TABLE %s REPLICA IDENTITY USING INDEX %s", shadow, catalog.Quote(index.Name))}
+		return []string{catalog.ReplicaIdentity{Kind: "i", Index: index.Name}.SQL(shadow.String())}
 	}
 }
 
@@ -53,7 +53,7 @@ func (e *Env) identifySQL(shadow catalog.Name) []string {
 func (e *Env) marksSQL(shadow catalog.Name) []string {
 	statements := e.target().MarksSQL(shadow)
 	if e.Source.ReplicaIdentity.Kind == "d" && len(e.identifySQL(shadow)) > 0 {
-		statements = append(statements, fmt.Sprintf("ALTER TABLE %s REPLICA IDENTITY DEFAULT", shadow))
+		statements = append(statements, e.Source.ReplicaIdentity.SQL(shadow.String()))
 	}
 	return statements
 }

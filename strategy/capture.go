@@ -35,7 +35,7 @@ func (l *Link) CreateLogSQL() string {
 // publication of all tables publishes them: the log has no key. It takes ACCESS EXCLUSIVE
 // on the log.
 func (l *Link) IdentifyLogSQL() string {
-	return fmt.Sprintf("ALTER TABLE %s REPLICA IDENTITY FULL", l.Log)
+	return catalog.ReplicaIdentity{Kind: "f"}.SQL(l.Log.String())
 }
 
 // functionSQL is SECURITY DEFINER, because roles that write to the table need no

@@ -84,7 +84,7 @@ func (f ForeignKey) AdoptSQL(parts []KeyPart) []string {
 	if !f.Validated { // from PostgreSQL 18 on
 		statements = append(statements, f.AddSQL())
 	} else {
-		statements = append(statements, strings.TrimSuffix(f.AddSQL(), unchecked))
+		statements = append(statements, f.addValidSQL())
 	}
 	for _, p := range parts {
 		if p.Partitioned && p.Validated && !f.Validated { // the server has given this part the name of the key

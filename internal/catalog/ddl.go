@@ -199,6 +199,14 @@ var referentialActions = map[string]string{
 //
 // https://www.postgresql.org/docs/current/sql-altertable.html, "ADD table_constraint"
 func (f ForeignKey) AddSQL() string {
+	if !f.Enforced { // such a key is never valid
+		return f.addValidSQL()
+	}
+	return f.addValidSQL() + " NOT VALID"
+}
+
+// addValidSQL is AddSQL without NOT VALID.
+func (f ForeignKey) addValidSQL() string {
 	columns, refColumns := f.Columns, f.RefColumns
 	list, refList := QuoteAll(columns), QuoteAll(refColumns)
 	if last := len(columns) - 1; f.Period {
@@ -216,12 +224,10 @@ func (f ForeignKey) AddSQL() string {
 	}
 	sql += deferrable(f.Deferrable, f.Deferred)
 	if !f.Enforced {
-		return sql + " NOT ENFORCED"
+		sql += " NOT ENFORCED"
 	}
-	return sql + unchecked
+	return sql
 }
-
-const unchecked = " NOT VALID"
 
 // DropSQL returns the statement that drops the foreign key. It takes ACCESS EXCLUSIVE
 // on both tables.
@@ -288,15 +294,22 @@ func (t *Table) MarksSQL(on Name) []string {
 				Name{on.Schema, i.Name}, s.Column, s.Target))
 		}
 	}
-	switch t.ReplicaIdentity.Kind {
-	case "n":
-		statements = append(statements, alter+" REPLICA IDENTITY NOTHING")
-	case "f":
-		statements = append(statements, alter+" REPLICA IDENTITY FULL")
-	case "i":
-		statements = append(statements, alter+" REPLICA IDENTITY USING INDEX "+Quote(t.ReplicaIdentity.Index))
+	if t.ReplicaIdentity.Kind != "d" {
+		statements = append(statements, t.ReplicaIdentity.SQL(on.String()))
 	}
 	return statements
+}
+
+// SQL returns the statement that gives this replica identity to table, which is qualified
+// and quoted. It takes ACCESS EXCLUSIVE on table.
+//
+// https://www.postgresql.org/docs/current/sql-altertable.html, "REPLICA IDENTITY"
+func (r ReplicaIdentity) SQL(table string) string {
+	identity := map[string]string{"d": "DEFAULT", "n": "NOTHING", "f": "FULL"}[r.Kind]
+	if r.Kind == "i" {
+		identity = "USING INDEX " + Quote(r.Index)
+	}
+	return fmt.Sprintf("ALTER TABLE %s REPLICA IDENTITY %s", table, identity)
 }
 
 // IdentitySQL returns statements that make a column of table the identity column that s

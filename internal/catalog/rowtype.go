@@ -86,13 +86,19 @@ const castTypes = 2
 
 // identity names the object, in that schema, as ALTER, DROP and COMMENT do.
 func (o Typed) identity(schema string, on Name) string {
+	kind, name := o.called(schema, on)
+	return kind + " " + name
+}
+
+// called returns the two parts of identity, for statements with IF EXISTS between them.
+func (o Typed) called(schema string, on Name) (kind, name string) {
 	switch o.Kind {
 	case "cast":
-		return fmt.Sprintf("CAST (%s AS %s)", typeOn(o.Arguments[0], on), typeOn(o.Arguments[1], on))
+		return "CAST", fmt.Sprintf("(%s AS %s)", typeOn(o.Arguments[0], on), typeOn(o.Arguments[1], on))
 	case "operator":
-		return fmt.Sprintf("OPERATOR %s.%s (%s)", Quote(schema), o.Object, typesOn(o.Arguments, on))
+		return "OPERATOR", fmt.Sprintf("%s.%s (%s)", Quote(schema), o.Object, typesOn(o.Arguments, on))
 	default:
-		return fmt.Sprintf("ROUTINE %s(%s)", Name{schema, o.Object}, typesOn(o.Arguments, on))
+		return "ROUTINE", fmt.Sprintf("%s(%s)", Name{schema, o.Object}, typesOn(o.Arguments, on))
 	}
 }
 
@@ -291,24 +297,22 @@ func (t *Table) DropTypedSQL(parked Name) []string {
 		return nil
 	}
 	var statements []string
-	drop := func(kind string) func(name string) {
-		return func(name string) {
-			statements = append(statements, fmt.Sprintf("DROP %s IF EXISTS %s ON %s", kind, Quote(name), parked))
-		}
+	drop := func(kind, name string) {
+		statements = append(statements, fmt.Sprintf("DROP %s IF EXISTS %s ON %s", kind, Quote(name), parked))
 	}
 	for _, x := range t.Triggers {
-		drop("TRIGGER")(x.Name)
+		drop("TRIGGER", x.Name)
 	}
 	for _, r := range t.Rules {
-		drop("RULE")(r.Name)
+		drop("RULE", r.Name)
 	}
 	for _, p := range t.Policies {
-		drop("POLICY")(p.Name)
+		drop("POLICY", p.Name)
 	}
 	ordered := InOrder(t.Typed)
 	slices.Reverse(ordered)
 	for _, o := range ordered {
-		kind, name, _ := strings.Cut(o.identity(parked.Schema, parked), " ")
+		kind, name := o.called(parked.Schema, parked)
 		statements = append(statements, fmt.Sprintf("DROP %s IF EXISTS %s", kind, name))
 	}
 	return statements
