@@ -71,6 +71,20 @@ var ownTyped = Check{
 	dropIt,
 }
 
+// unknownSQL is true of a dependency d on a member of own if what depends is no part of
+// relation $1, no foreign key to it and no entry of it in a publication. The check
+// propertyGraph reports property graphs.
+const unknownSQL = `NOT EXISTS (SELECT FROM own x WHERE x.class = d.classid AND x.id = d.objid)
+AND      NOT (d.classid = 'pg_class'::regclass AND EXISTS (
+             SELECT FROM pg_class c WHERE c.oid = d.objid AND (c.relkind = 't' OR c.relkind = 'S' AND d.deptype IN ('a', 'i'))))
+AND      NOT (d.classid = 'pg_constraint'::regclass AND EXISTS (
+             SELECT FROM pg_constraint c WHERE c.oid = d.objid AND c.contype = 'f' AND c.confrelid = $1))
+AND      NOT (d.classid = 'pg_statistic_ext'::regclass AND EXISTS (
+             SELECT FROM pg_statistic_ext s WHERE s.oid = d.objid AND s.stxrelid = $1))
+AND      NOT (d.classid = 'pg_publication_rel'::regclass AND EXISTS (
+             SELECT FROM pg_publication_rel p WHERE p.oid = d.objid AND p.prrelid = $1))
+AND     (` + ofPropertyGraphSQL + `) IS NOT TRUE`
+
 // dependentsSQL is the safety net under the checks above. It finds every object that
 // depends on the table, its row type, an object typed by it, its indexes or its
 // constraints, and that the swap does not know. The new table gets objects typed by its
@@ -90,11 +104,7 @@ SELECT   DISTINCT coalesce((SELECT pg_describe_object('pg_class'::regclass, r.ev
                            pg_describe_object(d.classid, d.objid, d.objsubid))
 FROM     own o
 CROSS    JOIN LATERAL (SELECT x.classid, x.objid, x.objsubid, x.deptype FROM pg_depend x WHERE x.refclassid = o.class AND x.refobjid = o.id OFFSET 0) d
-WHERE    NOT EXISTS (SELECT FROM own x WHERE x.class = d.classid AND x.id = d.objid)
-AND      NOT (d.classid = 'pg_class'::regclass AND EXISTS (
-             SELECT FROM pg_class c WHERE c.oid = d.objid AND (c.relkind = 't' OR c.relkind = 'S' AND d.deptype IN ('a', 'i'))))
-AND      NOT (d.classid = 'pg_constraint'::regclass AND EXISTS (
-             SELECT FROM pg_constraint c WHERE c.oid = d.objid AND c.contype = 'f' AND c.confrelid = $1))
+WHERE    ` + unknownSQL + `
 AND      NOT (d.classid = 'pg_attrdef'::regclass AND EXISTS (
              SELECT FROM pg_attrdef a JOIN pg_attribute c ON c.attrelid = a.adrelid AND c.attnum = a.adnum
              WHERE  a.oid = d.objid AND (a.adrelid = $1 OR c.attgenerated = '')))
@@ -109,11 +119,6 @@ AND      NOT (d.classid = 'pg_rewrite'::regclass AND EXISTS (
                          AND    y.refclassid = 'pg_class'::regclass AND y.refobjid = $1))))
 AND      d.classid <> 'pg_policy'::regclass
 AND      d.classid <> 'pg_proc'::regclass
-AND      NOT (d.classid = 'pg_statistic_ext'::regclass AND EXISTS (
-             SELECT FROM pg_statistic_ext s WHERE s.oid = d.objid AND s.stxrelid = $1))
-AND      NOT (d.classid = 'pg_publication_rel'::regclass AND EXISTS (
-             SELECT FROM pg_publication_rel p WHERE p.oid = d.objid AND p.prrelid = $1))
-AND     (` + ofPropertyGraphSQL + `) IS NOT TRUE
 ORDER BY 1`
 
 // matviewDependentsSQL does the same for a materialized view, whose rebuild does not know
@@ -137,11 +142,7 @@ SELECT   DISTINCT coalesce((SELECT pg_describe_object('pg_class'::regclass, r.ev
                            pg_describe_object(d.classid, d.objid, 0))
 FROM     pg_depend d
 JOIN     own o ON o.class = d.refclassid AND o.id = d.refobjid
-WHERE    NOT EXISTS (SELECT FROM own x WHERE x.class = d.classid AND x.id = d.objid)
-AND      NOT (d.classid = 'pg_class'::regclass AND EXISTS (
-             SELECT FROM pg_class c WHERE c.oid = d.objid AND (c.relkind = 't' OR c.relkind = 'S' AND d.deptype IN ('a', 'i'))))
-AND      NOT (d.classid = 'pg_constraint'::regclass AND EXISTS (
-             SELECT FROM pg_constraint c WHERE c.oid = d.objid AND c.contype = 'f' AND c.confrelid = $1))
+WHERE    ` + unknownSQL + `
 AND      NOT (d.classid = 'pg_attrdef'::regclass AND EXISTS (
              SELECT FROM pg_attrdef a WHERE a.oid = d.objid AND a.adrelid = $1))
 AND      NOT (d.classid = 'pg_trigger'::regclass AND EXISTS (
@@ -158,9 +159,4 @@ AND      NOT (d.classid = 'pg_policy'::regclass AND (NOT o.apart OR EXISTS (
 AND      NOT (d.classid = 'pg_proc'::regclass AND (NOT o.apart OR o.class = 'pg_class'::regclass AND EXISTS (
              SELECT FROM pg_depend y WHERE y.classid = d.classid AND y.objid = d.objid
              AND    y.refclassid = 'pg_class'::regclass AND y.refobjid = $1)))
-AND      NOT (d.classid = 'pg_statistic_ext'::regclass AND EXISTS (
-             SELECT FROM pg_statistic_ext s WHERE s.oid = d.objid AND s.stxrelid = $1))
-AND      NOT (d.classid = 'pg_publication_rel'::regclass AND EXISTS (
-             SELECT FROM pg_publication_rel p WHERE p.oid = d.objid AND p.prrelid = $1))
-AND     (` + ofPropertyGraphSQL + `) IS NOT TRUE
 ORDER BY 1`
