@@ -60,19 +60,14 @@ func (e *Env) timeDefault(ctx context.Context, t *catalog.Table) (took time.Dura
 		return 0, "", nil
 	}
 	what = "default partition " + t.Partition.Default.String()
-	for range 2 { // the first time, the rows may have been read from disk
-		took, err = e.timeChecks(ctx, reads)
-		var pgErr *pgconn.PgError
-		if errors.As(err, &pgErr) && pgErr.Code == pgerrcode.InsufficientPrivilege {
-			e.Log.Debug("default partition not timed", "table", t.Name.String(), "error", err)
-			return longestLook, what, nil // nobody knows
-		}
-		if err != nil {
-			return 0, "", err
-		}
-		if took <= e.Locks.Timeout/2 || took >= longestLook {
-			break
-		}
+	took, err = e.timeChecks(ctx, reads)
+	var pgErr *pgconn.PgError
+	if errors.As(err, &pgErr) && pgErr.Code == pgerrcode.InsufficientPrivilege {
+		e.Log.Debug("default partition not timed", "table", t.Name.String(), "error", err)
+		return longestLook, what, nil // nobody knows
+	}
+	if err != nil {
+		return 0, "", err
 	}
 	e.Log.Debug("default partition timed", "table", t.Name.String(), "default", t.Partition.Default.String(), "took", took.Round(time.Millisecond))
 	return took, what, nil

@@ -34,9 +34,7 @@ func cleanUp(ctx context.Context, e *Env) error {
 func planCleanUp(ctx context.Context, p *planner) ([]Step, error) {
 	var list []transaction
 	if p.Job.State != registry.Finishing {
-		after := *p.Env
-		after.Link = p.reverse()
-		list = append(list, after.release(p.Source.Name))
+		list = append(list, p.swappedEnv().release(p.Source.Name))
 	}
 	return p.steps(ctx, append(list, p.disposal())...)
 }

@@ -120,8 +120,7 @@ func (p *planner) planHandOver(ctx context.Context) ([]transaction, error) {
 		return nil, err
 	}
 	outgoingFirst(joints)
-	after := *p.Env
-	after.Link = p.reverse()
+	after := p.swappedEnv()
 	var list []transaction
 	for _, j := range joints {
 		for j.other != nil {
@@ -138,7 +137,7 @@ func (p *planner) planHandOver(ctx context.Context) ([]transaction, error) {
 			j.main = &became
 		}
 	}
-	return append(list, p.swappedEnv().unfollow()), nil
+	return append(list, after.unfollow()), nil
 }
 
 // swappedEnv returns the environment as it will be after the exchange.
