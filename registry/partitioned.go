@@ -110,8 +110,9 @@ AND     (partitioned = $1
 ORDER BY id`
 
 // JobsOfPartitioned returns the unfinished jobs of repack id, of the partitioned table with
-// this OID, ordered by id. It includes jobs of tables that are no longer partitions, and
-// jobs of partitions that are gone, whoever began them. An id of 0 stands for no repack.
+// this OID, ordered by id. It includes jobs of tables that are no longer partitions. It also
+// includes jobs of partitions that are gone, no matter whether repack id has begun them. An
+// id of 0 stands for no repack.
 func (r *Registry) JobsOfPartitioned(ctx context.Context, q catalog.Querier, id int64, oid uint32) ([]*Job, error) {
 	rows, err := q.Query(ctx, fmt.Sprintf(jobsOfPartitionedSQL, r.job), id, oid)
 	if err != nil {
