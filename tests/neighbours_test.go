@@ -32,19 +32,7 @@ var temporaryKey = regexp.MustCompile(`^repack_\d+_`)
 // made beside the application's.
 func refusedAlike(t *testing.T, conn execer, sql string) {
 	t.Helper()
-	var violated []string
-	for _, sql := range twinned(sql) {
-		_, err := conn.Exec(testContext(t), sql)
-		var pgErr *pgconn.PgError
-		if !errors.As(err, &pgErr) {
-			t.Errorf("%s: %v, want a violation", sql, err)
-			return
-		}
-		violated = append(violated, pgErr.Code+" "+pgErr.TableName+" "+temporaryKey.ReplaceAllString(pgErr.ConstraintName, ""))
-	}
-	if violated[0] != violated[1] {
-		t.Errorf("%s: violates %s, want %s", sql, violated[0], violated[1])
-	}
+	refusedBy(t, conn, sql, func(constraint string) string { return temporaryKey.ReplaceAllString(constraint, "") })
 }
 
 // Whichever table of the family is repacked, every action happens in every phase, also

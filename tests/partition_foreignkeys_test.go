@@ -93,15 +93,7 @@ func TestPlanOfPartitionForeignKeys(t *testing.T) {
 	for _, c := range partitionKeyCases {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			db := pgtest.New(t)
-			if db.Version() < c.since {
-				t.Skipf("needs PostgreSQL %d", c.since)
-			}
-			db.Exec(t, `CREATE SCHEMA app;`+c.sql)
-			dump := db.Dump(t)
-			o := options(t, "app.t", repack.ChangeLog)
-			o.Transfer = repack.TransferServer // COPY cannot be carried out by hand
-			planIsSent(t, db, o)
+			db, o, dump := planIsSentFor(t, c)
 			if strings.HasPrefix(c.name, "key between partitioned tables") && db.Version() < 15 {
 				t.Skip("PostgreSQL 14 takes the key away under a weaker lock")
 			}

@@ -98,15 +98,7 @@ func TestPlanOfPartitionedRefers(t *testing.T) {
 	for _, c := range refersCases {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			db := pgtest.New(t)
-			if db.Version() < c.since || c.needs != "" {
-				t.Skipf("needs PostgreSQL %d", c.since)
-			}
-			db.Exec(t, `CREATE SCHEMA app;`+c.sql)
-			dump := db.Dump(t)
-			o := options(t, "app.t", repack.ChangeLog)
-			o.Transfer = repack.TransferServer // COPY cannot be carried out by hand
-			planIsSent(t, db, o)
+			db, o, dump := planIsSentFor(t, c)
 			planIsCarriedOut(t, db, o, dump)
 		})
 	}
@@ -145,10 +137,10 @@ func refersRound(t *testing.T, db *pgtest.Database, n int, refused func(*testing
 // of those that are violated is named.
 func refusedLoosely(t *testing.T, conn execer, sql string) {
 	t.Helper()
-	for _, names := range []*strings.Replacer{inApp, inControl} {
+	for _, sql := range twinned(sql) {
 		var pgErr *pgconn.PgError
-		if _, err := conn.Exec(testContext(t), names.Replace(sql)); !errors.As(err, &pgErr) || pgErr.Code != pgerrcode.ForeignKeyViolation {
-			t.Errorf("%s: %v, want a violation", names.Replace(sql), err)
+		if _, err := conn.Exec(testContext(t), sql); !errors.As(err, &pgErr) || pgErr.Code != pgerrcode.ForeignKeyViolation {
+			t.Errorf("%s: %v, want a violation", sql, err)
 		}
 	}
 }
@@ -296,7 +288,7 @@ func keysIn(t *testing.T, db *pgtest.Database, schema string) string {
 	return strings.Join(lines, "\n") + "\n"
 }
 
-// TestPartitionedRefersReset leaves nothing, whichever pieces there are.
+// TestPartitionedRefersReset ends a job at several places. Reset or revert leaves nothing.
 func TestPartitionedRefersReset(t *testing.T) {
 	t.Parallel()
 	for i, step := range []string{repack.StepKeyAdded, repack.StepKeyValidated, repack.StepExchanged, repack.StepKeyHandedOver} {
@@ -479,7 +471,7 @@ func TestPartitionIsReadForLong(t *testing.T) {
 	warned := watch(&o, "keys of neighbours have still to be moved")
 	o = atStep(o, repack.StepExchanged, func() {
 		mustExec(t, reader, `SELECT FROM app.p2b`)
-		time.Sleep(o.LockTimeout) // so that it has been open for longer
+		grownOld(t, db, reader, o)
 	})
 	done := startRun(t, db, o)
 	awaitLog(t, warned, done)

@@ -440,6 +440,22 @@ func writePartitions(ctx context.Context, conn *pgx.Conn, w int) error {
 	return nil
 }
 
+// planIsSentFor runs planIsSent on the table of a case. It returns what planIsCarriedOut
+// needs.
+func planIsSentFor(t *testing.T, c fidelityCase) (db *pgtest.Database, o repack.Options, dump string) {
+	t.Helper()
+	db = pgtest.New(t)
+	if db.Version() < c.since || c.needs != "" {
+		t.Skipf("needs PostgreSQL %d %s", c.since, c.needs)
+	}
+	db.Exec(t, `CREATE SCHEMA app;`+c.sql)
+	dump = db.Dump(t)
+	o = options(t, "app.t", repack.ChangeLog)
+	o.Transfer = repack.TransferServer // COPY cannot be carried out by hand
+	planIsSent(t, db, o)
+	return db, o, dump
+}
+
 // planIsCarriedOut carries the plan out by hand, in a database that has seen a run.
 func planIsCarriedOut(t *testing.T, db *pgtest.Database, o repack.Options, dump string) {
 	t.Helper()

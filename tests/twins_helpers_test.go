@@ -64,6 +64,13 @@ func both(t *testing.T, conn execer, statements ...string) {
 // the same name.
 func bothRefused(t *testing.T, conn execer, sql string) {
 	t.Helper()
+	refusedBy(t, conn, sql, func(constraint string) string { return constraint })
+}
+
+// refusedBy is bothRefused where name returns the application's name for the constraint
+// that the message names.
+func refusedBy(t *testing.T, conn execer, sql string, name func(constraint string) string) {
+	t.Helper()
 	var violated []string
 	for _, sql := range twinned(sql) {
 		_, err := conn.Exec(testContext(t), sql)
@@ -72,7 +79,7 @@ func bothRefused(t *testing.T, conn execer, sql string) {
 			t.Errorf("%s: %v, want a violation", sql, err)
 			return
 		}
-		violated = append(violated, pgErr.Code+" "+pgErr.TableName+" "+pgErr.ConstraintName)
+		violated = append(violated, pgErr.Code+" "+pgErr.TableName+" "+name(pgErr.ConstraintName))
 	}
 	if violated[0] != violated[1] {
 		t.Errorf("%s: violates %s, want %s", sql, violated[0], violated[1])
