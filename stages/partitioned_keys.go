@@ -137,12 +137,8 @@ func withoutPieces(list []joint) []joint {
 		}
 		j.parts, j.ready, j.waits = nil, false, false
 		if j.of != nil {
-			if j.own == j.main {
-				j.main = nil
-			} else {
-				j.other = nil
-			}
-			j.own, j.of = nil, nil
+			j = j.withoutOwn()
+			j.of = nil
 		}
 		if j.main != nil || j.other != nil {
 			all = append(all, j)
@@ -283,13 +279,11 @@ var errMustBeApart = errors.New("foreign keys of partitioned tables are moved on
 
 // mayBeTogether makes sure that all keys of t can be moved in the exchange.
 func (e *Env) mayBeTogether(t *catalog.Table) error {
-	if e.Job.Options.RowByRow != "" {
+	keys := partitionedKeys(t)
+	if e.Job.Options.RowByRow != "" || len(keys) == 0 {
 		return nil
 	}
-	for _, key := range partitionedKeys(t) {
-		return fmt.Errorf("foreign key %s of %s: %w", catalog.Quote(key.Name), key.Table, errMustBeApart)
-	}
-	return nil
+	return fmt.Errorf("foreign key %s of %s: %w", catalog.Quote(keys[0].Name), keys[0].Table, errMustBeApart)
 }
 
 // treePartTakes is about how long a transaction takes for each partition if it adds a key to
