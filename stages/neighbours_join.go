@@ -267,23 +267,39 @@ func (e *Env) dropLockFunctions() action {
 	}
 	return action{
 		run: func(ctx context.Context, tx *lock.Tx) error {
-			rows, err := tx.Query(ctx, lockFunctionsSQL, e.Job.ShadowSchema, lockFunctionPrefix)
+			names, err := e.lockFunctions(ctx, tx)
 			if err != nil {
-				return fmt.Errorf("look for functions of foreign keys: %w", err)
-			}
-			names, err := pgx.CollectRows(rows, pgx.RowTo[string])
-			if err != nil {
-				return fmt.Errorf("look for functions of foreign keys: %w", err)
+				return err
 			}
 			return execAll(ctx, tx, dropsSQL(names))
 		},
 		sql: func(ctx context.Context, p *planner) ([]string, error) {
-			list, err := p.swappedJoints(ctx)
-			return dropsSQL(names(list, func(j joint) string {
-				return when(!j.outgoing && j.own != nil && j.own.Enforced && !j.own.Period, e.lockFunction(*j.own).Name)
-			})), err
+			made, err := e.lockFunctions(ctx, p.Pool) // of keys that have been dropped, too
+			if err != nil || p.Job.Swapped() {
+				return dropsSQL(made), err
+			}
+			for _, j := range p.plannedJoints() {
+				if !j.outgoing && j.own.Enforced && !j.own.Period {
+					made = append(made, e.lockFunction(*j.own).Name)
+				}
+			}
+			slices.Sort(made)
+			return dropsSQL(slices.Compact(made)), nil
 		},
 	}
+}
+
+// lockFunctions lists the functions of LockReferredSQL.
+func (e *Env) lockFunctions(ctx context.Context, q catalog.Querier) ([]string, error) {
+	rows, err := q.Query(ctx, lockFunctionsSQL, e.Job.ShadowSchema, lockFunctionPrefix)
+	if err != nil {
+		return nil, fmt.Errorf("look for functions of foreign keys: %w", err)
+	}
+	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, fmt.Errorf("look for functions of foreign keys: %w", err)
+	}
+	return names, nil
 }
 
 const (

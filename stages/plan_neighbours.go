@@ -123,7 +123,7 @@ func (p *planner) planHandOver(ctx context.Context) ([]transaction, error) {
 	after := p.swappedEnv()
 	var list []transaction
 	for _, j := range joints {
-		for j.other != nil {
+		for j.other != nil || j.own == nil {
 			pair, err := p.handOverSQL(ctx, j)
 			if err != nil {
 				return nil, err

@@ -51,6 +51,24 @@ func TestKeysChangedWhileMovedOneByOne(t *testing.T) {
 	}
 }
 
+// TestPlanAfterKeysAreDropped plans the rest of a job after the exchange. The application
+// has dropped keys, whose second keys are still there.
+func TestPlanAfterKeysAreDropped(t *testing.T) {
+	t.Parallel()
+	for i, place := range atEachPlace(nil, []string{repack.StepExchanged, repack.StepKeyHandedOver}) {
+		t.Run(place.name, func(t *testing.T) {
+			t.Parallel()
+			db := pgtest.New(t)
+			db.Exec(t, keyedTablesSQL)
+			o := oneByOne(t, "app.t", strategies[i%2])
+			cancelled(t, db, o, place, (*repack.Repack).Run)
+			db.Exec(t, `ALTER TABLE app.altered DROP CONSTRAINT altered_gone; ALTER TABLE app.t DROP CONSTRAINT t_gone`)
+			planIsSent(t, db, o)
+			noArtefacts(t, db)
+		})
+	}
+}
+
 // The owner of the tables, who is no superuser, moves their keys, and who may only write
 // to them writes in every step.
 func TestKeysOneByOneOfRoles(t *testing.T) {
