@@ -278,7 +278,7 @@ func (e *Env) dropLockFunctions() action {
 			if err != nil || p.Job.Swapped() {
 				return dropsSQL(made), err
 			}
-			for _, j := range p.plannedJoints() {
+			for _, j := range withoutPieces(p.plannedJoints()) {
 				if !j.outgoing && j.own.Enforced && !j.own.Period {
 					made = append(made, e.lockFunction(*j.own).Name)
 				}
