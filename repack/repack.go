@@ -171,7 +171,7 @@ func (r *Repack) hold(ctx context.Context, v *visit, without func(context.Contex
 	work func(context.Context, *stages.Env) error,
 ) error {
 	conn := v.conn
-	h := &holding{Repack: r, conn: conn, env: &stages.Env{}, unwatch: func() {}, turn: make(chan struct{}, 1)}
+	h := &holding{Repack: r, conn: conn, env: &stages.Env{Worker: &stages.Worker{}}, unwatch: func() {}, turn: make(chan struct{}, 1)}
 	defer func() { h.close(ctx) }()
 	if err := r.mayCall(ctx, conn, catalog.Name{Name: r.options.Table}); err != nil {
 		return err
@@ -382,12 +382,13 @@ func (r *Repack) env(ctx context.Context) (*stages.Env, func(), error) {
 	}
 	o := r.options
 	return &stages.Env{
-		Worker: stages.Worker{
+		Worker: &stages.Worker{
 			Pool: pool, Registry: r.registry, Runner: registry.NewRunner(), Log: o.Logger, Hooks: o.Hooks,
-			Locks: lock.Policy{Timeout: o.LockTimeout, Retries: o.LockRetries, KillAfter: o.KillBlockers, Pool: pool, Log: o.Logger},
+			SnapshotWait: o.MaxSnapshotWait,
+			Locks:        lock.Policy{Timeout: o.LockTimeout, Retries: o.LockRetries, KillAfter: o.KillBlockers, Pool: pool, Log: o.Logger},
 		},
 		Strategy: chosen, ShadowSchema: o.ShadowSchema, KeepOld: o.KeepOld, RebuildMatviews: o.RebuildMatviews, OrderBy: o.OrderBy,
-		Jobs: o.Jobs, Throttle: throttle.New(pool, o.Jobs, o.yield), BatchSize: o.BatchSize, Transfer: o.Transfer, SnapshotWait: o.MaxSnapshotWait,
+		Jobs: o.Jobs, Throttle: throttle.New(pool, o.Jobs, o.yield), BatchSize: o.BatchSize, Transfer: o.Transfer,
 		Verify: o.Verify, MaintenanceWorkMem: o.MaintenanceWorkMem, Partitioned: r.partitioned,
 		UpdateOID: update, IgnoreOID: o.IgnoreOID, PublishedOK: o.PublishedOK, ForeignKeys: o.ForeignKeys,
 	}, pool.Close, nil

@@ -49,10 +49,10 @@ func backfill(ctx context.Context, e *Env) error {
 }
 
 func planBackfill(ctx context.Context, p *planner) ([]Step, error) {
-	t := transaction{does: fmt.Sprintf("copy the rows, range of blocks by range of blocks, %d at a time", p.Jobs), locks: (*planner).reading}
+	t := transaction{does: fmt.Sprintf("copy the rows, range of blocks by range of blocks, %d at a time", p.Jobs), locks: (*Planner).reading}
 	if p.Strategy.LocksRows() {
 		t.does += ", locking those of a range FOR SHARE and skipping locked ones"
-		t.locks = (*planner).lockingRows
+		t.locks = (*Planner).lockingRows
 	}
 	statements := p.copySQL()
 	piped, err := p.piped(ctx)

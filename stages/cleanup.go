@@ -119,7 +119,7 @@ func (e *Env) release(table catalog.Name) transaction {
 	}
 	return transaction{
 		does:    "end the capture",
-		locks:   func(p *planner) []Lock { return []Lock{p.strong("ACCESS EXCLUSIVE", table)} },
+		locks:   func(p *Planner) []Lock { return []Lock{p.strong("ACCESS EXCLUSIVE", table)} },
 		actions: append(actions, send(strategy.DropTriggersSQL(table)...)),
 	}
 }

@@ -30,7 +30,7 @@ var errDryBuildOver = errors.New("the dry build is over")
 //
 // Then the dry build does with the copy what the swap does with the shadow: see drySwap.
 func (e *Env) dryBuild(ctx context.Context) (tried dryBuilt, err error) {
-	dry := *e
+	dry := e.clone()
 	err = pgx.BeginFunc(ctx, e.Pool, func(tx pgx.Tx) (err error) {
 		dry.Job = e.jobNumbered(fmt.Sprintf("trial_%d", tx.Conn().PgConn().PID()))
 		index, _ := e.Source.Key()
@@ -47,7 +47,7 @@ func (e *Env) dryBuild(ctx context.Context) (tried dryBuilt, err error) {
 		}
 		return errDryBuildOver
 	})
-	e.reprints = dry.reprints // the definitions of the copy are those of the table
+	e.Reprints = dry.Reprints // the definitions of the copy are those of the table
 	var refused *RefusedError
 	switch {
 	case errors.Is(err, errDryBuildOver):
@@ -162,7 +162,7 @@ func (e *Env) unlike(ctx context.Context, tx pgx.Tx) ([]Reason, error) {
 	for i := range reasons { // the table itself has none of these
 		reasons[i].Object, reasons[i].Remedy = reasons[i].Object+", as a part of a copy", "drop it on the table for the time of the repack"
 	}
-	if err := e.reprints.Learn(ctx, tx, e.Job.OldSchema, e.Source, e.Source.OID); err != nil {
+	if err := e.Reprints.Learn(ctx, tx, e.Job.OldSchema, e.Source, e.Source.OID); err != nil {
 		return nil, err
 	}
 	if err := e.learnMatviews(ctx, tx, e.Job.OldSchema, e.Source.Matviews); err != nil {
@@ -178,7 +178,7 @@ func (e *Env) unlike(ctx context.Context, tx pgx.Tx) ([]Reason, error) {
 			Remedy: "drop it on the partitioned table and create it anew with the text that pg_dump prints, or validate it if it is NOT VALID",
 		})
 	}
-	differences, err := e.reprints.Diff(e.target().Structure(), e.inPlace(is).Structure())
+	differences, err := e.Reprints.Diff(e.target().Structure(), e.inPlace(is).Structure())
 	if err != nil {
 		return nil, err
 	}

@@ -82,8 +82,7 @@ func (e *Env) exchange(x *exchanging) transaction {
 		return e.followOwner(ctx, tx, x)
 	})})
 	return transaction{
-		does:  "exchange the tables, or go back to the replay where changes have been logged in between" + e.checked(),
-		locks: (*planner).exchangeLocks,
+		does: "exchange the tables, or go back to the replay where changes have been logged in between" + e.checked(),
 		actions: append(locked,
 			sendBounded(func() []string {
 				return slices.Concat(
@@ -123,17 +122,6 @@ func (e *Env) checked() string {
 		return ""
 	}
 	return "; every row is checked meanwhile by foreign key " + strings.Join(keys, ", ")
-}
-
-// reverse returns the link from the table in use to the old table, as it is after the
-// exchange of the swap.
-func (e *Env) reverse() *strategy.Link {
-	if e.Job.Swapped() {
-		return e.Link
-	}
-	link := *e.Link
-	link.Rows = e.Job.Options.RowByRow
-	return e.beforeKeys(link.Reverse(e.Job.Table(), e.Job.OldTable()))
 }
 
 // followOwner makes the owner of the table the owner of the shadow, if the table has got
@@ -205,7 +193,7 @@ func (e *Env) lockForExchange(x *exchanging, place catalog.Name) []action {
 			if err := e.lookAt(ctx, tx, x); err != nil {
 				return err
 			}
-			if !e.reprints.Knows(x.table) {
+			if !e.Reprints.Knows(x.table) {
 				return errUnlearned
 			}
 			return e.mayBeTogether(x.table)
@@ -227,7 +215,7 @@ func (e *Env) lockForExchange(x *exchanging, place catalog.Name) []action {
 				tx.Done(len(moving().AllForeignKeys()))
 				return nil
 			},
-			sql: func(context.Context, *planner) ([]string, error) {
+			sql: func(context.Context, *Planner) ([]string, error) {
 				dependents, tables := locksSQL(moving())
 				return slices.Concat(dependents, tables), nil
 			},
@@ -482,7 +470,7 @@ func (e *Env) parity(ctx context.Context, tx *lock.Tx, b *pgx.Batch, was *catalo
 	if err := catalog.ReadMatviews(ctx, tx, is.Matviews); err != nil {
 		return nil, err
 	}
-	differences, err := e.reprints.Diff(e.moving(was).Unvalidated(), e.moving(is).Unvalidated())
+	differences, err := e.Reprints.Diff(e.moving(was).Unvalidated(), e.moving(is).Unvalidated())
 	if err != nil {
 		return nil, err
 	}

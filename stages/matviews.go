@@ -112,7 +112,7 @@ func (e *Env) endFollowing(ctx context.Context) error {
 func (e *Env) unfollow() transaction {
 	t := transaction{
 		does:    "log changes from now on, instead of writing them through",
-		locks:   (*planner).stopping,
+		locks:   (*Planner).stopping,
 		actions: append(e.stopWriters(), send(e.Link.LogCapture().SQL()...)),
 	}
 	if e.Job.Options.RowByRow != "" {
@@ -201,7 +201,7 @@ func (e *Env) succession(matviews []catalog.Matview, versions []string) transact
 	)
 	return transaction{
 		does: "create the materialized views anew, without rows, to read the new table",
-		locks: func(p *planner) (locks []Lock) {
+		locks: func(p *Planner) (locks []Lock) {
 			for _, m := range matviews {
 				if m.Read {
 					locks = append(locks, p.strong("ACCESS EXCLUSIVE", m.Relation.Name))
@@ -238,8 +238,8 @@ func (e *Env) createMatview(matviews []catalog.Matview, i int, built, parked str
 				}
 				return doAll(ctx, tx, opened())
 			},
-			sql: func(ctx context.Context, p *planner) (list []string, err error) {
-				owners, err = readers(ctx, p.Pool, *m, matviews)
+			sql: func(ctx context.Context, p *Planner) (list []string, err error) {
+				owners, err = readers(ctx, e.Pool, *m, matviews)
 				return opened(), err
 			},
 		},
@@ -379,7 +379,7 @@ func (e *Env) matviewExchange(matviews []catalog.Matview, versions []string, beg
 	}
 	return transaction{
 		does: "exchange the materialized views, or build them again where one was refreshed in between",
-		locks: func(p *planner) (locks []Lock) {
+		locks: func(p *Planner) (locks []Lock) {
 			for _, m := range matviews {
 				locks = append(locks, p.strong("ACCESS EXCLUSIVE", m.Relation.Name))
 			}
@@ -406,7 +406,7 @@ func lockMatviews(matviews []catalog.Matview) []action {
 				}
 				return roomFor(ctx, tx, names(matviews, func(m catalog.Matview) string { return m.Relation.Name.String() })...)
 			},
-			sql: func(context.Context, *planner) (list []string, err error) {
+			sql: func(context.Context, *Planner) (list []string, err error) {
 				for _, m := range matviews {
 					list = append(list, lock.SettleBySQL(catalog.SettleMatviewSQL(m.Relation)))
 				}
@@ -421,7 +421,7 @@ func lockMatviews(matviews []catalog.Matview) []action {
 				}
 				return tx.LockAll(ctx, statements)
 			},
-			sql: func(context.Context, *planner) (list []string, err error) {
+			sql: func(context.Context, *Planner) (list []string, err error) {
 				for _, m := range matviews {
 					list = append(list, locks(m)...)
 				}
@@ -451,7 +451,7 @@ func (e *Env) matviewAsBuilt(ctx context.Context, tx *lock.Tx, m catalog.Matview
 	if err != nil {
 		return nil, err
 	}
-	if now != version || len(changes) > 0 || !e.reprints.Knows(is) || m.Relation.Owner != is.Owner || m.Relation.Name != is.Name {
+	if now != version || len(changes) > 0 || !e.Reprints.Knows(is) || m.Relation.Owner != is.Owner || m.Relation.Name != is.Name {
 		return nil, errRefreshed
 	}
 	return is, nil
@@ -474,20 +474,20 @@ func (e *Env) grantMatview(matviews []catalog.Matview, i int, built string, lock
 			if err != nil {
 				return err
 			}
-			differences, err := e.reprints.Diff(was, is)
+			differences, err := e.Reprints.Diff(was, is)
 			if err == nil && len(differences) > 0 {
 				err = &ParityError{Table: was.Name, Differences: differences}
 			}
 			e.tellReread(was.Name, catalog.Reread(was, is))
 			return err
 		},
-		sql: func(ctx context.Context, p *planner) ([]string, error) {
+		sql: func(ctx context.Context, p *Planner) ([]string, error) {
 			m := matviews[i]
 			has, err := p.defaultGrants(ctx, "r", m.Relation.Owner, built)
 			if err != nil {
 				return nil, err
 			}
-			owners, err := readers(ctx, p.Pool, m, matviews)
+			owners, err := readers(ctx, e.Pool, m, matviews)
 			for _, name := range owners {
 				has = append(has, catalog.Grant{Grantor: m.Relation.Owner, Grantee: name, Privilege: "SELECT"})
 			}
@@ -512,7 +512,7 @@ func (p *planner) planMatviews() []transaction {
 	for _, m := range matviews {
 		list = append(list, transaction{
 			does:    fmt.Sprintf("fill the new materialized view %s and build its indexes", m.Relation.Name),
-			locks:   (*planner).reading,
+			locks:   (*Planner).reading,
 			actions: []action{send(fillMatviewSQL(m, m.Relation.Name.In(built))...)},
 		})
 	}

@@ -11,7 +11,6 @@ import (
 
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/lock"
-	"github.com/repack-go/repack/registry"
 	"github.com/repack-go/repack/strategy"
 )
 
@@ -155,21 +154,6 @@ func (e *Env) number() string { return orphan{Capture: e.Job.Capture}.number() }
 // marker is the comment on a key of the copy that we have made. Such a key has its final
 // name from the start, because it is on a table of its own.
 func (e *Env) marker() string { return "made by repack for job " + e.number() }
-
-// inUse returns the OID of the table in use, and copied the OID of its copy.
-func (e *Env) inUse() uint32 {
-	if e.Job.Swapped() {
-		return *e.Job.Shadow
-	}
-	return e.Job.Source
-}
-
-func (e *Env) copied() uint32 {
-	if e.Job.Swapped() {
-		return e.Job.Source
-	}
-	return *e.Job.Shadow
-}
 
 // joints reads the keys between the two tables and their neighbours. They are in the order
 // in which the application's keys were created.
@@ -329,16 +313,6 @@ func (e *Env) wayOfKeys(t *catalog.Table) (way ForeignKeys, why string) {
 // that has not acquired its locks.
 func (e *Env) couldBeApart() bool {
 	return e.ForeignKeys == ForeignKeysAuto && e.Job.Options.RowByRow == "" && e.apart(e.Source) == nil && neighbourKeys(e.Source) > 0
-}
-
-// beforeKeys sets link for the time after the exchange: changes are made before the server's
-// triggers for foreign keys. The old keys lead to the old table then, and they are checked
-// within a statement.
-func (e *Env) beforeKeys(link *strategy.Link) *strategy.Link {
-	if link.Rows != "" {
-		link.Rows = registry.BeforeKeys
-	}
-	return link
 }
 
 // retireRowByRowSQL returns the statements that come before t is parked. They make it

@@ -66,8 +66,8 @@ func (e *Env) letInSQL(owner string) string {
 func (e *Env) letOwnerIn(owner func() string) action {
 	return action{
 		run: func(ctx context.Context, tx *lock.Tx) error { return e.tryToLetIn(ctx, tx, owner()) },
-		sql: func(_ context.Context, p *planner) ([]string, error) {
-			if owner() == p.user {
+		sql: func(_ context.Context, p *Planner) ([]string, error) {
+			if owner() == p.User {
 				return nil, nil
 			}
 			return []string{e.letInSQL(owner())}, nil
@@ -129,7 +129,7 @@ func (e *Env) rowByRow(owner string, rows registry.RowByRow) transaction {
 	link.Rows = rows
 	return transaction{
 		does:  "make every change to the copy as well, row by row, from now on",
-		locks: (*planner).stopping,
+		locks: (*Planner).stopping,
 		actions: slices.Concat(
 			[]action{e.letOwnerIn(func() string { return owner })},
 			e.stopWriters(),
@@ -169,7 +169,7 @@ func identitySQL(t *catalog.Table, on catalog.Name, always bool) []string {
 // nothingPending makes sure that nothing is pending. It replays nothing itself: a snapshot
 // taken before tx commits would not see what it wrote.
 func (e *Env) nothingPending(ctx context.Context, tx *lock.Tx) error {
-	return e.underLock(ctx, tx, func() error {
+	return underLock(ctx, tx, func() error {
 		b := &pgx.Batch{}
 		e.Link.QueueEmpty(b, func(empty bool, err error) error {
 			if err != nil || empty {
@@ -273,12 +273,12 @@ func (e *Env) dropLockFunctions() action {
 			}
 			return execAll(ctx, tx, dropsSQL(names))
 		},
-		sql: func(ctx context.Context, p *planner) ([]string, error) {
-			made, err := e.lockFunctions(ctx, p.Pool) // of keys that have been dropped, too
-			if err != nil || p.Job.Swapped() {
+		sql: func(ctx context.Context, p *Planner) ([]string, error) {
+			made, err := e.lockFunctions(ctx, e.Pool) // of keys that have been dropped, too
+			if err != nil || p.Exchanged {
 				return dropsSQL(made), err
 			}
-			for _, j := range withoutPieces(p.plannedJoints()) {
+			for _, j := range withoutPieces(e.plannedJoints()) {
 				if !j.outgoing && j.own.Enforced && !j.own.Period {
 					made = append(made, e.lockFunction(*j.own).Name)
 				}

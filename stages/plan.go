@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/registry"
@@ -64,28 +63,6 @@ type Refusal struct {
 type PlannedStage struct {
 	Stage registry.Stage `json:"stage"`
 	Steps []Step         `json:"steps"`
-}
-
-// Step is a part of a stage, usually one transaction.
-type Step struct {
-	Does string `json:"does"`
-	// Locks are the strongest locks on each relation that is not the job's own, in the order
-	// in which they are acquired. ACCESS SHARE and ROW SHARE are listed only for the table
-	// itself.
-	Locks []Lock `json:"locks"`
-	// SQL leaves out the statements that only read, those that only write to the registry,
-	// and the settings of lock_timeout and statement_timeout. Parameters ($1) are blocks.
-	SQL []string `json:"sql"`
-}
-
-// Lock is a lock on a table, view or sequence. It is held until the transaction of the step
-// ends.
-type Lock struct {
-	Mode     string `json:"mode"`
-	Relation string `json:"relation"`
-	// Seconds bounds the wait for the lock. All strong locks of one transaction share one
-	// bound.
-	Seconds float64 `json:"wait_at_most_seconds"`
 }
 
 // NewPlan describes what Run would do up to and including until. Like Run, it returns
@@ -151,41 +128,25 @@ func (plan *Plan) check(ctx context.Context, e *Env) error {
 // planner is the environment of a run that does not happen.
 type planner struct {
 	*Env
+	*Planner
 	shadow    *catalog.Table // as it is, or as setup would create it
-	mine      bool           // whether the role that would run owns the table
-	user      string         // the role that would run
-	bound     time.Duration  // on the waits for strong locks of a transaction together
-	settle    time.Duration  // on SHARE UPDATE EXCLUSIVE, for which the server cancels autovacuum
-	patience  time.Duration  // on a lock that no session waits behind
 	neighbour []neighbour
 	oids      *oids.Rewriting
 	joins     bool // keys are still to be joined to the copy one by one
 }
 
-const plannerSQL = `
-SELECT current_user = $1,
-       current_user::text,
-       (SELECT setting::bigint FROM pg_settings WHERE name = 'deadlock_timeout'),
-       (SELECT setting::bigint FROM pg_settings WHERE name = 'lock_timeout')`
-
 // unnumbered stands for the number of a job that does not exist yet.
 const unnumbered = "N"
 
 func newPlanner(ctx context.Context, e *Env) (*planner, error) {
-	planned := *e
-	p := &planner{Env: &planned}
-	var deadlock, patience int64
-	err := e.Pool.QueryRow(ctx, plannerSQL, e.Source.Owner).Scan(&p.mine, &p.user, &deadlock, &patience)
+	base, err := NewPlanner(ctx, e.Worker)
 	if err != nil {
-		return nil, fmt.Errorf("plan: %w", err)
+		return nil, err
 	}
-	// Package lock computes the bounds in the same way.
-	p.bound = min(e.Locks.Timeout, time.Duration(deadlock)*time.Millisecond*4/5)
-	p.settle = time.Duration(deadlock)*time.Millisecond + 3*time.Second
-	p.patience = time.Duration(patience) * time.Millisecond
+	p := &planner{Env: e.clone(), Planner: base}
 	switch {
 	case e.Job == nil:
-		err = p.invent(ctx, p.user)
+		err = p.invent(ctx)
 	case e.Job.Swapped():
 		p.shadow = e.Source
 	default:
@@ -196,6 +157,7 @@ func newPlanner(ctx context.Context, e *Env) (*planner, error) {
 	if err != nil {
 		return nil, err
 	}
+	p.Schema = p.Job.ShadowSchema
 	inUse := e.Source.OID
 	if p.Job.Swapped() {
 		inUse = *p.Job.Shadow
@@ -208,7 +170,7 @@ func newPlanner(ctx context.Context, e *Env) (*planner, error) {
 }
 
 // invent makes up the job and the shadow as setup would create them.
-func (p *planner) invent(ctx context.Context, user string) error {
+func (p *planner) invent(ctx context.Context) error {
 	index, _ := p.Source.Key() // preValidate has refused a table without one
 	key, err := catalog.ReadKey(ctx, p.Pool, p.Source.OID, index.Name)
 	if err != nil {
@@ -221,9 +183,9 @@ func (p *planner) invent(ctx context.Context, user string) error {
 	p.Job.KeyIndex, p.Job.Shadow = index.Name, new(uint32)
 	p.link(key)
 	p.shadow = p.made()
-	grants, err := p.defaultGrants(ctx, "r", user, p.Job.ShadowSchema)
+	grants, err := p.defaultGrants(ctx, "r", p.User, p.Job.ShadowSchema)
 	for _, g := range grants {
-		if g.Grantee == user { // the others are revoked, and the owner is changed
+		if g.Grantee == p.User { // the others are revoked, and the owner is changed
 			g.Grantor, g.Grantee = p.Source.Owner, p.Source.Owner
 			p.shadow.Grants = append(p.shadow.Grants, g)
 		}

@@ -11,29 +11,6 @@ import (
 	"github.com/repack-go/repack/internal/catalog"
 )
 
-// reading returns the locks of a statement that copies rows or reads the catalog.
-func (p *planner) reading() []Lock { return []Lock{p.lock("ACCESS SHARE", p.Source.Name)} }
-
-// lockingRows returns the lock of a statement that locks rows FOR SHARE.
-func (p *planner) lockingRows() []Lock { return []Lock{p.lock("ROW SHARE", p.Source.Name)} }
-
-// stopping returns the lock of stopWriters.
-func (p *planner) stopping() []Lock { return []Lock{p.strong("SHARE ROW EXCLUSIVE", p.Source.Name)} }
-
-func (p *planner) lock(mode string, relation catalog.Name) Lock {
-	return Lock{Mode: mode, Relation: relation.String(), Seconds: p.patience.Seconds()}
-}
-
-// strong returns a lock that shares the bound of its transaction.
-func (p *planner) strong(mode string, relation catalog.Name) Lock {
-	return Lock{Mode: mode, Relation: relation.String(), Seconds: p.bound.Seconds()}
-}
-
-// settling returns the lock of lock.Tx.Settle, with its bound.
-func (p *planner) settling(relation catalog.Name) Lock {
-	return Lock{Mode: "SHARE UPDATE EXCLUSIVE", Relation: relation.String(), Seconds: p.settle.Seconds()}
-}
-
 // neighbour is a relation that the exchange locks. The tables at the other end of a foreign
 // key are not among them.
 type neighbour struct {
@@ -105,7 +82,7 @@ func (p *planner) neighbours(ctx context.Context) ([]neighbour, error) {
 
 // exchangeLocks returns the locks of the swap's last transaction, in the order of the first
 // attempt of lockForExchange.
-func (p *planner) exchangeLocks() []Lock {
+func (p *planner) exchangeLocks(*Planner) []Lock {
 	var locks []Lock
 	add := func(mode string, relation catalog.Name) {
 		l := p.strong(mode, relation)

@@ -29,14 +29,14 @@ func (p *planner) planKeys() PlannedKeys {
 }
 
 // plannedJoints returns the keys as they are before the copy is joined to any neighbour.
-func (p *planner) plannedJoints() []joint {
+func (e *Env) plannedJoints() []joint {
 	var list []joint
-	for _, key := range p.Source.AllForeignKeys() {
+	for _, key := range e.Source.AllForeignKeys() {
 		if !key.SelfReference() {
-			list = append(list, joint{outgoing: key.Table == p.Source.Name, main: &key, own: &key})
+			list = append(list, joint{outgoing: key.Table == e.Source.Name, main: &key, own: &key})
 		}
 	}
-	return p.inTrees(list, p.Source)
+	return e.inTrees(list, e.Source)
 }
 
 // planJoin plans joinNeighbours.
@@ -82,7 +82,7 @@ func (p *planner) planAdded(ctx context.Context, joints []joint) (list []transac
 	}
 	for _, x := range work {
 		does := fmt.Sprintf("join %s to the copy by a second key: %s", x.neighbour(), strings.Join(x.keys, ", "))
-		list = append(list, p.joining(does, x.joint, x.pairOf))
+		list = append(list, p.joining(p.Env, does, x.joint, x.pairOf))
 	}
 	for _, j := range validated {
 		made := *j.other
@@ -128,7 +128,7 @@ func (p *planner) planHandOver(ctx context.Context) ([]transaction, error) {
 			if err != nil {
 				return nil, err
 			}
-			list = append(list, after.joining(fmt.Sprintf("hand over %s", j), j, pair))
+			list = append(list, p.joining(after, fmt.Sprintf("hand over %s", j), j, pair))
 			if (pair.alone == catalog.Name{}) {
 				break
 			}
@@ -142,14 +142,14 @@ func (p *planner) planHandOver(ctx context.Context) ([]transaction, error) {
 
 // swappedEnv returns the environment as it will be after the exchange.
 func (p *planner) swappedEnv() *Env {
-	after := *p.Env
+	after := p.clone()
 	after.Link = p.reverse()
 	if !p.Job.Swapped() {
 		job, now := *p.Job, time.Now()
 		job.SwappedAt = &now
 		after.Job = &job
 	}
-	return &after
+	return after
 }
 
 // swappedJoints returns the keys as they are, or will be, after the exchange.
@@ -188,11 +188,11 @@ func (p *planner) pairLocks(j joint, pair pairOf) []Lock {
 
 // joining is the transaction of tryJoint, for a plan. A run leaves it to package lock, which
 // tries the locks in either order.
-func (e *Env) joining(does string, j joint, pair pairOf) transaction {
+func (p *planner) joining(e *Env, does string, j joint, pair pairOf) transaction {
 	wants := e.wantsOf(j, pair)
 	return transaction{
 		does:  does,
-		locks: func(p *planner) []Lock { return p.pairLocks(j, pair) },
+		locks: func(*Planner) []Lock { return p.pairLocks(j, pair) },
 		actions: []action{
 			settle(func() []string { return settledBefore(wants) }),
 			send(wants.Statements()...),

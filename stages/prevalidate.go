@@ -55,7 +55,7 @@ func preValidate(ctx context.Context, e *Env) error {
 }
 
 func planPreValidate(ctx context.Context, p *planner) ([]Step, error) {
-	return p.steps(ctx, transaction{does: "look for what cannot be carried over and for missing privileges", locks: (*planner).reading})
+	return p.steps(ctx, transaction{does: "look for what cannot be carried over and for missing privileges", locks: (*Planner).reading})
 }
 
 // preflight refuses what can be refused without trying it. It only reads.

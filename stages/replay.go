@@ -48,7 +48,7 @@ func planPostSyncUpdate(ctx context.Context, p *planner) ([]Step, error) {
 		{does: "vacuum and analyse the shadow", actions: []action{send(p.vacuumSQL(false)...)}},
 	}
 	if p.Verify != registry.VerifyOff {
-		list = append(list, transaction{does: fmt.Sprintf("compare shadow and table (%s), and end if they differ", p.Verify), locks: (*planner).reading})
+		list = append(list, transaction{does: fmt.Sprintf("compare shadow and table (%s), and end if they differ", p.Verify), locks: (*Planner).reading})
 	}
 	return p.steps(ctx, list...)
 }
@@ -267,9 +267,9 @@ func (e *Env) batch(ctx context.Context, taken logRange) (r strategy.Replayed, e
 
 // replaying is a transaction that replays a part of the log, as replay does it.
 func (e *Env) replaying(does string, concurrent bool, replay func(context.Context, pgx.Tx) error) transaction {
-	t := transaction{does: does, locks: (*planner).reading, ofRows: true, actions: e.replays(concurrent, replay)}
+	t := transaction{does: does, locks: (*Planner).reading, ofRows: true, actions: e.replays(concurrent, replay)}
 	if concurrent {
-		t.locks = (*planner).lockingRows
+		t.locks = (*Planner).lockingRows
 	}
 	return t
 }
@@ -285,7 +285,3 @@ func (e *Env) replays(concurrent bool, replay func(context.Context, pgx.Tx) erro
 		unplanned(func(ctx context.Context, tx *lock.Tx) error { return e.sameTables(ctx, tx) }),
 	}
 }
-
-// concurrent reports whether the application writes to the copy, through the capture
-// function. This is so from the switch to write-through on.
-func (e *Env) concurrent() bool { return e.Job.CompletedBy != nil }

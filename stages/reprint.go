@@ -25,7 +25,7 @@ func (e *Env) learn(ctx context.Context, oid uint32) error {
 	if err != nil {
 		return e.goneOr(err)
 	}
-	if e.reprints.Knows(t) {
+	if e.Reprints.Knows(t) {
 		return nil
 	}
 	return e.learnOf(ctx, t, oid)
@@ -57,7 +57,7 @@ func (e *Env) learnOld(ctx context.Context) error { return e.learnOf(ctx, e.Sour
 func (e *Env) learnOf(ctx context.Context, t *catalog.Table, oid uint32) error {
 	free, _ := e.places()
 	err := e.transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
-		if err := e.reprints.Learn(ctx, tx, free, t, oid); err != nil {
+		if err := e.Reprints.Learn(ctx, tx, free, t, oid); err != nil {
 			return err
 		}
 		return errLearned
@@ -70,7 +70,7 @@ func (e *Env) learnOf(ctx context.Context, t *catalog.Table, oid uint32) error {
 
 // learned makes sure, under the lock, that no definition has been added or changed since.
 func (e *Env) learned(t *catalog.Table) error {
-	if !e.reprints.Knows(t) {
+	if !e.Reprints.Knows(t) {
 		return fmt.Errorf("a definition of %s has just been changed: %w", t.Name, ErrPutOff)
 	}
 	return nil
@@ -105,10 +105,10 @@ func (e *Env) sameQuery(ctx context.Context, tx *lock.Tx, m catalog.Matview, bui
 // queries.
 func (e *Env) learnMatviews(ctx context.Context, tx pgx.Tx, free string, matviews []catalog.Matview) error {
 	for _, m := range matviews {
-		if e.reprints.Knows(m.Relation) {
+		if e.Reprints.Knows(m.Relation) {
 			continue
 		}
-		if err := e.reprints.Learn(ctx, tx, free, m.Relation, m.OID); err != nil {
+		if err := e.Reprints.Learn(ctx, tx, free, m.Relation, m.OID); err != nil {
 			return err
 		}
 	}

@@ -10,7 +10,6 @@ import (
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/lock"
 	"github.com/repack-go/repack/registry"
-	"github.com/repack-go/repack/strategy"
 )
 
 // Revert puts the old table back, with every write made since the swap, and removes the job.
@@ -139,11 +138,6 @@ func (e *Env) backExchange(x *exchanging) transaction {
 	)}
 }
 
-// forward returns the link from the old table, back in use, to the shadow.
-func (e *Env) forward() *strategy.Link {
-	return e.beforeKeys(e.Link.Reverse(e.Job.Table(), e.Job.ShadowTable()))
-}
-
 // validateBound lets the server check the rows of an old partition against the partition's
 // bound before the exchange, when no session waits. Then ATTACH need not check them.
 func (e *Env) validateBound(ctx context.Context) error {
@@ -173,7 +167,7 @@ func (e *Env) reinstateSQL() []string {
 // driftSinceSwap compares the new table with what the source was at the swap. It leaves out
 // what joins the table to other objects: the old table takes that over as it is now.
 func (e *Env) driftSinceSwap(now *catalog.Table) error {
-	changes, err := e.reprints.Diff(e.Source.WithoutLinks(), now.WithoutLinks())
+	changes, err := e.Reprints.Diff(e.Source.WithoutLinks(), now.WithoutLinks())
 	if err != nil {
 		return err
 	}

@@ -73,20 +73,3 @@ func (e *Env) roomToExchange(ctx context.Context, tx *lock.Tx, oid uint32) error
 	}
 	return roomFor(ctx, tx, names...)
 }
-
-// roomFor runs lock.Tx.Room for ACCESS EXCLUSIVE. It includes the job's own tables: no
-// application reads them, but a pg_dump locks all tables.
-func roomFor(ctx context.Context, tx *lock.Tx, relations ...string) error {
-	wants := make([]lock.Want, len(relations))
-	for i, name := range relations {
-		wants[i] = lock.Want{Relation: name, Mode: "ACCESS EXCLUSIVE"}
-	}
-	return tx.Room(ctx, wants...)
-}
-
-// roomForOurs is roomFor as an action, for the job's own tables.
-func roomForOurs(tables ...catalog.Name) action {
-	return unplanned(func(ctx context.Context, tx *lock.Tx) error {
-		return roomFor(ctx, tx, names(tables, catalog.Name.String)...)
-	})
-}

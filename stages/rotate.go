@@ -2,12 +2,8 @@ package stages
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
-
-	"github.com/jackc/pgerrcode"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/lock"
@@ -68,24 +64,4 @@ func (e *Env) retirement() transaction {
 			send(e.Link.IdentifyLogSQL()),
 		},
 	)}
-}
-
-// underLock does work that may take some time while other sessions wait for the locks of
-// tx. The wait and the work together take no longer than the bound on waits for locks.
-// Otherwise underLock returns ErrPutOff.
-func (e *Env) underLock(ctx context.Context, tx *lock.Tx, work func() error) error {
-	limit := fmt.Sprintf("SET LOCAL statement_timeout = %d", max(tx.Left(leastDrain).Milliseconds(), 1))
-	if err := execAll(ctx, tx, []string{limit}); err != nil {
-		return err
-	}
-	err := work()
-	var pgErr *pgconn.PgError
-	if ctx.Err() == nil && errors.As(err, &pgErr) && pgErr.Code == pgerrcode.QueryCanceled {
-		// The server's error is left out, because Transact must not try the same again.
-		return fmt.Errorf("%w: not done in time under the lock (%s)", ErrPutOff, pgErr.Message)
-	}
-	if err != nil {
-		return err
-	}
-	return execAll(ctx, tx, []string{"SET LOCAL statement_timeout = 0"})
 }

@@ -2,13 +2,9 @@ package stages
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
-
-	"github.com/jackc/pgerrcode"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/repack-go/repack/internal/catalog"
 )
@@ -21,12 +17,12 @@ func (p *planner) typedAsMade(ctx context.Context) ([]catalog.Typed, error) {
 		if !o.IsRoutine() {
 			continue
 		}
-		have, err := p.defaultGrants(ctx, "f", p.user, o.Schema)
+		have, err := p.defaultGrants(ctx, "f", p.User, o.Schema)
 		if err != nil {
 			return nil, err
 		}
 		given := func(role string) string {
-			if role == p.user {
+			if role == p.User {
 				return o.Owner
 			}
 			return role
@@ -41,17 +37,6 @@ func (p *planner) typedAsMade(ctx context.Context) ([]catalog.Typed, error) {
 		made = append(made, o)
 	}
 	return made, nil
-}
-
-// alteredMeanwhile returns err, as ErrPutOff if another session has just altered a
-// function that the exchange alters. The server reports this as an internal error ("tuple
-// concurrently updated").
-func alteredMeanwhile(err error) error {
-	var pgErr *pgconn.PgError
-	if errors.As(err, &pgErr) && pgErr.Code == pgerrcode.InternalError {
-		return fmt.Errorf("%w: an object has just been altered (%s)", ErrPutOff, pgErr.Message)
-	}
-	return err
 }
 
 // dropTyped drops the functions of the row type of a table that no description is known

@@ -203,72 +203,13 @@ func (e *Env) forbidden(ctx context.Context, err error) error {
 	if readErr != nil {
 		return err
 	}
-	as := *e
+	as := e.clone()
 	as.Source = now
 	missing, lookErr := as.missingPrivileges(ctx)
 	if lookErr != nil || len(missing) == 0 {
 		return err
 	}
 	return fmt.Errorf("%w (after: %w)", &DriftError{Table: now.Name, Reasons: missing}, err)
-}
-
-// DriftError reports DDL on the table since setup that the shadow does not have. repack has
-// not changed the table itself.
-type DriftError struct {
-	Table   catalog.Name
-	Changes []catalog.Difference
-	// Reasons are what preValidate would have refused.
-	Reasons []Reason
-	// Swapped is set if the table is gone since the swap. Then there is no way back, and a
-	// run removes what is left of the job.
-	Swapped bool
-}
-
-func (e *DriftError) Error() string {
-	if e.Swapped {
-		return fmt.Sprintf("%s has been dropped or renamed away since the swap; remove what is left of the job with: repack run --table '%s'", e.Table, e.Table)
-	}
-	if len(e.Changes)+len(e.Reasons) == 0 { // the table is gone
-		return fmt.Sprintf("%s has been dropped or renamed away; remove what is left of the job with: repack reset --table '%s'", e.Table, e.Table)
-	}
-	msg := fmt.Sprintf("%s has been changed since the job began:", e.Table)
-	for _, c := range e.Changes {
-		msg += "\n  " + c.Text()
-	}
-	for _, o := range e.Reasons {
-		msg += "\n  " + o.String()
-	}
-	return msg + fmt.Sprintf("\nundo the change and run again, or start afresh with: repack reset --table '%s'", e.Table)
-}
-
-// checkDrift compares the source with what it was at setup.
-func (e *Env) checkDrift(ctx context.Context, q catalog.Querier) error {
-	now, err := catalog.Read(ctx, q, e.Job.Source)
-	if err != nil {
-		return e.goneOr(err)
-	}
-	return e.drift(now)
-}
-
-// goneOr returns a DriftError if the table is gone, and otherwise err.
-func (e *Env) goneOr(err error) error {
-	if errors.Is(err, catalog.ErrNotFound) {
-		return &DriftError{Table: e.Source.Name, Swapped: e.Job != nil && e.Job.Swapped()}
-	}
-	return err
-}
-
-// drift compares the parts of the table that the shadow is built from. Grants, comments,
-// triggers and the like may change during a job: the exchange reads them again.
-func (e *Env) drift(now *catalog.Table) error {
-	changes, err := e.reprints.Diff(e.Source.Structure(), now.Structure())
-	if err != nil {
-		return err
-	}
-	if len(changes) > 0 {
-		return &DriftError{Table: e.Source.Name, Changes: changes}
-	}
-	return nil
 }
 
 // queueChecks adds the checks to b, except those that checks.Complete adds. It also asks
@@ -298,40 +239,6 @@ func (e *Env) checkAgain(ctx context.Context, q catalog.Querier, t *catalog.Tabl
 	}
 	if len(found) > 0 {
 		return &DriftError{Table: e.Source.Name, Reasons: found}
-	}
-	return nil
-}
-
-const sameTablesSQL = `
-SELECT coalesce(to_regclass($1)::oid = $2, false) AND coalesce(to_regclass($3)::oid = $4, false)`
-
-// sameTables makes sure that the names that a statement has just used are those of the
-// job's tables. Run it after the statement: the locks of the statement keep the names.
-func (e *Env) sameTables(ctx context.Context, q catalog.Querier) error {
-	return e.areSameTables(q.QueryRow(ctx, sameTablesSQL, e.names()...))
-}
-
-// queueSameTables does what sameTables does, as a part of b.
-func (e *Env) queueSameTables(b *pgx.Batch) {
-	b.Queue(sameTablesSQL, e.names()...).QueryRow(e.areSameTables)
-}
-
-// names returns the arguments of sameTablesSQL.
-func (e *Env) names() []any {
-	from, to := e.Job.Source, *e.Job.Shadow
-	if e.Job.Swapped() {
-		from, to = to, from
-	}
-	return []any{e.Link.From.String(), from, e.Link.To.String(), to}
-}
-
-func (e *Env) areSameTables(row pgx.Row) error {
-	var ok bool
-	if err := row.Scan(&ok); err != nil {
-		return fmt.Errorf("look up %s: %w", e.Link.From, err)
-	}
-	if !ok {
-		return &DriftError{Table: e.Source.Name}
 	}
 	return nil
 }

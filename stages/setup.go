@@ -123,7 +123,7 @@ func (e *Env) creation() transaction {
 	}
 	return transaction{
 		does:    "create the registry where it is missing, the shadow and the change log; capture what is written from now on",
-		locks:   (*planner).stopping,
+		locks:   (*Planner).stopping,
 		actions: append(slices.Concat(actions...), send(capture.Triggers...)),
 	}
 }
@@ -253,8 +253,8 @@ func giveToOwner(table catalog.Name, owner func() string, take func(oid uint32, 
 			}
 			return take(oid, toast)
 		},
-		sql: func(_ context.Context, p *planner) ([]string, error) {
-			if owner() == p.user {
+		sql: func(_ context.Context, p *Planner) ([]string, error) {
+			if owner() == p.User {
 				return nil, nil
 			}
 			return giveSQL(table, owner()), nil

@@ -86,7 +86,7 @@ func (e *Env) replayShare(ctx context.Context, taken logRange, share strategy.Sh
 		return err
 	})
 	t.settings = taken.settings
-	once := t.policy(&e.Worker)
+	once := t.policy(e.Worker)
 	once.Retries = 0
 	err = e.transactBy(ctx, once, t.do)
 	return r, err

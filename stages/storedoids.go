@@ -41,7 +41,7 @@ func (e *Env) rewriteOIDs(x *exchanging) action {
 			}
 			return doAll(ctx, tx, statements)
 		},
-		sql: func(context.Context, *planner) ([]string, error) { return x.oids.SQLWith(unnumbered), nil },
+		sql: func(context.Context, *Planner) ([]string, error) { return x.oids.SQLWith(unnumbered), nil },
 	}
 }
 

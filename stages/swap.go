@@ -7,7 +7,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/cenkalti/backoff/v5"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/repack-go/repack/internal/catalog"
@@ -93,7 +92,9 @@ func planSwap(ctx context.Context, p *planner) ([]Step, error) {
 		if err != nil {
 			return nil, err
 		}
-		list = append(append(list, joins...), p.exchange(x))
+		exchange := p.exchange(x)
+		exchange.locks = p.exchangeLocks
+		list = append(append(list, joins...), exchange)
 	}
 	handOver, err := p.planHandOver(ctx)
 	if err != nil {
@@ -107,14 +108,6 @@ func planSwap(ctx context.Context, p *planner) ([]Step, error) {
 	}
 	return p.steps(ctx, append(list, p.planMatviews()...)...)
 }
-
-// ErrPutOff reports that the exchange must wait. Changes were logged since the last drain,
-// or a snapshot is older than their replay, or a session is drawing from a sequence.
-var ErrPutOff = errors.New("the exchange has been put off, nothing has changed: run the same command again")
-
-// quietPause is short. Chance decides whether a change comes between the drain and the
-// lock, and a longer pause does not improve the chance.
-const quietPause = 500 * time.Millisecond
 
 // untilExchanged makes the copy equal to the table in use in every snapshot, and runs
 // exchange. If a change comes in between, it does both again: see whilePutOff.
@@ -145,26 +138,6 @@ func (e *Env) untilExchanged(ctx context.Context, exchange func(context.Context)
 	e.Log.Info("foreign keys are moved one by one", "job", e.Job.ID, "reason", err)
 	oneByOne = true
 	return exchangeBy(ctx)
-}
-
-// whilePutOff runs work, and runs it again while it is put off. It gives up when it has
-// tried as often as for a lock and has also spent the time that it may wait for snapshots.
-func (e *Env) whilePutOff(ctx context.Context, what string, work func(context.Context) error) error {
-	pauses := backoff.NewExponentialBackOff()
-	pauses.InitialInterval, pauses.MaxInterval = quietPause/10, quietPause
-	began := time.Now()
-	for attempt := 0; ; attempt++ {
-		err := work(ctx)
-		if !errors.Is(err, ErrPutOff) || attempt >= e.Locks.Retries && time.Since(began) >= e.SnapshotWait {
-			return err
-		}
-		e.Log.Debug(what+" put off", "job", e.Job.ID, "attempt", attempt, "reason", err)
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(pauses.NextBackOff()):
-		}
-	}
 }
 
 // writeThroughAndDrain switches to write-through, if that has not been done, and drains.
@@ -216,10 +189,6 @@ func (e *Env) drainShort(ctx context.Context) error {
 	return e.drain(ctx)
 }
 
-// leastDrain is the time that the last replay gets at least, if the wait for the lock took
-// most of the bound.
-const leastDrain = 150 * time.Millisecond
-
 // drainLocked replays the rest of the log while writers wait. They have waited since the
 // lock was requested, so the wait and the replay together take no longer than the bound on
 // waits for locks. If that is not enough, more must be replayed without the lock first.
@@ -230,7 +199,7 @@ func (e *Env) drainLocked() []action {
 	})
 	return []action{{
 		run: func(ctx context.Context, tx *lock.Tx) error {
-			return e.underLock(ctx, tx, func() error { return do(ctx, tx, replays...) })
+			return underLock(ctx, tx, func() error { return do(ctx, tx, replays...) })
 		},
 		sql: replays[0].sql,
 	}}
@@ -252,7 +221,7 @@ func (e *Env) writeThrough(ctx context.Context) error {
 func (e *Env) switching(xid *string) transaction {
 	return transaction{
 		does:  "replay the last changes and write through from now on; before that, where the log has become long, begin a new one under the same lock",
-		locks: (*planner).stopping,
+		locks: (*Planner).stopping,
 		actions: slices.Concat(e.stopWriters(), e.drainLocked(), []action{
 			unplanned(func(ctx context.Context, tx *lock.Tx) error {
 				if err := tx.QueryRow(ctx, currentXIDSQL).Scan(xid); err != nil {
@@ -263,17 +232,6 @@ func (e *Env) switching(xid *string) transaction {
 			sendLate(func() []string { return e.Link.WriteThrough(*xid).SQL() }),
 		}),
 	}
-}
-
-// snapshots returns how this run waits for snapshots.
-func (e *Env) snapshots() snapshots.Wait {
-	return snapshots.Wait{Pool: e.Pool, Log: e.Log, Job: e.Job.ID, AtMost: e.SnapshotWait}
-}
-
-// awaitSerializable waits until no transaction is left for which changes must be written to
-// the replaced table.
-func (e *Env) awaitSerializable(ctx context.Context) error {
-	return e.snapshots().Serializable(ctx, e.copied())
 }
 
 // drain waits until the writers with older snapshots, which log, have ended. Then it
@@ -357,9 +315,9 @@ func (e *Env) validate(ctx context.Context, key catalog.ForeignKey) error {
 func (e *Env) validation(does string, key catalog.ForeignKey) transaction {
 	return transaction{
 		does: does,
-		locks: func(p *planner) []Lock {
+		locks: func(p *Planner) []Lock {
 			locks := []Lock{p.settling(key.Table)}
-			if !key.SelfReference() && key.Referenced == p.Source.Name {
+			if !key.SelfReference() && key.Referenced == e.Source.Name {
 				locks = append(locks, p.lock("ROW SHARE", key.Referenced))
 			}
 			return locks

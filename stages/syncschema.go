@@ -85,16 +85,9 @@ func (e *Env) beforeBuilds() []transaction {
 func (e *Env) loggingOnly() transaction {
 	return transaction{
 		does:    "log changes instead of writing them through",
-		locks:   (*planner).stopping,
+		locks:   (*Planner).stopping,
 		actions: append(e.stopWriters(), send(e.Link.LogCapture().SQL()...)),
 	}
-}
-
-// stopWriters takes SHARE ROW EXCLUSIVE on the table that the application writes to. Every
-// transaction that has written to it has ended, and no transaction can write until the end
-// of the one that does this.
-func (e *Env) stopWriters() []action {
-	return acquireSettled("SHARE ROW EXCLUSIVE", func() string { return e.Link.From.String() })
 }
 
 // removal removes the rows that have changed from the shadow, and its key if that was
@@ -107,7 +100,7 @@ func (e *Env) removal() transaction {
 		does += ", and drop its key, which is built anew"
 		actions = slices.Concat([]action{roomForOurs(e.Link.To)}, actions, []action{send(drops...)})
 	}
-	return transaction{does: does, locks: (*planner).reading, ofRows: true, actions: actions}
+	return transaction{does: does, locks: (*Planner).reading, ofRows: true, actions: actions}
 }
 
 // removeLogged removes the rows of the keys in the log from the copy.

@@ -16,7 +16,7 @@ import (
 // carries it out, and a plan prints it. So the order of its statements is written once.
 type transaction struct {
 	does  string
-	locks func(*planner) []Lock // see Step.Locks; nil: none
+	locks func(*Planner) []Lock // see Step.Locks; nil: none
 	// ofRows is set if it reads and writes many rows; settings are others that it begins
 	// with. See Worker.ofRows.
 	ofRows   bool
@@ -46,7 +46,7 @@ type action struct {
 	run func(ctx context.Context, tx *lock.Tx) error
 	// sql returns the statements for a plan, which reads only what is there before a run.
 	// It is nil for what only reads, or only writes to the registry.
-	sql func(ctx context.Context, p *planner) ([]string, error)
+	sql func(ctx context.Context, p *Planner) ([]string, error)
 }
 
 // do carries actions out in tx.
@@ -69,7 +69,7 @@ func unplanned(run func(ctx context.Context, tx *lock.Tx) error) action { return
 // statements is a list of statements that is known when its turn comes.
 type statements func() []string
 
-func (s statements) sql(context.Context, *planner) ([]string, error) { return s(), nil }
+func (s statements) sql(context.Context, *Planner) ([]string, error) { return s(), nil }
 
 // send sends statements together, in one round trip.
 func send(list ...string) action { return sendLate(func() []string { return list }) }
@@ -102,7 +102,7 @@ func settle(tables statements) action {
 			}
 			return nil
 		},
-		sql: func(context.Context, *planner) (list []string, err error) {
+		sql: func(context.Context, *Planner) (list []string, err error) {
 			for _, table := range tables() {
 				list = append(list, lock.SettleSQL(table))
 			}
@@ -122,7 +122,7 @@ func acquire(mode string, tables statements) action {
 			}
 			return nil
 		},
-		sql: func(context.Context, *planner) (list []string, err error) {
+		sql: func(context.Context, *Planner) (list []string, err error) {
 			for _, table := range tables() {
 				list = append(list, lock.SQL(table, mode))
 			}
@@ -142,12 +142,12 @@ func acquireSettled(mode string, table func() string) []action {
 func revokeAll(made ...catalog.Made) action {
 	return action{
 		run: func(ctx context.Context, tx *lock.Tx) error { return catalog.RevokeAll(ctx, tx, made...) },
-		sql: func(ctx context.Context, p *planner) ([]string, error) { return p.defaultGrantees(ctx, made) },
+		sql: func(ctx context.Context, p *Planner) ([]string, error) { return p.defaultGrantees(ctx, made) },
 	}
 }
 
 // print makes a Step of t.
-func (p *planner) print(ctx context.Context, t transaction) (Step, error) {
+func (p *Planner) print(ctx context.Context, t transaction) (Step, error) {
 	s := Step{Does: t.does, Locks: []Lock{}, SQL: []string{}}
 	if t.locks != nil {
 		s.Locks = slices.Concat(s.Locks, t.locks(p))
@@ -170,7 +170,7 @@ func (p *planner) print(ctx context.Context, t transaction) (Step, error) {
 }
 
 // steps makes a Step of each transaction.
-func (p *planner) steps(ctx context.Context, list ...transaction) ([]Step, error) {
+func (p *Planner) steps(ctx context.Context, list ...transaction) ([]Step, error) {
 	var steps []Step
 	for _, t := range list {
 		s, err := p.print(ctx, t)

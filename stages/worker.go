@@ -14,6 +14,7 @@ import (
 	"github.com/repack-go/repack/internal/lock"
 	"github.com/repack-go/repack/internal/session"
 	"github.com/repack-go/repack/registry"
+	"github.com/repack-go/repack/strategy"
 )
 
 // Worker is a process that works on a job: what every stage and every mechanism shares. Its
@@ -25,15 +26,26 @@ type Worker struct {
 	Locks    lock.Policy
 	Log      *slog.Logger
 	Hooks    Hooks
+	// SnapshotWait limits the wait for older snapshots.
+	SnapshotWait time.Duration
 
 	Job    *registry.Job  // nil before setup
 	Source *catalog.Table // the source as at setup
+	Link   *strategy.Link // from which table to which the changes go; nil before setup
+	// Reprints is what is known of how the server prints definitions that it parses again.
+	Reprints catalog.Reprints
 
 	// Held makes sure, before a write, that the process still holds the job. If it is nil,
 	// nothing checks this.
 	Held func(ctx context.Context) error
 
 	longest time.Duration // the longest time of the locks that this run has recorded
+}
+
+// Clone returns a worker whose job, source and link can be replaced without w.
+func (w *Worker) Clone() *Worker {
+	c := *w
+	return &c
 }
 
 func (w *Worker) step(ctx context.Context, name string) error {

@@ -45,8 +45,8 @@ ORDER BY  3, 2, array_position(ARRAY['INSERT', 'SELECT', 'UPDATE', 'DELETE', 'TR
 
 // defaultGrants returns the privileges on a new table (kind "r") or sequence ("S") of role.
 // The privileges of a grantee are in the order of an access control list.
-func (p *planner) defaultGrants(ctx context.Context, kind, role, schema string) ([]catalog.Grant, error) {
-	rows, err := p.Pool.Query(ctx, defaultGrantsSQL, kind, schema, role)
+func (p *Planner) defaultGrants(ctx context.Context, kind, role, schema string) ([]catalog.Grant, error) {
+	rows, err := p.pool.Query(ctx, defaultGrantsSQL, kind, schema, role)
 	if err != nil {
 		return nil, fmt.Errorf("read default privileges: %w", err)
 	}
@@ -59,12 +59,12 @@ func (p *planner) defaultGrants(ctx context.Context, kind, role, schema string) 
 
 // defaultGrantees returns the statements with which catalog.RevokeAll revokes what default
 // privileges grant on new objects of ours.
-func (p *planner) defaultGrantees(ctx context.Context, made []catalog.Made) ([]string, error) {
+func (p *Planner) defaultGrantees(ctx context.Context, made []catalog.Made) ([]string, error) {
 	kinds, names := make([]string, len(made)), make([]string, len(made))
 	for i, m := range made {
 		kinds[i], names[i] = m.Kind, m.Name
 	}
-	rows, err := p.Pool.Query(ctx, defaultGranteesSQL, kinds, p.Job.ShadowSchema, names)
+	rows, err := p.pool.Query(ctx, defaultGranteesSQL, kinds, p.Schema, names)
 	if err != nil {
 		return nil, fmt.Errorf("read default privileges: %w", err)
 	}

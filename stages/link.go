@@ -1,0 +1,73 @@
+package stages
+
+import (
+	"github.com/repack-go/repack/internal/catalog"
+	"github.com/repack-go/repack/registry"
+	"github.com/repack-go/repack/strategy"
+)
+
+// link sets the direction of the changes, from the table in use to its copy: before the
+// swap from the source to the shadow, after it from the new table to the old one.
+func (w *Worker) link(key []catalog.KeyColumn) {
+	j := w.Job
+	w.Link = strategy.NewLink(w.Source, key, j.Table(), j.ShadowTable(),
+		catalog.Name{Schema: j.ShadowSchema, Name: j.ChangeLog}, catalog.Name{Schema: j.ShadowSchema, Name: j.Capture})
+	w.Link.PerRow = w.Link.PerRow || j.Options.RowTriggers
+	w.Link.Counted = j.Options.CountRows
+	w.Link.Rows = j.Options.RowByRow
+	if j.Swapped() {
+		w.Link = w.Link.Reverse(j.Table(), j.OldTable())
+	}
+}
+
+// beforeKeys sets link for the time after the exchange: changes are made before the server's
+// triggers for foreign keys. The old keys lead to the old table then, and they are checked
+// within a statement.
+func (w *Worker) beforeKeys(link *strategy.Link) *strategy.Link {
+	if link.Rows != "" {
+		link.Rows = registry.BeforeKeys
+	}
+	return link
+}
+
+// inUse returns the OID of the table in use, and copied the OID of its copy.
+func (w *Worker) inUse() uint32 {
+	if w.Job.Swapped() {
+		return *w.Job.Shadow
+	}
+	return w.Job.Source
+}
+
+func (w *Worker) copied() uint32 {
+	if w.Job.Swapped() {
+		return w.Job.Source
+	}
+	return *w.Job.Shadow
+}
+
+// reverse returns the link from the table in use to the old table, as it is after the
+// exchange of the swap.
+func (w *Worker) reverse() *strategy.Link {
+	if w.Job.Swapped() {
+		return w.Link
+	}
+	link := *w.Link
+	link.Rows = w.Job.Options.RowByRow
+	return w.beforeKeys(link.Reverse(w.Job.Table(), w.Job.OldTable()))
+}
+
+// forward returns the link from the old table, back in use, to the shadow.
+func (w *Worker) forward() *strategy.Link {
+	return w.beforeKeys(w.Link.Reverse(w.Job.Table(), w.Job.ShadowTable()))
+}
+
+// concurrent reports whether the application writes to the copy, through the capture
+// function. This is so from the switch to write-through on.
+func (w *Worker) concurrent() bool { return w.Job.CompletedBy != nil }
+
+// stopWriters takes SHARE ROW EXCLUSIVE on the table that the application writes to. Every
+// transaction that has written to it has ended, and no transaction can write until the end
+// of the one that does this.
+func (w *Worker) stopWriters() []action {
+	return acquireSettled("SHARE ROW EXCLUSIVE", func() string { return w.Link.From.String() })
+}

@@ -1,0 +1,76 @@
+package stages
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"github.com/jackc/pgerrcode"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/repack-go/repack/internal/lock"
+)
+
+// ErrPutOff reports that the exchange must wait. Changes were logged since the last drain,
+// or a snapshot is older than their replay, or a session is drawing from a sequence.
+var ErrPutOff = errors.New("the exchange has been put off, nothing has changed: run the same command again")
+
+// quietPause is short. Chance decides whether a change comes between the drain and the
+// lock, and a longer pause does not improve the chance.
+const quietPause = 500 * time.Millisecond
+
+// whilePutOff runs work, and runs it again while it is put off. It gives up when it has
+// tried as often as for a lock and has also spent the time that it may wait for snapshots.
+func (w *Worker) whilePutOff(ctx context.Context, what string, work func(context.Context) error) error {
+	pauses := backoff.NewExponentialBackOff()
+	pauses.InitialInterval, pauses.MaxInterval = quietPause/10, quietPause
+	began := time.Now()
+	for attempt := 0; ; attempt++ {
+		err := work(ctx)
+		if !errors.Is(err, ErrPutOff) || attempt >= w.Locks.Retries && time.Since(began) >= w.SnapshotWait {
+			return err
+		}
+		w.Log.Debug(what+" put off", "job", w.Job.ID, "attempt", attempt, "reason", err)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(pauses.NextBackOff()):
+		}
+	}
+}
+
+// leastDrain is the time that the last replay gets at least, if the wait for the lock took
+// most of the bound.
+const leastDrain = 150 * time.Millisecond
+
+// underLock does work that may take some time while other sessions wait for the locks of
+// tx. The wait and the work together take no longer than the bound on waits for locks.
+// Otherwise underLock returns ErrPutOff.
+func underLock(ctx context.Context, tx *lock.Tx, work func() error) error {
+	limit := fmt.Sprintf("SET LOCAL statement_timeout = %d", max(tx.Left(leastDrain).Milliseconds(), 1))
+	if err := execAll(ctx, tx, []string{limit}); err != nil {
+		return err
+	}
+	err := work()
+	var pgErr *pgconn.PgError
+	if ctx.Err() == nil && errors.As(err, &pgErr) && pgErr.Code == pgerrcode.QueryCanceled {
+		// The server's error is left out, because Transact must not try the same again.
+		return fmt.Errorf("%w: not done in time under the lock (%s)", ErrPutOff, pgErr.Message)
+	}
+	if err != nil {
+		return err
+	}
+	return execAll(ctx, tx, []string{"SET LOCAL statement_timeout = 0"})
+}
+
+// alteredMeanwhile returns err, as ErrPutOff if another session has just altered a
+// function that the exchange alters. The server reports this as an internal error ("tuple
+// concurrently updated").
+func alteredMeanwhile(err error) error {
+	var pgErr *pgconn.PgError
+	if errors.As(err, &pgErr) && pgErr.Code == pgerrcode.InternalError {
+		return fmt.Errorf("%w: an object has just been altered (%s)", ErrPutOff, pgErr.Message)
+	}
+	return err
+}

@@ -1,0 +1,89 @@
+package stages
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/repack-go/repack/internal/catalog"
+	"github.com/repack-go/repack/internal/lock"
+)
+
+// execAll sends statements together, in one round trip. The error names the first of them,
+// and the server's error which one has failed; see also execEach.
+func execAll(ctx context.Context, q catalog.Querier, statements []string) error {
+	if len(statements) == 0 {
+		return nil
+	}
+	if _, err := q.Exec(ctx, strings.Join(statements, ";\n")); err != nil {
+		return fmt.Errorf("%s: %w", beginning(statements), err)
+	}
+	return nil
+}
+
+// doAll is execAll for statements that may wait for locks: see lock.Tx.Do.
+func doAll(ctx context.Context, tx *lock.Tx, statements []string) error {
+	if len(statements) == 0 {
+		return nil
+	}
+	if err := tx.Do(ctx, strings.Join(statements, ";\n")); err != nil {
+		return fmt.Errorf("%s: %w", beginning(statements), alteredMeanwhile(err))
+	}
+	return nil
+}
+
+// beginning returns the first line of statements.
+func beginning(statements []string) string {
+	first, _, more := strings.Cut(statements[0], "\n")
+	if more || len(statements) > 1 {
+		first += " …"
+	}
+	return first
+}
+
+// savepoint is the savepoint that execEach rolls back to.
+const savepoint = "tried"
+
+// execEach is execAll in a subtransaction. If that fails, it runs the statements again
+// one by one, so that the error names the statement that fails.
+func execEach(ctx context.Context, tx pgx.Tx, statements []string) error {
+	if len(statements) == 0 {
+		return nil
+	}
+	all := slices.Concat([]string{"SAVEPOINT " + savepoint}, statements, []string{"RELEASE SAVEPOINT " + savepoint})
+	_, err := tx.Exec(ctx, strings.Join(all, ";\n"))
+	if err == nil {
+		return nil
+	}
+	if _, undoErr := tx.Exec(ctx, "ROLLBACK TO SAVEPOINT "+savepoint); undoErr != nil {
+		return errors.Join(err, undoErr)
+	}
+	for _, sql := range statements {
+		if _, err := tx.Exec(ctx, sql); err != nil {
+			_, undoErr := tx.Exec(ctx, "ROLLBACK TO SAVEPOINT "+savepoint+"; RELEASE SAVEPOINT "+savepoint)
+			return errors.Join(fmt.Errorf("%s: %w", sql, err), undoErr)
+		}
+	}
+	_, err = tx.Exec(ctx, "RELEASE SAVEPOINT "+savepoint)
+	return err
+}
+
+// roomFor runs lock.Tx.Room for ACCESS EXCLUSIVE. It includes the job's own tables: no
+// application reads them, but a pg_dump locks all tables.
+func roomFor(ctx context.Context, tx *lock.Tx, relations ...string) error {
+	wants := make([]lock.Want, len(relations))
+	for i, name := range relations {
+		wants[i] = lock.Want{Relation: name, Mode: "ACCESS EXCLUSIVE"}
+	}
+	return tx.Room(ctx, wants...)
+}
+
+// roomForOurs is roomFor as an action, for the job's own tables.
+func roomForOurs(tables ...catalog.Name) action {
+	return unplanned(func(ctx context.Context, tx *lock.Tx) error {
+		return roomFor(ctx, tx, names(tables, catalog.Name.String)...)
+	})
+}
