@@ -9,6 +9,7 @@ import (
 	"github.com/repack-go/repack/stages"
 	"github.com/repack-go/repack/stages/compare"
 	"github.com/repack-go/repack/stages/snapshots"
+	"github.com/repack-go/repack/stages/steps"
 )
 
 // Errors that a caller may want to distinguish with errors.As. The package comment says
@@ -31,7 +32,7 @@ type (
 	SnapshotError = snapshots.Error
 	// DriftError lists DDL on the table since the job began that the shadow does not
 	// have.
-	DriftError = stages.DriftError
+	DriftError = steps.DriftError
 	// OIDsHeldError lists where the table's OID is stored as data. The tables were not
 	// exchanged.
 	OIDsHeldError = stages.OIDsHeldError
@@ -82,7 +83,7 @@ var (
 	ErrNewerRegistry = migrations.ErrNewerRegistry
 	// ErrPutOff reports that each attempt at the exchange had to be postponed: the
 	// application had logged changes, held an older snapshot, or used a sequence.
-	ErrPutOff = stages.ErrPutOff
+	ErrPutOff = steps.ErrPutOff
 	// ErrNoJob reports that there is no such job. See NoJobError.
 	ErrNoJob = registry.ErrNotFound
 )

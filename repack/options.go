@@ -10,6 +10,7 @@ import (
 	"github.com/repack-go/repack/internal/session"
 	"github.com/repack-go/repack/registry"
 	"github.com/repack-go/repack/stages"
+	"github.com/repack-go/repack/stages/steps"
 	"github.com/repack-go/repack/strategy"
 )
 
@@ -88,38 +89,38 @@ const (
 
 // The steps after which Hooks.AfterStep is called: see package stages.
 const (
-	StepLoggedKeysRemoved = stages.StepLoggedKeysRemoved
-	StepIndexBuilt        = stages.StepIndexBuilt
-	StepCaughtUp          = stages.StepCaughtUp
-	StepLogRetired        = stages.StepLogRetired
-	StepWritingThrough    = stages.StepWritingThrough
-	StepDrained           = stages.StepDrained
-	StepRowByRow          = stages.StepRowByRow
-	StepKeyAdded          = stages.StepKeyAdded
-	StepKeyValidated      = stages.StepKeyValidated
-	StepExchanged         = stages.StepExchanged
-	StepKeyHandedOver     = stages.StepKeyHandedOver
-	StepKeysHandedOver    = stages.StepKeysHandedOver
-	StepMatviewsCreated   = stages.StepMatviewsCreated
-	StepMatviewBuilt      = stages.StepMatviewBuilt
-	StepMatviewsExchanged = stages.StepMatviewsExchanged
-	StepCaptureEnded      = stages.StepCaptureEnded
-	StepExchangedBack     = stages.StepExchangedBack
-	StepCaptureDropped    = stages.StepCaptureDropped
+	StepLoggedKeysRemoved = steps.StepLoggedKeysRemoved
+	StepIndexBuilt        = steps.StepIndexBuilt
+	StepCaughtUp          = steps.StepCaughtUp
+	StepLogRetired        = steps.StepLogRetired
+	StepWritingThrough    = steps.StepWritingThrough
+	StepDrained           = steps.StepDrained
+	StepRowByRow          = steps.StepRowByRow
+	StepKeyAdded          = steps.StepKeyAdded
+	StepKeyValidated      = steps.StepKeyValidated
+	StepExchanged         = steps.StepExchanged
+	StepKeyHandedOver     = steps.StepKeyHandedOver
+	StepKeysHandedOver    = steps.StepKeysHandedOver
+	StepMatviewsCreated   = steps.StepMatviewsCreated
+	StepMatviewBuilt      = steps.StepMatviewBuilt
+	StepMatviewsExchanged = steps.StepMatviewsExchanged
+	StepCaptureEnded      = steps.StepCaptureEnded
+	StepExchangedBack     = steps.StepExchangedBack
+	StepCaptureDropped    = steps.StepCaptureDropped
 )
 
 // Hooks are functions that a run calls between its steps.
-type Hooks = stages.Hooks
+type Hooks = steps.Hooks
 
 // Outcome is the result of a job that is done: sizes, times, and where the old table
 // is.
-type Outcome = stages.Outcome
+type Outcome = steps.Outcome
 
 // Progress is how far a backfill is, in rows and blocks.
-type Progress = stages.Progress
+type Progress = steps.Progress
 
 // IndexBuild is an index of the shadow that is being built.
-type IndexBuild = stages.IndexBuild
+type IndexBuild = steps.IndexBuild
 
 // Options say what to repack and how. The zero value of a field means its default.
 type Options struct {

@@ -12,6 +12,7 @@ import (
 	"github.com/repack-go/repack/registry"
 	"github.com/repack-go/repack/stages"
 	"github.com/repack-go/repack/stages/snapshots"
+	"github.com/repack-go/repack/stages/steps"
 	"github.com/repack-go/repack/stages/throttle"
 )
 
@@ -22,7 +23,7 @@ type (
 	// PlannedProperty is a kind of property that is carried over, with its objects.
 	PlannedProperty = stages.Carried
 	// PlannedStep is a part of a stage, mostly one transaction.
-	PlannedStep = stages.Step
+	PlannedStep = steps.Step
 	// PlannedWait is a transaction that the run would have to wait for.
 	PlannedWait = stages.Session
 	// PlannedStandby is a standby on which the lock of the swap is replayed.
@@ -32,7 +33,7 @@ type (
 	// PlannedKeys says how foreign keys with other tables would be moved.
 	PlannedKeys = stages.PlannedKeys
 	// PlannedLock is a lock that a step acquires.
-	PlannedLock = stages.Lock
+	PlannedLock = steps.Lock
 )
 
 // Plan describes what Run would do with the table up to Options.Until, from where its

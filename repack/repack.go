@@ -18,6 +18,7 @@ import (
 	"github.com/repack-go/repack/registry"
 	"github.com/repack-go/repack/stages"
 	"github.com/repack-go/repack/stages/oids"
+	"github.com/repack-go/repack/stages/steps"
 	"github.com/repack-go/repack/stages/throttle"
 	"github.com/repack-go/repack/strategy"
 )
@@ -171,7 +172,7 @@ func (r *Repack) hold(ctx context.Context, v *visit, without func(context.Contex
 	work func(context.Context, *stages.Env) error,
 ) error {
 	conn := v.conn
-	h := &holding{Repack: r, conn: conn, env: &stages.Env{Worker: &stages.Worker{}}, unwatch: func() {}, turn: make(chan struct{}, 1)}
+	h := &holding{Repack: r, conn: conn, env: &stages.Env{Worker: &steps.Worker{}}, unwatch: func() {}, turn: make(chan struct{}, 1)}
 	defer func() { h.close(ctx) }()
 	if err := r.mayCall(ctx, conn, catalog.Name{Name: r.options.Table}); err != nil {
 		return err
@@ -382,7 +383,7 @@ func (r *Repack) env(ctx context.Context) (*stages.Env, func(), error) {
 	}
 	o := r.options
 	return &stages.Env{
-		Worker: &stages.Worker{
+		Worker: &steps.Worker{
 			Pool: pool, Registry: r.registry, Runner: registry.NewRunner(), Log: o.Logger, Hooks: o.Hooks,
 			SnapshotWait: o.MaxSnapshotWait,
 			Locks:        lock.Policy{Timeout: o.LockTimeout, Retries: o.LockRetries, KillAfter: o.KillBlockers, Pool: pool, Log: o.Logger},

@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/repack-go/repack/internal/catalog"
+	"github.com/repack-go/repack/stages/steps"
 )
 
 // Some steps of the exchange of a partition take time under the locks. ATTACH PARTITION
@@ -80,7 +81,7 @@ SELECT current_setting('max_locks_per_transaction')::int
 func (e *Env) keysFit(ctx context.Context, oid uint32, on catalog.Name) error {
 	now, err := catalog.Read(ctx, e.Pool, oid)
 	if err != nil {
-		return e.goneOr(err)
+		return e.GoneOr(err)
 	}
 	took, keys, err := e.timeKeys(ctx, now, on)
 	if err != nil {
@@ -156,7 +157,7 @@ func (e *Env) timeOnce(ctx context.Context, checks []string) (time.Duration, err
 			return err
 		}
 		began := time.Now()
-		err := execAll(ctx, tx, checks)
+		err := steps.ExecAll(ctx, tx, checks)
 		took = time.Since(began)
 		return err
 	})

@@ -15,6 +15,7 @@ import (
 	"github.com/repack-go/repack/internal/session"
 	"github.com/repack-go/repack/registry"
 	"github.com/repack-go/repack/stages/chunker"
+	"github.com/repack-go/repack/stages/steps"
 	"github.com/repack-go/repack/stages/throttle"
 	"github.com/repack-go/repack/strategy"
 )
@@ -41,18 +42,18 @@ func backfill(ctx context.Context, e *Env) error {
 		if err != nil {
 			return err
 		}
-		if err := e.held(ctx); err != nil {
+		if err := e.StillHeld(ctx); err != nil {
 			return err
 		}
-		return e.endStage(ctx, e.Pool, registry.Backfill)
+		return e.EndStage(ctx, e.Pool, registry.Backfill)
 	}
 }
 
-func planBackfill(ctx context.Context, p *planner) ([]Step, error) {
-	t := transaction{does: fmt.Sprintf("copy the rows, range of blocks by range of blocks, %d at a time", p.Jobs), locks: (*Planner).reading}
+func planBackfill(ctx context.Context, p *planner) ([]steps.Step, error) {
+	t := steps.Transaction{Does: fmt.Sprintf("copy the rows, range of blocks by range of blocks, %d at a time", p.Jobs), Locks: (*steps.Planner).Reading}
 	if p.Strategy.LocksRows() {
-		t.does += ", locking those of a range FOR SHARE and skipping locked ones"
-		t.locks = (*Planner).lockingRows
+		t.Does += ", locking those of a range FOR SHARE and skipping locked ones"
+		t.Locks = (*steps.Planner).LockingRows
 	}
 	statements := p.copySQL()
 	piped, err := p.piped(ctx)
@@ -64,16 +65,16 @@ func planBackfill(ctx context.Context, p *planner) ([]Step, error) {
 		if err != nil {
 			return nil, err
 		}
-		t.does = fmt.Sprintf("copy the rows with one statement, in the order of %s; interrupted, it begins again", p.OrderBy)
+		t.Does = fmt.Sprintf("copy the rows with one statement, in the order of %s; interrupted, it begins again", p.OrderBy)
 		statements = p.copyOrderedSQL(order)
 	}
 	if piped {
-		t.does += ", through this process; the first range is shown"
+		t.Does += ", through this process; the first range is shown"
 		out, in := p.Link.PipeSQL(0, firstChunkBlocks)
 		statements = []string{readRangesSQL, out, in}
 	}
-	t.actions = []action{send(statements...)}
-	return p.steps(ctx, t)
+	t.Actions = []steps.Action{steps.Send(statements...)}
+	return p.Steps(ctx, t)
 }
 
 // errRewritten reports that the source's blocks are no longer those that were measured.
@@ -94,7 +95,7 @@ func (e *Env) measure(ctx context.Context) error {
 	if e.Job.Blocks != nil {
 		return nil
 	}
-	if err := e.held(ctx); err != nil {
+	if err := e.StillHeld(ctx); err != nil {
 		return err
 	}
 	var filenode uint32
@@ -102,14 +103,14 @@ func (e *Env) measure(ctx context.Context) error {
 	if err := e.Pool.QueryRow(ctx, measureSQL, e.Job.Source).Scan(&filenode, &blocks, &rows); err != nil {
 		return fmt.Errorf("measure %s: %w", e.Source.Name, err)
 	}
-	return e.noteJob(ctx, func(job *jobRow) { job.Filenode, job.Blocks, job.RowEstimate = &filenode, &blocks, &rows })
+	return e.NoteJob(ctx, func(job *steps.JobRow) { job.Filenode, job.Blocks, job.RowEstimate = &filenode, &blocks, &rows })
 }
 
 // restartBackfill forgets which chunks have been copied. If the capture writes through,
 // the rows in the shadow are current and stay. If it does not, the shadow is emptied, as
 // nothing in it is worth keeping.
 func (e *Env) restartBackfill(ctx context.Context) error {
-	return e.writeJob(ctx, func(tx pgx.Tx, job *jobRow) error {
+	return e.WriteJob(ctx, func(tx pgx.Tx, job *steps.JobRow) error {
 		if !e.Strategy.WritesThrough() {
 			if _, err := tx.Exec(ctx, "TRUNCATE "+e.Job.ShadowTable().String()); err != nil {
 				return fmt.Errorf("empty the shadow: %w", err)
@@ -142,13 +143,13 @@ func (e *Env) copyChunks(ctx context.Context) error {
 	group, groupCtx := errgroup.WithContext(ctx)
 	for range chunks.Occupy(e.Jobs) {
 		group.Go(func() error {
-			return e.withConn(groupCtx, func(conn *pgxpool.Conn) error {
+			return e.WithConn(groupCtx, func(conn *pgxpool.Conn) error {
 				if !piped {
 					return e.copyWorker(groupCtx, chunks, func(c *registry.Chunk) error {
 						return e.copyChunk(groupCtx, conn, c, e.copySQL(), strategy.TID(c.First), strategy.TID(c.End))
 					})
 				}
-				return e.withConn(groupCtx, func(reader *pgxpool.Conn) error {
+				return e.WithConn(groupCtx, func(reader *pgxpool.Conn) error {
 					return e.copyWorker(groupCtx, chunks, func(c *registry.Chunk) error { return e.pipeChunk(groupCtx, reader, conn, c) })
 				})
 			})
@@ -172,7 +173,7 @@ func (e *Env) copyNext(ctx context.Context, chunks *chunker.Chunker, copyChunk f
 	if !ok {
 		return false, nil
 	}
-	if err := e.held(ctx); err != nil {
+	if err := e.StillHeld(ctx); err != nil {
 		return false, err
 	}
 	if err := e.copyOne(ctx, &chunk, copyChunk); err != nil {
@@ -200,7 +201,7 @@ func (e *Env) copyOne(ctx context.Context, chunk *registry.Chunk, copyChunk func
 	return nil
 }
 
-func (e *Env) chunkDone(ctx context.Context, progress Progress) error {
+func (e *Env) chunkDone(ctx context.Context, progress steps.Progress) error {
 	if e.Hooks.AfterChunk == nil {
 		return nil
 	}
@@ -259,7 +260,7 @@ func (e *Env) endChunk(ctx context.Context, tx pgx.Tx, chunk registry.Chunk) err
 		}
 		return nil
 	})
-	e.queueSameTables(b)
+	e.QueueSameTables(b)
 	e.Registry.QueueChunk(b, e.Job.ID, chunk)
 	return tx.SendBatch(ctx, b).Close()
 }
@@ -278,7 +279,7 @@ func (e *Env) chunks(gaps []registry.Chunk, done registry.Copied) *chunker.Chunk
 		size, target = firstLockedChunkBlocks, lockedChunkTime
 	}
 	chunks := chunker.New(gaps, size, target, e.Jobs)
-	chunks.Progress = Progress{
+	chunks.Progress = steps.Progress{
 		Rows: done.Rows, TotalRows: *e.Job.RowEstimate,
 		Blocks: done.Blocks, TotalBlocks: *e.Job.Blocks,
 	}

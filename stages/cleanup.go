@@ -7,6 +7,7 @@ import (
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/lock"
 	"github.com/repack-go/repack/registry"
+	"github.com/repack-go/repack/stages/steps"
 	"github.com/repack-go/repack/strategy"
 )
 
@@ -22,34 +23,34 @@ func cleanUp(ctx context.Context, e *Env) error {
 	if err := e.releaseNew(ctx); err != nil {
 		return err
 	}
-	if err := e.step(ctx, StepCaptureEnded); err != nil {
+	if err := e.Step(ctx, steps.StepCaptureEnded); err != nil {
 		return err
 	}
 	if err := e.awaitCalls(ctx); err != nil {
 		return err
 	}
-	return e.perform(ctx, e.disposal())
+	return e.Perform(ctx, e.disposal())
 }
 
-func planCleanUp(ctx context.Context, p *planner) ([]Step, error) {
-	var list []transaction
+func planCleanUp(ctx context.Context, p *planner) ([]steps.Step, error) {
+	var list []steps.Transaction
 	if p.Job.State != registry.Finishing {
 		list = append(list, p.swappedEnv().release(p.Source.Name))
 	}
-	return p.steps(ctx, append(list, p.disposal())...)
+	return p.Steps(ctx, append(list, p.disposal())...)
 }
 
 // disposal drops what is left of the job.
-func (e *Env) disposal() transaction {
+func (e *Env) disposal() steps.Transaction {
 	keep, does := "", "drop the old table and every artefact"
 	if e.Job.Options.KeepOld {
 		keep, does = e.Job.OldSchema, "drop every artefact but the old table"
 	}
-	return transaction{does: does, actions: []action{
-		roomForOurs(e.Job.OldTable(), e.Link.Log),
+	return steps.Transaction{Does: does, Actions: []steps.Action{
+		steps.RoomForOurs(e.Job.OldTable(), e.Link.Log),
 		e.dropArtefacts(keep, e.disposeSQL()...),
-		unplanned(func(ctx context.Context, tx *lock.Tx) error {
-			if err := e.endStage(ctx, tx, registry.CleanUp); err != nil {
+		steps.Unplanned(func(ctx context.Context, tx *lock.Tx) error {
+			if err := e.EndStage(ctx, tx, registry.CleanUp); err != nil {
 				return err
 			}
 			return e.Registry.SetState(ctx, tx, e.Job.ID, e.Runner.Claim, registry.Done)
@@ -84,10 +85,10 @@ func (e *Env) releaseNew(ctx context.Context) error {
 	if err := e.tryDisposal(ctx); err != nil {
 		return err
 	}
-	if err := e.awaitSerializable(ctx); err != nil {
+	if err := e.AwaitSerializable(ctx); err != nil {
 		return err
 	}
-	return e.whilePutOff(ctx, "clean-up", func(ctx context.Context) error {
+	return e.WhilePutOff(ctx, "clean-up", func(ctx context.Context) error {
 		if e.Job.Options.KeepOld {
 			if err := e.catchUpShort(ctx); err != nil {
 				return err
@@ -101,26 +102,26 @@ func (e *Env) releaseNew(ctx context.Context) error {
 // of the log is replayed into it under the same lock. detachNew returns ErrPutOff if that
 // would take too long.
 func (e *Env) detachNew(ctx context.Context) error {
-	return e.changeJob(ctx, e.Locks, func(ctx context.Context, tx *lock.Tx, job *jobRow) error {
+	return e.ChangeJob(ctx, e.Locks, func(ctx context.Context, tx *lock.Tx, job *steps.JobRow) error {
 		name, ok, err := nameOf(ctx, tx, *e.Job.Shadow)
 		if err != nil || !ok {
 			return err
 		}
 		job.State = registry.Finishing
-		return e.release(name).do(ctx, tx) // the table may have been renamed since the swap
+		return e.release(name).Do(ctx, tx) // the table may have been renamed since the swap
 	})
 }
 
 // release is the transaction of detachNew, for the table with that name.
-func (e *Env) release(table catalog.Name) transaction {
-	actions := acquireSettled("ACCESS EXCLUSIVE", table.String)
+func (e *Env) release(table catalog.Name) steps.Transaction {
+	actions := steps.AcquireSettled("ACCESS EXCLUSIVE", table.String)
 	if e.Job.Options.KeepOld {
 		actions = append(actions, e.drainLocked()...)
 	}
-	return transaction{
-		does:    "end the capture",
-		locks:   func(p *Planner) []Lock { return []Lock{p.strong("ACCESS EXCLUSIVE", table)} },
-		actions: append(actions, send(strategy.DropTriggersSQL(table)...)),
+	return steps.Transaction{
+		Does:    "end the capture",
+		Locks:   func(p *steps.Planner) []steps.Lock { return []steps.Lock{p.Strong("ACCESS EXCLUSIVE", table)} },
+		Actions: append(actions, steps.Send(strategy.DropTriggersSQL(table)...)),
 	}
 }
 
@@ -136,8 +137,8 @@ func drop(ctx context.Context, q catalog.Querier, kind, object string) error {
 // dropArtefacts sends statements. Then it drops the capture function, the change log and
 // the job's own schemas, except keep. If a user has created an object of their own in one
 // of the schemas, the schema is not dropped, and the error names the object.
-func (e *Env) dropArtefacts(keep string, statements ...string) action {
-	return send(append(statements, e.dropArtefactsSQL(keep)...)...)
+func (e *Env) dropArtefacts(keep string, statements ...string) steps.Action {
+	return steps.Send(append(statements, e.dropArtefactsSQL(keep)...)...)
 }
 
 func (e *Env) dropArtefactsSQL(keep string) []string {

@@ -14,6 +14,7 @@ import (
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/session"
 	"github.com/repack-go/repack/stages/checks"
+	"github.com/repack-go/repack/stages/steps"
 	"github.com/repack-go/repack/strategy"
 )
 
@@ -41,7 +42,7 @@ func (e *Env) dryBuild(ctx context.Context) (tried dryBuilt, err error) {
 			return err
 		}
 		dry.Job.KeyIndex = index.Name
-		dry.link(e.key)
+		dry.SetLink(e.key)
 		if err := dry.buildDry(ctx, tx, &tried); err != nil {
 			return err
 		}
@@ -101,7 +102,7 @@ func unmade(object, what string, err error, pgErr *pgconn.PgError) Reason {
 // buildDry builds the copy, and fills in what dryBuild reports.
 func (e *Env) buildDry(ctx context.Context, tx pgx.Tx, t *dryBuilt) (err error) {
 	shadow := e.Job.ShadowTable()
-	if err := do(ctx, tx, e.createSchemas()...); err != nil {
+	if err := steps.Do(ctx, tx, e.createSchemas()...); err != nil {
 		return err
 	}
 	if e.Job.OwnSchemas {
@@ -109,7 +110,7 @@ func (e *Env) buildDry(ctx context.Context, tx pgx.Tx, t *dryBuilt) (err error) 
 			return err
 		}
 	}
-	if err := do(ctx, tx, slices.Concat(e.createCapture(e.Strategy.Capture(e.Link)), e.createShadow())...); err != nil {
+	if err := steps.Do(ctx, tx, slices.Concat(e.createCapture(e.Strategy.Capture(e.Link)), e.createShadow())...); err != nil {
 		return err
 	}
 	if t.checks, err = e.mutableChecks(ctx, tx, shadow); err != nil {
@@ -124,13 +125,13 @@ func (e *Env) buildDry(ctx context.Context, tx pgx.Tx, t *dryBuilt) (err error) 
 		statements = append(statements, indexSQL(index, shadow)...)
 	}
 	statements = slices.Concat(statements, e.constraintsSQL(made), e.marksSQL(shadow), e.statisticsSQL(made))
-	if err := execEach(ctx, tx, statements); err != nil {
+	if err := steps.ExecEach(ctx, tx, statements); err != nil {
 		return err
 	}
 	look := func(tx pgx.Tx) (err error) { t.reasons, err = e.unlike(ctx, tx); return err }
 	if notValid := notValidSQL(e.target(), shadow); len(notValid) > 0 {
 		err = undone(ctx, tx, func(tx pgx.Tx) error { // only the swap adds these checks
-			if err := execEach(ctx, tx, notValid); err != nil {
+			if err := steps.ExecEach(ctx, tx, notValid); err != nil {
 				return err
 			}
 			return look(tx)
@@ -198,7 +199,7 @@ const copyRowSQL = `INSERT INTO %[1]s (%[2]s) OVERRIDING SYSTEM VALUE SELECT %[2
 // the search for rows that have outlived a check names it.
 func (e *Env) copyRow(ctx context.Context, tx pgx.Tx, t *dryBuilt) error {
 	row := fmt.Sprintf(copyRowSQL, e.Job.ShadowTable(), catalog.QuoteAll(e.Source.Stored()), e.Source.Name)
-	err := execEach(ctx, tx, []string{row})
+	err := steps.ExecEach(ctx, tx, []string{row})
 	var pgErr *pgconn.PgError
 	if errors.As(err, &pgErr) && pgErr.Code == pgerrcode.CheckViolation &&
 		slices.ContainsFunc(t.checks, func(c mutableCheck) bool { return c.Name == pgErr.ConstraintName }) {
@@ -224,7 +225,7 @@ func (e *Env) computedOtherwise(ctx context.Context, tx pgx.Tx) ([]Reason, error
 	}
 	var found strategy.Compared
 	err := undone(ctx, tx, func(tx pgx.Tx) (err error) { // this also undoes the settings
-		if err := execAll(ctx, tx, []string{session.CustomPlansSQL, strategy.AloneSQL}); err != nil {
+		if err := steps.ExecAll(ctx, tx, []string{session.CustomPlansSQL, strategy.AloneSQL}); err != nil {
 			return err
 		}
 		found, err = strategy.NewComparison(e.Link, &computed).CopyRange(ctx, tx, 0, 1)

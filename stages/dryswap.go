@@ -12,6 +12,7 @@ import (
 
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/lock"
+	"github.com/repack-go/repack/stages/steps"
 	"github.com/repack-go/repack/strategy"
 )
 
@@ -37,7 +38,7 @@ func (e *Env) trySwap(ctx context.Context, tx pgx.Tx) ([]Reason, error) {
 	if hidden {
 		e.Log.Debug("triggers and rules are not tried: the table's name is hidden by another one", "table", e.Source.Name.String())
 	}
-	if err := execAll(ctx, tx, []string{fmt.Sprintf("SET LOCAL lock_timeout = %d", max(e.Locks.Timeout.Milliseconds(), 1))}); err != nil {
+	if err := steps.ExecAll(ctx, tx, []string{fmt.Sprintf("SET LOCAL lock_timeout = %d", max(e.Locks.Timeout.Milliseconds(), 1))}); err != nil {
 		return nil, err
 	}
 	r := &drySwap{Env: e, tx: tx, copied: copied}
@@ -64,7 +65,7 @@ func (r *drySwap) try(ctx context.Context, part catalog.Part, path ...string) (o
 	if len(path) > 0 {
 		statements = slices.Concat([]string{catalog.PathSQL(path...)}, part.SQL, []string{catalog.PathSQL("pg_catalog")})
 	}
-	err = execEach(ctx, r.tx, statements)
+	err = steps.ExecEach(ctx, r.tx, statements)
 	reason, refused := r.reason(ctx, part.Object, err)
 	var pgErr *pgconn.PgError
 	switch {
@@ -342,10 +343,10 @@ func (r *drySwap) matviews(ctx context.Context) error {
 
 func (r *drySwap) matview(ctx context.Context, m catalog.Matview, as catalog.Name) error {
 	err := pgx.BeginFunc(ctx, r.tx, func(tx pgx.Tx) error {
-		if err := do(ctx, tx, createMatviewAs(&m, as)...); err != nil {
+		if err := steps.Do(ctx, tx, createMatviewAs(&m, as)...); err != nil {
 			return err
 		}
-		if err := execAll(ctx, tx, m.FinishSQL(as)); err != nil {
+		if err := steps.ExecAll(ctx, tx, m.FinishSQL(as)); err != nil {
 			return err
 		}
 		is, err := r.readNamed(ctx, tx, as)
@@ -358,7 +359,7 @@ func (r *drySwap) matview(ctx context.Context, m catalog.Matview, as catalog.Nam
 		if err := r.differ(ctx, fmt.Sprintf("materialized view %s", m.Relation.Name), was, is); err != nil {
 			return err
 		}
-		return execAll(ctx, tx, []string{catalog.MoveMatviewSQL(as, r.Job.OldSchema), "DROP MATERIALIZED VIEW " + as.In(r.Job.OldSchema).String()})
+		return steps.ExecAll(ctx, tx, []string{catalog.MoveMatviewSQL(as, r.Job.OldSchema), "DROP MATERIALIZED VIEW " + as.In(r.Job.OldSchema).String()})
 	})
 	reason, refused := r.reason(ctx, fmt.Sprintf("materialized view %s", m.Relation.Name), err)
 	if refused {

@@ -9,13 +9,14 @@ import (
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/registry"
 	"github.com/repack-go/repack/stages/oids"
+	"github.com/repack-go/repack/stages/steps"
 	"github.com/repack-go/repack/stages/throttle"
 	"github.com/repack-go/repack/strategy"
 )
 
 // Env is what the stages of one run work with.
 type Env struct {
-	*Worker
+	*steps.Worker
 
 	Strategy     strategy.Strategy
 	ShadowSchema string // empty: the job has schemas of its own
@@ -76,7 +77,7 @@ func (e *Env) Open(ctx context.Context, job *registry.Job) error {
 	asked.PublishedOK = asked.PublishedOK || e.PublishedOK
 	asked = asked.WithOIDs(e.UpdateOID, e.IgnoreOID)
 	if !reflect.DeepEqual(asked, job.Options) || e.Partitioned != nil {
-		err := e.writeJob(ctx, func(_ pgx.Tx, job *jobRow) error {
+		err := e.WriteJob(ctx, func(_ pgx.Tx, job *steps.JobRow) error {
 			job.Options = asked
 			if e.Partitioned != nil {
 				job.Partitioned = e.Partitioned
@@ -101,6 +102,6 @@ func (e *Env) Open(ctx context.Context, job *registry.Job) error {
 	if err != nil {
 		return err
 	}
-	e.link(key)
+	e.SetLink(key)
 	return nil
 }

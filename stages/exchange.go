@@ -12,6 +12,7 @@ import (
 
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/lock"
+	"github.com/repack-go/repack/stages/steps"
 	"github.com/repack-go/repack/strategy"
 )
 
@@ -27,10 +28,10 @@ func (e *Env) swapTables(ctx context.Context) error {
 func (e *Env) swapKnown(ctx context.Context) error {
 	var x *exchanging
 	var reread []string
-	reverse := e.reverse()
-	err := e.changeJob(ctx, e.exchangePolicy(), func(ctx context.Context, tx *lock.Tx, job *jobRow) error {
+	reverse := e.Reverse()
+	err := e.ChangeJob(ctx, e.exchangePolicy(), func(ctx context.Context, tx *lock.Tx, job *steps.JobRow) error {
 		x = &exchanging{out: e.Job.Source, in: *e.Job.Shadow}
-		if err := e.exchange(x).do(ctx, tx); err != nil {
+		if err := e.exchange(x).Do(ctx, tx); err != nil {
 			return err
 		}
 		now := time.Now()
@@ -41,7 +42,7 @@ func (e *Env) swapKnown(ctx context.Context) error {
 		link, xid := x.follow(reverse)
 		job.SwappedAt, job.CompletedBy, job.Description, job.Options.RowByRow = &now, completedBy(xid), description, link.Rows
 		b := &pgx.Batch{}
-		e.queueJob(b, job)
+		e.QueueJob(b, job)
 		reread, err = e.parity(ctx, tx, b, x.table, x.in, e.Job.OldTable())
 		return err
 	})
@@ -70,10 +71,10 @@ func (e *Env) swapKnown(ctx context.Context) error {
 // Between LOCK and DROP, it reads the description of the table, runs the checks and reads
 // the change log. Before COMMIT, swapKnown compares the new table with that description. For
 // a table with more objects, there are more statements, as the lists below show.
-func (e *Env) exchange(x *exchanging) transaction {
+func (e *Env) exchange(x *exchanging) steps.Transaction {
 	old := e.Job.OldTable()
-	locked := slices.Concat([]action{unplanned(x.readOwner)}, e.lockForExchange(x, e.Job.ShadowTable()), []action{unplanned(func(ctx context.Context, tx *lock.Tx) error {
-		if err := e.drift(x.table); err != nil {
+	locked := slices.Concat([]steps.Action{steps.Unplanned(x.readOwner)}, e.lockForExchange(x, e.Job.ShadowTable()), []steps.Action{steps.Unplanned(func(ctx context.Context, tx *lock.Tx) error {
+		if err := e.Drift(x.table); err != nil {
 			return err
 		}
 		if err := e.learned(x.table); err != nil {
@@ -81,10 +82,10 @@ func (e *Env) exchange(x *exchanging) transaction {
 		}
 		return e.followOwner(ctx, tx, x)
 	})})
-	return transaction{
-		does: "exchange the tables, or go back to the replay where changes have been logged in between" + e.checked(),
-		actions: append(locked,
-			sendBounded(func() []string {
+	return steps.Transaction{
+		Does: "exchange the tables, or go back to the replay where changes have been logged in between" + e.checked(),
+		Actions: append(locked,
+			steps.SendBounded(func() []string {
 				return slices.Concat(
 					dropKeysSQL(e.moving(x.table)),
 					x.table.DetachSQL(), // a partition
@@ -95,9 +96,9 @@ func (e *Env) exchange(x *exchanging) transaction {
 				)
 			}),
 			e.done(x, exchangeSteps/4, 1),
-			unplanned(x.readGrants), // a new sequence has default privileges
-			sendBounded(func() []string {
-				link, xid := x.follow(e.reverse())
+			steps.Unplanned(x.readGrants), // a new sequence has default privileges
+			steps.SendBounded(func() []string {
+				link, xid := x.follow(e.Reverse())
 				return slices.Concat(
 					grantsSQL(x.granted, x.table),
 					x.table.AttachSQL(), // a partition
@@ -130,7 +131,7 @@ func (e *Env) followOwner(ctx context.Context, tx *lock.Tx, x *exchanging) error
 	if x.owner == x.table.Owner {
 		return nil
 	}
-	if err := do(ctx, tx, giveToOwner(e.Job.ShadowTable(), func() string { return x.table.Owner }, nil)); err != nil {
+	if err := steps.Do(ctx, tx, giveToOwner(e.Job.ShadowTable(), func() string { return x.table.Owner }, nil)); err != nil {
 		return err
 	}
 	return e.letNewOwnerIn(ctx, tx, x.table.Owner)
@@ -164,12 +165,12 @@ func (e *Env) makeRoom(ctx context.Context, tx *lock.Tx, table, leaving catalog.
 			return fmt.Errorf("look for the array type of %s: %w", table, err)
 		}
 		instead := catalog.Name{Schema: table.Schema, Name: name}.String()
-		if err := execAll(ctx, tx, []string{"CREATE TYPE " + instead + " AS ENUM ()"}); err != nil {
+		if err := steps.ExecAll(ctx, tx, []string{"CREATE TYPE " + instead + " AS ENUM ()"}); err != nil {
 			return err
 		}
 		created = append(created, "DROP TYPE "+instead)
 	}
-	return execAll(ctx, tx, created)
+	return steps.ExecAll(ctx, tx, created)
 }
 
 // lockForExchange takes ACCESS EXCLUSIVE on what the exchange changes, makes sure that
@@ -178,15 +179,15 @@ func (e *Env) makeRoom(ctx context.Context, tx *lock.Tx, table, leaving catalog.
 //
 // The table is read once before the lock, so that the queries are already planned when they
 // run under the lock.
-func (e *Env) lockForExchange(x *exchanging, place catalog.Name) []action {
+func (e *Env) lockForExchange(x *exchanging, place catalog.Name) []steps.Action {
 	moving := func() *catalog.Table { return e.moving(x.table) }
-	return []action{
-		unplanned(func(ctx context.Context, tx *lock.Tx) (err error) {
+	return []steps.Action{
+		steps.Unplanned(func(ctx context.Context, tx *lock.Tx) (err error) {
 			x.oids, err = e.storedOIDs().Rewriting(ctx, tx, x.out)
 			return err
 		}),
-		settle(func() []string { return x.oids.Tables() }),
-		unplanned(func(ctx context.Context, tx *lock.Tx) error {
+		steps.Settle(func() []string { return x.oids.Tables() }),
+		steps.Unplanned(func(ctx context.Context, tx *lock.Tx) error {
 			if err := e.makeRoom(ctx, tx, place, e.Job.Table()); err != nil {
 				return err
 			}
@@ -198,29 +199,29 @@ func (e *Env) lockForExchange(x *exchanging, place catalog.Name) []action {
 			}
 			return e.mayBeTogether(x.table)
 		}),
-		settle(func() []string {
+		steps.Settle(func() []string {
 			neighbours := lockedWith(moving())
 			return append([]string{e.Link.From.String()}, neighbours[:len(neighbours)-1]...)
 		}),
-		unplanned(func(ctx context.Context, tx *lock.Tx) error {
+		steps.Unplanned(func(ctx context.Context, tx *lock.Tx) error {
 			works(tx, moving())
 			return e.roomToExchange(ctx, tx, x.out)
 		}),
 		{
-			run: func(ctx context.Context, tx *lock.Tx) error {
+			Run: func(ctx context.Context, tx *lock.Tx) error {
 				dependents, tables := locksSQL(moving())
 				if err := tx.LockAll(ctx, slices.Concat(dependents, lock.Vary(tx, tables))); err != nil {
-					return alteredMeanwhile(err)
+					return steps.AlteredMeanwhile(err)
 				}
 				tx.Done(len(moving().AllForeignKeys()))
 				return nil
 			},
-			sql: func(context.Context, *Planner) ([]string, error) {
+			SQL: func(context.Context, *steps.Planner) ([]string, error) {
 				dependents, tables := locksSQL(moving())
 				return slices.Concat(dependents, tables), nil
 			},
 		},
-		unplanned(func(ctx context.Context, tx *lock.Tx) error {
+		steps.Unplanned(func(ctx context.Context, tx *lock.Tx) error {
 			if err := e.lookAt(ctx, tx, x); err != nil {
 				return err
 			}
@@ -233,15 +234,15 @@ func (e *Env) lockForExchange(x *exchanging, place catalog.Name) []action {
 			tx.Done(exchangeSteps / 4)
 			return x.pending
 		}),
-		acquire("SHARE ROW EXCLUSIVE", func() []string { return x.oids.Tables() }),
+		steps.Acquire("SHARE ROW EXCLUSIVE", func() []string { return x.oids.Tables() }),
 	}
 }
 
 // done tells the transaction that steps of the exchange are done, and so many for each
 // foreign key.
-func (e *Env) done(x *exchanging, steps, perKey int) action {
-	return unplanned(func(_ context.Context, tx *lock.Tx) error {
-		tx.Done(steps + perKey*len(e.moving(x.table).AllForeignKeys()))
+func (e *Env) done(x *exchanging, fixed, perKey int) steps.Action {
+	return steps.Unplanned(func(_ context.Context, tx *lock.Tx) error {
+		tx.Done(fixed + perKey*len(e.moving(x.table).AllForeignKeys()))
 		return nil
 	})
 }
@@ -273,7 +274,7 @@ func queueNoneDraws(b *pgx.Batch, t *catalog.Table, retired catalog.Name) {
 			return fmt.Errorf("look for who waits for a sequence: %w", err)
 		}
 		if waiting > 0 {
-			return fmt.Errorf("%d sessions wait for a number of the identity: %w", waiting, ErrPutOff)
+			return fmt.Errorf("%d sessions wait for a number of the identity: %w", waiting, steps.ErrPutOff)
 		}
 		return nil
 	})

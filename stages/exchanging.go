@@ -13,6 +13,7 @@ import (
 	"github.com/repack-go/repack/internal/lock"
 	"github.com/repack-go/repack/stages/oids"
 	"github.com/repack-go/repack/stages/snapshots"
+	"github.com/repack-go/repack/stages/steps"
 	"github.com/repack-go/repack/strategy"
 )
 
@@ -48,14 +49,14 @@ func (e *Env) lookAt(ctx context.Context, tx *lock.Tx, x *exchanging) error {
 		case errors.As(err, &pgErr) && pgErr.Code == pgerrcode.QueryCanceled && ctx.Err() == nil:
 			// The server's error is left out. Otherwise Transact would try the same
 			// again.
-			return fmt.Errorf("%w: the log could not be read in time under the lock (%s)", ErrPutOff, pgErr.Message)
+			return fmt.Errorf("%w: the log could not be read in time under the lock (%s)", steps.ErrPutOff, pgErr.Message)
 		case err == nil && !empty:
-			x.pending = fmt.Errorf("changes are pending that were not written through: %w", ErrPutOff)
+			x.pending = fmt.Errorf("changes are pending that were not written through: %w", steps.ErrPutOff)
 		}
 		return err
 	})
 	if err := tx.SendBatch(ctx, b).Close(); err != nil {
-		return e.goneOr(err)
+		return e.GoneOr(err)
 	}
 	if err := catalog.ReadMatviews(ctx, tx, x.table.Matviews); err != nil {
 		return err
@@ -106,7 +107,7 @@ func (p *planner) exchanging(ctx context.Context) (*exchanging, error) {
 		if !s.Identity {
 			continue
 		}
-		grants, err := p.defaultGrants(ctx, "S", p.Source.Owner, p.Source.Name.Schema)
+		grants, err := p.DefaultGrants(ctx, "S", p.Source.Owner, p.Source.Name.Schema)
 		if err != nil {
 			return nil, err
 		}

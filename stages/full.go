@@ -14,6 +14,7 @@ import (
 	"github.com/repack-go/repack/internal/lock"
 	"github.com/repack-go/repack/internal/session"
 	"github.com/repack-go/repack/registry"
+	"github.com/repack-go/repack/stages/steps"
 )
 
 // DiskFullError reports that a disk was full before the swap. What the job had stored
@@ -79,7 +80,7 @@ const (
 func (e *Env) giveWay(ctx context.Context, err error) error {
 	ctx, cancel := context.WithTimeout(ctx, giving)
 	defer cancel()
-	told := &DiskFullError{Table: e.Source.Name, Err: detailed(err)}
+	told := &DiskFullError{Table: e.Source.Name, Err: steps.Detailed(err)}
 	var sizeErr error
 	if told.Removed, told.Needs, sizeErr = e.fullSizes(ctx); sizeErr != nil {
 		e.Log.Warn("sizes not known", "table", e.Source.Name.String(), "error", sizeErr)
@@ -158,7 +159,7 @@ func (e *Env) removeOnce(ctx context.Context) error {
 //
 // It takes ACCESS EXCLUSIVE on the source, for the time that it takes to drop the shadow.
 func (e *Env) discardUnrecorded(ctx context.Context) error {
-	err := e.transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
+	err := e.Transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
 		if _, err := e.detachSource(ctx, tx); err != nil {
 			return err
 		}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/lock"
+	"github.com/repack-go/repack/stages/steps"
 	"github.com/repack-go/repack/strategy"
 )
 
@@ -92,32 +93,32 @@ func (e *Env) matviewsLeft(ctx context.Context) ([]catalog.Matview, error) {
 
 // endFollowing switches the capture of the table in use back to log.
 func (e *Env) endFollowing(ctx context.Context) error {
-	if !e.Job.Swapped() || !e.concurrent() {
+	if !e.Job.Swapped() || !e.Concurrent() {
 		return nil
 	}
-	if err := e.awaitSerializable(ctx); err != nil {
+	if err := e.AwaitSerializable(ctx); err != nil {
 		return err
 	}
-	err := e.changeJob(ctx, e.Locks, func(ctx context.Context, tx *lock.Tx, job *jobRow) error {
+	err := e.ChangeJob(ctx, e.Locks, func(ctx context.Context, tx *lock.Tx, job *steps.JobRow) error {
 		job.CompletedBy, job.Options.RowByRow = nil, ""
-		return e.unfollow().do(ctx, tx)
+		return e.unfollow().Do(ctx, tx)
 	})
 	if err == nil {
-		e.link(e.Link.Key)
+		e.SetLink(e.Link.Key)
 	}
 	return err
 }
 
 // unfollow is the transaction of endFollowing.
-func (e *Env) unfollow() transaction {
-	t := transaction{
-		does:    "log changes from now on, instead of writing them through",
-		locks:   (*Planner).stopping,
-		actions: append(e.stopWriters(), send(e.Link.LogCapture().SQL()...)),
+func (e *Env) unfollow() steps.Transaction {
+	t := steps.Transaction{
+		Does:    "log changes from now on, instead of writing them through",
+		Locks:   (*steps.Planner).Stopping,
+		Actions: append(e.StopWriters(), steps.Send(e.Link.LogCapture().SQL()...)),
 	}
 	if e.Job.Options.RowByRow != "" {
-		t.does = "log changes from now on, instead of making them to the old table"
-		t.actions = append(t.actions, send(e.identitySQL(true)...), e.dropLockFunctions())
+		t.Does = "log changes from now on, instead of making them to the old table"
+		t.Actions = append(t.Actions, steps.Send(e.identitySQL(true)...), e.dropLockFunctions())
 	}
 	return t
 }
@@ -129,19 +130,19 @@ func (e *Env) rebuild(ctx context.Context, matviews []catalog.Matview) error {
 	if err != nil {
 		return err
 	}
-	if err := e.step(ctx, StepMatviewsCreated); err != nil {
+	if err := e.Step(ctx, steps.StepMatviewsCreated); err != nil {
 		return err
 	}
 	built, _ := e.places()
 	for _, m := range matviews {
 		began, as := time.Now(), m.Relation.Name.In(built)
-		err := e.write(ctx, func(tx pgx.Tx) error { return execAll(ctx, tx, fillMatviewSQL(m, as)) })
+		err := e.Write(ctx, func(tx pgx.Tx) error { return steps.ExecAll(ctx, tx, fillMatviewSQL(m, as)) })
 		if err != nil {
 			return fmt.Errorf("fill the successor of %s: %w", m.Relation.Name, err)
 		}
 		e.Log.Info("materialized view rebuilt", "job", e.Job.ID, "matview", m.Relation.Name.String(), "populated", m.Populated,
 			"took", time.Since(began).Round(time.Millisecond))
-		if err := e.step(ctx, StepMatviewBuilt); err != nil {
+		if err := e.Step(ctx, steps.StepMatviewBuilt); err != nil {
 			return err
 		}
 	}
@@ -150,7 +151,7 @@ func (e *Env) rebuild(ctx context.Context, matviews []catalog.Matview) error {
 		return err
 	}
 	e.Log.Info("materialized views exchanged", "job", e.Job.ID, "matviews", len(matviews), "locked", locked.Round(time.Millisecond))
-	return e.step(ctx, StepMatviewsExchanged)
+	return e.Step(ctx, steps.StepMatviewsExchanged)
 }
 
 // A REFRESH, with or without CONCURRENTLY, writes the relation's row in pg_class, to
@@ -163,7 +164,7 @@ const matviewQuerySQL = `SELECT rtrim(pg_get_viewdef($1::text::regclass), ';')`
 // ones from before any row is read.
 func (e *Env) createMatviews(ctx context.Context, matviews []catalog.Matview) ([]string, error) {
 	versions := make([]string, len(matviews))
-	return versions, e.perform(ctx, e.succession(matviews, versions))
+	return versions, e.Perform(ctx, e.succession(matviews, versions))
 }
 
 // succession is the transaction of createMatviews. It notes in matviews the present
@@ -171,25 +172,25 @@ func (e *Env) createMatviews(ctx context.Context, matviews []catalog.Matview) ([
 //
 // A query may name another materialized view. During the transaction, this name means the
 // successor of that one.
-func (e *Env) succession(matviews []catalog.Matview, versions []string) transaction {
+func (e *Env) succession(matviews []catalog.Matview, versions []string) steps.Transaction {
 	built, parked := e.places()
-	actions := []action{
-		unplanned(func(ctx context.Context, tx *lock.Tx) error {
+	actions := []steps.Action{
+		steps.Unplanned(func(ctx context.Context, tx *lock.Tx) error {
 			if err := catalog.ReadMatviews(ctx, tx, matviews); err != nil {
 				return err
 			}
 			hidden := names(matviews, func(m catalog.Matview) string { return when(m.Read, m.Relation.Name.String()) })
-			return roomFor(ctx, tx, hidden...)
+			return steps.RoomFor(ctx, tx, hidden...)
 		}),
-		sendLate(func() []string { return dropMatviewsSQL(matviews, built) }), // what an earlier run has built
-		unplanned(func(ctx context.Context, tx *lock.Tx) error { return e.learnMatviews(ctx, tx, built, matviews) }),
+		steps.SendLate(func() []string { return dropMatviewsSQL(matviews, built) }), // what an earlier run has built
+		steps.Unplanned(func(ctx context.Context, tx *lock.Tx) error { return e.learnMatviews(ctx, tx, built, matviews) }),
 	}
 	for i := range matviews {
 		actions = append(actions, e.createMatview(matviews, i, built, parked)...)
 	}
 	actions = append(actions,
-		sendBounded(func() []string { return unhideSQL(matviews, built, parked) }),
-		unplanned(func(ctx context.Context, tx *lock.Tx) error {
+		steps.SendBounded(func() []string { return unhideSQL(matviews, built, parked) }),
+		steps.Unplanned(func(ctx context.Context, tx *lock.Tx) error {
 			for i := range matviews { // hideSQL and unhideSQL have changed the version
 				m := &matviews[i]
 				if err := tx.QueryRow(ctx, matviewVersionSQL, m.OID).Scan(&versions[i], &m.Populated); err != nil {
@@ -199,29 +200,29 @@ func (e *Env) succession(matviews []catalog.Matview, versions []string) transact
 			return nil
 		}),
 	)
-	return transaction{
-		does: "create the materialized views anew, without rows, to read the new table",
-		locks: func(p *Planner) (locks []Lock) {
+	return steps.Transaction{
+		Does: "create the materialized views anew, without rows, to read the new table",
+		Locks: func(p *steps.Planner) (locks []steps.Lock) {
 			for _, m := range matviews {
 				if m.Read {
-					locks = append(locks, p.strong("ACCESS EXCLUSIVE", m.Relation.Name))
+					locks = append(locks, p.Strong("ACCESS EXCLUSIVE", m.Relation.Name))
 				}
 			}
 			return locks
 		},
-		actions: actions,
+		Actions: actions,
 	}
 }
 
 // createMatview creates the successor of one of matviews, and lets the successors of the
 // others read it.
-func (e *Env) createMatview(matviews []catalog.Matview, i int, built, parked string) []action {
+func (e *Env) createMatview(matviews []catalog.Matview, i int, built, parked string) []steps.Action {
 	m := &matviews[i]
 	as := func() catalog.Name { return m.Relation.Name.In(built) }
 	var owners []string // of the others that are filled from it
-	opened := statements(func() []string { return append(letReadSQL(as(), owners), hideSQL(*m, built, parked)...) })
+	opened := steps.Statements(func() []string { return append(letReadSQL(as(), owners), hideSQL(*m, built, parked)...) })
 	return append(createMatviewAs(m, as()),
-		unplanned(func(ctx context.Context, tx *lock.Tx) error {
+		steps.Unplanned(func(ctx context.Context, tx *lock.Tx) error {
 			var query string
 			if err := tx.QueryRow(ctx, matviewQuerySQL, as().String()).Scan(&query); err != nil {
 				return fmt.Errorf("read the query of the successor of %s: %w", m.Relation.Name, err)
@@ -231,14 +232,14 @@ func (e *Env) createMatview(matviews []catalog.Matview, i int, built, parked str
 			}
 			return e.makeRoom(ctx, tx, as(), m.Relation.Name)
 		}),
-		action{
-			run: func(ctx context.Context, tx *lock.Tx) (err error) {
+		steps.Action{
+			Run: func(ctx context.Context, tx *lock.Tx) (err error) {
 				if owners, err = readers(ctx, tx, *m, matviews); err != nil {
 					return err
 				}
-				return doAll(ctx, tx, opened())
+				return steps.DoAll(ctx, tx, opened())
 			},
-			sql: func(ctx context.Context, p *Planner) (list []string, err error) {
+			SQL: func(ctx context.Context, p *steps.Planner) (list []string, err error) {
 				owners, err = readers(ctx, e.Pool, *m, matviews)
 				return opened(), err
 			},
@@ -248,10 +249,10 @@ func (e *Env) createMatview(matviews []catalog.Matview, i int, built, parked str
 
 // createMatviewAs creates the successor of m, without rows, under the name as. Only m's
 // owner has privileges on it.
-func createMatviewAs(m *catalog.Matview, as catalog.Name) []action {
-	return []action{
-		sendLate(func() []string { return m.CreateSQL(as) }),
-		revokeAll(catalog.Made{Kind: "TABLE", Name: as.String()}),
+func createMatviewAs(m *catalog.Matview, as catalog.Name) []steps.Action {
+	return []steps.Action{
+		steps.SendLate(func() []string { return m.CreateSQL(as) }),
+		steps.RevokeAll(catalog.Made{Kind: "TABLE", Name: as.String()}),
 		giveToOwner(as, func() string { return m.Relation.Owner }, nil),
 	}
 }
@@ -346,20 +347,20 @@ func fillMatviewSQL(m catalog.Matview, as catalog.Name) []string {
 // read.
 func (e *Env) exchangeMatviews(ctx context.Context, matviews []catalog.Matview, versions []string) (locked time.Duration, err error) {
 	var began time.Time
-	err = e.perform(ctx, e.matviewExchange(matviews, versions, &began))
+	err = e.Perform(ctx, e.matviewExchange(matviews, versions, &began))
 	return time.Since(began), err
 }
 
 // matviewExchange is the transaction of exchangeMatviews. It sets began when it has the
 // locks.
-func (e *Env) matviewExchange(matviews []catalog.Matview, versions []string, began *time.Time) transaction {
+func (e *Env) matviewExchange(matviews []catalog.Matview, versions []string, began *time.Time) steps.Transaction {
 	built, parked := e.places()
 	was := make([]*catalog.Table, len(matviews)) // under the locks
 	for i, m := range matviews {
 		was[i] = m.Relation
 	}
 	successors := make([]uint32, len(matviews))
-	actions := append(lockMatviews(matviews), unplanned(func(ctx context.Context, tx *lock.Tx) (err error) {
+	actions := append(lockMatviews(matviews), steps.Unplanned(func(ctx context.Context, tx *lock.Tx) (err error) {
 		*began = time.Now()
 		for i, m := range matviews {
 			if was[i], err = e.matviewAsBuilt(ctx, tx, m, versions[i]); err != nil {
@@ -372,41 +373,41 @@ func (e *Env) matviewExchange(matviews []catalog.Matview, versions []string, beg
 		return nil
 	}))
 	for i := range matviews {
-		actions = append(actions, sendBounded(func() []string { return catalog.ReplaceMatviewSQL(was[i], built, parked) }))
+		actions = append(actions, steps.SendBounded(func() []string { return catalog.ReplaceMatviewSQL(was[i], built, parked) }))
 	}
 	for i := range matviews {
 		actions = append(actions, e.grantMatview(matviews, i, built, func() (*catalog.Table, uint32) { return was[i], successors[i] }))
 	}
-	return transaction{
-		does: "exchange the materialized views, or build them again where one was refreshed in between",
-		locks: func(p *Planner) (locks []Lock) {
+	return steps.Transaction{
+		Does: "exchange the materialized views, or build them again where one was refreshed in between",
+		Locks: func(p *steps.Planner) (locks []steps.Lock) {
 			for _, m := range matviews {
-				locks = append(locks, p.strong("ACCESS EXCLUSIVE", m.Relation.Name))
+				locks = append(locks, p.Strong("ACCESS EXCLUSIVE", m.Relation.Name))
 			}
 			return locks
 		},
-		actions: append(actions, sendBounded(func() []string { return dropMatviewsSQL(matviews, parked) })),
+		Actions: append(actions, steps.SendBounded(func() []string { return dropMatviewsSQL(matviews, parked) })),
 	}
 }
 
 // lockMatviews takes ACCESS EXCLUSIVE on them and on the views that read them. A view is
 // locked before what it reads. A query may lock the materialized views in any order, so
 // the attempts vary their order.
-func lockMatviews(matviews []catalog.Matview) []action {
+func lockMatviews(matviews []catalog.Matview) []steps.Action {
 	locks := func(m catalog.Matview) []string {
 		return append(lockDependentsSQL(m.Relation), catalog.LockMatviewSQL(m.Relation))
 	}
-	return []action{
+	return []steps.Action{
 		{
-			run: func(ctx context.Context, tx *lock.Tx) error {
+			Run: func(ctx context.Context, tx *lock.Tx) error {
 				for _, m := range matviews {
 					if err := tx.SettleBy(ctx, catalog.SettleMatviewSQL(m.Relation)); err != nil {
 						return err
 					}
 				}
-				return roomFor(ctx, tx, names(matviews, func(m catalog.Matview) string { return m.Relation.Name.String() })...)
+				return steps.RoomFor(ctx, tx, names(matviews, func(m catalog.Matview) string { return m.Relation.Name.String() })...)
 			},
-			sql: func(context.Context, *Planner) (list []string, err error) {
+			SQL: func(context.Context, *steps.Planner) (list []string, err error) {
 				for _, m := range matviews {
 					list = append(list, lock.SettleBySQL(catalog.SettleMatviewSQL(m.Relation)))
 				}
@@ -414,14 +415,14 @@ func lockMatviews(matviews []catalog.Matview) []action {
 			},
 		},
 		{
-			run: func(ctx context.Context, tx *lock.Tx) error {
+			Run: func(ctx context.Context, tx *lock.Tx) error {
 				var statements []string
 				for _, m := range lock.Vary(tx, matviews) {
 					statements = append(statements, locks(m)...)
 				}
 				return tx.LockAll(ctx, statements)
 			},
-			sql: func(context.Context, *Planner) (list []string, err error) {
+			SQL: func(context.Context, *steps.Planner) (list []string, err error) {
 				for _, m := range matviews {
 					list = append(list, locks(m)...)
 				}
@@ -459,15 +460,15 @@ func (e *Env) matviewAsBuilt(ctx context.Context, tx *lock.Tx, m catalog.Matview
 
 // grantMatview gives the successor its grants, the last thing that it lacks, and compares
 // it with the materialized view that it replaces.
-func (e *Env) grantMatview(matviews []catalog.Matview, i int, built string, locked func() (was *catalog.Table, successor uint32)) action {
-	return action{
-		run: func(ctx context.Context, tx *lock.Tx) error {
+func (e *Env) grantMatview(matviews []catalog.Matview, i int, built string, locked func() (was *catalog.Table, successor uint32)) steps.Action {
+	return steps.Action{
+		Run: func(ctx context.Context, tx *lock.Tx) error {
 			was, successor := locked()
 			has, err := catalog.ReadGrants(ctx, tx, successor)
 			if err != nil {
 				return err
 			}
-			if err := doAll(ctx, tx, catalog.GrantsSQL("TABLE "+was.Name.String(), was.Owner, has.Grants, was.Grants)); err != nil {
+			if err := steps.DoAll(ctx, tx, catalog.GrantsSQL("TABLE "+was.Name.String(), was.Owner, has.Grants, was.Grants)); err != nil {
 				return err
 			}
 			is, err := catalog.ReadMatview(ctx, tx, successor)
@@ -481,9 +482,9 @@ func (e *Env) grantMatview(matviews []catalog.Matview, i int, built string, lock
 			e.tellReread(was.Name, catalog.Reread(was, is))
 			return err
 		},
-		sql: func(ctx context.Context, p *Planner) ([]string, error) {
+		SQL: func(ctx context.Context, p *steps.Planner) ([]string, error) {
 			m := matviews[i]
-			has, err := p.defaultGrants(ctx, "r", m.Relation.Owner, built)
+			has, err := p.DefaultGrants(ctx, "r", m.Relation.Owner, built)
 			if err != nil {
 				return nil, err
 			}
@@ -497,7 +498,7 @@ func (e *Env) grantMatview(matviews []catalog.Matview, i int, built string, lock
 }
 
 // planMatviews plans rebuildMatviews, as if no view had been exchanged yet.
-func (p *planner) planMatviews() []transaction {
+func (p *planner) planMatviews() []steps.Transaction {
 	matviews := p.Source.Matviews
 	if len(matviews) == 0 {
 		return nil
@@ -507,13 +508,13 @@ func (p *planner) planMatviews() []transaction {
 	job.Options.RowByRow = "" // the keys have been handed over by then
 	after.Job = &job
 	versions, began := make([]string, len(matviews)), time.Now()
-	list := []transaction{after.succession(matviews, versions)}
+	list := []steps.Transaction{after.succession(matviews, versions)}
 	built, _ := after.places()
 	for _, m := range matviews {
-		list = append(list, transaction{
-			does:    fmt.Sprintf("fill the new materialized view %s and build its indexes", m.Relation.Name),
-			locks:   (*Planner).reading,
-			actions: []action{send(fillMatviewSQL(m, m.Relation.Name.In(built))...)},
+		list = append(list, steps.Transaction{
+			Does:    fmt.Sprintf("fill the new materialized view %s and build its indexes", m.Relation.Name),
+			Locks:   (*steps.Planner).Reading,
+			Actions: []steps.Action{steps.Send(fillMatviewSQL(m, m.Relation.Name.In(built))...)},
 		})
 	}
 	return append(list, after.matviewExchange(matviews, versions, &began), after.unfollow())

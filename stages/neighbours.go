@@ -158,7 +158,7 @@ func (e *Env) marker() string { return "made by repack for job " + e.number() }
 // joints reads the keys between the two tables and their neighbours. They are in the order
 // in which the application's keys were created.
 func (e *Env) joints(ctx context.Context, q catalog.Querier) ([]joint, error) {
-	tables, err := catalog.JoiningKeys(ctx, q, e.inUse(), e.copied())
+	tables, err := catalog.JoiningKeys(ctx, q, e.InUse(), e.Copied())
 	if err != nil {
 		return nil, err
 	}

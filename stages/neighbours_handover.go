@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/repack-go/repack/internal/catalog"
+	"github.com/repack-go/repack/stages/steps"
 )
 
 // handOver leaves every neighbour joined to one table only. It drops the key that leads to
@@ -23,7 +24,7 @@ func (e *Env) handOver(ctx context.Context) error {
 		if err := e.validateMade(ctx); err != nil {
 			return err
 		}
-		if err := e.perJoint(ctx, StepKeyHandedOver, outgoingFirst, e.handOverSQL); err != nil {
+		if err := e.perJoint(ctx, steps.StepKeyHandedOver, outgoingFirst, e.handOverSQL); err != nil {
 			return err
 		}
 		list, err := e.joints(ctx, e.Pool)
@@ -41,7 +42,7 @@ func (e *Env) endOneByOne(ctx context.Context) error {
 	if err := e.handOver(ctx); err != nil {
 		return err
 	}
-	if err := e.step(ctx, StepKeysHandedOver); err != nil {
+	if err := e.Step(ctx, steps.StepKeysHandedOver); err != nil {
 		return err
 	}
 	return e.endFollowing(ctx)

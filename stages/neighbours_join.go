@@ -17,6 +17,7 @@ import (
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/lock"
 	"github.com/repack-go/repack/registry"
+	"github.com/repack-go/repack/stages/steps"
 	"github.com/repack-go/repack/strategy"
 )
 
@@ -33,12 +34,12 @@ func (e *Env) joinNeighbours(ctx context.Context) error {
 		if err := e.beginRowByRow(ctx); err != nil {
 			return err
 		}
-		if err := e.step(ctx, StepRowByRow); err != nil {
+		if err := e.Step(ctx, steps.StepRowByRow); err != nil {
 			return err
 		}
 	}
 	for {
-		if err := e.perJoint(ctx, StepKeyAdded, func([]joint) {}, e.addSQL); err != nil {
+		if err := e.perJoint(ctx, steps.StepKeyAdded, func([]joint) {}, e.addSQL); err != nil {
 			return err
 		}
 		if err := e.validateMade(ctx); err != nil {
@@ -63,10 +64,10 @@ func (e *Env) letInSQL(owner string) string {
 }
 
 // letOwnerIn lets owner use the job's schemas.
-func (e *Env) letOwnerIn(owner func() string) action {
-	return action{
-		run: func(ctx context.Context, tx *lock.Tx) error { return e.tryToLetIn(ctx, tx, owner()) },
-		sql: func(_ context.Context, p *Planner) ([]string, error) {
+func (e *Env) letOwnerIn(owner func() string) steps.Action {
+	return steps.Action{
+		Run: func(ctx context.Context, tx *lock.Tx) error { return e.tryToLetIn(ctx, tx, owner()) },
+		SQL: func(_ context.Context, p *steps.Planner) ([]string, error) {
 			if owner() == p.User {
 				return nil, nil
 			}
@@ -85,7 +86,7 @@ func (e *Env) tryToLetIn(ctx context.Context, tx pgx.Tx, owner string) error {
 	if ok, err := may(); err != nil || ok {
 		return err
 	}
-	if err := execAll(ctx, tx, []string{e.letInSQL(owner)}); err != nil {
+	if err := steps.ExecAll(ctx, tx, []string{e.letInSQL(owner)}); err != nil {
 		return err
 	}
 	if ok, err := may(); err != nil || ok {
@@ -100,16 +101,16 @@ func (e *Env) tryToLetIn(ctx context.Context, tx pgx.Tx, owner string) error {
 // transactions that have written before have written through, and no snapshot is older than
 // the copy.
 func (e *Env) beginRowByRow(ctx context.Context) error {
-	err := e.changeJob(ctx, e.Locks, func(ctx context.Context, tx *lock.Tx, job *jobRow) error {
-		now, err := catalog.Read(ctx, tx, e.inUse())
+	err := e.ChangeJob(ctx, e.Locks, func(ctx context.Context, tx *lock.Tx, job *steps.JobRow) error {
+		now, err := catalog.Read(ctx, tx, e.InUse())
 		if err != nil {
-			return e.goneOr(err)
+			return e.GoneOr(err)
 		}
 		job.Options.RowByRow = e.rows(now)
-		return e.rowByRow(now.Owner, job.Options.RowByRow).do(ctx, tx)
+		return e.rowByRow(now.Owner, job.Options.RowByRow).Do(ctx, tx)
 	})
 	if err == nil {
-		e.link(e.Link.Key)
+		e.SetLink(e.Link.Key)
 	}
 	return err
 }
@@ -124,19 +125,19 @@ func (e *Env) rows(t *catalog.Table) registry.RowByRow {
 }
 
 // rowByRow is the transaction of beginRowByRow.
-func (e *Env) rowByRow(owner string, rows registry.RowByRow) transaction {
+func (e *Env) rowByRow(owner string, rows registry.RowByRow) steps.Transaction {
 	link := *e.Link
 	link.Rows = rows
-	return transaction{
-		does:  "make every change to the copy as well, row by row, from now on",
-		locks: (*Planner).stopping,
-		actions: slices.Concat(
-			[]action{e.letOwnerIn(func() string { return owner })},
-			e.stopWriters(),
-			[]action{
-				unplanned(e.nothingPending),
-				send(append(link.RowByRow().SQL(), e.identitySQL(false)...)...),
-				unplanned(func(ctx context.Context, tx *lock.Tx) error { return e.sameTables(ctx, tx) }),
+	return steps.Transaction{
+		Does:  "make every change to the copy as well, row by row, from now on",
+		Locks: (*steps.Planner).Stopping,
+		Actions: slices.Concat(
+			[]steps.Action{e.letOwnerIn(func() string { return owner })},
+			e.StopWriters(),
+			[]steps.Action{
+				steps.Unplanned(e.nothingPending),
+				steps.Send(append(link.RowByRow().SQL(), e.identitySQL(false)...)...),
+				steps.Unplanned(func(ctx context.Context, tx *lock.Tx) error { return e.SameTables(ctx, tx) }),
 			},
 		),
 	}
@@ -169,13 +170,13 @@ func identitySQL(t *catalog.Table, on catalog.Name, always bool) []string {
 // nothingPending makes sure that nothing is pending. It replays nothing itself: a snapshot
 // taken before tx commits would not see what it wrote.
 func (e *Env) nothingPending(ctx context.Context, tx *lock.Tx) error {
-	return underLock(ctx, tx, func() error {
+	return steps.UnderLock(ctx, tx, func() error {
 		b := &pgx.Batch{}
 		e.Link.QueueEmpty(b, func(empty bool, err error) error {
 			if err != nil || empty {
 				return err
 			}
-			return fmt.Errorf("changes are pending that were not written through: %w", ErrPutOff)
+			return fmt.Errorf("changes are pending that were not written through: %w", steps.ErrPutOff)
 		})
 		return tx.SendBatch(ctx, b).Close()
 	})
@@ -212,7 +213,7 @@ func (e *Env) addSQL(ctx context.Context, j joint) (pairOf, error) {
 	}
 	if j.outgoing {
 		made.Comment = e.marker()
-		t, err := catalog.Read(ctx, e.Pool, e.inUse())
+		t, err := catalog.Read(ctx, e.Pool, e.InUse())
 		if err != nil {
 			return p, err
 		}
@@ -258,22 +259,22 @@ WHERE  n.nspname = $1 AND starts_with(p.proname, $2)
 ORDER  BY 1`
 
 // dropLockFunctions drops the functions of LockReferredSQL, whose triggers are gone.
-func (e *Env) dropLockFunctions() action {
+func (e *Env) dropLockFunctions() steps.Action {
 	dropsSQL := func(names []string) (statements []string) {
 		for _, name := range names {
 			statements = append(statements, dropSQL("FUNCTION", catalog.Name{Schema: e.Job.ShadowSchema, Name: name}.String()+"()"))
 		}
 		return statements
 	}
-	return action{
-		run: func(ctx context.Context, tx *lock.Tx) error {
+	return steps.Action{
+		Run: func(ctx context.Context, tx *lock.Tx) error {
 			names, err := e.lockFunctions(ctx, tx)
 			if err != nil {
 				return err
 			}
-			return execAll(ctx, tx, dropsSQL(names))
+			return steps.ExecAll(ctx, tx, dropsSQL(names))
 		},
-		sql: func(ctx context.Context, p *Planner) ([]string, error) {
+		SQL: func(ctx context.Context, p *steps.Planner) ([]string, error) {
 			made, err := e.lockFunctions(ctx, e.Pool) // of keys that have been dropped, too
 			if err != nil || p.Exchanged {
 				return dropsSQL(made), err
@@ -326,9 +327,9 @@ var waits = []time.Duration{
 // requires anything. It returns *lock.TimeoutError if it has moved no key for the time
 // patience.
 func (e *Env) perJoint(ctx context.Context, step string, arrange func([]joint), state func(context.Context, joint) (pairOf, error)) error {
-	return e.withConn(ctx, func(conn *pgxpool.Conn) error {
+	return e.WithConn(ctx, func(conn *pgxpool.Conn) error {
 		policy := e.Locks
-		policy.Held = e.noteLocked
+		policy.Held = e.NoteLocked
 		pairs, err := lock.NewPairs(ctx, conn, policy)
 		if err != nil {
 			return err
@@ -380,7 +381,7 @@ func (e *Env) tryJoints(ctx context.Context, conn *pgxpool.Conn, pairs *lock.Pai
 		switch {
 		case err == nil:
 			had++
-			if err := e.step(ctx, step); err != nil {
+			if err := e.Step(ctx, step); err != nil {
 				return had, denied, err
 			}
 		case lock.Denied(err) || isTimeout(err) || keyGone(err) || nameTaken(err):
@@ -463,7 +464,7 @@ func (e *Env) wantsOf(j joint, p pairOf) lock.Pair {
 }
 
 func (e *Env) tryJoint(ctx context.Context, conn *pgxpool.Conn, pairs *lock.Pairs, j joint, p pairOf, wait, long time.Duration) error {
-	if err := e.held(ctx); err != nil {
+	if err := e.StillHeld(ctx); err != nil {
 		return err
 	}
 	pair := e.wantsOf(j, p)
@@ -475,7 +476,7 @@ func (e *Env) tryJoint(ctx context.Context, conn *pgxpool.Conn, pairs *lock.Pair
 	settled := e.Locks
 	settled.Retries, settled.Held = 0, nil
 	err := lock.Transact(ctx, conn, settled, pair.A.Relation, nil, func(ctx context.Context, tx *lock.Tx) error {
-		return do(ctx, tx, settle(func() []string { return settledBefore(pair) }))
+		return steps.Do(ctx, tx, steps.Settle(func() []string { return settledBefore(pair) }))
 	})
 	if err != nil {
 		return err
@@ -503,7 +504,7 @@ func (e *Env) validateMade(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("validate the second of %s: %w", j, err)
 		}
-		if err := e.step(ctx, StepKeyValidated); err != nil {
+		if err := e.Step(ctx, steps.StepKeyValidated); err != nil {
 			return err
 		}
 	}
@@ -542,13 +543,13 @@ func (e *Env) allJoined(ctx context.Context, tx *lock.Tx) error {
 	if e.Job.Options.RowByRow == "" {
 		return nil
 	}
-	tables, err := catalog.JoiningKeysOnly(ctx, tx, e.inUse(), e.copied())
+	tables, err := catalog.JoiningKeysOnly(ctx, tx, e.InUse(), e.Copied())
 	if err != nil {
 		return err
 	}
 	for _, j := range e.pairs(tables[0], tables[1]) {
 		if !j.joined() || j.unvalidated() {
-			return fmt.Errorf("%s has changed: %w", j, ErrPutOff)
+			return fmt.Errorf("%s has changed: %w", j, steps.ErrPutOff)
 		}
 	}
 	return nil

@@ -8,6 +8,7 @@ import (
 
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/registry"
+	"github.com/repack-go/repack/stages/steps"
 )
 
 // TestJoint: what is still to be done for a foreign key is told by which of its two
@@ -78,7 +79,7 @@ func TestOutgoingFirst(t *testing.T) {
 // their last letter still do.
 func TestTemporaryName(t *testing.T) {
 	t.Parallel()
-	e := &Env{Worker: &Worker{Job: &registry.Job{ID: 7, Capture: "repack_capture_7"}}}
+	e := &Env{Worker: &steps.Worker{Job: &registry.Job{ID: 7, Capture: "repack_capture_7"}}}
 	longest := strings.Repeat("x", maxName-len(e.temporaryPrefix()))
 	for _, name := range []string{"k", longest} {
 		if got := e.temporaryName(name); got != e.temporaryPrefix()+name {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/registry"
+	"github.com/repack-go/repack/stages/steps"
 )
 
 // order returns the order in which rows are copied, if one was asked for.
@@ -48,7 +49,7 @@ func (e *Env) copyOrdered(ctx context.Context) error {
 		return nil
 	}
 	e.Log.Info("rows are copied in order, with one statement", "job", e.Job.ID, "order_by", e.OrderBy)
-	return e.withConn(ctx, func(conn *pgxpool.Conn) error {
+	return e.WithConn(ctx, func(conn *pgxpool.Conn) error {
 		_, err := e.Throttle.Chunk(ctx, func() (bool, error) { return false, e.copyAll(ctx, conn, order) })
 		return err
 	})
@@ -64,7 +65,7 @@ func (e *Env) copyAll(ctx context.Context, conn *pgxpool.Conn, order catalog.Ord
 	if err != nil {
 		return err
 	}
-	return e.chunkDone(ctx, Progress{Rows: all.Rows, TotalRows: *e.Job.RowEstimate, Blocks: all.End, TotalBlocks: all.End})
+	return e.chunkDone(ctx, steps.Progress{Rows: all.Rows, TotalRows: *e.Job.RowEstimate, Blocks: all.End, TotalBlocks: all.End})
 }
 
 // copyOrderedSQL returns the statement that copies all rows, after its settings.

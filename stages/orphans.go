@@ -63,7 +63,7 @@ func RemoveOrphans(ctx context.Context, e *Env, oid uint32, name catalog.Name) (
 	if len(orphans) == 0 {
 		return false, nil
 	}
-	return true, e.withConn(ctx, func(conn *pgxpool.Conn) error {
+	return true, e.WithConn(ctx, func(conn *pgxpool.Conn) error {
 		return lock.Transact(ctx, conn, e.Locks, name.String(), []uint32{oid}, func(ctx context.Context, tx *lock.Tx) error {
 			for _, o := range orphans {
 				if err := e.removeOrphan(ctx, tx, o, name); err != nil {

@@ -7,24 +7,8 @@ import (
 
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/registry"
+	"github.com/repack-go/repack/stages/steps"
 )
-
-// Outcome is the result of a job that is done.
-type Outcome struct {
-	Table catalog.Name
-	// Before and After are the sizes of the old and of the new table when clean_up began, in
-	// bytes, with TOAST and indexes.
-	Before, After int64
-	// Took is how long repack worked on the job, without the time between runs.
-	Took time.Duration
-	// LongestLock is the longest time that ACCESS EXCLUSIVE was held on the table. It is nil
-	// if that is not known.
-	LongestLock *time.Duration
-	// OldTable is the name of the old table if it was kept, and nil if it was dropped. Drop
-	// are the statements that remove it.
-	OldTable *catalog.Name
-	Drop     []string
-}
 
 const sizesSQL = `
 SELECT coalesce(pg_total_relation_size($1::oid), 0), coalesce(pg_total_relation_size($2::oid), 0)`
@@ -46,7 +30,7 @@ func (e *Env) ended(ctx context.Context, began time.Time, before, after int64) {
 	if e.Hooks.AfterJob == nil || e.Job == nil || e.Job.State != registry.Done {
 		return
 	}
-	o := Outcome{Table: e.Job.Table(), Before: before, After: after, Took: time.Since(began)}
+	o := steps.Outcome{Table: e.Job.Table(), Before: before, After: after, Took: time.Since(began)}
 	if worked, err := e.Registry.Worked(ctx, e.Pool, e.Job.ID); err != nil {
 		e.Log.Warn("time of the job not known", "job", e.Job.ID, "error", err)
 	} else {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/session"
+	"github.com/repack-go/repack/stages/steps"
 	"github.com/repack-go/repack/strategy"
 )
 
@@ -199,7 +200,7 @@ func (e *Env) outlivedIn(ctx context.Context, sql string, first int64, limit tim
 	var row numberedRow
 	err := pgx.BeginTxFunc(ctx, e.Pool, pgx.TxOptions{AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
 		settings := []string{session.CustomPlansSQL, readRangesSQL, fmt.Sprintf("SET LOCAL statement_timeout = %d", max(limit.Milliseconds(), 1))}
-		if err := execAll(ctx, tx, settings); err != nil {
+		if err := steps.ExecAll(ctx, tx, settings); err != nil {
 			return err
 		}
 		return tx.QueryRow(ctx, sql, strategy.TID(first), strategy.TID(first+searchBlocks)).Scan(&row.number, &row.key)
@@ -312,7 +313,7 @@ func (e *Env) nameExpired(ctx context.Context, check string) *outlivedRow {
 		if c.Name != check || c.Generated {
 			continue
 		}
-		row, err := e.outlived(ctx, e.Job.Table(), []mutableCheck{c}, recording/2)
+		row, err := e.outlived(ctx, e.Job.Table(), []mutableCheck{c}, steps.RecordingTime/2)
 		if err != nil {
 			e.Log.Debug("row that violates a check not found", "job", e.Job.ID, "check", check, "error", err)
 			return nil

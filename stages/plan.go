@@ -9,6 +9,7 @@ import (
 	"github.com/repack-go/repack/registry"
 	"github.com/repack-go/repack/stages/oids"
 	"github.com/repack-go/repack/stages/snapshots"
+	"github.com/repack-go/repack/stages/steps"
 )
 
 // Plan is what Run would do with a table as it is now. Its statements come from
@@ -62,7 +63,7 @@ type Refusal struct {
 // PlannedStage is a stage and its steps.
 type PlannedStage struct {
 	Stage registry.Stage `json:"stage"`
-	Steps []Step         `json:"steps"`
+	Steps []steps.Step   `json:"steps"`
 }
 
 // NewPlan describes what Run would do up to and including until. Like Run, it returns
@@ -128,7 +129,7 @@ func (plan *Plan) check(ctx context.Context, e *Env) error {
 // planner is the environment of a run that does not happen.
 type planner struct {
 	*Env
-	*Planner
+	*steps.Planner
 	shadow    *catalog.Table // as it is, or as setup would create it
 	neighbour []neighbour
 	oids      *oids.Rewriting
@@ -139,7 +140,7 @@ type planner struct {
 const unnumbered = "N"
 
 func newPlanner(ctx context.Context, e *Env) (*planner, error) {
-	base, err := NewPlanner(ctx, e.Worker)
+	base, err := steps.NewPlanner(ctx, e.Worker)
 	if err != nil {
 		return nil, err
 	}
@@ -181,9 +182,9 @@ func (p *planner) invent(ctx context.Context) error {
 		return err
 	}
 	p.Job.KeyIndex, p.Job.Shadow = index.Name, new(uint32)
-	p.link(key)
+	p.SetLink(key)
 	p.shadow = p.made()
-	grants, err := p.defaultGrants(ctx, "r", p.User, p.Job.ShadowSchema)
+	grants, err := p.DefaultGrants(ctx, "r", p.User, p.Job.ShadowSchema)
 	for _, g := range grants {
 		if g.Grantee == p.User { // the others are revoked, and the owner is changed
 			g.Grantor, g.Grantee = p.Source.Owner, p.Source.Owner

@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/repack-go/repack/internal/catalog"
+	"github.com/repack-go/repack/stages/steps"
 )
 
 // neighbour is a relation that the exchange locks. The tables at the other end of a foreign
@@ -82,11 +83,11 @@ func (p *planner) neighbours(ctx context.Context) ([]neighbour, error) {
 
 // exchangeLocks returns the locks of the swap's last transaction, in the order of the first
 // attempt of lockForExchange.
-func (p *planner) exchangeLocks(*Planner) []Lock {
-	var locks []Lock
+func (p *planner) exchangeLocks(*steps.Planner) []steps.Lock {
+	var locks []steps.Lock
 	add := func(mode string, relation catalog.Name) {
-		l := p.strong(mode, relation)
-		if !slices.ContainsFunc(locks, func(o Lock) bool { return o.Relation == l.Relation }) {
+		l := p.Strong(mode, relation)
+		if !slices.ContainsFunc(locks, func(o steps.Lock) bool { return o.Relation == l.Relation }) {
 			locks = append(locks, l)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/repack-go/repack/internal/catalog"
+	"github.com/repack-go/repack/stages/steps"
 )
 
 // PlannedKeys says how foreign keys between the table and other tables would be moved: see
@@ -40,11 +41,11 @@ func (e *Env) plannedJoints() []joint {
 }
 
 // planJoin plans joinNeighbours.
-func (p *planner) planJoin(ctx context.Context) ([]transaction, error) {
+func (p *planner) planJoin(ctx context.Context) ([]steps.Transaction, error) {
 	if !p.joins {
 		return nil, nil
 	}
-	list := []transaction{p.Env.rowByRow(p.Source.Owner, p.Job.Options.RowByRow)}
+	list := []steps.Transaction{p.Env.rowByRow(p.Source.Owner, p.Job.Options.RowByRow)}
 	for joints := p.plannedJoints(); ; joints = p.inTrees(withoutPieces(joints), p.Source) {
 		added, err := p.planAdded(ctx, joints)
 		if err != nil {
@@ -59,7 +60,7 @@ func (p *planner) planJoin(ctx context.Context) ([]transaction, error) {
 
 // planAdded plans one round of joinNeighbours: the second keys that can be added, and their
 // validation. It notes in joints what will then be there.
-func (p *planner) planAdded(ctx context.Context, joints []joint) (list []transaction, err error) {
+func (p *planner) planAdded(ctx context.Context, joints []joint) (list []steps.Transaction, err error) {
 	var validated []joint
 	i := -1
 	work, err := eachTransaction(joints, func(j joint) (pairOf, error) {
@@ -89,7 +90,7 @@ func (p *planner) planAdded(ctx context.Context, joints []joint) (list []transac
 		j.other.Validated = true
 		t := p.validation(fmt.Sprintf("validate the second key: %s", j), made)
 		if j.outgoing { // both tables are ours
-			t.locks = nil
+			t.Locks = nil
 		}
 		list = append(list, t)
 	}
@@ -111,7 +112,7 @@ func (p *planner) madeFor(j joint) catalog.ForeignKey {
 }
 
 // planHandOver plans endOneByOne. It plans nothing for keys that have been handed over.
-func (p *planner) planHandOver(ctx context.Context) ([]transaction, error) {
+func (p *planner) planHandOver(ctx context.Context) ([]steps.Transaction, error) {
 	if p.Job.Options.RowByRow == "" {
 		return nil, nil
 	}
@@ -121,7 +122,7 @@ func (p *planner) planHandOver(ctx context.Context) ([]transaction, error) {
 	}
 	outgoingFirst(joints)
 	after := p.swappedEnv()
-	var list []transaction
+	var list []steps.Transaction
 	for _, j := range joints {
 		for j.other != nil || j.own == nil {
 			pair, err := p.handOverSQL(ctx, j)
@@ -143,7 +144,7 @@ func (p *planner) planHandOver(ctx context.Context) ([]transaction, error) {
 // swappedEnv returns the environment as it will be after the exchange.
 func (p *planner) swappedEnv() *Env {
 	after := p.clone()
-	after.Link = p.reverse()
+	after.Link = p.Reverse()
 	if !p.Job.Swapped() {
 		job, now := *p.Job, time.Now()
 		job.SwappedAt = &now
@@ -168,18 +169,18 @@ func (p *planner) swappedJoints(ctx context.Context) ([]joint, error) {
 }
 
 // pairLocks returns the locks of tryJoint that are not on the job's own tables.
-func (p *planner) pairLocks(j joint, pair pairOf) []Lock {
+func (p *planner) pairLocks(j joint, pair pairOf) []steps.Lock {
 	if (pair.alone != catalog.Name{}) {
-		return []Lock{p.strong(pair.mode, pair.alone)}
+		return []steps.Lock{p.Strong(pair.mode, pair.alone)}
 	}
-	locks := []Lock{p.strong(pair.mode, j.neighbour())}
+	locks := []steps.Lock{p.Strong(pair.mode, j.neighbour())}
 	for _, part := range j.parts {
-		locks = append(locks, p.strong(pair.mode, part.Table))
+		locks = append(locks, p.Strong(pair.mode, part.Table))
 	}
 	if j.outgoing {
 		for _, n := range p.neighbour {
 			if n.Step == byForeignKey && j.neighbour() == (catalog.Name{Schema: n.OfSchema, Name: n.OfName}) {
-				locks = append(locks, p.strong(pair.mode, catalog.Name{Schema: n.SchemaName, Name: n.RelationName}))
+				locks = append(locks, p.Strong(pair.mode, catalog.Name{Schema: n.SchemaName, Name: n.RelationName}))
 			}
 		}
 	}
@@ -188,14 +189,14 @@ func (p *planner) pairLocks(j joint, pair pairOf) []Lock {
 
 // joining is the transaction of tryJoint, for a plan. A run leaves it to package lock, which
 // tries the locks in either order.
-func (p *planner) joining(e *Env, does string, j joint, pair pairOf) transaction {
+func (p *planner) joining(e *Env, does string, j joint, pair pairOf) steps.Transaction {
 	wants := e.wantsOf(j, pair)
-	return transaction{
-		does:  does,
-		locks: func(*Planner) []Lock { return p.pairLocks(j, pair) },
-		actions: []action{
-			settle(func() []string { return settledBefore(wants) }),
-			send(wants.Statements()...),
+	return steps.Transaction{
+		Does:  does,
+		Locks: func(*steps.Planner) []steps.Lock { return p.pairLocks(j, pair) },
+		Actions: []steps.Action{
+			steps.Settle(func() []string { return settledBefore(wants) }),
+			steps.Send(wants.Statements()...),
 		},
 	}
 }

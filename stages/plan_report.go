@@ -116,7 +116,7 @@ WHERE     p.database = current_database()
 ORDER BY  seconds DESC, pid, gid`
 
 func (p *planner) waitsFor(ctx context.Context) ([]Session, error) {
-	rows, err := p.Pool.Query(ctx, waitsForSQL, p.lockable(), longTransaction)
+	rows, err := p.Pool.Query(ctx, waitsForSQL, p.Lockable(), longTransaction)
 	if err != nil {
 		return nil, fmt.Errorf("look for long transactions: %w", err)
 	}

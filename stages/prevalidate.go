@@ -10,6 +10,7 @@ import (
 
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/stages/checks"
+	"github.com/repack-go/repack/stages/steps"
 )
 
 // RefusedError reports that a table cannot be repacked. Nothing has been changed.
@@ -54,8 +55,8 @@ func preValidate(ctx context.Context, e *Env) error {
 	return e.report(ctx)
 }
 
-func planPreValidate(ctx context.Context, p *planner) ([]Step, error) {
-	return p.steps(ctx, transaction{does: "look for what cannot be carried over and for missing privileges", locks: (*Planner).reading})
+func planPreValidate(ctx context.Context, p *planner) ([]steps.Step, error) {
+	return p.Steps(ctx, steps.Transaction{Does: "look for what cannot be carried over and for missing privileges", Locks: (*steps.Planner).Reading})
 }
 
 // preflight refuses what can be refused without trying it. It only reads.

@@ -15,6 +15,7 @@ import (
 	"github.com/repack-go/repack/internal/lock"
 	"github.com/repack-go/repack/registry"
 	"github.com/repack-go/repack/stages/compare"
+	"github.com/repack-go/repack/stages/steps"
 	"github.com/repack-go/repack/strategy"
 )
 
@@ -26,7 +27,7 @@ func postSyncUpdate(ctx context.Context, e *Env) error {
 	if err := e.catchUp(ctx); err != nil {
 		return err
 	}
-	if err := e.step(ctx, StepCaughtUp); err != nil {
+	if err := e.Step(ctx, steps.StepCaughtUp); err != nil {
 		return err
 	}
 	var compared *compare.Result
@@ -39,18 +40,18 @@ func postSyncUpdate(ctx context.Context, e *Env) error {
 	if err := group.Wait(); err != nil {
 		return err
 	}
-	return e.concludeComparison(ctx, compared, func(tx pgx.Tx) error { return e.endStage(ctx, tx, registry.PostSyncUpdate) })
+	return e.concludeComparison(ctx, compared, func(tx pgx.Tx) error { return e.EndStage(ctx, tx, registry.PostSyncUpdate) })
 }
 
-func planPostSyncUpdate(ctx context.Context, p *planner) ([]Step, error) {
-	list := []transaction{
+func planPostSyncUpdate(ctx context.Context, p *planner) ([]steps.Step, error) {
+	list := []steps.Transaction{
 		p.replaying("replay the change log, batch by batch, until little is left", false, nil),
-		{does: "vacuum and analyse the shadow", actions: []action{send(p.vacuumSQL(false)...)}},
+		{Does: "vacuum and analyse the shadow", Actions: []steps.Action{steps.Send(p.vacuumSQL(false)...)}},
 	}
 	if p.Verify != registry.VerifyOff {
-		list = append(list, transaction{does: fmt.Sprintf("compare shadow and table (%s), and end if they differ", p.Verify), locks: (*Planner).reading})
+		list = append(list, steps.Transaction{Does: fmt.Sprintf("compare shadow and table (%s), and end if they differ", p.Verify), Locks: (*steps.Planner).Reading})
 	}
-	return p.steps(ctx, list...)
+	return p.Steps(ctx, list...)
 }
 
 // vacuum makes the first queries after the swap fast. VACUUM cannot run in a transaction,
@@ -60,7 +61,7 @@ func (e *Env) vacuum(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	err = e.withConn(ctx, func(conn *pgxpool.Conn) error {
+	err = e.WithConn(ctx, func(conn *pgxpool.Conn) error {
 		for _, sql := range e.vacuumSQL(busy) { // sent together, they would be one transaction
 			if _, err := conn.Exec(ctx, sql); err != nil {
 				return err
@@ -182,7 +183,7 @@ func (e *Env) pass(ctx context.Context) (total strategy.Replayed, err error) {
 		return total, err
 	}
 	size, target := int64(firstBatchBlocks), batchTarget
-	if e.concurrent() {
+	if e.Concurrent() {
 		size, target = firstLockedBatchBlocks, lockedBatchTarget
 	}
 	if e.BatchSize > 0 {
@@ -224,7 +225,7 @@ func (e *Env) pass(ctx context.Context) (total strategy.Replayed, err error) {
 // would be held until they have caught up. While the application writes through, the commit
 // of each batch waits.
 func (e *Env) batchCommits(ctx context.Context, followed bool) (settings []string, err error) {
-	if !followed || e.concurrent() {
+	if !followed || e.Concurrent() {
 		return nil, nil
 	}
 	return e.Throttle.Commits(ctx)
@@ -241,47 +242,47 @@ type logRange struct {
 // removes the rows of all pending keys from the shadow, and tries again. If a change made
 // since then still collides, it replays the whole log as one set, which cannot collide.
 func (e *Env) batch(ctx context.Context, taken logRange) (r strategy.Replayed, err error) {
-	ofRange := e.replaying("", e.concurrent(), func(ctx context.Context, tx pgx.Tx) (err error) {
-		r, err = e.Link.ReplayRange(ctx, tx, taken.first, taken.end, e.concurrent())
+	ofRange := e.replaying("", e.Concurrent(), func(ctx context.Context, tx pgx.Tx) (err error) {
+		r, err = e.Link.ReplayRange(ctx, tx, taken.first, taken.end, e.Concurrent())
 		return err
 	})
-	ofRange.settings = taken.settings
-	err = e.perform(ctx, ofRange)
+	ofRange.Settings = taken.settings
+	err = e.Perform(ctx, ofRange)
 	if !strategy.Collision(err) {
 		return r, err
 	}
 	e.Log.Debug("replay batch collided", "job", e.Job.ID, "first_block", taken.first, "error", err)
-	if err := e.perform(ctx, transaction{ofRows: true, actions: e.removeLogged()}); err != nil {
+	if err := e.Perform(ctx, steps.Transaction{OfRows: true, Actions: e.removeLogged()}); err != nil {
 		return r, err
 	}
-	err = e.perform(ctx, ofRange)
+	err = e.Perform(ctx, ofRange)
 	if !strategy.Collision(err) {
 		return r, err
 	}
-	err = e.perform(ctx, e.replaying("", e.concurrent(), func(ctx context.Context, tx pgx.Tx) (err error) {
-		r, err = e.Link.ReplayAll(ctx, tx, e.concurrent())
+	err = e.Perform(ctx, e.replaying("", e.Concurrent(), func(ctx context.Context, tx pgx.Tx) (err error) {
+		r, err = e.Link.ReplayAll(ctx, tx, e.Concurrent())
 		return err
 	}))
 	return r, err
 }
 
 // replaying is a transaction that replays a part of the log, as replay does it.
-func (e *Env) replaying(does string, concurrent bool, replay func(context.Context, pgx.Tx) error) transaction {
-	t := transaction{does: does, locks: (*Planner).reading, ofRows: true, actions: e.replays(concurrent, replay)}
+func (e *Env) replaying(does string, concurrent bool, replay func(context.Context, pgx.Tx) error) steps.Transaction {
+	t := steps.Transaction{Does: does, Locks: (*steps.Planner).Reading, OfRows: true, Actions: e.replays(concurrent, replay)}
 	if concurrent {
-		t.locks = (*Planner).lockingRows
+		t.Locks = (*steps.Planner).LockingRows
 	}
 	return t
 }
 
 // replays makes replay an action. After it, the names must still be those of the job's
 // tables.
-func (e *Env) replays(concurrent bool, replay func(context.Context, pgx.Tx) error) []action {
-	return []action{
+func (e *Env) replays(concurrent bool, replay func(context.Context, pgx.Tx) error) []steps.Action {
+	return []steps.Action{
 		{
-			run: func(ctx context.Context, tx *lock.Tx) error { return replay(ctx, tx) },
-			sql: statements(func() []string { return e.Link.ReplaySQL(concurrent) }).sql,
+			Run: func(ctx context.Context, tx *lock.Tx) error { return replay(ctx, tx) },
+			SQL: steps.Statements(func() []string { return e.Link.ReplaySQL(concurrent) }).SQL,
 		},
-		unplanned(func(ctx context.Context, tx *lock.Tx) error { return e.sameTables(ctx, tx) }),
+		steps.Unplanned(func(ctx context.Context, tx *lock.Tx) error { return e.SameTables(ctx, tx) }),
 	}
 }

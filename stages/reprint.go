@@ -9,6 +9,7 @@ import (
 
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/lock"
+	"github.com/repack-go/repack/stages/steps"
 )
 
 // The exchange creates some objects again from the text that the server prints for them.
@@ -23,7 +24,7 @@ var errLearned = errors.New("the definitions have been learned")
 func (e *Env) learn(ctx context.Context, oid uint32) error {
 	t, err := catalog.Read(ctx, e.Pool, oid)
 	if err != nil {
-		return e.goneOr(err)
+		return e.GoneOr(err)
 	}
 	if e.Reprints.Knows(t) {
 		return nil
@@ -46,7 +47,7 @@ func (e *Env) learning(ctx context.Context, oid uint32, exchange func(context.Co
 	}
 	err = exchange(ctx)
 	if errors.Is(err, errUnlearned) {
-		return fmt.Errorf("a definition of %s has just been changed: %w", e.Source.Name, ErrPutOff)
+		return fmt.Errorf("a definition of %s has just been changed: %w", e.Source.Name, steps.ErrPutOff)
 	}
 	return err
 }
@@ -56,7 +57,7 @@ func (e *Env) learnOld(ctx context.Context) error { return e.learnOf(ctx, e.Sour
 
 func (e *Env) learnOf(ctx context.Context, t *catalog.Table, oid uint32) error {
 	free, _ := e.places()
-	err := e.transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
+	err := e.Transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
 		if err := e.Reprints.Learn(ctx, tx, free, t, oid); err != nil {
 			return err
 		}
@@ -71,7 +72,7 @@ func (e *Env) learnOf(ctx context.Context, t *catalog.Table, oid uint32) error {
 // learned makes sure, under the lock, that no definition has been added or changed since.
 func (e *Env) learned(t *catalog.Table) error {
 	if !e.Reprints.Knows(t) {
-		return fmt.Errorf("a definition of %s has just been changed: %w", t.Name, ErrPutOff)
+		return fmt.Errorf("a definition of %s has just been changed: %w", t.Name, steps.ErrPutOff)
 	}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/lock"
 	"github.com/repack-go/repack/registry"
+	"github.com/repack-go/repack/stages/steps"
 	"github.com/repack-go/repack/strategy"
 )
 
@@ -50,7 +51,7 @@ func (e *Env) discard(ctx context.Context, end registry.State) error {
 	if err := e.handOver(ctx); err != nil {
 		return err
 	}
-	err := e.transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
+	err := e.Transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
 		if there, err := e.detachSource(ctx, tx); err != nil || !there {
 			return err
 		}
@@ -60,7 +61,7 @@ func (e *Env) discard(ctx context.Context, end registry.State) error {
 	if err != nil {
 		return err
 	}
-	if err := e.step(ctx, StepCaptureDropped); err != nil {
+	if err := e.Step(ctx, steps.StepCaptureDropped); err != nil {
 		return err
 	}
 	if end == registry.Reverted {
@@ -68,7 +69,7 @@ func (e *Env) discard(ctx context.Context, end registry.State) error {
 			return err
 		}
 	}
-	return e.transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
+	return e.Transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
 		if err := e.dropShadow(ctx, tx); err != nil {
 			return err
 		}
@@ -94,20 +95,20 @@ func (e *Env) detachSource(ctx context.Context, tx *lock.Tx) (there bool, err er
 	if e.Job.Options.RowByRow != "" {
 		statements = append(statements, strategy.DropLateTriggersSQL(source)...)
 	}
-	return true, execAll(ctx, tx, statements)
+	return true, steps.ExecAll(ctx, tx, statements)
 }
 
 // dropShadow drops the shadow with everything that belongs to it.
 func (e *Env) dropShadow(ctx context.Context, tx *lock.Tx) error {
-	if err := roomFor(ctx, tx, e.Job.ShadowTable().String(), e.Link.Log.String()); err != nil {
+	if err := steps.RoomFor(ctx, tx, e.Job.ShadowTable().String(), e.Link.Log.String()); err != nil {
 		return err
 	}
 	if e.Job.Options.RowByRow != "" {
-		if err := do(ctx, tx, e.dropLockFunctions()); err != nil {
+		if err := steps.Do(ctx, tx, e.dropLockFunctions()); err != nil {
 			return err
 		}
 	}
-	return do(ctx, tx, e.dropArtefacts("", append(e.Source.DropTypedSQL(e.Job.ShadowTable()), dropSQL("TABLE", e.Job.ShadowTable().String()))...))
+	return steps.Do(ctx, tx, e.dropArtefacts("", append(e.Source.DropTypedSQL(e.Job.ShadowTable()), dropSQL("TABLE", e.Job.ShadowTable().String()))...))
 }
 
 const nameSQL = `

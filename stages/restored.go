@@ -9,6 +9,7 @@ import (
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/lock"
 	"github.com/repack-go/repack/registry"
+	"github.com/repack-go/repack/stages/steps"
 	"github.com/repack-go/repack/strategy"
 )
 
@@ -95,7 +96,7 @@ func release(ctx context.Context, tx *lock.Tx, table, function catalog.Name) err
 	if err := tx.Lock(ctx, table.String(), "ACCESS EXCLUSIVE"); err != nil {
 		return err
 	}
-	return execAll(ctx, tx, append(strategy.DropTriggersSQL(table), strategy.DropLateTriggersSQL(table)...))
+	return steps.ExecAll(ctx, tx, append(strategy.DropTriggersSQL(table), strategy.DropLateTriggersSQL(table)...))
 }
 
 const oidOfSQL = `SELECT coalesce(to_regclass($1)::oid, 0)`
@@ -107,7 +108,7 @@ func (e *Env) openRestored(ctx context.Context, job *registry.Job) error {
 	if err := e.Pool.QueryRow(ctx, oidOfSQL, job.Table().String()).Scan(&e.Source.OID); err != nil {
 		return fmt.Errorf("look up %s: %w", job.Table(), err)
 	}
-	e.link(nil)
+	e.SetLink(nil)
 	return &RestoredError{Job: job.ID, Table: job.Table()}
 }
 
@@ -128,7 +129,7 @@ func ResetRestored(ctx context.Context, e *Env) error {
 	if e.Job.Swapped() {
 		copied = e.Job.OldTable()
 	}
-	return e.changeJob(ctx, e.Locks, func(ctx context.Context, tx *lock.Tx, job *jobRow) error {
+	return e.ChangeJob(ctx, e.Locks, func(ctx context.Context, tx *lock.Tx, job *steps.JobRow) error {
 		if err := release(ctx, tx, e.Job.Table(), e.Link.Capture); err != nil {
 			return err
 		}
@@ -138,13 +139,13 @@ func ResetRestored(ctx context.Context, e *Env) error {
 			return fmt.Errorf("look for artefacts of job %d: %w", e.Job.ID, err)
 		}
 		if own {
-			if err := roomFor(ctx, tx, copied.String(), e.Link.Log.String()); err != nil {
+			if err := steps.RoomFor(ctx, tx, copied.String(), e.Link.Log.String()); err != nil {
 				return err
 			}
-			if err := execAll(ctx, tx, append(e.Source.DropTypedSQL(copied), dropSQL("TABLE", copied.String()))); err != nil {
+			if err := steps.ExecAll(ctx, tx, append(e.Source.DropTypedSQL(copied), dropSQL("TABLE", copied.String()))); err != nil {
 				return err
 			}
-			if err := do(ctx, tx, e.dropArtefacts("")); err != nil {
+			if err := steps.Do(ctx, tx, e.dropArtefacts("")); err != nil {
 				return err
 			}
 		} else {

@@ -10,6 +10,7 @@ import (
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/lock"
 	"github.com/repack-go/repack/registry"
+	"github.com/repack-go/repack/stages/steps"
 )
 
 // Revert puts the old table back, with every write made since the swap, and removes the job.
@@ -25,7 +26,7 @@ func Revert(ctx context.Context, e *Env) error {
 	if !e.Job.Swapped() && e.Job.State != registry.Reverting {
 		return ErrNotSwapped
 	}
-	if err := e.awaitSerializable(ctx); err != nil {
+	if err := e.AwaitSerializable(ctx); err != nil {
 		return e.failed(ctx, fmt.Errorf("revert: %w", err))
 	}
 	if e.Job.Swapped() {
@@ -48,7 +49,7 @@ func Revert(ctx context.Context, e *Env) error {
 		if err := e.untilExchanged(ctx, e.exchangeBack); err != nil {
 			return e.failed(ctx, fmt.Errorf("revert: %w", err))
 		}
-		if err := e.step(ctx, StepExchangedBack); err != nil {
+		if err := e.Step(ctx, steps.StepExchangedBack); err != nil {
 			return err
 		}
 	}
@@ -61,7 +62,7 @@ func Revert(ctx context.Context, e *Env) error {
 	if err := e.rebuildMatviews(ctx); err != nil {
 		return e.failed(ctx, fmt.Errorf("revert: %w", err))
 	}
-	if err := e.awaitSerializable(ctx); err != nil {
+	if err := e.AwaitSerializable(ctx); err != nil {
 		return e.failed(ctx, fmt.Errorf("revert: %w", err))
 	}
 	return e.discard(ctx, registry.Reverted)
@@ -82,18 +83,18 @@ func (e *Env) exchangeBack(ctx context.Context) error {
 func (e *Env) exchangeBackKnown(ctx context.Context) error {
 	var x *exchanging
 	var reread []string
-	err := e.changeJob(ctx, e.exchangePolicy(), func(ctx context.Context, tx *lock.Tx, job *jobRow) error {
+	err := e.ChangeJob(ctx, e.exchangePolicy(), func(ctx context.Context, tx *lock.Tx, job *steps.JobRow) error {
 		x = &exchanging{out: *e.Job.Shadow, in: e.Job.Source}
-		if err := e.backExchange(x).do(ctx, tx); err != nil {
+		if err := e.backExchange(x).Do(ctx, tx); err != nil {
 			return err
 		}
 		description, err := catalog.Encode(x.table.ValidAsIn(e.Source))
 		if err != nil {
 			return err
 		}
-		job.SwappedAt, job.CompletedBy, job.State, job.Description, job.Options.RowByRow = nil, nil, registry.Reverting, description, e.forward().Rows
+		job.SwappedAt, job.CompletedBy, job.State, job.Description, job.Options.RowByRow = nil, nil, registry.Reverting, description, e.Forward().Rows
 		b := &pgx.Batch{}
-		e.queueJob(b, job)
+		e.QueueJob(b, job)
 		reread, err = e.parity(ctx, tx, b, x.table, x.in, e.Job.ShadowTable())
 		return err
 	})
@@ -102,21 +103,21 @@ func (e *Env) exchangeBackKnown(ctx context.Context) error {
 	}
 	e.tellReread(x.table.Name, reread)
 	e.Source = x.table.ValidAsIn(e.Source)
-	e.link(e.Link.Key)
+	e.SetLink(e.Link.Key)
 	return nil
 }
 
 // backExchange is the transaction of exchangeBack.
-func (e *Env) backExchange(x *exchanging) transaction {
+func (e *Env) backExchange(x *exchanging) steps.Transaction {
 	parked := e.Job.ShadowTable()
-	locked := append(e.lockForExchange(x, e.Job.OldTable()), unplanned(func(context.Context, *lock.Tx) error {
+	locked := append(e.lockForExchange(x, e.Job.OldTable()), steps.Unplanned(func(context.Context, *lock.Tx) error {
 		if err := e.learned(x.table); err != nil {
 			return err
 		}
 		return e.driftSinceSwap(x.table)
 	}))
-	return transaction{actions: append(locked,
-		sendBounded(func() []string {
+	return steps.Transaction{Actions: append(locked,
+		steps.SendBounded(func() []string {
 			statements := slices.Concat(
 				dropKeysSQL(e.moving(x.table)),
 				x.table.DetachSQL(), // a partition
@@ -128,7 +129,7 @@ func (e *Env) backExchange(x *exchanging) transaction {
 				x.table.AttachSQL(), // a partition
 				installSQL(e.moving(x.table), parked),
 			)
-			if link, xid := x.follow(e.forward()); xid != "" || link.MirrorSince != "" {
+			if link, xid := x.follow(e.Forward()); xid != "" || link.MirrorSince != "" {
 				statements = append(statements, followSQL(link, xid)...)
 			}
 			return append(statements, x.recompile...)
@@ -145,11 +146,11 @@ func (e *Env) validateBound(ctx context.Context) error {
 	if len(statements) == 0 {
 		return nil
 	}
-	return e.transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
+	return e.Transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
 		if err := tx.Settle(ctx, e.Job.OldTable().String()); err != nil {
 			return err
 		}
-		return doAll(ctx, tx, statements)
+		return steps.DoAll(ctx, tx, statements)
 	})
 }
 

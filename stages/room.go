@@ -8,6 +8,7 @@ import (
 
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/lock"
+	"github.com/repack-go/repack/stages/steps"
 )
 
 // exchangedSQL lists the relations on which an exchange of table $1 and table $2 takes
@@ -71,5 +72,5 @@ func (e *Env) roomToExchange(ctx context.Context, tx *lock.Tx, oid uint32) error
 	if err != nil {
 		return fmt.Errorf("look for what the exchange locks: %w", err)
 	}
-	return roomFor(ctx, tx, names...)
+	return steps.RoomFor(ctx, tx, names...)
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/lock"
+	"github.com/repack-go/repack/stages/steps"
 	"github.com/repack-go/repack/strategy"
 )
 
@@ -29,11 +30,11 @@ func (e *Env) shortenLog(ctx context.Context) (bool, error) {
 	if err != nil || blocks < longLog {
 		return false, err
 	}
-	if err := e.perform(ctx, e.retirement()); err != nil {
+	if err := e.Perform(ctx, e.retirement()); err != nil {
 		return false, fmt.Errorf("begin a new change log: %w", err)
 	}
 	e.Log.Debug("new change log", "job", e.Job.ID, "blocks_of_retired", blocks)
-	if err := e.step(ctx, StepLogRetired); err != nil {
+	if err := e.Step(ctx, steps.StepLogRetired); err != nil {
 		return false, err
 	}
 	return true, e.takeOverLog(ctx)
@@ -45,23 +46,23 @@ func (e *Env) takeOverLog(ctx context.Context) error {
 	if err != nil || !retired {
 		return err
 	}
-	return e.transact(ctx, func(ctx context.Context, tx *lock.Tx) error { return e.Link.TakeOver(ctx, tx) })
+	return e.Transact(ctx, func(ctx context.Context, tx *lock.Tx) error { return e.Link.TakeOver(ctx, tx) })
 }
 
 // retirement retires the log, and creates the one that takes its name.
-func (e *Env) retirement() transaction {
+func (e *Env) retirement() steps.Transaction {
 	log := e.Link.Log
-	return transaction{actions: slices.Concat(
-		[]action{
-			settle(func() []string { return []string{log.String()} }), // writers must not have to wait for an autovacuum of the log
-			roomForOurs(log),
+	return steps.Transaction{Actions: slices.Concat(
+		[]steps.Action{
+			steps.Settle(func() []string { return []string{log.String()} }), // writers must not have to wait for an autovacuum of the log
+			steps.RoomForOurs(log),
 		},
-		e.stopWriters(),
-		[]action{
-			sendBounded(func() []string { return []string{e.Link.RetireLogSQL()} }),
-			send(e.Link.CreateLogSQL()),
-			revokeAll(catalog.Made{Kind: "TABLE", Name: log.String()}),
-			send(e.Link.IdentifyLogSQL()),
+		e.StopWriters(),
+		[]steps.Action{
+			steps.SendBounded(func() []string { return []string{e.Link.RetireLogSQL()} }),
+			steps.Send(e.Link.CreateLogSQL()),
+			steps.RevokeAll(catalog.Made{Kind: "TABLE", Name: log.String()}),
+			steps.Send(e.Link.IdentifyLogSQL()),
 		},
 	)}
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/repack-go/repack/internal/catalog"
+	"github.com/repack-go/repack/stages/steps"
 )
 
 // typedAsMade returns the functions of the row type with the privileges that default
@@ -17,7 +18,7 @@ func (p *planner) typedAsMade(ctx context.Context) ([]catalog.Typed, error) {
 		if !o.IsRoutine() {
 			continue
 		}
-		have, err := p.defaultGrants(ctx, "f", p.User, o.Schema)
+		have, err := p.DefaultGrants(ctx, "f", p.User, o.Schema)
 		if err != nil {
 			return nil, err
 		}
@@ -53,7 +54,7 @@ func dropTyped(ctx context.Context, q catalog.Querier, name catalog.Name) error 
 	if err != nil {
 		return err
 	}
-	return execAll(ctx, q, t.DropTypedSQL(name))
+	return steps.ExecAll(ctx, q, t.DropTypedSQL(name))
 }
 
 // callsWait bounds the wait of awaitCalls. The exchange has waited for older snapshots, so
@@ -69,7 +70,7 @@ func (e *Env) awaitCalls(ctx context.Context) error {
 		return nil
 	}
 	e.Log.Debug(awaitingCalls, "job", e.Job.ID, "at_most", callsWait)
-	left, err := e.snapshots().Present(ctx, min(callsWait, e.SnapshotWait))
+	left, err := e.Snapshots().Present(ctx, min(callsWait, e.SnapshotWait))
 	if len(left) > 0 {
 		e.Log.Warn("functions of the replaced table are dropped while older statements run", "job", e.Job.ID, "holders", left)
 	}

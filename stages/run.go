@@ -14,6 +14,7 @@ import (
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/registry"
 	"github.com/repack-go/repack/stages/checks"
+	"github.com/repack-go/repack/stages/steps"
 	"github.com/repack-go/repack/strategy"
 )
 
@@ -21,7 +22,7 @@ import (
 type stage struct {
 	name registry.Stage
 	run  func(context.Context, *Env) error
-	plan func(context.Context, *planner) ([]Step, error)
+	plan func(context.Context, *planner) ([]steps.Step, error)
 }
 
 var order = []stage{
@@ -112,7 +113,7 @@ func call(ctx context.Context, hook func(context.Context, registry.Stage) error,
 
 // begin records the stage and looks for DDL on the source since setup.
 func (e *Env) begin(ctx context.Context, s registry.Stage) error {
-	if err := e.held(ctx); err != nil {
+	if err := e.StillHeld(ctx); err != nil {
 		return err
 	}
 	if err := e.Registry.BeginStage(ctx, e.Pool, e.Job.ID, e.Runner.Claim, s); err != nil {
@@ -140,12 +141,12 @@ func (e *Env) refresh(ctx context.Context) error {
 	e.queueChecks(b, &reasons, e.Job.Source)
 	failed := e.Pool.SendBatch(ctx, b).Close()
 	if failed != nil && !errors.Is(failed, strategy.ErrNotCapturing) {
-		return e.goneOr(failed)
+		return e.GoneOr(failed)
 	}
 	if err := catalog.ReadMatviews(ctx, e.Pool, now.Matviews); err != nil {
 		return err
 	}
-	if err := e.drift(now); err != nil {
+	if err := e.Drift(now); err != nil {
 		return err
 	}
 	if failed != nil {
@@ -155,12 +156,9 @@ func (e *Env) refresh(ctx context.Context) error {
 		return err
 	}
 	e.Source = now
-	e.link(e.Link.Key)
+	e.SetLink(e.Link.Key)
 	return nil
 }
-
-// recording bounds the time to record a failure.
-const recording = 5 * time.Second
 
 // failed records err in the registry. If DDL on the source may be the cause, it returns an
 // error that says so, because the user must know that first.
@@ -172,15 +170,15 @@ func (e *Env) failed(ctx context.Context, err error) error {
 	if e.Job == nil || ctx.Err() != nil { // if the context has ended, its owner records why
 		return err
 	}
-	noteCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recording)
+	noteCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), steps.RecordingTime)
 	defer cancel()
-	var drift *DriftError
+	var drift *steps.DriftError
 	if !gaveWay && !e.Job.Swapped() && !errors.As(err, &drift) {
-		if found := e.checkDrift(noteCtx, e.Pool); errors.As(found, &drift) {
+		if found := e.CheckDrift(noteCtx, e.Pool); errors.As(found, &drift) {
 			err = fmt.Errorf("%w (after: %w)", found, err)
 		}
 	}
-	err = e.expired(noteCtx, e.forbidden(noteCtx, detailed(err)))
+	err = e.expired(noteCtx, e.forbidden(noteCtx, steps.Detailed(err)))
 	err = e.stranded(e.kept(err))
 	if noteErr := e.Registry.Fail(noteCtx, e.Pool, e.Job.ID, e.Runner.Claim, err.Error()); noteErr != nil {
 		e.Log.Warn("failure not recorded", "job", e.Job.ID, "error", noteErr)
@@ -209,7 +207,7 @@ func (e *Env) forbidden(ctx context.Context, err error) error {
 	if lookErr != nil || len(missing) == 0 {
 		return err
 	}
-	return fmt.Errorf("%w (after: %w)", &DriftError{Table: now.Name, Reasons: missing}, err)
+	return fmt.Errorf("%w (after: %w)", &steps.DriftError{Table: now.Name, Reasons: missing}, err)
 }
 
 // queueChecks adds the checks to b, except those that checks.Complete adds. It also asks
@@ -238,7 +236,7 @@ func (e *Env) checkAgain(ctx context.Context, q catalog.Querier, t *catalog.Tabl
 		return err
 	}
 	if len(found) > 0 {
-		return &DriftError{Table: e.Source.Name, Reasons: found}
+		return &steps.DriftError{Table: e.Source.Name, Reasons: found}
 	}
 	return nil
 }

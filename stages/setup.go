@@ -11,6 +11,7 @@ import (
 	"github.com/repack-go/repack/internal/lock"
 	"github.com/repack-go/repack/registry"
 	"github.com/repack-go/repack/stages/checks"
+	"github.com/repack-go/repack/stages/steps"
 	"github.com/repack-go/repack/strategy"
 )
 
@@ -34,15 +35,15 @@ func setup(ctx context.Context, e *Env) error {
 		}
 		job.KeyIndex, job.Description = index.Name, description
 		e.Job = job
-		e.link(e.key)
-		return e.creation().do(ctx, tx)
+		e.SetLink(e.key)
+		return e.creation().Do(ctx, tx)
 	}
-	err = e.withConn(ctx, func(conn *pgxpool.Conn) error {
+	err = e.WithConn(ctx, func(conn *pgxpool.Conn) error {
 		if id, err = e.nextJob(ctx, conn); err != nil {
 			return err
 		}
 		policy := e.Locks
-		policy.Held = e.noteLocked
+		policy.Held = e.NoteLocked
 		return lock.Transact(ctx, conn, policy, e.Source.Name.String(), []uint32{e.Source.OID}, create)
 	})
 	if err != nil {
@@ -52,8 +53,8 @@ func setup(ctx context.Context, e *Env) error {
 	return e.tellPublished(ctx)
 }
 
-func planSetup(ctx context.Context, p *planner) ([]Step, error) {
-	return p.steps(ctx, p.creation())
+func planSetup(ctx context.Context, p *planner) ([]steps.Step, error) {
+	return p.Steps(ctx, p.creation())
 }
 
 const takenSQL = `SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname IN ($1, $2))`
@@ -112,47 +113,47 @@ func (e *Env) jobNumbered(number string) *registry.Job {
 // creation creates everything that the job needs. If the statement that creates the shadow
 // reads the source, the shadow is created after the strong lock is acquired. A transaction
 // must not acquire the weaker lock first: see lock.Tx.Settle.
-func (e *Env) creation() transaction {
+func (e *Env) creation() steps.Transaction {
 	capture := e.Strategy.Capture(e.Link)
-	shadow := append(e.createShadow(), unplanned(func(ctx context.Context, tx *lock.Tx) error {
+	shadow := append(e.createShadow(), steps.Unplanned(func(ctx context.Context, tx *lock.Tx) error {
 		return e.Registry.Insert(ctx, tx, e.Job, e.Runner) // the job's row has the shadow's OID
 	}))
-	actions := [][]action{e.createSchemas(), e.createCapture(capture), shadow, e.stop()}
+	actions := [][]steps.Action{e.createSchemas(), e.createCapture(capture), shadow, e.stop()}
 	if e.target().Verbatim() {
-		actions = [][]action{e.createSchemas(), e.createCapture(capture), e.stop(), shadow}
+		actions = [][]steps.Action{e.createSchemas(), e.createCapture(capture), e.stop(), shadow}
 	}
-	return transaction{
-		does:    "create the registry where it is missing, the shadow and the change log; capture what is written from now on",
-		locks:   (*Planner).stopping,
-		actions: append(slices.Concat(actions...), send(capture.Triggers...)),
+	return steps.Transaction{
+		Does:    "create the registry where it is missing, the shadow and the change log; capture what is written from now on",
+		Locks:   (*steps.Planner).Stopping,
+		Actions: append(slices.Concat(actions...), steps.Send(capture.Triggers...)),
 	}
 }
 
 // createSchemas creates the job's two schemas, to which other roles have no access. If an
 // administrator has prepared schemas (--shadow-schema), it creates none.
-func (e *Env) createSchemas() []action {
+func (e *Env) createSchemas() []steps.Action {
 	if !e.Job.OwnSchemas {
 		return nil
 	}
 	shadow, old := catalog.Quote(e.Job.ShadowSchema), catalog.Quote(e.Job.OldSchema)
-	return []action{
-		send("CREATE SCHEMA "+shadow, "CREATE SCHEMA "+old),
-		revokeAll(catalog.Made{Kind: "SCHEMA", Name: shadow}, catalog.Made{Kind: "SCHEMA", Name: old}),
+	return []steps.Action{
+		steps.Send("CREATE SCHEMA "+shadow, "CREATE SCHEMA "+old),
+		steps.RevokeAll(catalog.Made{Kind: "SCHEMA", Name: shadow}, catalog.Made{Kind: "SCHEMA", Name: old}),
 	}
 }
 
 // createShadow creates the shadow, and sets its OID in the job. It also closes the change
 // log and the capture function to other roles: one query finds what that takes.
-func (e *Env) createShadow() []action {
+func (e *Env) createShadow() []steps.Action {
 	shadow := e.Job.ShadowTable()
-	return []action{
-		send(e.shadowSQL()...),
-		revokeAll(
+	return []steps.Action{
+		steps.Send(e.shadowSQL()...),
+		steps.RevokeAll(
 			catalog.Made{Kind: "TABLE", Name: shadow.String()},
 			catalog.Made{Kind: "TABLE", Name: e.Link.Log.String()},
 			catalog.Made{Kind: "FUNCTION", Name: e.Link.Capture.String() + "()"},
 		),
-		send(append(e.identifySQL(shadow), e.Link.IdentifyLogSQL())...),
+		steps.Send(append(e.identifySQL(shadow), e.Link.IdentifyLogSQL())...),
 		giveToOwner(shadow, func() string { return e.Source.Owner }, func(oid uint32, toast bool) error {
 			e.Job.Shadow = &oid
 			return e.sameToast(toast)
@@ -162,15 +163,15 @@ func (e *Env) createShadow() []action {
 
 // createCapture creates the change log and the function that fills it. createShadow must
 // follow.
-func (e *Env) createCapture(capture strategy.Capture) []action {
-	return []action{send(e.Link.CreateLogSQL(), capture.Function)}
+func (e *Env) createCapture(capture strategy.Capture) []steps.Action {
+	return []steps.Action{steps.Send(e.Link.CreateLogSQL(), capture.Function)}
 }
 
 // stop takes the lock under which the triggers are created. It makes sure that the shadow is
 // like the table as it is now, and that no other job has been set up meanwhile.
-func (e *Env) stop() []action {
-	return append(e.stopWriters(), unplanned(func(ctx context.Context, tx *lock.Tx) error {
-		if err := e.checkDrift(ctx, tx); err != nil {
+func (e *Env) stop() []steps.Action {
+	return append(e.StopWriters(), steps.Unplanned(func(ctx context.Context, tx *lock.Tx) error {
+		if err := e.CheckDrift(ctx, tx); err != nil {
 			return err
 		}
 		reasons, err := checks.Look(ctx, tx, []checks.Check{checks.OtherCapture}, e.Source.OID)
@@ -233,9 +234,9 @@ WHERE  oid = $1::text::regclass`
 // giveToOwner makes owner, the owner of the source, the owner of a table of ours. It gives
 // take, which may be nil, the table's OID, and whether it has a TOAST table. A new owner
 // must have the CREATE privilege on the schema: ALTER TABLE, "OWNER TO", in the manual.
-func giveToOwner(table catalog.Name, owner func() string, take func(oid uint32, toast bool) error) action {
-	return action{
-		run: func(ctx context.Context, tx *lock.Tx) error {
+func giveToOwner(table catalog.Name, owner func() string, take func(oid uint32, toast bool) error) steps.Action {
+	return steps.Action{
+		Run: func(ctx context.Context, tx *lock.Tx) error {
 			var oid uint32
 			var toast, owns, may bool
 			if err := tx.QueryRow(ctx, giveableSQL, table.String(), owner()).Scan(&oid, &toast, &owns, &may); err != nil {
@@ -248,12 +249,12 @@ func giveToOwner(table catalog.Name, owner func() string, take func(oid uint32, 
 			case may: // the owner has CREATE already, so it need not be granted
 				statements = statements[1:2]
 			}
-			if err := execAll(ctx, tx, statements); err != nil || take == nil {
+			if err := steps.ExecAll(ctx, tx, statements); err != nil || take == nil {
 				return err
 			}
 			return take(oid, toast)
 		},
-		sql: func(_ context.Context, p *Planner) ([]string, error) {
+		SQL: func(_ context.Context, p *steps.Planner) ([]string, error) {
 			if owner() == p.User {
 				return nil, nil
 			}

@@ -4,9 +4,9 @@ import (
 	"context"
 	"sync"
 
+	"github.com/jackc/pgx/v5"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/repack-go/repack/internal/lock"
 	"github.com/repack-go/repack/strategy"
 )
@@ -17,7 +17,7 @@ const dividedBlocks = 16
 // divisible reports whether several sessions may replay at the same time. While the
 // application writes through, they may not: they would lock more of its rows.
 func (e *Env) divisible() bool {
-	return e.Jobs > 1 && !e.concurrent() && e.Link.Divisible()
+	return e.Jobs > 1 && !e.Concurrent() && e.Link.Divisible()
 }
 
 // shares returns how many sessions replay that number of blocks of the log. If divide is
@@ -85,9 +85,9 @@ func (e *Env) replayShare(ctx context.Context, taken logRange, share strategy.Sh
 		r, err = e.Link.ReplayShare(ctx, tx, taken.first, taken.end, share)
 		return err
 	})
-	t.settings = taken.settings
-	once := t.policy(e.Worker)
+	t.Settings = taken.settings
+	once := t.Policy(e.Worker)
 	once.Retries = 0
-	err = e.transactBy(ctx, once, t.do)
+	err = e.TransactBy(ctx, once, t.Do)
 	return r, err
 }

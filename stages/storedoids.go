@@ -8,6 +8,7 @@ import (
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/lock"
 	"github.com/repack-go/repack/stages/oids"
+	"github.com/repack-go/repack/stages/steps"
 )
 
 // storedOIDs returns how this job searches for OIDs that are stored as data.
@@ -32,16 +33,16 @@ func (e *Env) storedOIDs() oids.Search {
 }
 
 // rewriteOIDs replaces OIDs in the columns that the user has named.
-func (e *Env) rewriteOIDs(x *exchanging) action {
-	return action{
-		run: func(ctx context.Context, tx *lock.Tx) error {
+func (e *Env) rewriteOIDs(x *exchanging) steps.Action {
+	return steps.Action{
+		Run: func(ctx context.Context, tx *lock.Tx) error {
 			statements, err := x.oids.SQL(ctx, tx, x.in)
 			if err != nil {
 				return err
 			}
-			return doAll(ctx, tx, statements)
+			return steps.DoAll(ctx, tx, statements)
 		},
-		sql: func(context.Context, *Planner) ([]string, error) { return x.oids.SQLWith(unnumbered), nil },
+		SQL: func(context.Context, *steps.Planner) ([]string, error) { return x.oids.SQLWith(unnumbered), nil },
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/repack-go/repack/internal/lock"
 	"github.com/repack-go/repack/registry"
 	"github.com/repack-go/repack/stages/snapshots"
+	"github.com/repack-go/repack/stages/steps"
 )
 
 // swap puts the shadow in the source's place, in these steps:
@@ -47,7 +48,7 @@ func swap(ctx context.Context, e *Env) error {
 		if err := e.untilExchanged(ctx, e.swapTables); err != nil {
 			return err
 		}
-		if err := e.step(ctx, StepExchanged); err != nil {
+		if err := e.Step(ctx, steps.StepExchanged); err != nil {
 			return err
 		}
 	}
@@ -69,16 +70,16 @@ func swap(ctx context.Context, e *Env) error {
 			return err
 		}
 	}
-	if err := e.held(ctx); err != nil {
+	if err := e.StillHeld(ctx); err != nil {
 		return err
 	}
-	return e.endStage(ctx, e.Pool, registry.Swap)
+	return e.EndStage(ctx, e.Pool, registry.Swap)
 }
 
-func planSwap(ctx context.Context, p *planner) ([]Step, error) {
-	var list []transaction
+func planSwap(ctx context.Context, p *planner) ([]steps.Step, error) {
+	var list []steps.Transaction
 	if !p.Job.Swapped() {
-		if !p.concurrent() {
+		if !p.Concurrent() {
 			xid := unnumbered
 			list = append(list, p.replaying("replay what has been changed since", false, nil), p.switching(&xid))
 		}
@@ -93,7 +94,7 @@ func planSwap(ctx context.Context, p *planner) ([]Step, error) {
 			return nil, err
 		}
 		exchange := p.exchange(x)
-		exchange.locks = p.exchangeLocks
+		exchange.Locks = p.exchangeLocks
 		list = append(append(list, joins...), exchange)
 	}
 	handOver, err := p.planHandOver(ctx)
@@ -106,18 +107,18 @@ func planSwap(ctx context.Context, p *planner) ([]Step, error) {
 			list = append(list, p.validation(fmt.Sprintf("validate foreign key %s of %s", catalog.Quote(key.Name), key.Table), key))
 		}
 	}
-	return p.steps(ctx, append(list, p.planMatviews()...)...)
+	return p.Steps(ctx, append(list, p.planMatviews()...)...)
 }
 
 // untilExchanged makes the copy equal to the table in use in every snapshot, and runs
-// exchange. If a change comes in between, it does both again: see whilePutOff.
+// exchange. If a change comes in between, it does both again: see WhilePutOff.
 //
 // If the locks of all neighbours cannot be acquired together, it moves their foreign keys
 // one by one.
 func (e *Env) untilExchanged(ctx context.Context, exchange func(context.Context) error) error {
 	oneByOne, denied := e.oneByOne(), false
 	exchangeBy := func(ctx context.Context) error {
-		return e.whilePutOff(ctx, "exchange", func(ctx context.Context) error {
+		return e.WhilePutOff(ctx, "exchange", func(ctx context.Context) error {
 			if err := e.writeThroughAndDrain(ctx); err != nil {
 				return err
 			}
@@ -142,21 +143,21 @@ func (e *Env) untilExchanged(ctx context.Context, exchange func(context.Context)
 
 // writeThroughAndDrain switches to write-through, if that has not been done, and drains.
 func (e *Env) writeThroughAndDrain(ctx context.Context) error {
-	if !e.concurrent() {
+	if !e.Concurrent() {
 		if err := e.catchUpShort(ctx); err != nil {
 			return err
 		}
 		if err := e.writeThrough(ctx); err != nil {
 			return err
 		}
-		if err := e.step(ctx, StepWritingThrough); err != nil {
+		if err := e.Step(ctx, steps.StepWritingThrough); err != nil {
 			return err
 		}
 	}
 	if err := e.drainShort(ctx); err != nil {
 		return err
 	}
-	return e.step(ctx, StepDrained)
+	return e.Step(ctx, steps.StepDrained)
 }
 
 // catchUpShort runs catchUp, and makes sure that the log it leaves is short.
@@ -192,16 +193,16 @@ func (e *Env) drainShort(ctx context.Context) error {
 // drainLocked replays the rest of the log while writers wait. They have waited since the
 // lock was requested, so the wait and the replay together take no longer than the bound on
 // waits for locks. If that is not enough, more must be replayed without the lock first.
-func (e *Env) drainLocked() []action {
+func (e *Env) drainLocked() []steps.Action {
 	replays := e.replays(false, func(ctx context.Context, tx pgx.Tx) error {
 		_, err := e.Link.ReplayAll(ctx, tx, false)
 		return err
 	})
-	return []action{{
-		run: func(ctx context.Context, tx *lock.Tx) error {
-			return underLock(ctx, tx, func() error { return do(ctx, tx, replays...) })
+	return []steps.Action{{
+		Run: func(ctx context.Context, tx *lock.Tx) error {
+			return steps.UnderLock(ctx, tx, func() error { return steps.Do(ctx, tx, replays...) })
 		},
-		sql: replays[0].sql,
+		SQL: replays[0].SQL,
 	}}
 }
 
@@ -211,25 +212,25 @@ const currentXIDSQL = `SELECT pg_current_xact_id()::text`
 // No session can write in between. The commit completes the copy: a snapshot that sees the
 // commit sees all rows of the copy.
 func (e *Env) writeThrough(ctx context.Context) error {
-	return e.changeJob(ctx, e.Locks, func(ctx context.Context, tx *lock.Tx, job *jobRow) error {
+	return e.ChangeJob(ctx, e.Locks, func(ctx context.Context, tx *lock.Tx, job *steps.JobRow) error {
 		job.CompletedBy = new(string)
-		return e.switching(job.CompletedBy).do(ctx, tx)
+		return e.switching(job.CompletedBy).Do(ctx, tx)
 	})
 }
 
 // switching is the transaction of writeThrough. It sets xid to its own ID.
-func (e *Env) switching(xid *string) transaction {
-	return transaction{
-		does:  "replay the last changes and write through from now on; before that, where the log has become long, begin a new one under the same lock",
-		locks: (*Planner).stopping,
-		actions: slices.Concat(e.stopWriters(), e.drainLocked(), []action{
-			unplanned(func(ctx context.Context, tx *lock.Tx) error {
+func (e *Env) switching(xid *string) steps.Transaction {
+	return steps.Transaction{
+		Does:  "replay the last changes and write through from now on; before that, where the log has become long, begin a new one under the same lock",
+		Locks: (*steps.Planner).Stopping,
+		Actions: slices.Concat(e.StopWriters(), e.drainLocked(), []steps.Action{
+			steps.Unplanned(func(ctx context.Context, tx *lock.Tx) error {
 				if err := tx.QueryRow(ctx, currentXIDSQL).Scan(xid); err != nil {
 					return fmt.Errorf("read transaction id: %w", err)
 				}
 				return nil
 			}),
-			sendLate(func() []string { return e.Link.WriteThrough(*xid).SQL() }),
+			steps.SendLate(func() []string { return e.Link.WriteThrough(*xid).SQL() }),
 		}),
 	}
 }
@@ -238,7 +239,7 @@ func (e *Env) switching(xid *string) transaction {
 // replays what they have logged, and waits for the snapshots older than that replay.
 func (e *Env) drain(ctx context.Context) error {
 	for deadline := time.Now().Add(e.SnapshotWait); ; {
-		if err := e.snapshots().Older(ctx); err != nil {
+		if err := e.Snapshots().Older(ctx); err != nil {
 			return err
 		}
 		pending, err := e.Link.Pending(ctx, e.Pool)
@@ -251,9 +252,9 @@ func (e *Env) drain(ctx context.Context) error {
 		}
 		if time.Now().After(deadline) {
 			if r.Aside == 0 {
-				return fmt.Errorf("changes are logged as fast as they are replayed: %w", ErrPutOff)
+				return fmt.Errorf("changes are logged as fast as they are replayed: %w", steps.ErrPutOff)
 			}
-			return fmt.Errorf("rows stay locked by the application (%d keys): %w", r.Aside, ErrPutOff)
+			return fmt.Errorf("rows stay locked by the application (%d keys): %w", r.Aside, steps.ErrPutOff)
 		}
 		if r.Aside == 0 {
 			continue
@@ -309,22 +310,22 @@ func keysToValidate(t *catalog.Table) []catalog.ForeignKey {
 
 // validate validates a key. It takes SHARE UPDATE EXCLUSIVE on the table of the key.
 func (e *Env) validate(ctx context.Context, key catalog.ForeignKey) error {
-	return e.perform(ctx, e.validation("", key))
+	return e.Perform(ctx, e.validation("", key))
 }
 
-func (e *Env) validation(does string, key catalog.ForeignKey) transaction {
-	return transaction{
-		does: does,
-		locks: func(p *Planner) []Lock {
-			locks := []Lock{p.settling(key.Table)}
+func (e *Env) validation(does string, key catalog.ForeignKey) steps.Transaction {
+	return steps.Transaction{
+		Does: does,
+		Locks: func(p *steps.Planner) []steps.Lock {
+			locks := []steps.Lock{p.Settling(key.Table)}
 			if !key.SelfReference() && key.Referenced == e.Source.Name {
-				locks = append(locks, p.lock("ROW SHARE", key.Referenced))
+				locks = append(locks, p.Lock("ROW SHARE", key.Referenced))
 			}
 			return locks
 		},
-		actions: []action{
-			settle(func() []string { return []string{key.Table.String()} }),
-			sendBounded(func() []string { return []string{key.ValidateSQL()} }),
+		Actions: []steps.Action{
+			steps.Settle(func() []string { return []string{key.Table.String()} }),
+			steps.SendBounded(func() []string { return []string{key.ValidateSQL()} }),
 		},
 	}
 }

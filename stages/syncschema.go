@@ -14,6 +14,7 @@ import (
 	"github.com/repack-go/repack/internal/session"
 	"github.com/repack-go/repack/registry"
 	"github.com/repack-go/repack/stages/builds"
+	"github.com/repack-go/repack/stages/steps"
 )
 
 // syncSchema makes the copied rows a table like the source. First it removes every row that
@@ -25,11 +26,11 @@ import (
 // write-through to log takes SHARE ROW EXCLUSIVE on the source for an instant.
 func syncSchema(ctx context.Context, e *Env) error {
 	for _, t := range e.beforeBuilds() {
-		if err := e.perform(ctx, t); err != nil {
+		if err := e.Perform(ctx, t); err != nil {
 			return err
 		}
 	}
-	if err := e.step(ctx, StepLoggedKeysRemoved); err != nil {
+	if err := e.Step(ctx, steps.StepLoggedKeysRemoved); err != nil {
 		return err
 	}
 	defer e.watchBuilds(ctx)()
@@ -37,10 +38,10 @@ func syncSchema(ctx context.Context, e *Env) error {
 		return err
 	}
 	var shadow catalog.Table
-	return e.perform(ctx, e.completion(&shadow))
+	return e.Perform(ctx, e.completion(&shadow))
 }
 
-func planSyncSchema(ctx context.Context, p *planner) ([]Step, error) {
+func planSyncSchema(ctx context.Context, p *planner) ([]steps.Step, error) {
 	list, shadow := p.beforeBuilds(), p.shadow
 	if len(p.dropKeySQL()) > 0 {
 		shadow = p.withoutKey()
@@ -50,9 +51,9 @@ func planSyncSchema(ctx context.Context, p *planner) ([]Step, error) {
 		return nil, err
 	}
 	if len(lists) > 0 {
-		list = append(list, transaction{
-			does: fmt.Sprintf("build indexes on the shadow, what takes longest first, %d at a time", p.Jobs),
-			actions: []action{sendLate(func() (all []string) {
+		list = append(list, steps.Transaction{
+			Does: fmt.Sprintf("build indexes on the shadow, what takes longest first, %d at a time", p.Jobs),
+			Actions: []steps.Action{steps.SendLate(func() (all []string) {
 				for _, b := range slices.Concat(lists...) {
 					all = append(all, p.buildSQL(b)...)
 				}
@@ -60,7 +61,7 @@ func planSyncSchema(ctx context.Context, p *planner) ([]Step, error) {
 			})},
 		})
 	}
-	return p.steps(ctx, append(list, p.completion(shadow))...)
+	return p.Steps(ctx, append(list, p.completion(shadow))...)
 }
 
 // withoutKey returns the shadow as it is after its key has been dropped.
@@ -73,66 +74,66 @@ func (p *planner) withoutKey() *catalog.Table {
 }
 
 // beforeBuilds leaves in the shadow only rows that have not changed since they were copied.
-func (e *Env) beforeBuilds() []transaction {
+func (e *Env) beforeBuilds() []steps.Transaction {
 	if e.Strategy.WritesThrough() {
-		return []transaction{e.loggingOnly(), e.removal()}
+		return []steps.Transaction{e.loggingOnly(), e.removal()}
 	}
-	return []transaction{e.removal()}
+	return []steps.Transaction{e.removal()}
 }
 
 // loggingOnly switches the capture to log, under a lock that waits for writers: no
 // statement of a writer may be under way.
-func (e *Env) loggingOnly() transaction {
-	return transaction{
-		does:    "log changes instead of writing them through",
-		locks:   (*Planner).stopping,
-		actions: append(e.stopWriters(), send(e.Link.LogCapture().SQL()...)),
+func (e *Env) loggingOnly() steps.Transaction {
+	return steps.Transaction{
+		Does:    "log changes instead of writing them through",
+		Locks:   (*steps.Planner).Stopping,
+		Actions: append(e.StopWriters(), steps.Send(e.Link.LogCapture().SQL()...)),
 	}
 }
 
 // removal removes the rows that have changed from the shadow, and its key if that was
 // filled row by row.
-func (e *Env) removal() transaction {
+func (e *Env) removal() steps.Transaction {
 	does := "take rows that have changed out of the shadow"
 	drops := e.dropKeySQL()
 	actions := e.removeLogged()
 	if len(drops) > 0 {
 		does += ", and drop its key, which is built anew"
-		actions = slices.Concat([]action{roomForOurs(e.Link.To)}, actions, []action{send(drops...)})
+		actions = slices.Concat([]steps.Action{steps.RoomForOurs(e.Link.To)}, actions, []steps.Action{steps.Send(drops...)})
 	}
-	return transaction{does: does, locks: (*Planner).reading, ofRows: true, actions: actions}
+	return steps.Transaction{Does: does, Locks: (*steps.Planner).Reading, OfRows: true, Actions: actions}
 }
 
 // removeLogged removes the rows of the keys in the log from the copy.
-func (e *Env) removeLogged() []action {
-	return []action{
+func (e *Env) removeLogged() []steps.Action {
+	return []steps.Action{
 		{
-			run: func(ctx context.Context, tx *lock.Tx) error {
+			Run: func(ctx context.Context, tx *lock.Tx) error {
 				n, err := e.Link.RemoveLogged(ctx, tx)
 				if err == nil {
 					e.Log.Debug("logged keys removed from shadow", "job", e.Job.ID, "rows", n)
 				}
 				return err
 			},
-			sql: statements(func() []string { return []string{e.Link.RemoveLoggedSQL()} }).sql,
+			SQL: steps.Statements(func() []string { return []string{e.Link.RemoveLoggedSQL()} }).SQL,
 		},
-		unplanned(func(ctx context.Context, tx *lock.Tx) error { return e.sameTables(ctx, tx) }),
+		steps.Unplanned(func(ctx context.Context, tx *lock.Tx) error { return e.SameTables(ctx, tx) }),
 	}
 }
 
 // completion gives the shadow what it lacks when its indexes are built. shadow is its
 // description, which a run reads first.
-func (e *Env) completion(shadow *catalog.Table) transaction {
+func (e *Env) completion(shadow *catalog.Table) steps.Transaction {
 	name := e.Job.ShadowTable()
-	lacks := statements(func() []string {
+	lacks := steps.Statements(func() []string {
 		// Create statistics objects before the shadow is analysed.
 		return slices.Concat(e.constraintsSQL(shadow), e.marksSQL(name), e.statisticsSQL(shadow))
 	})
-	return transaction{
-		does: "give the shadow its constraints and statistics objects",
-		actions: []action{
-			roomForOurs(name),
-			unplanned(func(ctx context.Context, tx *lock.Tx) error {
+	return steps.Transaction{
+		Does: "give the shadow its constraints and statistics objects",
+		Actions: []steps.Action{
+			steps.RoomForOurs(name),
+			steps.Unplanned(func(ctx context.Context, tx *lock.Tx) error {
 				built, err := catalog.Read(ctx, tx, *e.Job.Shadow)
 				if err == nil {
 					*shadow = *built
@@ -140,10 +141,10 @@ func (e *Env) completion(shadow *catalog.Table) transaction {
 				return err
 			}),
 			{
-				run: func(ctx context.Context, tx *lock.Tx) error { return e.execBuilds(ctx, tx, lacks()) },
-				sql: lacks.sql,
+				Run: func(ctx context.Context, tx *lock.Tx) error { return e.execBuilds(ctx, tx, lacks()) },
+				SQL: lacks.SQL,
 			},
-			unplanned(func(ctx context.Context, tx *lock.Tx) error { return e.endStage(ctx, tx, registry.SyncSchema) }),
+			steps.Unplanned(func(ctx context.Context, tx *lock.Tx) error { return e.EndStage(ctx, tx, registry.SyncSchema) }),
 		},
 	}
 }
@@ -186,7 +187,7 @@ func (e *Env) buildIndexes(ctx context.Context) error {
 	group.SetLimit(e.Jobs)
 	for _, list := range lists {
 		group.Go(func() error {
-			return e.withConn(groupCtx, func(conn *pgxpool.Conn) error {
+			return e.WithConn(groupCtx, func(conn *pgxpool.Conn) error {
 				for _, b := range list {
 					if err := e.buildIndex(groupCtx, conn, b); err != nil {
 						return err
@@ -249,15 +250,15 @@ func (e *Env) buildIndex(ctx context.Context, conn *pgxpool.Conn, b builds.Build
 		if err := e.Registry.Fence(ctx, tx, e.Job.ID, e.Runner.Claim); err != nil {
 			return err
 		}
-		return execAll(ctx, tx, statements[last:])
+		return steps.ExecAll(ctx, tx, statements[last:])
 	})
 	if err != nil {
 		return fmt.Errorf("build index %q: %w", b.Name, err)
 	}
-	return e.step(ctx, StepIndexBuilt)
+	return e.Step(ctx, steps.StepIndexBuilt)
 }
 
-// execBuilds runs execAll, but sends a statement that builds an index on its own. Then the
+// execBuilds runs ExecAll, but sends a statement that builds an index on its own. Then the
 // statement of the session tells Builds which index is being built.
 func (e *Env) execBuilds(ctx context.Context, tx pgx.Tx, statements []string) error {
 	builds := func(sql string) bool {
@@ -271,10 +272,10 @@ func (e *Env) execBuilds(ctx context.Context, tx pgx.Tx, statements []string) er
 			n = len(statements)
 		}
 		next := min(n+1, len(statements))
-		if err := execAll(ctx, tx, statements[:n]); err != nil {
+		if err := steps.ExecAll(ctx, tx, statements[:n]); err != nil {
 			return err
 		}
-		if err := execAll(ctx, tx, statements[n:next]); err != nil {
+		if err := steps.ExecAll(ctx, tx, statements[n:next]); err != nil {
 			return err
 		}
 		statements = statements[next:]

@@ -48,7 +48,7 @@ func Verify(ctx context.Context, e *Env, mode registry.VerifyMode) (*compare.Res
 // comparer returns how this run compares. replay replays the change log; or nil.
 func (e *Env) comparer(replay func(context.Context) error) compare.Comparer {
 	return compare.Comparer{
-		Pool: e.Pool, Locks: e.ofRows(), Log: e.Log, Job: e.Job, Source: e.Source, Link: e.Link,
+		Pool: e.Pool, Locks: e.OfRows(), Log: e.Log, Job: e.Job, Source: e.Source, Link: e.Link,
 		Jobs: e.Jobs, Throttle: e.Throttle, BatchSize: e.BatchSize, Replay: replay,
 	}
 }
@@ -93,7 +93,7 @@ func (e *Env) concludeComparison(ctx context.Context, result *compare.Result, co
 		return nil
 	}
 	if result == nil {
-		return e.write(ctx, complete)
+		return e.Write(ctx, complete)
 	}
 	if found := result.Err(false); found != nil {
 		return errors.Join(found, e.recordVerification(ctx, result, nil))
@@ -103,7 +103,7 @@ func (e *Env) concludeComparison(ctx context.Context, result *compare.Result, co
 
 func (e *Env) recordVerification(ctx context.Context, r *compare.Result, complete func(tx pgx.Tx) error) error {
 	verified := registry.Verification{Mode: r.Mode, Rows: r.CopyRows, Mismatches: int64(len(r.Mismatches))}
-	err := e.write(ctx, func(tx pgx.Tx) error {
+	err := e.Write(ctx, func(tx pgx.Tx) error {
 		err := e.Registry.AddVerification(ctx, tx, e.Job.ID, verified)
 		if err != nil || complete == nil {
 			return err

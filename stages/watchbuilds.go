@@ -7,9 +7,6 @@ import (
 	"github.com/repack-go/repack/stages/builds"
 )
 
-// IndexBuild is an index of the shadow that is being built.
-type IndexBuild = builds.Running
-
 // watchEvery is often enough for people who watch.
 const watchEvery = 500 * time.Millisecond
 

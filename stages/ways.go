@@ -8,6 +8,7 @@ import (
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/lock"
 	"github.com/repack-go/repack/registry"
+	"github.com/repack-go/repack/stages/steps"
 )
 
 // StrandedError is a failure after the tables have been exchanged. It says where the job
@@ -40,7 +41,7 @@ func (e *StrandedError) Unwrap() error { return e.Err }
 // stranded adds to err where the job stands, if the tables have been exchanged.
 func (e *Env) stranded(err error) error {
 	var drift *RevertDriftError
-	var gone *DriftError
+	var gone *steps.DriftError
 	if errors.As(err, &drift) || errors.As(err, &gone) && gone.Swapped { // it says what to do
 		return err
 	}
@@ -57,8 +58,8 @@ func (e *Env) stranded(err error) error {
 // or an event trigger that fails. This shows it while revert is still possible. It takes
 // ACCESS EXCLUSIVE on the old table, which only repack needs by then.
 func (e *Env) tryDisposal(ctx context.Context) error {
-	err := e.transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
-		if err := execAll(ctx, tx, e.disposeSQL()); err != nil {
+	err := e.Transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
+		if err := steps.ExecAll(ctx, tx, e.disposeSQL()); err != nil {
 			return err
 		}
 		return errDryBuildOver
@@ -78,11 +79,11 @@ func (e *Env) leaveMatviews(ctx context.Context) (left bool, err error) {
 		return false, err
 	}
 	built, _ := e.places()
-	return true, e.transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
+	return true, e.Transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
 		if err := catalog.ReadMatviews(ctx, tx, matviews); err != nil {
 			return err
 		}
-		return execAll(ctx, tx, dropMatviewsSQL(matviews, built))
+		return steps.ExecAll(ctx, tx, dropMatviewsSQL(matviews, built))
 	})
 }
 

@@ -1,4 +1,4 @@
-package stages
+package steps
 
 import (
 	"context"
@@ -8,13 +8,14 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/lock"
 )
 
-// execAll sends statements together, in one round trip. The error names the first of them,
-// and the server's error which one has failed; see also execEach.
-func execAll(ctx context.Context, q catalog.Querier, statements []string) error {
+// ExecAll sends statements together, in one round trip. The error names the first of them,
+// and the server's error which one has failed; see also ExecEach.
+func ExecAll(ctx context.Context, q catalog.Querier, statements []string) error {
 	if len(statements) == 0 {
 		return nil
 	}
@@ -24,13 +25,13 @@ func execAll(ctx context.Context, q catalog.Querier, statements []string) error 
 	return nil
 }
 
-// doAll is execAll for statements that may wait for locks: see lock.Tx.Do.
-func doAll(ctx context.Context, tx *lock.Tx, statements []string) error {
+// DoAll is ExecAll for statements that may wait for locks: see lock.Tx.Do.
+func DoAll(ctx context.Context, tx *lock.Tx, statements []string) error {
 	if len(statements) == 0 {
 		return nil
 	}
 	if err := tx.Do(ctx, strings.Join(statements, ";\n")); err != nil {
-		return fmt.Errorf("%s: %w", beginning(statements), alteredMeanwhile(err))
+		return fmt.Errorf("%s: %w", beginning(statements), AlteredMeanwhile(err))
 	}
 	return nil
 }
@@ -44,12 +45,12 @@ func beginning(statements []string) string {
 	return first
 }
 
-// savepoint is the savepoint that execEach rolls back to.
+// savepoint is the savepoint that ExecEach rolls back to.
 const savepoint = "tried"
 
-// execEach is execAll in a subtransaction. If that fails, it runs the statements again
+// ExecEach is ExecAll in a subtransaction. If that fails, it runs the statements again
 // one by one, so that the error names the statement that fails.
-func execEach(ctx context.Context, tx pgx.Tx, statements []string) error {
+func ExecEach(ctx context.Context, tx pgx.Tx, statements []string) error {
 	if len(statements) == 0 {
 		return nil
 	}
@@ -71,9 +72,9 @@ func execEach(ctx context.Context, tx pgx.Tx, statements []string) error {
 	return err
 }
 
-// roomFor runs lock.Tx.Room for ACCESS EXCLUSIVE. It includes the job's own tables: no
+// RoomFor runs lock.Tx.Room for ACCESS EXCLUSIVE. It includes the job's own tables: no
 // application reads them, but a pg_dump locks all tables.
-func roomFor(ctx context.Context, tx *lock.Tx, relations ...string) error {
+func RoomFor(ctx context.Context, tx *lock.Tx, relations ...string) error {
 	wants := make([]lock.Want, len(relations))
 	for i, name := range relations {
 		wants[i] = lock.Want{Relation: name, Mode: "ACCESS EXCLUSIVE"}
@@ -81,9 +82,13 @@ func roomFor(ctx context.Context, tx *lock.Tx, relations ...string) error {
 	return tx.Room(ctx, wants...)
 }
 
-// roomForOurs is roomFor as an action, for the job's own tables.
-func roomForOurs(tables ...catalog.Name) action {
-	return unplanned(func(ctx context.Context, tx *lock.Tx) error {
-		return roomFor(ctx, tx, names(tables, catalog.Name.String)...)
+// RoomForOurs is RoomFor as an action, for the job's own tables.
+func RoomForOurs(tables ...catalog.Name) Action {
+	return Unplanned(func(ctx context.Context, tx *lock.Tx) error {
+		relations := make([]string, len(tables))
+		for i, table := range tables {
+			relations[i] = table.String()
+		}
+		return RoomFor(ctx, tx, relations...)
 	})
 }

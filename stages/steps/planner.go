@@ -1,4 +1,4 @@
-package stages
+package steps
 
 import (
 	"context"
@@ -66,25 +66,26 @@ func NewPlanner(ctx context.Context, w *Worker) (*Planner, error) {
 	return p, nil
 }
 
-// reading returns the locks of a statement that copies rows or reads the catalog.
-func (p *Planner) reading() []Lock { return []Lock{p.lock("ACCESS SHARE", p.table)} }
+// Reading returns the locks of a statement that copies rows or reads the catalog.
+func (p *Planner) Reading() []Lock { return []Lock{p.Lock("ACCESS SHARE", p.table)} }
 
-// lockingRows returns the lock of a statement that locks rows FOR SHARE.
-func (p *Planner) lockingRows() []Lock { return []Lock{p.lock("ROW SHARE", p.table)} }
+// LockingRows returns the lock of a statement that locks rows FOR SHARE.
+func (p *Planner) LockingRows() []Lock { return []Lock{p.Lock("ROW SHARE", p.table)} }
 
-// stopping returns the lock of stopWriters.
-func (p *Planner) stopping() []Lock { return []Lock{p.strong("SHARE ROW EXCLUSIVE", p.table)} }
+// Stopping returns the lock of StopWriters.
+func (p *Planner) Stopping() []Lock { return []Lock{p.Strong("SHARE ROW EXCLUSIVE", p.table)} }
 
-func (p *Planner) lock(mode string, relation catalog.Name) Lock {
+// Lock returns a lock that no session waits behind.
+func (p *Planner) Lock(mode string, relation catalog.Name) Lock {
 	return Lock{Mode: mode, Relation: relation.String(), Seconds: p.patience.Seconds()}
 }
 
-// strong returns a lock that shares the bound of its transaction.
-func (p *Planner) strong(mode string, relation catalog.Name) Lock {
+// Strong returns a lock that shares the bound of its transaction.
+func (p *Planner) Strong(mode string, relation catalog.Name) Lock {
 	return Lock{Mode: mode, Relation: relation.String(), Seconds: p.bound.Seconds()}
 }
 
-// settling returns the lock of lock.Tx.Settle, with its bound.
-func (p *Planner) settling(relation catalog.Name) Lock {
+// Settling returns the lock of lock.Tx.Settle, with its bound.
+func (p *Planner) Settling(relation catalog.Name) Lock {
 	return Lock{Mode: "SHARE UPDATE EXCLUSIVE", Relation: relation.String(), Seconds: p.settle.Seconds()}
 }

@@ -1,4 +1,4 @@
-package stages
+package steps
 
 import (
 	"context"
@@ -9,15 +9,15 @@ import (
 	"github.com/repack-go/repack/stages/snapshots"
 )
 
-// snapshots returns how this run waits for snapshots.
-func (w *Worker) snapshots() snapshots.Wait {
+// Snapshots returns how this run waits for snapshots.
+func (w *Worker) Snapshots() snapshots.Wait {
 	return snapshots.Wait{Pool: w.Pool, Log: w.Log, Job: w.Job.ID, AtMost: w.SnapshotWait}
 }
 
-// awaitSerializable waits until no transaction is left for which changes must be written to
+// AwaitSerializable waits until no transaction is left for which changes must be written to
 // the replaced table.
-func (w *Worker) awaitSerializable(ctx context.Context) error {
-	return w.snapshots().Serializable(ctx, w.copied())
+func (w *Worker) AwaitSerializable(ctx context.Context) error {
+	return w.Snapshots().Serializable(ctx, w.Copied())
 }
 
 // WithHolders turns an error that only says that a lock was denied into a
@@ -27,7 +27,7 @@ func (w *Worker) awaitSerializable(ctx context.Context) error {
 func (w *Worker) WithHolders(ctx context.Context, oid uint32, name catalog.Name, err error) error {
 	var told *lock.TimeoutError
 	if !lock.Denied(err) || errors.As(err, &told) {
-		return detailed(err)
+		return Detailed(err)
 	}
 	holders, lookErr := lock.Holders(ctx, w.Pool, oid)
 	if lookErr != nil {

@@ -1,4 +1,4 @@
-package stages
+package steps
 
 import (
 	"context"
@@ -9,6 +9,7 @@ import (
 	"github.com/cenkalti/backoff/v5"
 	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5/pgconn"
+
 	"github.com/repack-go/repack/internal/lock"
 )
 
@@ -20,9 +21,9 @@ var ErrPutOff = errors.New("the exchange has been put off, nothing has changed: 
 // lock, and a longer pause does not improve the chance.
 const quietPause = 500 * time.Millisecond
 
-// whilePutOff runs work, and runs it again while it is put off. It gives up when it has
+// WhilePutOff runs work, and runs it again while it is put off. It gives up when it has
 // tried as often as for a lock and has also spent the time that it may wait for snapshots.
-func (w *Worker) whilePutOff(ctx context.Context, what string, work func(context.Context) error) error {
+func (w *Worker) WhilePutOff(ctx context.Context, what string, work func(context.Context) error) error {
 	pauses := backoff.NewExponentialBackOff()
 	pauses.InitialInterval, pauses.MaxInterval = quietPause/10, quietPause
 	began := time.Now()
@@ -44,12 +45,12 @@ func (w *Worker) whilePutOff(ctx context.Context, what string, work func(context
 // most of the bound.
 const leastDrain = 150 * time.Millisecond
 
-// underLock does work that may take some time while other sessions wait for the locks of
+// UnderLock does work that may take some time while other sessions wait for the locks of
 // tx. The wait and the work together take no longer than the bound on waits for locks.
-// Otherwise underLock returns ErrPutOff.
-func underLock(ctx context.Context, tx *lock.Tx, work func() error) error {
+// Otherwise UnderLock returns ErrPutOff.
+func UnderLock(ctx context.Context, tx *lock.Tx, work func() error) error {
 	limit := fmt.Sprintf("SET LOCAL statement_timeout = %d", max(tx.Left(leastDrain).Milliseconds(), 1))
-	if err := execAll(ctx, tx, []string{limit}); err != nil {
+	if err := ExecAll(ctx, tx, []string{limit}); err != nil {
 		return err
 	}
 	err := work()
@@ -61,13 +62,13 @@ func underLock(ctx context.Context, tx *lock.Tx, work func() error) error {
 	if err != nil {
 		return err
 	}
-	return execAll(ctx, tx, []string{"SET LOCAL statement_timeout = 0"})
+	return ExecAll(ctx, tx, []string{"SET LOCAL statement_timeout = 0"})
 }
 
-// alteredMeanwhile returns err, as ErrPutOff if another session has just altered a
+// AlteredMeanwhile returns err, as ErrPutOff if another session has just altered a
 // function that the exchange alters. The server reports this as an internal error ("tuple
 // concurrently updated").
-func alteredMeanwhile(err error) error {
+func AlteredMeanwhile(err error) error {
 	var pgErr *pgconn.PgError
 	if errors.As(err, &pgErr) && pgErr.Code == pgerrcode.InternalError {
 		return fmt.Errorf("%w: an object has just been altered (%s)", ErrPutOff, pgErr.Message)

@@ -1,4 +1,4 @@
-package stages
+package steps
 
 import (
 	"github.com/repack-go/repack/internal/catalog"
@@ -6,9 +6,9 @@ import (
 	"github.com/repack-go/repack/strategy"
 )
 
-// link sets the direction of the changes, from the table in use to its copy: before the
+// SetLink sets the direction of the changes, from the table in use to its copy: before the
 // swap from the source to the shadow, after it from the new table to the old one.
-func (w *Worker) link(key []catalog.KeyColumn) {
+func (w *Worker) SetLink(key []catalog.KeyColumn) {
 	j := w.Job
 	w.Link = strategy.NewLink(w.Source, key, j.Table(), j.ShadowTable(),
 		catalog.Name{Schema: j.ShadowSchema, Name: j.ChangeLog}, catalog.Name{Schema: j.ShadowSchema, Name: j.Capture})
@@ -30,24 +30,25 @@ func (w *Worker) beforeKeys(link *strategy.Link) *strategy.Link {
 	return link
 }
 
-// inUse returns the OID of the table in use, and copied the OID of its copy.
-func (w *Worker) inUse() uint32 {
+// InUse returns the OID of the table in use.
+func (w *Worker) InUse() uint32 {
 	if w.Job.Swapped() {
 		return *w.Job.Shadow
 	}
 	return w.Job.Source
 }
 
-func (w *Worker) copied() uint32 {
+// Copied returns the OID of the copy of the table in use.
+func (w *Worker) Copied() uint32 {
 	if w.Job.Swapped() {
 		return w.Job.Source
 	}
 	return *w.Job.Shadow
 }
 
-// reverse returns the link from the table in use to the old table, as it is after the
+// Reverse returns the link from the table in use to the old table, as it is after the
 // exchange of the swap.
-func (w *Worker) reverse() *strategy.Link {
+func (w *Worker) Reverse() *strategy.Link {
 	if w.Job.Swapped() {
 		return w.Link
 	}
@@ -56,18 +57,18 @@ func (w *Worker) reverse() *strategy.Link {
 	return w.beforeKeys(link.Reverse(w.Job.Table(), w.Job.OldTable()))
 }
 
-// forward returns the link from the old table, back in use, to the shadow.
-func (w *Worker) forward() *strategy.Link {
+// Forward returns the link from the old table, back in use, to the shadow.
+func (w *Worker) Forward() *strategy.Link {
 	return w.beforeKeys(w.Link.Reverse(w.Job.Table(), w.Job.ShadowTable()))
 }
 
-// concurrent reports whether the application writes to the copy, through the capture
+// Concurrent reports whether the application writes to the copy, through the capture
 // function. This is so from the switch to write-through on.
-func (w *Worker) concurrent() bool { return w.Job.CompletedBy != nil }
+func (w *Worker) Concurrent() bool { return w.Job.CompletedBy != nil }
 
-// stopWriters takes SHARE ROW EXCLUSIVE on the table that the application writes to. Every
+// StopWriters takes SHARE ROW EXCLUSIVE on the table that the application writes to. Every
 // transaction that has written to it has ended, and no transaction can write until the end
 // of the one that does this.
-func (w *Worker) stopWriters() []action {
-	return acquireSettled("SHARE ROW EXCLUSIVE", func() string { return w.Link.From.String() })
+func (w *Worker) StopWriters() []Action {
+	return AcquireSettled("SHARE ROW EXCLUSIVE", func() string { return w.Link.From.String() })
 }

@@ -1,4 +1,4 @@
-package stages
+package steps
 
 import (
 	"context"
@@ -6,7 +6,9 @@ import (
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
+
 	"github.com/repack-go/repack/internal/catalog"
+	"github.com/repack-go/repack/stages/checks"
 )
 
 // DriftError reports DDL on the table since setup that the shadow does not have. repack has
@@ -15,7 +17,7 @@ type DriftError struct {
 	Table   catalog.Name
 	Changes []catalog.Difference
 	// Reasons are what preValidate would have refused.
-	Reasons []Reason
+	Reasons []checks.Reason
 	// Swapped is set if the table is gone since the swap. Then there is no way back, and a
 	// run removes what is left of the job.
 	Swapped bool
@@ -38,17 +40,17 @@ func (e *DriftError) Error() string {
 	return msg + fmt.Sprintf("\nundo the change and run again, or start afresh with: repack reset --table '%s'", e.Table)
 }
 
-// goneOr returns a DriftError if the table is gone, and otherwise err.
-func (w *Worker) goneOr(err error) error {
+// GoneOr returns a DriftError if the table is gone, and otherwise err.
+func (w *Worker) GoneOr(err error) error {
 	if errors.Is(err, catalog.ErrNotFound) {
 		return &DriftError{Table: w.Source.Name, Swapped: w.Job != nil && w.Job.Swapped()}
 	}
 	return err
 }
 
-// drift compares the parts of the table that the shadow is built from. Grants, comments,
+// Drift compares the parts of the table that the shadow is built from. Grants, comments,
 // triggers and the like may change during a job: the exchange reads them again.
-func (w *Worker) drift(now *catalog.Table) error {
+func (w *Worker) Drift(now *catalog.Table) error {
 	changes, err := w.Reprints.Diff(w.Source.Structure(), now.Structure())
 	if err != nil {
 		return err
@@ -59,26 +61,26 @@ func (w *Worker) drift(now *catalog.Table) error {
 	return nil
 }
 
-// checkDrift compares the source with what it was at setup.
-func (w *Worker) checkDrift(ctx context.Context, q catalog.Querier) error {
+// CheckDrift compares the source with what it was at setup.
+func (w *Worker) CheckDrift(ctx context.Context, q catalog.Querier) error {
 	now, err := catalog.Read(ctx, q, w.Job.Source)
 	if err != nil {
-		return w.goneOr(err)
+		return w.GoneOr(err)
 	}
-	return w.drift(now)
+	return w.Drift(now)
 }
 
 const sameTablesSQL = `
 SELECT coalesce(to_regclass($1)::oid = $2, false) AND coalesce(to_regclass($3)::oid = $4, false)`
 
-// sameTables makes sure that the names that a statement has just used are those of the
+// SameTables makes sure that the names that a statement has just used are those of the
 // job's tables. Run it after the statement: the locks of the statement keep the names.
-func (w *Worker) sameTables(ctx context.Context, q catalog.Querier) error {
+func (w *Worker) SameTables(ctx context.Context, q catalog.Querier) error {
 	return w.areSameTables(q.QueryRow(ctx, sameTablesSQL, w.names()...))
 }
 
-// queueSameTables does what sameTables does, as a part of b.
-func (w *Worker) queueSameTables(b *pgx.Batch) {
+// QueueSameTables does what SameTables does, as a part of b.
+func (w *Worker) QueueSameTables(b *pgx.Batch) {
 	b.Queue(sameTablesSQL, w.names()...).QueryRow(w.areSameTables)
 }
 

@@ -1,4 +1,4 @@
-package stages
+package steps
 
 import (
 	"context"
@@ -43,9 +43,9 @@ SELECT    ''                                               AS column,
 FROM     (SELECT $1::"char" AS kind, oid AS role FROM pg_roles WHERE rolname = $3) k` + defaultACLs + `
 ORDER BY  3, 2, array_position(ARRAY['INSERT', 'SELECT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER', 'USAGE'], e.privilege_type), 5`
 
-// defaultGrants returns the privileges on a new table (kind "r") or sequence ("S") of role.
+// DefaultGrants returns the privileges on a new table (kind "r") or sequence ("S") of role.
 // The privileges of a grantee are in the order of an access control list.
-func (p *Planner) defaultGrants(ctx context.Context, kind, role, schema string) ([]catalog.Grant, error) {
+func (p *Planner) DefaultGrants(ctx context.Context, kind, role, schema string) ([]catalog.Grant, error) {
 	rows, err := p.pool.Query(ctx, defaultGrantsSQL, kind, schema, role)
 	if err != nil {
 		return nil, fmt.Errorf("read default privileges: %w", err)

@@ -1,9 +1,12 @@
-package stages
+package steps
 
 import (
 	"context"
+	"time"
 
+	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/registry"
+	"github.com/repack-go/repack/stages/builds"
 	"github.com/repack-go/repack/stages/chunker"
 )
 
@@ -53,3 +56,23 @@ const (
 
 // Progress is how far the backfill has got.
 type Progress = chunker.Progress
+
+// IndexBuild is an index of the shadow that is being built.
+type IndexBuild = builds.Running
+
+// Outcome is the result of a job that is done.
+type Outcome struct {
+	Table catalog.Name
+	// Before and After are the sizes of the old and of the new table when clean_up began, in
+	// bytes, with TOAST and indexes.
+	Before, After int64
+	// Took is how long repack worked on the job, without the time between runs.
+	Took time.Duration
+	// LongestLock is the longest time that ACCESS EXCLUSIVE was held on the table. It is nil
+	// if that is not known.
+	LongestLock *time.Duration
+	// OldTable is the name of the old table if it was kept, and nil if it was dropped. Drop
+	// are the statements that remove it.
+	OldTable *catalog.Name
+	Drop     []string
+}

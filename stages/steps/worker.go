@@ -1,4 +1,4 @@
-package stages
+package steps
 
 import (
 	"context"
@@ -48,7 +48,8 @@ func (w *Worker) Clone() *Worker {
 	return &c
 }
 
-func (w *Worker) step(ctx context.Context, name string) error {
+// Step tells the hook that a step of that name has been committed: see Hooks.AfterStep.
+func (w *Worker) Step(ctx context.Context, name string) error {
 	w.Log.Debug("step done", "job", w.Job.ID, "step", name)
 	if w.Hooks.AfterStep == nil {
 		return nil
@@ -56,19 +57,20 @@ func (w *Worker) step(ctx context.Context, name string) error {
 	return w.Hooks.AfterStep(ctx, name)
 }
 
-// transact runs work in a fenced transaction. Waits for locks are bounded by the policy. If
+// Transact runs work in a fenced transaction. Waits for locks are bounded by the policy. If
 // necessary, it runs work again.
-func (w *Worker) transact(ctx context.Context, work func(ctx context.Context, tx *lock.Tx) error) error {
-	return w.transactBy(ctx, w.Locks, work)
+func (w *Worker) Transact(ctx context.Context, work func(ctx context.Context, tx *lock.Tx) error) error {
+	return w.TransactBy(ctx, w.Locks, work)
 }
 
-func (w *Worker) transactBy(ctx context.Context, policy lock.Policy, work func(ctx context.Context, tx *lock.Tx) error) error {
-	if err := w.held(ctx); err != nil {
+// TransactBy does what Transact does, with another policy.
+func (w *Worker) TransactBy(ctx context.Context, policy lock.Policy, work func(ctx context.Context, tx *lock.Tx) error) error {
+	if err := w.StillHeld(ctx); err != nil {
 		return err
 	}
-	policy.Held = w.noteLocked
-	oids := w.lockable()
-	return w.withConn(ctx, func(conn *pgxpool.Conn) error {
+	policy.Held = w.NoteLocked
+	oids := w.Lockable()
+	return w.WithConn(ctx, func(conn *pgxpool.Conn) error {
 		return lock.Transact(ctx, conn, policy, w.Source.Name.String(), oids, func(ctx context.Context, tx *lock.Tx) error {
 			if err := w.Registry.Fence(ctx, tx, w.Job.ID, w.Runner.Claim); err != nil {
 				return err
@@ -78,8 +80,8 @@ func (w *Worker) transactBy(ctx context.Context, policy lock.Policy, work func(c
 	})
 }
 
-// lockable returns the tables whose lock holders are worth naming.
-func (w *Worker) lockable() []uint32 {
+// Lockable returns the tables whose lock holders are worth naming.
+func (w *Worker) Lockable() []uint32 {
 	oids := []uint32{w.Source.OID}
 	if w.Job != nil && w.Job.Shadow != nil {
 		oids = append(oids, *w.Job.Shadow)
@@ -87,17 +89,17 @@ func (w *Worker) lockable() []uint32 {
 	return oids
 }
 
-// ofRows returns the policy of transactions that read and write many rows.
-func (w *Worker) ofRows(settings ...string) lock.Policy {
+// OfRows returns the policy of transactions that read and write many rows.
+func (w *Worker) OfRows(settings ...string) lock.Policy {
 	policy := w.Locks
 	policy.Settings = slices.Concat(policy.Settings, settings, []string{session.CustomPlansSQL})
 	return policy
 }
 
-// write runs work in a fenced transaction. work acquires no lock that conflicts with the
+// Write runs work in a fenced transaction. work acquires no lock that conflicts with the
 // application.
-func (w *Worker) write(ctx context.Context, work func(tx pgx.Tx) error) error {
-	if err := w.held(ctx); err != nil {
+func (w *Worker) Write(ctx context.Context, work func(tx pgx.Tx) error) error {
+	if err := w.StillHeld(ctx); err != nil {
 		return err
 	}
 	return pgx.BeginFunc(ctx, w.Pool, func(tx pgx.Tx) error {
@@ -108,14 +110,16 @@ func (w *Worker) write(ctx context.Context, work func(tx pgx.Tx) error) error {
 	})
 }
 
-func (w *Worker) held(ctx context.Context) error {
+// StillHeld returns an error if the process has lost the job: see Held.
+func (w *Worker) StillHeld(ctx context.Context) error {
 	if w.Held == nil {
 		return nil
 	}
 	return w.Held(ctx)
 }
 
-func (w *Worker) withConn(ctx context.Context, work func(conn *pgxpool.Conn) error) error {
+// WithConn runs work on a connection of the pool.
+func (w *Worker) WithConn(ctx context.Context, work func(conn *pgxpool.Conn) error) error {
 	conn, err := w.Pool.Acquire(ctx)
 	if err != nil {
 		return session.Failed(err)
@@ -124,18 +128,18 @@ func (w *Worker) withConn(ctx context.Context, work func(conn *pgxpool.Conn) err
 	return work(conn)
 }
 
-// jobRow is a copy of the job's row, for a transaction to change.
-type jobRow struct {
+// JobRow is a copy of the job's row, for a transaction to change.
+type JobRow struct {
 	registry.Job
 	queued bool // the transaction has written the row itself
 }
 
-// changeJob does what transactBy does, and gives work the job's row. It writes the changes
+// ChangeJob does what TransactBy does, and gives work the job's row. It writes the changes
 // to the row before the commit. After the commit, they become the worker's. If work runs
 // again, it gets a new copy.
-func (w *Worker) changeJob(ctx context.Context, policy lock.Policy, work func(ctx context.Context, tx *lock.Tx, job *jobRow) error) error {
-	var job *jobRow
-	err := w.transactBy(ctx, policy, func(ctx context.Context, tx *lock.Tx) error {
+func (w *Worker) ChangeJob(ctx context.Context, policy lock.Policy, work func(ctx context.Context, tx *lock.Tx, job *JobRow) error) error {
+	var job *JobRow
+	err := w.TransactBy(ctx, policy, func(ctx context.Context, tx *lock.Tx) error {
 		job = w.row()
 		if err := work(ctx, tx, job); err != nil {
 			return err
@@ -145,10 +149,10 @@ func (w *Worker) changeJob(ctx context.Context, policy lock.Policy, work func(ct
 	return w.keep(job, err)
 }
 
-// writeJob does what write does, and gives work the job's row, as changeJob does.
-func (w *Worker) writeJob(ctx context.Context, work func(tx pgx.Tx, job *jobRow) error) error {
+// WriteJob does what Write does, and gives work the job's row, as ChangeJob does.
+func (w *Worker) WriteJob(ctx context.Context, work func(tx pgx.Tx, job *JobRow) error) error {
 	job := w.row()
-	err := w.write(ctx, func(tx pgx.Tx) error {
+	err := w.Write(ctx, func(tx pgx.Tx) error {
 		if err := work(tx, job); err != nil {
 			return err
 		}
@@ -157,18 +161,18 @@ func (w *Worker) writeJob(ctx context.Context, work func(tx pgx.Tx, job *jobRow)
 	return w.keep(job, err)
 }
 
-// noteJob changes the job's row with one statement.
-func (w *Worker) noteJob(ctx context.Context, change func(job *jobRow)) error {
+// NoteJob changes the job's row with one statement.
+func (w *Worker) NoteJob(ctx context.Context, change func(job *JobRow)) error {
 	job := w.row()
 	change(job)
 	return w.keep(job, w.save(ctx, w.Pool, job))
 }
 
-func (w *Worker) row() *jobRow { return &jobRow{Job: *w.Job} }
+func (w *Worker) row() *JobRow { return &JobRow{Job: *w.Job} }
 
 // keep is the only place that replaces the worker's job by what a transaction has made of
 // it. err is what came of the transaction.
-func (w *Worker) keep(job *jobRow, err error) error {
+func (w *Worker) keep(job *JobRow, err error) error {
 	if err == nil {
 		w.Job = &job.Job
 	}
@@ -176,34 +180,38 @@ func (w *Worker) keep(job *jobRow, err error) error {
 }
 
 // save writes the row, unless it is unchanged or has been queued.
-func (w *Worker) save(ctx context.Context, q catalog.Querier, job *jobRow) error {
+func (w *Worker) save(ctx context.Context, q catalog.Querier, job *JobRow) error {
 	if job.queued || reflect.DeepEqual(job.Job, *w.Job) {
 		return nil
 	}
 	return w.Registry.Update(ctx, q, &job.Job, w.Runner.Claim)
 }
 
-// queueJob writes the row as a part of b. This saves a round trip.
-func (w *Worker) queueJob(b *pgx.Batch, job *jobRow) {
+// QueueJob writes the row as a part of b. This saves a round trip.
+func (w *Worker) QueueJob(b *pgx.Batch, job *JobRow) {
 	job.queued = true
 	w.Registry.QueueUpdate(b, &job.Job, w.Runner.Claim)
 }
 
-func (w *Worker) endStage(ctx context.Context, q catalog.Querier, stage registry.Stage) error {
+// EndStage records, by q, that the stage has ended.
+func (w *Worker) EndStage(ctx context.Context, q catalog.Querier, stage registry.Stage) error {
 	return w.Registry.EndStage(ctx, q, w.Job.ID, w.Runner.Claim, stage)
 }
 
-// noteLocked logs how long a transaction of the job held strong locks, while other sessions
+// NoteLocked logs how long a transaction of the job held strong locks, while other sessions
 // may have waited behind it. It keeps the longest time in the registry.
-func (w *Worker) noteLocked(ctx context.Context, took time.Duration) {
+func (w *Worker) NoteLocked(ctx context.Context, took time.Duration) {
 	w.Log.Info("strong locks released", "job", w.Job.ID, "table", w.Source.Name.String(), "locked", took.Round(time.Millisecond))
 	if took <= w.longest {
 		return
 	}
 	w.longest = took
-	noteCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recording)
+	noteCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), RecordingTime)
 	defer cancel()
 	if err := w.Registry.NoteLocked(noteCtx, w.Pool, w.Job.ID, w.Runner.Claim, took); err != nil {
 		w.Log.Warn("time of locks not recorded", "job", w.Job.ID, "error", err)
 	}
 }
+
+// RecordingTime bounds the time to record a failure.
+const RecordingTime = 5 * time.Second

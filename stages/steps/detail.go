@@ -1,4 +1,4 @@
-package stages
+package steps
 
 import (
 	"errors"
@@ -28,9 +28,9 @@ func (e *DetailedError) Error() string {
 // Unwrap returns the error without the detail.
 func (e *DetailedError) Unwrap() error { return e.Err }
 
-// detailed adds the server's DETAIL and HINT to err, once. It leaves out the hint to use
+// Detailed adds the server's DETAIL and HINT to err, once. It leaves out the hint to use
 // DROP … CASCADE: the objects that this would drop are not ours.
-func detailed(err error) error {
+func Detailed(err error) error {
 	var already *DetailedError
 	var pgErr *pgconn.PgError
 	if errors.As(err, &already) || !errors.As(err, &pgErr) || pgErr.Detail == "" && pgErr.Hint == "" {
