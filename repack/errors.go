@@ -8,6 +8,7 @@ import (
 	"github.com/repack-go/repack/registry"
 	"github.com/repack-go/repack/stages"
 	"github.com/repack-go/repack/stages/compare"
+	"github.com/repack-go/repack/stages/replay"
 	"github.com/repack-go/repack/stages/snapshots"
 	"github.com/repack-go/repack/stages/steps"
 )
@@ -41,7 +42,7 @@ type (
 	RevertDriftError = stages.RevertDriftError
 	// NotConvergingError reports that the application changes rows faster than the
 	// change log is replayed.
-	NotConvergingError = stages.NotConvergingError
+	NotConvergingError = replay.NotConvergingError
 	// ParityError lists differences between the table and the one that would replace
 	// it. The exchange was rolled back.
 	ParityError = stages.ParityError

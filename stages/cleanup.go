@@ -90,7 +90,7 @@ func (e *Env) releaseNew(ctx context.Context) error {
 	}
 	return e.WhilePutOff(ctx, "clean-up", func(ctx context.Context) error {
 		if e.Job.Options.KeepOld {
-			if err := e.catchUpShort(ctx); err != nil {
+			if err := e.replayer().CatchUpShort(ctx); err != nil {
 				return err
 			}
 		}
@@ -116,7 +116,7 @@ func (e *Env) detachNew(ctx context.Context) error {
 func (e *Env) release(table catalog.Name) steps.Transaction {
 	actions := steps.AcquireSettled("ACCESS EXCLUSIVE", table.String)
 	if e.Job.Options.KeepOld {
-		actions = append(actions, e.drainLocked()...)
+		actions = append(actions, e.replayer().DrainLocked()...)
 	}
 	return steps.Transaction{
 		Does:    "end the capture",

@@ -9,6 +9,7 @@ import (
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/registry"
 	"github.com/repack-go/repack/stages/oids"
+	"github.com/repack-go/repack/stages/replay"
 	"github.com/repack-go/repack/stages/steps"
 	"github.com/repack-go/repack/stages/throttle"
 	"github.com/repack-go/repack/strategy"
@@ -104,4 +105,9 @@ func (e *Env) Open(ctx context.Context, job *registry.Job) error {
 	}
 	e.SetLink(key)
 	return nil
+}
+
+// replayer replays the change log of the job.
+func (e *Env) replayer() *replay.Replayer {
+	return &replay.Replayer{Worker: e.Worker, Jobs: e.Jobs, BatchSize: e.BatchSize, Throttle: e.Throttle}
 }

@@ -41,7 +41,7 @@ func (e *Env) lookAt(ctx context.Context, tx *lock.Tx, x *exchanging) error {
 	x.table = catalog.Queue(b, x.out)
 	e.queueChecks(b, &x.reasons, x.out)
 	catalog.QueueRecompile(b, e.Job.Table(), e.Job.ShadowSchema, &x.recompile)
-	b.Queue(currentXIDSQL).QueryRow(func(row pgx.Row) error { return row.Scan(&x.xid) })
+	b.Queue(steps.CurrentXIDSQL).QueryRow(func(row pgx.Row) error { return row.Scan(&x.xid) })
 	snapshots.QueueNotedReads(b, x.out, &x.noted)
 	e.Link.QueueEmpty(b, func(empty bool, err error) error {
 		var pgErr *pgconn.PgError

@@ -135,7 +135,7 @@ func (e *Env) rowByRow(owner string, rows registry.RowByRow) steps.Transaction {
 			[]steps.Action{e.letOwnerIn(func() string { return owner })},
 			e.StopWriters(),
 			[]steps.Action{
-				steps.Unplanned(e.nothingPending),
+				steps.Unplanned(e.replayer().NothingPending),
 				steps.Send(append(link.RowByRow().SQL(), e.identitySQL(false)...)...),
 				steps.Unplanned(func(ctx context.Context, tx *lock.Tx) error { return e.SameTables(ctx, tx) }),
 			},
@@ -165,21 +165,6 @@ func identitySQL(t *catalog.Table, on catalog.Name, always bool) []string {
 		}
 	}
 	return statements
-}
-
-// nothingPending makes sure that nothing is pending. It replays nothing itself: a snapshot
-// taken before tx commits would not see what it wrote.
-func (e *Env) nothingPending(ctx context.Context, tx *lock.Tx) error {
-	return steps.UnderLock(ctx, tx, func() error {
-		b := &pgx.Batch{}
-		e.Link.QueueEmpty(b, func(empty bool, err error) error {
-			if err != nil || empty {
-				return err
-			}
-			return fmt.Errorf("changes are pending that were not written through: %w", steps.ErrPutOff)
-		})
-		return tx.SendBatch(ctx, b).Close()
-	})
 }
 
 // pairOf is the work for one key. If sql is empty, there is nothing to do.

@@ -4,15 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
-	"time"
-
-	"github.com/jackc/pgx/v5"
 
 	"github.com/repack-go/repack/internal/catalog"
-	"github.com/repack-go/repack/internal/lock"
 	"github.com/repack-go/repack/registry"
-	"github.com/repack-go/repack/stages/snapshots"
 	"github.com/repack-go/repack/stages/steps"
 )
 
@@ -81,9 +75,9 @@ func planSwap(ctx context.Context, p *planner) ([]steps.Step, error) {
 	if !p.Job.Swapped() {
 		if !p.Concurrent() {
 			xid := unnumbered
-			list = append(list, p.replaying("replay what has been changed since", false, nil), p.switching(&xid))
+			list = append(list, p.replayer().Replaying("replay what has been changed since", false, nil), p.replayer().Switching(&xid))
 		}
-		list = append(list, p.replaying(fmt.Sprintf("wait for transactions with older snapshots, at most %s, and replay what they have changed, "+
+		list = append(list, p.replayer().Replaying(fmt.Sprintf("wait for transactions with older snapshots, at most %s, and replay what they have changed, "+
 			"locking its rows FOR SHARE and skipping locked ones", p.SnapshotWait), true, nil))
 		joins, err := p.planJoin(ctx)
 		if err != nil {
@@ -119,7 +113,7 @@ func (e *Env) untilExchanged(ctx context.Context, exchange func(context.Context)
 	oneByOne, denied := e.oneByOne(), false
 	exchangeBy := func(ctx context.Context) error {
 		return e.WhilePutOff(ctx, "exchange", func(ctx context.Context) error {
-			if err := e.writeThroughAndDrain(ctx); err != nil {
+			if err := e.replayer().WriteThroughAndDrain(ctx); err != nil {
 				return err
 			}
 			if oneByOne {
@@ -139,133 +133,6 @@ func (e *Env) untilExchanged(ctx context.Context, exchange func(context.Context)
 	e.Log.Info("foreign keys are moved one by one", "job", e.Job.ID, "reason", err)
 	oneByOne = true
 	return exchangeBy(ctx)
-}
-
-// writeThroughAndDrain switches to write-through, if that has not been done, and drains.
-func (e *Env) writeThroughAndDrain(ctx context.Context) error {
-	if !e.Concurrent() {
-		if err := e.catchUpShort(ctx); err != nil {
-			return err
-		}
-		if err := e.writeThrough(ctx); err != nil {
-			return err
-		}
-		if err := e.Step(ctx, steps.StepWritingThrough); err != nil {
-			return err
-		}
-	}
-	if err := e.drainShort(ctx); err != nil {
-		return err
-	}
-	return e.Step(ctx, steps.StepDrained)
-}
-
-// catchUpShort runs catchUp, and makes sure that the log it leaves is short.
-func (e *Env) catchUpShort(ctx context.Context) error {
-	if err := e.takeOverLog(ctx); err != nil {
-		return err
-	}
-	if err := e.catchUp(ctx); err != nil {
-		return err
-	}
-	shortened, err := e.shortenLog(ctx)
-	if err != nil || !shortened {
-		return err
-	}
-	return e.catchUp(ctx)
-}
-
-// drainShort runs drain, and makes sure that the log it leaves is short.
-func (e *Env) drainShort(ctx context.Context) error {
-	if err := e.takeOverLog(ctx); err != nil {
-		return err
-	}
-	if err := e.drain(ctx); err != nil {
-		return err
-	}
-	shortened, err := e.shortenLog(ctx)
-	if err != nil || !shortened {
-		return err
-	}
-	return e.drain(ctx)
-}
-
-// drainLocked replays the rest of the log while writers wait. They have waited since the
-// lock was requested, so the wait and the replay together take no longer than the bound on
-// waits for locks. If that is not enough, more must be replayed without the lock first.
-func (e *Env) drainLocked() []steps.Action {
-	replays := e.replays(false, func(ctx context.Context, tx pgx.Tx) error {
-		_, err := e.Link.ReplayAll(ctx, tx, false)
-		return err
-	})
-	return []steps.Action{{
-		Run: func(ctx context.Context, tx *lock.Tx) error {
-			return steps.UnderLock(ctx, tx, func() error { return steps.Do(ctx, tx, replays...) })
-		},
-		SQL: replays[0].SQL,
-	}}
-}
-
-const currentXIDSQL = `SELECT pg_current_xact_id()::text`
-
-// writeThrough drains the log and switches capture to write-through, in one transaction.
-// No session can write in between. The commit completes the copy: a snapshot that sees the
-// commit sees all rows of the copy.
-func (e *Env) writeThrough(ctx context.Context) error {
-	return e.ChangeJob(ctx, e.Locks, func(ctx context.Context, tx *lock.Tx, job *steps.JobRow) error {
-		job.CompletedBy = new(string)
-		return e.switching(job.CompletedBy).Do(ctx, tx)
-	})
-}
-
-// switching is the transaction of writeThrough. It sets xid to its own ID.
-func (e *Env) switching(xid *string) steps.Transaction {
-	return steps.Transaction{
-		Does:  "replay the last changes and write through from now on; before that, where the log has become long, begin a new one under the same lock",
-		Locks: (*steps.Planner).Stopping,
-		Actions: slices.Concat(e.StopWriters(), e.drainLocked(), []steps.Action{
-			steps.Unplanned(func(ctx context.Context, tx *lock.Tx) error {
-				if err := tx.QueryRow(ctx, currentXIDSQL).Scan(xid); err != nil {
-					return fmt.Errorf("read transaction id: %w", err)
-				}
-				return nil
-			}),
-			steps.SendLate(func() []string { return e.Link.WriteThrough(*xid).SQL() }),
-		}),
-	}
-}
-
-// drain waits until the writers with older snapshots, which log, have ended. Then it
-// replays what they have logged, and waits for the snapshots older than that replay.
-func (e *Env) drain(ctx context.Context) error {
-	for deadline := time.Now().Add(e.SnapshotWait); ; {
-		if err := e.Snapshots().Older(ctx); err != nil {
-			return err
-		}
-		pending, err := e.Link.Pending(ctx, e.Pool)
-		if err != nil || pending == 0 {
-			return err
-		}
-		r, err := e.pass(ctx)
-		if err != nil {
-			return err
-		}
-		if time.Now().After(deadline) {
-			if r.Aside == 0 {
-				return fmt.Errorf("changes are logged as fast as they are replayed: %w", steps.ErrPutOff)
-			}
-			return fmt.Errorf("rows stay locked by the application (%d keys): %w", r.Aside, steps.ErrPutOff)
-		}
-		if r.Aside == 0 {
-			continue
-		}
-		e.Log.Debug("rows are locked by the application", "job", e.Job.ID, "keys", r.Aside)
-		select { // each pass puts its deferred keys back into the log
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(snapshots.PollInterval):
-		}
-	}
 }
 
 // validateForeignKeys validates the keys that were valid before the exchange.

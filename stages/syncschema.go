@@ -96,29 +96,12 @@ func (e *Env) loggingOnly() steps.Transaction {
 func (e *Env) removal() steps.Transaction {
 	does := "take rows that have changed out of the shadow"
 	drops := e.dropKeySQL()
-	actions := e.removeLogged()
+	actions := e.replayer().RemoveLogged()
 	if len(drops) > 0 {
 		does += ", and drop its key, which is built anew"
 		actions = slices.Concat([]steps.Action{steps.RoomForOurs(e.Link.To)}, actions, []steps.Action{steps.Send(drops...)})
 	}
 	return steps.Transaction{Does: does, Locks: (*steps.Planner).Reading, OfRows: true, Actions: actions}
-}
-
-// removeLogged removes the rows of the keys in the log from the copy.
-func (e *Env) removeLogged() []steps.Action {
-	return []steps.Action{
-		{
-			Run: func(ctx context.Context, tx *lock.Tx) error {
-				n, err := e.Link.RemoveLogged(ctx, tx)
-				if err == nil {
-					e.Log.Debug("logged keys removed from shadow", "job", e.Job.ID, "rows", n)
-				}
-				return err
-			},
-			SQL: steps.Statements(func() []string { return []string{e.Link.RemoveLoggedSQL()} }).SQL,
-		},
-		steps.Unplanned(func(ctx context.Context, tx *lock.Tx) error { return e.SameTables(ctx, tx) }),
-	}
 }
 
 // completion gives the shadow what it lacks when its indexes are built. shadow is its

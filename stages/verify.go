@@ -78,7 +78,7 @@ func (e *Env) compareBeforeSwap(ctx context.Context) (*compare.Result, error) {
 	if err != nil || mode == registry.VerifyOff {
 		return nil, err
 	}
-	result, err := e.comparer(e.catchUp).Compare(ctx, mode)
+	result, err := e.comparer(e.replayer().CatchUp).Compare(ctx, mode)
 	if err != nil {
 		return nil, fmt.Errorf("compare shadow and source: %w", err)
 	}

@@ -92,3 +92,6 @@ func RoomForOurs(tables ...catalog.Name) Action {
 		return RoomFor(ctx, tx, relations...)
 	})
 }
+
+// CurrentXIDSQL reads the ID of the transaction.
+const CurrentXIDSQL = `SELECT pg_current_xact_id()::text`

@@ -1,4 +1,4 @@
-package stages
+package replay
 
 import (
 	"context"
@@ -24,45 +24,45 @@ const longLog = 256
 // application writes to, when every transaction that has written to the log has ended. The
 // rows of the retired log are moved to the new log before the new log is replayed. If a run
 // ends in between, it leaves a retired log, and the next run begins with that. While there
-// is a retired log, nothingPending allows no exchange.
-func (e *Env) shortenLog(ctx context.Context) (bool, error) {
-	blocks, err := strategy.Blocks(ctx, e.Pool, e.Link.Log)
+// is a retired log, NothingPending allows no exchange.
+func (r *Replayer) shortenLog(ctx context.Context) (bool, error) {
+	blocks, err := strategy.Blocks(ctx, r.Pool, r.Link.Log)
 	if err != nil || blocks < longLog {
 		return false, err
 	}
-	if err := e.Perform(ctx, e.retirement()); err != nil {
+	if err := r.Perform(ctx, r.retirement()); err != nil {
 		return false, fmt.Errorf("begin a new change log: %w", err)
 	}
-	e.Log.Debug("new change log", "job", e.Job.ID, "blocks_of_retired", blocks)
-	if err := e.Step(ctx, steps.StepLogRetired); err != nil {
+	r.Log.Debug("new change log", "job", r.Job.ID, "blocks_of_retired", blocks)
+	if err := r.Step(ctx, steps.StepLogRetired); err != nil {
 		return false, err
 	}
-	return true, e.takeOverLog(ctx)
+	return true, r.takeOverLog(ctx)
 }
 
 // takeOverLog moves the rows of a retired log to the log in use, if there is a retired log.
-func (e *Env) takeOverLog(ctx context.Context) error {
-	retired, err := e.Link.HasRetired(ctx, e.Pool)
+func (r *Replayer) takeOverLog(ctx context.Context) error {
+	retired, err := r.Link.HasRetired(ctx, r.Pool)
 	if err != nil || !retired {
 		return err
 	}
-	return e.Transact(ctx, func(ctx context.Context, tx *lock.Tx) error { return e.Link.TakeOver(ctx, tx) })
+	return r.Transact(ctx, func(ctx context.Context, tx *lock.Tx) error { return r.Link.TakeOver(ctx, tx) })
 }
 
 // retirement retires the log, and creates the one that takes its name.
-func (e *Env) retirement() steps.Transaction {
-	log := e.Link.Log
+func (r *Replayer) retirement() steps.Transaction {
+	log := r.Link.Log
 	return steps.Transaction{Actions: slices.Concat(
 		[]steps.Action{
 			steps.Settle(func() []string { return []string{log.String()} }), // writers must not have to wait for an autovacuum of the log
 			steps.RoomForOurs(log),
 		},
-		e.StopWriters(),
+		r.StopWriters(),
 		[]steps.Action{
-			steps.SendBounded(func() []string { return []string{e.Link.RetireLogSQL()} }),
-			steps.Send(e.Link.CreateLogSQL()),
+			steps.SendBounded(func() []string { return []string{r.Link.RetireLogSQL()} }),
+			steps.Send(r.Link.CreateLogSQL()),
 			steps.RevokeAll(catalog.Made{Kind: "TABLE", Name: log.String()}),
-			steps.Send(e.Link.IdentifyLogSQL()),
+			steps.Send(r.Link.IdentifyLogSQL()),
 		},
 	)}
 }
