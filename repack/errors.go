@@ -45,7 +45,7 @@ type (
 	NotConvergingError = replay.NotConvergingError
 	// ParityError lists differences between the table and the one that would replace
 	// it. The exchange was rolled back.
-	ParityError = stages.ParityError
+	ParityError = steps.ParityError
 	// StrandedError reports a failure after the exchange of the tables. It names the
 	// commands that continue the job and that go back.
 	StrandedError = stages.StrandedError

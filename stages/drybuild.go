@@ -166,7 +166,7 @@ func (e *Env) unlike(ctx context.Context, tx pgx.Tx) ([]Reason, error) {
 	if err := e.Reprints.Learn(ctx, tx, e.Job.OldSchema, e.Source, e.Source.OID); err != nil {
 		return nil, err
 	}
-	if err := e.learnMatviews(ctx, tx, e.Job.OldSchema, e.Source.Matviews); err != nil {
+	if err := e.LearnMatviews(ctx, tx, e.Job.OldSchema, e.Source.Matviews); err != nil {
 		return nil, err
 	}
 	others, err := e.Source.Unattachable(ctx, tx, is)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/lock"
+	"github.com/repack-go/repack/stages/matviews"
 	"github.com/repack-go/repack/stages/steps"
 	"github.com/repack-go/repack/strategy"
 )
@@ -251,9 +252,9 @@ func (r *drySwap) same(ctx context.Context) error {
 }
 
 func (r *drySwap) readNamed(ctx context.Context, tx pgx.Tx, name catalog.Name) (*catalog.Table, error) {
-	var oid uint32
-	if err := tx.QueryRow(ctx, tableOIDSQL, name.String()).Scan(&oid); err != nil {
-		return nil, fmt.Errorf("look up %s: %w", name, err)
+	oid, err := steps.OIDOf(ctx, tx, name)
+	if err != nil {
+		return nil, err
 	}
 	return catalog.Read(ctx, tx, oid)
 }
@@ -343,7 +344,7 @@ func (r *drySwap) matviews(ctx context.Context) error {
 
 func (r *drySwap) matview(ctx context.Context, m catalog.Matview, as catalog.Name) error {
 	err := pgx.BeginFunc(ctx, r.tx, func(tx pgx.Tx) error {
-		if err := steps.Do(ctx, tx, createMatviewAs(&m, as)...); err != nil {
+		if err := steps.Do(ctx, tx, matviews.CreateAs(&m, as)...); err != nil {
 			return err
 		}
 		if err := steps.ExecAll(ctx, tx, m.FinishSQL(as)); err != nil {

@@ -111,3 +111,8 @@ func (e *Env) Open(ctx context.Context, job *registry.Job) error {
 func (e *Env) replayer() *replay.Replayer {
 	return &replay.Replayer{Worker: e.Worker, Jobs: e.Jobs, BatchSize: e.BatchSize, Throttle: e.Throttle}
 }
+
+// rebuilds reports whether materialized views may be rebuilt.
+func (e *Env) rebuilds() bool {
+	return e.RebuildMatviews || e.Job != nil && e.Job.Options.RebuildMatviews
+}

@@ -117,7 +117,7 @@ func (r *drySwap) visit(ctx context.Context) error {
 		if ok, err := apart.try(ctx, catalog.Part{Object: object, SQL: create}); err != nil || !ok {
 			return err
 		}
-		if err := steps.Do(ctx, apart.tx, giveToOwner(from, func() string { return r.Source.Owner }, nil)); err != nil {
+		if err := steps.Do(ctx, apart.tx, steps.GiveToOwner(from, func() string { return r.Source.Owner }, nil)); err != nil {
 			return err
 		}
 		was, err := r.readNamed(ctx, apart.tx, from)

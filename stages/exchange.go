@@ -2,7 +2,6 @@ package stages
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -20,10 +19,10 @@ import (
 // how the server prints some definitions once they have been parsed again, it finds out
 // first.
 func (e *Env) swapTables(ctx context.Context) error {
-	return e.learning(ctx, e.Job.Source, e.swapKnown)
+	return e.Learning(ctx, e.Job.Source, e.swapKnown)
 }
 
-// swapKnown makes the exchange. It returns errUnlearned if repack does not know yet how the
+// swapKnown makes the exchange. It returns steps.ErrUnlearned if repack does not know yet how the
 // server prints some of the definitions.
 func (e *Env) swapKnown(ctx context.Context) error {
 	var x *exchanging
@@ -49,7 +48,7 @@ func (e *Env) swapKnown(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	e.tellReread(x.table.Name, reread)
+	e.TellReread(x.table.Name, reread)
 	e.Source = x.table
 	e.Link = reverse
 	return nil
@@ -77,7 +76,7 @@ func (e *Env) exchange(x *exchanging) steps.Transaction {
 		if err := e.Drift(x.table); err != nil {
 			return err
 		}
-		if err := e.learned(x.table); err != nil {
+		if err := e.Learned(x.table); err != nil {
 			return err
 		}
 		return e.followOwner(ctx, tx, x)
@@ -131,46 +130,10 @@ func (e *Env) followOwner(ctx context.Context, tx *lock.Tx, x *exchanging) error
 	if x.owner == x.table.Owner {
 		return nil
 	}
-	if err := steps.Do(ctx, tx, giveToOwner(e.Job.ShadowTable(), func() string { return x.table.Owner }, nil)); err != nil {
+	if err := steps.Do(ctx, tx, steps.GiveToOwner(e.Job.ShadowTable(), func() string { return x.table.Owner }, nil)); err != nil {
 		return err
 	}
 	return e.letNewOwnerIn(ctx, tx, x.table.Owner)
-}
-
-const arrayTypeTakenSQL = `
-SELECT a.typname::text
-FROM   pg_type r
-JOIN   pg_type a      ON a.oid = r.typarray
-JOIN   pg_class leave ON leave.oid = to_regclass($2)
-JOIN   pg_type x      ON x.typname = a.typname AND x.typnamespace = leave.relnamespace
-WHERE  r.oid = (SELECT reltype FROM pg_class WHERE oid = to_regclass($1))
-AND    x.oid <> (SELECT l.typarray FROM pg_type l WHERE l.oid = leave.reltype)`
-
-// makeRoom makes sure that the array type of table has a name that is free in the schema
-// of leaving, because table is about to take the place of leaving. The array type of a
-// table t is usually called _t, but not always. The server chooses another name if there
-// is a table called _t. It also does so if t has 63 bytes and another table's name
-// differs from t only in the last byte, because _t is cut to 63 bytes. When a type is
-// created with the name of an array type, the server gives the array type another name.
-// So makeRoom creates such a type, and drops it again.
-func (e *Env) makeRoom(ctx context.Context, tx *lock.Tx, table, leaving catalog.Name) error {
-	var created []string
-	for {
-		var name string
-		err := tx.QueryRow(ctx, arrayTypeTakenSQL, table.String(), leaving.String()).Scan(&name)
-		if errors.Is(err, pgx.ErrNoRows) {
-			break
-		}
-		if err != nil {
-			return fmt.Errorf("look for the array type of %s: %w", table, err)
-		}
-		instead := catalog.Name{Schema: table.Schema, Name: name}.String()
-		if err := steps.ExecAll(ctx, tx, []string{"CREATE TYPE " + instead + " AS ENUM ()"}); err != nil {
-			return err
-		}
-		created = append(created, "DROP TYPE "+instead)
-	}
-	return steps.ExecAll(ctx, tx, created)
 }
 
 // lockForExchange takes ACCESS EXCLUSIVE on what the exchange changes, makes sure that
@@ -188,14 +151,14 @@ func (e *Env) lockForExchange(x *exchanging, place catalog.Name) []steps.Action 
 		}),
 		steps.Settle(func() []string { return x.oids.Tables() }),
 		steps.Unplanned(func(ctx context.Context, tx *lock.Tx) error {
-			if err := e.makeRoom(ctx, tx, place, e.Job.Table()); err != nil {
+			if err := steps.MakeRoom(ctx, tx, place, e.Job.Table()); err != nil {
 				return err
 			}
 			if err := e.lookAt(ctx, tx, x); err != nil {
 				return err
 			}
 			if !e.Reprints.Knows(x.table) {
-				return errUnlearned
+				return steps.ErrUnlearned
 			}
 			return e.mayBeTogether(x.table)
 		}),
@@ -291,7 +254,7 @@ func locksSQL(t *catalog.Table) (dependents, tables []string) {
 	for _, s := range t.Sequences {
 		tables = append(tables, s.LockSQL())
 	}
-	return lockDependentsSQL(t), tables
+	return t.LockDependentsSQL(), tables
 }
 
 // exchangeSteps is about how many statements and queries an exchange runs under its
@@ -325,17 +288,6 @@ func dropKeysSQL(t *catalog.Table) []string {
 		statements = append(statements, key.DropSQL())
 	}
 	return statements
-}
-
-// lockDependentsSQL locks the objects that depend on t and are replaced.
-func lockDependentsSQL(t *catalog.Table) []string {
-	var statements []string
-	for _, d := range t.Dependents {
-		if d.Lock != "" {
-			statements = append(statements, d.Lock)
-		}
-	}
-	return append(statements, t.LockTypedSQL()...)
 }
 
 // retireSQL moves table t out of the way, to parked, and removes what joins it to other
@@ -441,21 +393,6 @@ func completedBy(xid string) *string {
 	return &xid
 }
 
-// ParityError reports that a table or materialized view is not like the one that it would
-// replace. Its exchange has been rolled back.
-type ParityError struct {
-	Table       catalog.Name
-	Differences []catalog.Difference
-}
-
-func (e *ParityError) Error() string {
-	msg := fmt.Sprintf("the shadow of %s differs from it:", e.Table)
-	for _, d := range e.Differences {
-		msg += "\n  " + d.Text()
-	}
-	return msg + "\nit has not been exchanged; please report this"
-}
-
 // parity compares the table in place with was, the description of the table that it
 // replaces, which has been moved to retired. It leaves out foreign keys that have still
 // to be validated. It also makes sure that no session waits for a value of a retired
@@ -476,7 +413,7 @@ func (e *Env) parity(ctx context.Context, tx *lock.Tx, b *pgx.Batch, was *catalo
 		return nil, err
 	}
 	if len(differences) > 0 {
-		return nil, &ParityError{Table: was.Name, Differences: differences}
+		return nil, &steps.ParityError{Table: was.Name, Differences: differences}
 	}
 	return catalog.Reread(was, is), nil
 }

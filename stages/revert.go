@@ -33,7 +33,7 @@ func Revert(ctx context.Context, e *Env) error {
 		if err := e.oidsAnswered(ctx, *e.Job.Shadow); err != nil {
 			return e.failed(ctx, fmt.Errorf("revert: %w", err))
 		}
-		left, err := e.leaveMatviews(ctx)
+		left, err := e.rebuilder().Leave(ctx)
 		if err == nil && !left {
 			err = e.rebuildMatviews(ctx) // finish what was left to do after their exchange
 		}
@@ -72,10 +72,10 @@ func Revert(ctx context.Context, e *Env) error {
 // what dressSQL gives a shadow, but not what DDL has done to the new table since the swap.
 // If there was such DDL, nothing is exchanged.
 func (e *Env) exchangeBack(ctx context.Context) error {
-	if err := e.learnOld(ctx); err != nil {
+	if err := e.LearnOld(ctx); err != nil {
 		return err
 	}
-	return e.learning(ctx, *e.Job.Shadow, e.exchangeBackKnown)
+	return e.Learning(ctx, *e.Job.Shadow, e.exchangeBackKnown)
 }
 
 // exchangeBackKnown makes the exchange. repack must know how the server prints the
@@ -101,7 +101,7 @@ func (e *Env) exchangeBackKnown(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	e.tellReread(x.table.Name, reread)
+	e.TellReread(x.table.Name, reread)
 	e.Source = x.table.ValidAsIn(e.Source)
 	e.SetLink(e.Link.Key)
 	return nil
@@ -111,7 +111,7 @@ func (e *Env) exchangeBackKnown(ctx context.Context) error {
 func (e *Env) backExchange(x *exchanging) steps.Transaction {
 	parked := e.Job.ShadowTable()
 	locked := append(e.lockForExchange(x, e.Job.OldTable()), steps.Unplanned(func(context.Context, *lock.Tx) error {
-		if err := e.learned(x.table); err != nil {
+		if err := e.Learned(x.table); err != nil {
 			return err
 		}
 		return e.driftSinceSwap(x.table)

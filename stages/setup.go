@@ -154,7 +154,7 @@ func (e *Env) createShadow() []steps.Action {
 			catalog.Made{Kind: "FUNCTION", Name: e.Link.Capture.String() + "()"},
 		),
 		steps.Send(append(e.identifySQL(shadow), e.Link.IdentifyLogSQL())...),
-		giveToOwner(shadow, func() string { return e.Source.Owner }, func(oid uint32, toast bool) error {
+		steps.GiveToOwner(shadow, func() string { return e.Source.Owner }, func(oid uint32, toast bool) error {
 			e.Job.Shadow = &oid
 			return e.sameToast(toast)
 		}),
@@ -226,43 +226,6 @@ func (e *Env) keySQL(shadow catalog.Name) []string {
 	return statements
 }
 
-const giveableSQL = `
-SELECT oid, reltoastrelid <> 0, pg_get_userbyid(relowner) = $2, has_schema_privilege($2, relnamespace, 'CREATE')
-FROM   pg_class
-WHERE  oid = $1::text::regclass`
-
-// giveToOwner makes owner, the owner of the source, the owner of a table of ours. It gives
-// take, which may be nil, the table's OID, and whether it has a TOAST table. A new owner
-// must have the CREATE privilege on the schema: ALTER TABLE, "OWNER TO", in the manual.
-func giveToOwner(table catalog.Name, owner func() string, take func(oid uint32, toast bool) error) steps.Action {
-	return steps.Action{
-		Run: func(ctx context.Context, tx *lock.Tx) error {
-			var oid uint32
-			var toast, owns, may bool
-			if err := tx.QueryRow(ctx, giveableSQL, table.String(), owner()).Scan(&oid, &toast, &owns, &may); err != nil {
-				return fmt.Errorf("compare owner of %s: %w", table, err)
-			}
-			statements := giveSQL(table, owner())
-			switch {
-			case owns:
-				statements = nil
-			case may: // the owner has CREATE already, so it need not be granted
-				statements = statements[1:2]
-			}
-			if err := steps.ExecAll(ctx, tx, statements); err != nil || take == nil {
-				return err
-			}
-			return take(oid, toast)
-		},
-		SQL: func(_ context.Context, p *steps.Planner) ([]string, error) {
-			if owner() == p.User {
-				return nil, nil
-			}
-			return giveSQL(table, owner()), nil
-		},
-	}
-}
-
 // sameToast refuses a table that has options for a TOAST table which a new table with its
 // columns would not have. This happens when the only wide column has been dropped.
 func (e *Env) sameToast(there bool) error {
@@ -273,13 +236,4 @@ func (e *Env) sameToast(there bool) error {
 		Object: "toast options", Why: "belong to a TOAST table that the table's columns have no need of",
 		Remedy: "ALTER TABLE … RESET (toast.…) first",
 	}}}
-}
-
-func giveSQL(table catalog.Name, to string) []string {
-	schema, owner := catalog.Quote(table.Schema), catalog.Quote(to)
-	return []string{
-		fmt.Sprintf("GRANT CREATE ON SCHEMA %s TO %s", schema, owner),
-		fmt.Sprintf("ALTER TABLE %s OWNER TO %s", table, owner),
-		fmt.Sprintf("REVOKE CREATE ON SCHEMA %s FROM %s", schema, owner),
-	}
 }

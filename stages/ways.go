@@ -70,23 +70,6 @@ func (e *Env) tryDisposal(ctx context.Context) error {
 	return err
 }
 
-// leaveMatviews drops what rebuildMatviews has built and not exchanged, for a revert. The
-// old materialized views still read the old table, and follow it into its place. left tells
-// whether there are such views.
-func (e *Env) leaveMatviews(ctx context.Context) (left bool, err error) {
-	matviews, err := e.matviewsLeft(ctx)
-	if err != nil || len(matviews) == 0 {
-		return false, err
-	}
-	built, _ := e.places()
-	return true, e.Transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
-		if err := catalog.ReadMatviews(ctx, tx, matviews); err != nil {
-			return err
-		}
-		return steps.ExecAll(ctx, tx, dropMatviewsSQL(matviews, built))
-	})
-}
-
 // newThere reports whether the new table still exists. If the application has dropped it,
 // only clean_up is left to do.
 func (e *Env) newThere(ctx context.Context, q catalog.Querier) (bool, error) {

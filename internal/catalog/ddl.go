@@ -364,3 +364,15 @@ FROM   %[2]s s,
 func (s Sequence) TakeValueSQL(from Name) string {
 	return fmt.Sprintf(takeValueSQL, Literal(s.Name.String()), from, s.Min, s.Max, s.Increment, s.Cache, Literal(from.String()))
 }
+
+// LockDependentsSQL returns the statements that lock the objects which depend on t and are
+// replaced with it.
+func (t *Table) LockDependentsSQL() []string {
+	var statements []string
+	for _, d := range t.Dependents {
+		if d.Lock != "" {
+			statements = append(statements, d.Lock)
+		}
+	}
+	return append(statements, t.LockTypedSQL()...)
+}

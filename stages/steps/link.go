@@ -72,3 +72,12 @@ func (w *Worker) Concurrent() bool { return w.Job.CompletedBy != nil }
 func (w *Worker) StopWriters() []Action {
 	return AcquireSettled("SHARE ROW EXCLUSIVE", func() string { return w.Link.From.String() })
 }
+
+// Places returns the schema of the job in which successors of materialized views are built,
+// and the one to which the replaced ones are moved. The latter has the replaced table.
+func (w *Worker) Places() (built, parked string) {
+	if w.Job.Swapped() {
+		return w.Job.ShadowSchema, w.Job.OldSchema
+	}
+	return w.Job.OldSchema, w.Job.ShadowSchema // reverting
+}

@@ -95,3 +95,13 @@ func RoomForOurs(tables ...catalog.Name) Action {
 
 // CurrentXIDSQL reads the ID of the transaction.
 const CurrentXIDSQL = `SELECT pg_current_xact_id()::text`
+
+const oidOfSQL = `SELECT $1::text::regclass::oid`
+
+// OIDOf returns the OID of a relation.
+func OIDOf(ctx context.Context, q catalog.Querier, relation catalog.Name) (oid uint32, err error) {
+	if err := q.QueryRow(ctx, oidOfSQL, relation.String()).Scan(&oid); err != nil {
+		return 0, fmt.Errorf("look up %s: %w", relation, err)
+	}
+	return oid, nil
+}

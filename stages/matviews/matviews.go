@@ -1,4 +1,5 @@
-package stages
+// Package matviews rebuilds the materialized views on a table that has been exchanged.
+package matviews
 
 import (
 	"context"
@@ -12,7 +13,6 @@ import (
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/lock"
 	"github.com/repack-go/repack/stages/steps"
-	"github.com/repack-go/repack/strategy"
 )
 
 // A materialized view stays tied to the table that it was created on, and CREATE OR
@@ -27,32 +27,29 @@ import (
 // now the queries of the old ones name the replaced table. Everything else is read again.
 // The catalog tells what is left to do, so a run that was killed can continue.
 
+// Rebuilder rebuilds the materialized views on the table.
+type Rebuilder struct{ *steps.Worker }
+
 // errRefreshed reports that a materialized view was refreshed or altered while its
 // successor was being built. The successor may then have older rows.
 var errRefreshed = errors.New("materialized views are refreshed or altered all the time")
 
-// rebuildMatviews rebuilds the materialized views that read the replaced table, so that
+// Rebuild rebuilds the materialized views that read the replaced table, so that
 // they read the one in use. It may be called again.
 //
 // While they are filled, no session is blocked. Then one transaction takes ACCESS
 // EXCLUSIVE on all of them and on the views that read them, and exchanges them. The
 // transaction that creates them takes ACCESS EXCLUSIVE on those that another materialized
 // view reads.
-func (e *Env) rebuildMatviews(ctx context.Context) error {
-	if len(e.Source.Matviews) == 0 {
-		return nil
-	}
+func (r *Rebuilder) Rebuild(ctx context.Context) error {
 	for attempt := 0; ; attempt++ {
-		left, err := e.matviewsLeft(ctx)
-		if err != nil {
+		left, err := r.left(ctx)
+		if err != nil || len(left) == 0 {
 			return err
 		}
-		if len(left) == 0 {
-			return e.endFollowing(ctx)
-		}
-		err = e.rebuild(ctx, left)
-		if errors.Is(err, errRefreshed) && attempt < e.Locks.Retries {
-			e.Log.Debug("materialized views are built again", "job", e.Job.ID, "reason", err)
+		err = r.rebuild(ctx, left)
+		if errors.Is(err, errRefreshed) && attempt < r.Locks.Retries {
+			r.Log.Debug("materialized views are built again", "job", r.Job.ID, "reason", err)
 			continue
 		}
 		if err != nil {
@@ -61,97 +58,35 @@ func (e *Env) rebuildMatviews(ctx context.Context) error {
 	}
 }
 
-// places returns the schema of the job in which the successors are built, and the one to
-// which the replaced ones are moved. The latter has the replaced table.
-func (e *Env) places() (built, parked string) {
-	if e.Job.Swapped() {
-		return e.Job.ShadowSchema, e.Job.OldSchema
-	}
-	return e.Job.OldSchema, e.Job.ShadowSchema // reverting
-}
-
-const tableOIDSQL = `SELECT $1::text::regclass::oid`
-
-const matviewThereSQL = `SELECT EXISTS (SELECT FROM pg_class WHERE oid = $1 AND relkind = 'm')`
-
-// matviewsLeft returns those that still read the replaced table. They are exchanged and
-// dropped together, so all of them are left or none, except those that the application
-// has dropped.
-func (e *Env) matviewsLeft(ctx context.Context) ([]catalog.Matview, error) {
-	var left []catalog.Matview
-	for _, m := range e.Source.Matviews {
-		var there bool
-		if err := e.Pool.QueryRow(ctx, matviewThereSQL, m.OID).Scan(&there); err != nil {
-			return nil, fmt.Errorf("look for materialized view %s: %w", m.Relation.Name, err)
-		}
-		if there {
-			left = append(left, m)
-		}
-	}
-	return left, nil
-}
-
-// endFollowing switches the capture of the table in use back to log.
-func (e *Env) endFollowing(ctx context.Context) error {
-	if !e.Job.Swapped() || !e.Concurrent() {
-		return nil
-	}
-	if err := e.AwaitSerializable(ctx); err != nil {
-		return err
-	}
-	err := e.ChangeJob(ctx, e.Locks, func(ctx context.Context, tx *lock.Tx, job *steps.JobRow) error {
-		job.CompletedBy, job.Options.RowByRow = nil, ""
-		return e.unfollow().Do(ctx, tx)
-	})
-	if err == nil {
-		e.SetLink(e.Link.Key)
-	}
-	return err
-}
-
-// unfollow is the transaction of endFollowing.
-func (e *Env) unfollow() steps.Transaction {
-	t := steps.Transaction{
-		Does:    "log changes from now on, instead of writing them through",
-		Locks:   (*steps.Planner).Stopping,
-		Actions: append(e.StopWriters(), steps.Send(e.Link.LogCapture().SQL()...)),
-	}
-	if e.Job.Options.RowByRow != "" {
-		t.Does = "log changes from now on, instead of making them to the old table"
-		t.Actions = append(t.Actions, steps.Send(e.identitySQL(true)...), e.dropLockFunctions())
-	}
-	return t
-}
-
 // rebuild builds and exchanges them. It returns errRefreshed if this has to be done
 // again.
-func (e *Env) rebuild(ctx context.Context, matviews []catalog.Matview) error {
-	versions, err := e.createMatviews(ctx, matviews)
+func (r *Rebuilder) rebuild(ctx context.Context, matviews []catalog.Matview) error {
+	versions, err := r.createMatviews(ctx, matviews)
 	if err != nil {
 		return err
 	}
-	if err := e.Step(ctx, steps.StepMatviewsCreated); err != nil {
+	if err := r.Step(ctx, steps.StepMatviewsCreated); err != nil {
 		return err
 	}
-	built, _ := e.places()
+	built, _ := r.Places()
 	for _, m := range matviews {
 		began, as := time.Now(), m.Relation.Name.In(built)
-		err := e.Write(ctx, func(tx pgx.Tx) error { return steps.ExecAll(ctx, tx, fillMatviewSQL(m, as)) })
+		err := r.Write(ctx, func(tx pgx.Tx) error { return steps.ExecAll(ctx, tx, fillMatviewSQL(m, as)) })
 		if err != nil {
 			return fmt.Errorf("fill the successor of %s: %w", m.Relation.Name, err)
 		}
-		e.Log.Info("materialized view rebuilt", "job", e.Job.ID, "matview", m.Relation.Name.String(), "populated", m.Populated,
+		r.Log.Info("materialized view rebuilt", "job", r.Job.ID, "matview", m.Relation.Name.String(), "populated", m.Populated,
 			"took", time.Since(began).Round(time.Millisecond))
-		if err := e.Step(ctx, steps.StepMatviewBuilt); err != nil {
+		if err := r.Step(ctx, steps.StepMatviewBuilt); err != nil {
 			return err
 		}
 	}
-	locked, err := e.exchangeMatviews(ctx, matviews, versions)
+	locked, err := r.exchangeMatviews(ctx, matviews, versions)
 	if err != nil {
 		return err
 	}
-	e.Log.Info("materialized views exchanged", "job", e.Job.ID, "matviews", len(matviews), "locked", locked.Round(time.Millisecond))
-	return e.Step(ctx, steps.StepMatviewsExchanged)
+	r.Log.Info("materialized views exchanged", "job", r.Job.ID, "matviews", len(matviews), "locked", locked.Round(time.Millisecond))
+	return r.Step(ctx, steps.StepMatviewsExchanged)
 }
 
 // A REFRESH, with or without CONCURRENTLY, writes the relation's row in pg_class, to
@@ -162,9 +97,9 @@ const matviewQuerySQL = `SELECT rtrim(pg_get_viewdef($1::text::regclass), ';')`
 
 // createMatviews creates the successors, without rows, and returns the versions of the old
 // ones from before any row is read.
-func (e *Env) createMatviews(ctx context.Context, matviews []catalog.Matview) ([]string, error) {
+func (r *Rebuilder) createMatviews(ctx context.Context, matviews []catalog.Matview) ([]string, error) {
 	versions := make([]string, len(matviews))
-	return versions, e.Perform(ctx, e.succession(matviews, versions))
+	return versions, r.Perform(ctx, r.succession(matviews, versions))
 }
 
 // succession is the transaction of createMatviews. It notes in matviews the present
@@ -172,21 +107,26 @@ func (e *Env) createMatviews(ctx context.Context, matviews []catalog.Matview) ([
 //
 // A query may name another materialized view. During the transaction, this name means the
 // successor of that one.
-func (e *Env) succession(matviews []catalog.Matview, versions []string) steps.Transaction {
-	built, parked := e.places()
+func (r *Rebuilder) succession(matviews []catalog.Matview, versions []string) steps.Transaction {
+	built, parked := r.Places()
 	actions := []steps.Action{
 		steps.Unplanned(func(ctx context.Context, tx *lock.Tx) error {
 			if err := catalog.ReadMatviews(ctx, tx, matviews); err != nil {
 				return err
 			}
-			hidden := names(matviews, func(m catalog.Matview) string { return when(m.Read, m.Relation.Name.String()) })
+			var hidden []string
+			for _, m := range matviews {
+				if m.Read {
+					hidden = append(hidden, m.Relation.Name.String())
+				}
+			}
 			return steps.RoomFor(ctx, tx, hidden...)
 		}),
-		steps.SendLate(func() []string { return dropMatviewsSQL(matviews, built) }), // what an earlier run has built
-		steps.Unplanned(func(ctx context.Context, tx *lock.Tx) error { return e.learnMatviews(ctx, tx, built, matviews) }),
+		steps.SendLate(func() []string { return dropSQL(matviews, built) }), // what an earlier run has built
+		steps.Unplanned(func(ctx context.Context, tx *lock.Tx) error { return r.LearnMatviews(ctx, tx, built, matviews) }),
 	}
 	for i := range matviews {
-		actions = append(actions, e.createMatview(matviews, i, built, parked)...)
+		actions = append(actions, r.createMatview(matviews, i, built, parked)...)
 	}
 	actions = append(actions,
 		steps.SendBounded(func() []string { return unhideSQL(matviews, built, parked) }),
@@ -216,21 +156,21 @@ func (e *Env) succession(matviews []catalog.Matview, versions []string) steps.Tr
 
 // createMatview creates the successor of one of matviews, and lets the successors of the
 // others read it.
-func (e *Env) createMatview(matviews []catalog.Matview, i int, built, parked string) []steps.Action {
+func (r *Rebuilder) createMatview(matviews []catalog.Matview, i int, built, parked string) []steps.Action {
 	m := &matviews[i]
 	as := func() catalog.Name { return m.Relation.Name.In(built) }
 	var owners []string // of the others that are filled from it
 	opened := steps.Statements(func() []string { return append(letReadSQL(as(), owners), hideSQL(*m, built, parked)...) })
-	return append(createMatviewAs(m, as()),
+	return append(CreateAs(m, as()),
 		steps.Unplanned(func(ctx context.Context, tx *lock.Tx) error {
 			var query string
 			if err := tx.QueryRow(ctx, matviewQuerySQL, as().String()).Scan(&query); err != nil {
 				return fmt.Errorf("read the query of the successor of %s: %w", m.Relation.Name, err)
 			}
-			if err := e.sameQuery(ctx, tx, *m, built, query); err != nil {
+			if err := r.SameQuery(ctx, tx, *m, built, query); err != nil {
 				return err
 			}
-			return e.makeRoom(ctx, tx, as(), m.Relation.Name)
+			return steps.MakeRoom(ctx, tx, as(), m.Relation.Name)
 		}),
 		steps.Action{
 			Run: func(ctx context.Context, tx *lock.Tx) (err error) {
@@ -240,20 +180,20 @@ func (e *Env) createMatview(matviews []catalog.Matview, i int, built, parked str
 				return steps.DoAll(ctx, tx, opened())
 			},
 			SQL: func(ctx context.Context, p *steps.Planner) (list []string, err error) {
-				owners, err = readers(ctx, e.Pool, *m, matviews)
+				owners, err = readers(ctx, r.Pool, *m, matviews)
 				return opened(), err
 			},
 		},
 	)
 }
 
-// createMatviewAs creates the successor of m, without rows, under the name as. Only m's
+// CreateAs creates the successor of m, without rows, under the name as. Only m's
 // owner has privileges on it.
-func createMatviewAs(m *catalog.Matview, as catalog.Name) []steps.Action {
+func CreateAs(m *catalog.Matview, as catalog.Name) []steps.Action {
 	return []steps.Action{
 		steps.SendLate(func() []string { return m.CreateSQL(as) }),
 		steps.RevokeAll(catalog.Made{Kind: "TABLE", Name: as.String()}),
-		giveToOwner(as, func() string { return m.Relation.Owner }, nil),
+		steps.GiveToOwner(as, func() string { return m.Relation.Owner }, nil),
 	}
 }
 
@@ -313,8 +253,8 @@ func unhideSQL(matviews []catalog.Matview, built, parked string) []string {
 	return statements
 }
 
-// dropMatviewsSQL drops the materialized views with their names in a schema of the job.
-func dropMatviewsSQL(matviews []catalog.Matview, schema string) []string {
+// DropSQL drops the materialized views with their names in a schema of the job.
+func dropSQL(matviews []catalog.Matview, schema string) []string {
 	var statements []string
 	for _, m := range slices.Backward(matviews) { // a materialized view before those that it reads
 		statements = append(statements, "DROP MATERIALIZED VIEW IF EXISTS "+m.Relation.Name.In(schema).String())
@@ -345,16 +285,16 @@ func fillMatviewSQL(m catalog.Matview, as catalog.Name) []string {
 // exchangeMatviews puts the successors in place and drops the old ones, unless one of
 // these has changed since its successor was built. locked is how long they could not be
 // read.
-func (e *Env) exchangeMatviews(ctx context.Context, matviews []catalog.Matview, versions []string) (locked time.Duration, err error) {
+func (r *Rebuilder) exchangeMatviews(ctx context.Context, matviews []catalog.Matview, versions []string) (locked time.Duration, err error) {
 	var began time.Time
-	err = e.Perform(ctx, e.matviewExchange(matviews, versions, &began))
+	err = r.Perform(ctx, r.matviewExchange(matviews, versions, &began))
 	return time.Since(began), err
 }
 
 // matviewExchange is the transaction of exchangeMatviews. It sets began when it has the
 // locks.
-func (e *Env) matviewExchange(matviews []catalog.Matview, versions []string, began *time.Time) steps.Transaction {
-	built, parked := e.places()
+func (r *Rebuilder) matviewExchange(matviews []catalog.Matview, versions []string, began *time.Time) steps.Transaction {
+	built, parked := r.Places()
 	was := make([]*catalog.Table, len(matviews)) // under the locks
 	for i, m := range matviews {
 		was[i] = m.Relation
@@ -363,11 +303,11 @@ func (e *Env) matviewExchange(matviews []catalog.Matview, versions []string, beg
 	actions := append(lockMatviews(matviews), steps.Unplanned(func(ctx context.Context, tx *lock.Tx) (err error) {
 		*began = time.Now()
 		for i, m := range matviews {
-			if was[i], err = e.matviewAsBuilt(ctx, tx, m, versions[i]); err != nil {
+			if was[i], err = r.matviewAsBuilt(ctx, tx, m, versions[i]); err != nil {
 				return err
 			}
-			if err := tx.QueryRow(ctx, tableOIDSQL, was[i].Name.In(built).String()).Scan(&successors[i]); err != nil {
-				return fmt.Errorf("look up the successor of %s: %w", was[i].Name, err)
+			if successors[i], err = steps.OIDOf(ctx, tx, was[i].Name.In(built)); err != nil {
+				return err
 			}
 		}
 		return nil
@@ -376,7 +316,7 @@ func (e *Env) matviewExchange(matviews []catalog.Matview, versions []string, beg
 		actions = append(actions, steps.SendBounded(func() []string { return catalog.ReplaceMatviewSQL(was[i], built, parked) }))
 	}
 	for i := range matviews {
-		actions = append(actions, e.grantMatview(matviews, i, built, func() (*catalog.Table, uint32) { return was[i], successors[i] }))
+		actions = append(actions, r.grantMatview(matviews, i, built, func() (*catalog.Table, uint32) { return was[i], successors[i] }))
 	}
 	return steps.Transaction{
 		Does: "exchange the materialized views, or build them again where one was refreshed in between",
@@ -386,7 +326,7 @@ func (e *Env) matviewExchange(matviews []catalog.Matview, versions []string, beg
 			}
 			return locks
 		},
-		Actions: append(actions, steps.SendBounded(func() []string { return dropMatviewsSQL(matviews, parked) })),
+		Actions: append(actions, steps.SendBounded(func() []string { return dropSQL(matviews, parked) })),
 	}
 }
 
@@ -395,17 +335,19 @@ func (e *Env) matviewExchange(matviews []catalog.Matview, versions []string, beg
 // the attempts vary their order.
 func lockMatviews(matviews []catalog.Matview) []steps.Action {
 	locks := func(m catalog.Matview) []string {
-		return append(lockDependentsSQL(m.Relation), catalog.LockMatviewSQL(m.Relation))
+		return append(m.Relation.LockDependentsSQL(), catalog.LockMatviewSQL(m.Relation))
 	}
 	return []steps.Action{
 		{
 			Run: func(ctx context.Context, tx *lock.Tx) error {
+				var relations []string
 				for _, m := range matviews {
 					if err := tx.SettleBy(ctx, catalog.SettleMatviewSQL(m.Relation)); err != nil {
 						return err
 					}
+					relations = append(relations, m.Relation.Name.String())
 				}
-				return steps.RoomFor(ctx, tx, names(matviews, func(m catalog.Matview) string { return m.Relation.Name.String() })...)
+				return steps.RoomFor(ctx, tx, relations...)
 			},
 			SQL: func(context.Context, *steps.Planner) (list []string, err error) {
 				for _, m := range matviews {
@@ -434,7 +376,7 @@ func lockMatviews(matviews []catalog.Matview) []steps.Action {
 
 // matviewAsBuilt describes m under its lock. It returns errRefreshed if m has changed
 // since its successor was built, except for grants and comments.
-func (e *Env) matviewAsBuilt(ctx context.Context, tx *lock.Tx, m catalog.Matview, version string) (*catalog.Table, error) {
+func (r *Rebuilder) matviewAsBuilt(ctx context.Context, tx *lock.Tx, m catalog.Matview, version string) (*catalog.Table, error) {
 	var now string
 	var populated bool
 	err := tx.QueryRow(ctx, matviewVersionSQL, m.OID).Scan(&now, &populated)
@@ -452,7 +394,7 @@ func (e *Env) matviewAsBuilt(ctx context.Context, tx *lock.Tx, m catalog.Matview
 	if err != nil {
 		return nil, err
 	}
-	if now != version || len(changes) > 0 || !e.Reprints.Knows(is) || m.Relation.Owner != is.Owner || m.Relation.Name != is.Name {
+	if now != version || len(changes) > 0 || !r.Reprints.Knows(is) || m.Relation.Owner != is.Owner || m.Relation.Name != is.Name {
 		return nil, errRefreshed
 	}
 	return is, nil
@@ -460,7 +402,7 @@ func (e *Env) matviewAsBuilt(ctx context.Context, tx *lock.Tx, m catalog.Matview
 
 // grantMatview gives the successor its grants, the last thing that it lacks, and compares
 // it with the materialized view that it replaces.
-func (e *Env) grantMatview(matviews []catalog.Matview, i int, built string, locked func() (was *catalog.Table, successor uint32)) steps.Action {
+func (r *Rebuilder) grantMatview(matviews []catalog.Matview, i int, built string, locked func() (was *catalog.Table, successor uint32)) steps.Action {
 	return steps.Action{
 		Run: func(ctx context.Context, tx *lock.Tx) error {
 			was, successor := locked()
@@ -475,11 +417,11 @@ func (e *Env) grantMatview(matviews []catalog.Matview, i int, built string, lock
 			if err != nil {
 				return err
 			}
-			differences, err := e.Reprints.Diff(was, is)
+			differences, err := r.Reprints.Diff(was, is)
 			if err == nil && len(differences) > 0 {
-				err = &ParityError{Table: was.Name, Differences: differences}
+				err = &steps.ParityError{Table: was.Name, Differences: differences}
 			}
-			e.tellReread(was.Name, catalog.Reread(was, is))
+			r.TellReread(was.Name, catalog.Reread(was, is))
 			return err
 		},
 		SQL: func(ctx context.Context, p *steps.Planner) ([]string, error) {
@@ -488,7 +430,7 @@ func (e *Env) grantMatview(matviews []catalog.Matview, i int, built string, lock
 			if err != nil {
 				return nil, err
 			}
-			owners, err := readers(ctx, e.Pool, m, matviews)
+			owners, err := readers(ctx, r.Pool, m, matviews)
 			for _, name := range owners {
 				has = append(has, catalog.Grant{Grantor: m.Relation.Owner, Grantee: name, Privilege: "SELECT"})
 			}
@@ -497,19 +439,31 @@ func (e *Env) grantMatview(matviews []catalog.Matview, i int, built string, lock
 	}
 }
 
-// planMatviews plans rebuildMatviews, as if no view had been exchanged yet.
-func (p *planner) planMatviews() []steps.Transaction {
-	matviews := p.Source.Matviews
-	if len(matviews) == 0 {
-		return nil
+const matviewThereSQL = `SELECT EXISTS (SELECT FROM pg_class WHERE oid = $1 AND relkind = 'm')`
+
+// left returns those that still read the replaced table. They are exchanged and
+// dropped together, so all of them are left or none, except those that the application
+// has dropped.
+func (r *Rebuilder) left(ctx context.Context) ([]catalog.Matview, error) {
+	var left []catalog.Matview
+	for _, m := range r.Source.Matviews {
+		var there bool
+		if err := r.Pool.QueryRow(ctx, matviewThereSQL, m.OID).Scan(&there); err != nil {
+			return nil, fmt.Errorf("look for materialized view %s: %w", m.Relation.Name, err)
+		}
+		if there {
+			left = append(left, m)
+		}
 	}
-	after := p.swappedEnv()
-	job := *after.Job
-	job.Options.RowByRow = "" // the keys have been handed over by then
-	after.Job = &job
+	return left, nil
+}
+
+// Plan plans Rebuild, as if no materialized view had been exchanged yet.
+func (r *Rebuilder) Plan() []steps.Transaction {
+	matviews := r.Source.Matviews
 	versions, began := make([]string, len(matviews)), time.Now()
-	list := []steps.Transaction{after.succession(matviews, versions)}
-	built, _ := after.places()
+	list := []steps.Transaction{r.succession(matviews, versions)}
+	built, _ := r.Places()
 	for _, m := range matviews {
 		list = append(list, steps.Transaction{
 			Does:    fmt.Sprintf("fill the new materialized view %s and build its indexes", m.Relation.Name),
@@ -517,25 +471,22 @@ func (p *planner) planMatviews() []steps.Transaction {
 			Actions: []steps.Action{steps.Send(fillMatviewSQL(m, m.Relation.Name.In(built))...)},
 		})
 	}
-	return append(list, after.matviewExchange(matviews, versions, &began), after.unfollow())
+	return append(list, r.matviewExchange(matviews, versions, &began))
 }
 
-// rebuilds reports whether materialized views may be rebuilt.
-func (e *Env) rebuilds() bool {
-	return e.RebuildMatviews || e.Job != nil && e.Job.Options.RebuildMatviews
-}
-
-// followSQL makes the writes to link's table reach the replaced table. While foreign keys
-// are moved one by one, they reach it row by row. While materialized views read the
-// replaced table, they are written through, at once; xid is then the ID of the
-// transaction that exchanges the tables. Otherwise xid is empty, and the keys are logged.
-func followSQL(link *strategy.Link, xid string) []string {
-	switch {
-	case link.Rows != "":
-		return link.RowByRow().SQL()
-	case xid == "":
-		return link.LogCapture().SQL()
-	default:
-		return link.WriteThrough(xid).SQL()
+// Leave drops what Rebuild has built and not exchanged, for a revert. The old materialized
+// views still read the old table, and follow it into its place. left tells whether there
+// are such views.
+func (r *Rebuilder) Leave(ctx context.Context) (left bool, err error) {
+	matviews, err := r.left(ctx)
+	if err != nil || len(matviews) == 0 {
+		return false, err
 	}
+	built, _ := r.Places()
+	return true, r.Transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
+		if err := catalog.ReadMatviews(ctx, tx, matviews); err != nil {
+			return err
+		}
+		return steps.ExecAll(ctx, tx, dropSQL(matviews, built))
+	})
 }

@@ -1,0 +1,116 @@
+package steps
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/repack-go/repack/internal/catalog"
+	"github.com/repack-go/repack/internal/lock"
+)
+
+// The exchange creates some objects again from the text that the server prints for them.
+// The server may print the new object differently. repack finds out how before the exchange,
+// when no session waits, in a transaction that it rolls back: see catalog.Reprints.
+
+// errLearned rolls back the objects that were created to learn from.
+var errLearned = errors.New("the definitions have been learned")
+
+// Learn parses the definitions of the table with that OID, and of everything that refers to
+// it, once more, and remembers how the server prints them.
+func (w *Worker) Learn(ctx context.Context, oid uint32) error {
+	t, err := catalog.Read(ctx, w.Pool, oid)
+	if err != nil {
+		return w.GoneOr(err)
+	}
+	if w.Reprints.Knows(t) {
+		return nil
+	}
+	return w.learnOf(ctx, t, oid)
+}
+
+// ErrUnlearned reports that some definitions have not been parsed once more.
+var ErrUnlearned = errors.New("it is not known how the definitions will read")
+
+// Learning runs exchange for the table with that OID. If some definitions have not been
+// parsed once more, it runs Learn, and then exchange again.
+func (w *Worker) Learning(ctx context.Context, oid uint32, exchange func(context.Context) error) error {
+	err := exchange(ctx)
+	if !errors.Is(err, ErrUnlearned) {
+		return err
+	}
+	if err := w.Learn(ctx, oid); err != nil {
+		return err
+	}
+	err = exchange(ctx)
+	if errors.Is(err, ErrUnlearned) {
+		return fmt.Errorf("a definition of %s has just been changed: %w", w.Source.Name, ErrPutOff)
+	}
+	return err
+}
+
+// LearnOld runs Learn for the old table, with the description from before the swap.
+func (w *Worker) LearnOld(ctx context.Context) error { return w.learnOf(ctx, w.Source, w.Job.Source) }
+
+func (w *Worker) learnOf(ctx context.Context, t *catalog.Table, oid uint32) error {
+	free, _ := w.Places()
+	err := w.Transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
+		if err := w.Reprints.Learn(ctx, tx, free, t, oid); err != nil {
+			return err
+		}
+		return errLearned
+	})
+	if errors.Is(err, errLearned) {
+		return nil
+	}
+	return err
+}
+
+// Learned makes sure, under the lock, that no definition has been added or changed since.
+func (w *Worker) Learned(t *catalog.Table) error {
+	if !w.Reprints.Knows(t) {
+		return fmt.Errorf("a definition of %s has just been changed: %w", t.Name, ErrPutOff)
+	}
+	return nil
+}
+
+// TellReread logs the definitions that pg_dump will print differently from now on.
+func (w *Worker) TellReread(name catalog.Name, definitions []string) {
+	if len(definitions) > 0 {
+		w.Log.Info("definitions are what they were, and read otherwise", "job", w.Job.ID, "table", name.String(), "definitions", definitions)
+	}
+}
+
+// SameQuery makes sure that the successor of m has m's query. The successor has been created
+// in schema built. The server may print its query differently, but then it must print it
+// like the query of a view that is made from the same text.
+func (w *Worker) SameQuery(ctx context.Context, tx *lock.Tx, m catalog.Matview, built, query string) error {
+	if query == m.Query {
+		return nil
+	}
+	reads, err := catalog.ViewText(ctx, tx, built, m.Query, m.Relation.Columns)
+	if err != nil {
+		return fmt.Errorf("look at how the query of %s reads: %w", m.Relation.Name, err)
+	}
+	if reads != query {
+		return &ParityError{Table: m.Relation.Name, Differences: []catalog.Difference{{Property: "query", Was: m.Query, Is: query}}}
+	}
+	w.TellReread(m.Relation.Name, []string{"query"})
+	return nil
+}
+
+// LearnMatviews does what Learn does for what belongs to materialized views, except their
+// queries.
+func (w *Worker) LearnMatviews(ctx context.Context, tx pgx.Tx, free string, matviews []catalog.Matview) error {
+	for _, m := range matviews {
+		if w.Reprints.Knows(m.Relation) {
+			continue
+		}
+		if err := w.Reprints.Learn(ctx, tx, free, m.Relation, m.OID); err != nil {
+			return err
+		}
+	}
+	return nil
+}
