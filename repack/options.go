@@ -10,6 +10,7 @@ import (
 	"github.com/repack-go/repack/internal/session"
 	"github.com/repack-go/repack/registry"
 	"github.com/repack-go/repack/stages"
+	"github.com/repack-go/repack/stages/neighbours"
 	"github.com/repack-go/repack/stages/steps"
 	"github.com/repack-go/repack/strategy"
 )
@@ -78,13 +79,13 @@ const (
 
 // ForeignKeys says how foreign keys between the table and other tables are moved. See
 // Options.ForeignKeys.
-type ForeignKeys = stages.ForeignKeys
+type ForeignKeys = neighbours.ForeignKeys
 
 // The values of ForeignKeys.
 const (
-	ForeignKeysAuto     = stages.ForeignKeysAuto
-	ForeignKeysTogether = stages.ForeignKeysTogether
-	ForeignKeysOneByOne = stages.ForeignKeysOneByOne
+	ForeignKeysAuto     = neighbours.ForeignKeysAuto
+	ForeignKeysTogether = neighbours.ForeignKeysTogether
+	ForeignKeysOneByOne = neighbours.ForeignKeysOneByOne
 )
 
 // The steps after which Hooks.AfterStep is called: see package stages.

@@ -11,6 +11,7 @@ import (
 	"github.com/repack-go/repack/migrations"
 	"github.com/repack-go/repack/registry"
 	"github.com/repack-go/repack/stages"
+	"github.com/repack-go/repack/stages/neighbours"
 	"github.com/repack-go/repack/stages/snapshots"
 	"github.com/repack-go/repack/stages/steps"
 	"github.com/repack-go/repack/stages/throttle"
@@ -31,7 +32,7 @@ type (
 	// PlannedServerRepack says whether the server's own REPACK (CONCURRENTLY) would do.
 	PlannedServerRepack = stages.ServerRepack
 	// PlannedKeys says how foreign keys with other tables would be moved.
-	PlannedKeys = stages.PlannedKeys
+	PlannedKeys = neighbours.PlannedKeys
 	// PlannedLock is a lock that a step acquires.
 	PlannedLock = steps.Lock
 )

@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/repack-go/repack/internal/catalog"
+	"github.com/repack-go/repack/stages/neighbours"
 	"github.com/repack-go/repack/stages/steps"
 )
 
@@ -28,8 +29,6 @@ import (
 const (
 	// partTakes is about how long it takes to drop and add a key, for each partition.
 	partTakes = time.Millisecond
-	// partLocks is about how many locks this takes, for each partition.
-	partLocks = 8
 	// longestLook is the longest time for which a check is timed.
 	longestLook = 5 * time.Second
 )
@@ -44,17 +43,17 @@ func (e *Env) slowKeys(ctx context.Context) ([]Reason, error) {
 		if err := e.Pool.QueryRow(ctx, lockTableSQL).Scan(&locks); err != nil {
 			return nil, fmt.Errorf("read the size of the lock table: %w", err)
 		}
-		if reasons = e.largeTrees(locks); e.apart(e.Source) == nil {
-			parts -= e.partsInTrees()
+		if reasons = e.mover().LargeTrees(locks); e.mover().Apart(e.Source) == nil {
+			parts -= e.mover().PartsInTrees()
 		}
 		what := fmt.Sprintf("foreign keys with %d partitions", parts)
 		if took := time.Duration(parts) * partTakes; took > e.Locks.Timeout/2 {
 			reasons = append(reasons, Reason{Object: what, Why: fmt.Sprintf(
 				"would be dropped and added under lock, which takes about %s, more than half of the lock timeout of %s", took, e.Locks.Timeout), Remedy: remedy})
 		}
-		if parts*partLocks > locks/2 {
+		if parts*neighbours.PartLocks > locks/2 {
 			reasons = append(reasons, Reason{Object: what, Why: fmt.Sprintf(
-				"would be dropped and added with about %d locks, more than half of what the server has", parts*partLocks), Remedy: "raise max_locks_per_transaction"})
+				"would be dropped and added with about %d locks, more than half of what the server has", parts*neighbours.PartLocks), Remedy: "raise max_locks_per_transaction"})
 		}
 	}
 	took, keys, err := e.timeKeys(ctx, e.Source, e.Source.Name)

@@ -2,7 +2,6 @@ package stages
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/lock"
@@ -64,11 +63,11 @@ func (e *Env) disposal() steps.Transaction {
 func (e *Env) disposeSQL() []string {
 	old, statements := e.Job.OldTable().String(), e.Source.DropTypedSQL(e.Job.OldTable())
 	if !e.Job.Options.KeepOld {
-		return append(statements, dropSQL("TABLE", old))
+		return append(statements, steps.DropSQL("TABLE", old))
 	}
 	statements = append(statements, e.Source.DropBoundSQL(e.Job.OldTable())...)
 	for _, t := range e.Source.Triggers {
-		statements = append(statements, dropSQL("TRIGGER", catalog.Quote(t.Name)+" ON "+old))
+		statements = append(statements, steps.DropSQL("TRIGGER", catalog.Quote(t.Name)+" ON "+old))
 	}
 	return statements
 }
@@ -125,15 +124,6 @@ func (e *Env) release(table catalog.Name) steps.Transaction {
 	}
 }
 
-func dropSQL(kind, object string) string { return fmt.Sprintf("DROP %s IF EXISTS %s", kind, object) }
-
-func drop(ctx context.Context, q catalog.Querier, kind, object string) error {
-	if _, err := q.Exec(ctx, dropSQL(kind, object)); err != nil {
-		return fmt.Errorf("drop %s %s: %w", kind, object, err)
-	}
-	return nil
-}
-
 // dropArtefacts sends statements. Then it drops the capture function, the change log and
 // the job's own schemas, except keep. If a user has created an object of their own in one
 // of the schemas, the schema is not dropped, and the error names the object.
@@ -143,14 +133,14 @@ func (e *Env) dropArtefacts(keep string, statements ...string) steps.Action {
 
 func (e *Env) dropArtefactsSQL(keep string) []string {
 	statements := []string{
-		dropSQL("FUNCTION", e.Link.Capture.String()+"()"),
-		dropSQL("TABLE", e.Link.Log.String()+", "+e.Link.Retired().String()),
+		steps.DropSQL("FUNCTION", e.Link.Capture.String()+"()"),
+		steps.DropSQL("TABLE", e.Link.Log.String()+", "+e.Link.Retired().String()),
 	}
 	schemas := []string{e.Job.ShadowSchema, e.Job.OldSchema}
 	statements = append(statements, e.Source.DropBoundDomainsSQL(schemas...)...)
 	for _, schema := range schemas {
 		if e.Job.OwnSchemas && schema != keep {
-			statements = append(statements, dropSQL("SCHEMA", catalog.Quote(schema)))
+			statements = append(statements, steps.DropSQL("SCHEMA", catalog.Quote(schema)))
 		}
 	}
 	return statements

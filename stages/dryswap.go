@@ -387,7 +387,7 @@ func (r *drySwap) retire(ctx context.Context) error {
 	if err != nil || len(r.reasons) > 0 {
 		return err
 	}
-	_, err = r.try(ctx, catalog.Part{Object: "what is dropped at the end", SQL: slices.Concat(r.dressed.DropTypedSQL(parked), []string{dropSQL("TABLE", parked.String())}, r.dropArtefactsSQL(""))})
+	_, err = r.try(ctx, catalog.Part{Object: "what is dropped at the end", SQL: slices.Concat(r.dressed.DropTypedSQL(parked), []string{steps.DropSQL("TABLE", parked.String())}, r.dropArtefactsSQL(""))})
 	return err
 }
 

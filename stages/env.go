@@ -8,6 +8,7 @@ import (
 
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/registry"
+	"github.com/repack-go/repack/stages/neighbours"
 	"github.com/repack-go/repack/stages/oids"
 	"github.com/repack-go/repack/stages/replay"
 	"github.com/repack-go/repack/stages/steps"
@@ -33,7 +34,7 @@ type Env struct {
 	BatchSize       int                  // about how many rows a chunk or batch has; 0: by time
 	Transfer        Transfer             // how the backfill's rows are transferred
 	Verify          registry.VerifyMode
-	ForeignKeys     ForeignKeys // how foreign keys are moved
+	ForeignKeys     neighbours.ForeignKeys // how foreign keys are moved
 	// MaintenanceWorkMem is the memory that an index build, a sort and VACUUM may each
 	// use; empty: the setting of the session.
 	MaintenanceWorkMem string

@@ -28,7 +28,7 @@ func (e *Env) swapKnown(ctx context.Context) error {
 	var x *exchanging
 	var reread []string
 	reverse := e.Reverse()
-	err := e.ChangeJob(ctx, e.exchangePolicy(), func(ctx context.Context, tx *lock.Tx, job *steps.JobRow) error {
+	err := e.ChangeJob(ctx, e.mover().ExchangePolicy(), func(ctx context.Context, tx *lock.Tx, job *steps.JobRow) error {
 		x = &exchanging{out: e.Job.Source, in: *e.Job.Shadow}
 		if err := e.exchange(x).Do(ctx, tx); err != nil {
 			return err
@@ -86,9 +86,9 @@ func (e *Env) exchange(x *exchanging) steps.Transaction {
 		Actions: append(locked,
 			steps.SendBounded(func() []string {
 				return slices.Concat(
-					dropKeysSQL(e.moving(x.table)),
+					dropKeysSQL(e.Moving(x.table)),
 					x.table.DetachSQL(), // a partition
-					e.retireRowByRowSQL(x.table),
+					e.mover().RetireRowByRowSQL(x.table),
 					retireSQL(x.table, old),
 					x.table.BoundSQL(old, true),
 					e.dressSQL(x.table),
@@ -101,7 +101,7 @@ func (e *Env) exchange(x *exchanging) steps.Transaction {
 				return slices.Concat(
 					grantsSQL(x.granted, x.table),
 					x.table.AttachSQL(), // a partition
-					installSQL(e.moving(x.table), old),
+					installSQL(e.Moving(x.table), old),
 					followSQL(link, xid),
 					x.recompile,
 				)
@@ -133,7 +133,7 @@ func (e *Env) followOwner(ctx context.Context, tx *lock.Tx, x *exchanging) error
 	if err := steps.Do(ctx, tx, steps.GiveToOwner(e.Job.ShadowTable(), func() string { return x.table.Owner }, nil)); err != nil {
 		return err
 	}
-	return e.letNewOwnerIn(ctx, tx, x.table.Owner)
+	return e.mover().LetNewOwnerIn(ctx, tx, x.table.Owner)
 }
 
 // lockForExchange takes ACCESS EXCLUSIVE on what the exchange changes, makes sure that
@@ -143,7 +143,7 @@ func (e *Env) followOwner(ctx context.Context, tx *lock.Tx, x *exchanging) error
 // The table is read once before the lock, so that the queries are already planned when they
 // run under the lock.
 func (e *Env) lockForExchange(x *exchanging, place catalog.Name) []steps.Action {
-	moving := func() *catalog.Table { return e.moving(x.table) }
+	moving := func() *catalog.Table { return e.Moving(x.table) }
 	return []steps.Action{
 		steps.Unplanned(func(ctx context.Context, tx *lock.Tx) (err error) {
 			x.oids, err = e.storedOIDs().Rewriting(ctx, tx, x.out)
@@ -160,7 +160,7 @@ func (e *Env) lockForExchange(x *exchanging, place catalog.Name) []steps.Action 
 			if !e.Reprints.Knows(x.table) {
 				return steps.ErrUnlearned
 			}
-			return e.mayBeTogether(x.table)
+			return e.mover().MayBeTogether(x.table)
 		}),
 		steps.Settle(func() []string {
 			neighbours := lockedWith(moving())
@@ -188,10 +188,10 @@ func (e *Env) lockForExchange(x *exchanging, place catalog.Name) []steps.Action 
 			if err := e.lookAt(ctx, tx, x); err != nil {
 				return err
 			}
-			if err := e.mayBeTogether(x.table); err != nil {
+			if err := e.mover().MayBeTogether(x.table); err != nil {
 				return err
 			}
-			if err := e.allJoined(ctx, tx); err != nil {
+			if err := e.mover().AllJoined(ctx, tx); err != nil {
 				return err
 			}
 			tx.Done(exchangeSteps / 4)
@@ -205,7 +205,7 @@ func (e *Env) lockForExchange(x *exchanging, place catalog.Name) []steps.Action 
 // foreign key.
 func (e *Env) done(x *exchanging, fixed, perKey int) steps.Action {
 	return steps.Unplanned(func(_ context.Context, tx *lock.Tx) error {
-		tx.Done(fixed + perKey*len(e.moving(x.table).AllForeignKeys()))
+		tx.Done(fixed + perKey*len(e.Moving(x.table).AllForeignKeys()))
 		return nil
 	})
 }
@@ -408,7 +408,7 @@ func (e *Env) parity(ctx context.Context, tx *lock.Tx, b *pgx.Batch, was *catalo
 	if err := catalog.ReadMatviews(ctx, tx, is.Matviews); err != nil {
 		return nil, err
 	}
-	differences, err := e.Reprints.Diff(e.moving(was).Unvalidated(), e.moving(is).Unvalidated())
+	differences, err := e.Reprints.Diff(e.Moving(was).Unvalidated(), e.Moving(is).Unvalidated())
 	if err != nil {
 		return nil, err
 	}

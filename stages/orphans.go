@@ -12,13 +12,14 @@ import (
 
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/lock"
+	"github.com/repack-go/repack/stages/steps"
 )
 
 // orphan is what is left of a job that no registry knows: its schema and its capture
 // function. The function's name ends in the job's number, and so do the other names.
 type orphan struct{ Schema, Capture string }
 
-func (o orphan) number() string { return strings.TrimPrefix(o.Capture, "repack_capture_") }
+func (o orphan) number() string { return strings.TrimPrefix(o.Capture, steps.CapturePrefix) }
 
 // own reports whether a job has created the schema.
 func (o orphan) own() bool { return o.Schema == "repack_job_"+o.number() }
@@ -97,11 +98,11 @@ func (e *Env) removeOrphan(ctx context.Context, tx *lock.Tx, o orphan, table cat
 		tables = append(tables, table.In(o.Schema), table.In(o.Schema+"_old"))
 	}
 	for _, t := range tables {
-		if err := drop(ctx, tx, "TABLE", t.String()); err != nil {
+		if err := steps.Drop(ctx, tx, "TABLE", t.String()); err != nil {
 			return err
 		}
 	}
-	if err := drop(ctx, tx, "FUNCTION", function.String()+"()"); err != nil {
+	if err := steps.Drop(ctx, tx, "FUNCTION", function.String()+"()"); err != nil {
 		return err
 	}
 	if !o.own() {
@@ -109,10 +110,10 @@ func (e *Env) removeOrphan(ctx context.Context, tx *lock.Tx, o orphan, table cat
 		return nil
 	}
 	for _, schema := range []string{o.Schema, o.Schema + "_old"} {
-		if err := drop(ctx, tx, "DOMAIN", catalog.Name{Schema: schema, Name: catalog.BoundDomain}.String()); err != nil {
+		if err := steps.Drop(ctx, tx, "DOMAIN", catalog.Name{Schema: schema, Name: catalog.BoundDomain}.String()); err != nil {
 			return err
 		}
-		if err := drop(ctx, tx, "SCHEMA", catalog.Quote(schema)); err != nil {
+		if err := steps.Drop(ctx, tx, "SCHEMA", catalog.Quote(schema)); err != nil {
 			return err
 		}
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/registry"
+	"github.com/repack-go/repack/stages/neighbours"
 	"github.com/repack-go/repack/stages/oids"
 	"github.com/repack-go/repack/stages/snapshots"
 	"github.com/repack-go/repack/stages/steps"
@@ -36,7 +37,7 @@ type Plan struct {
 	ServerRepack *ServerRepack `json:"server_repack"`
 	Carried      []Carried     `json:"carried_over"`
 	// ForeignKeys says how the keys between the table and other tables would be moved.
-	ForeignKeys PlannedKeys `json:"foreign_keys"`
+	ForeignKeys neighbours.PlannedKeys `json:"foreign_keys"`
 	// If a lock is not acquired in time, repack tries again LockRetries times. It ends
 	// sessions that have blocked it for KillAfter seconds, unless KillAfter is zero.
 	LockRetries int            `json:"lock_retries"`

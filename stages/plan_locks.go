@@ -99,7 +99,7 @@ func (p *planner) exchangeLocks(*steps.Planner) []steps.Lock {
 		}
 	}
 	neighbours(beforeTables)
-	moving := p.moving(p.Source)
+	moving := p.Moving(p.Source)
 	for _, key := range moving.Referencing {
 		add("ACCESS EXCLUSIVE", key.Table)
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/stages/checks"
+	"github.com/repack-go/repack/stages/neighbours"
 	"github.com/repack-go/repack/stages/steps"
 )
 
@@ -96,8 +97,8 @@ func preflight(ctx context.Context, e *Env) error {
 		return err
 	}
 	reasons = append(reasons, e.oids.Reasons()...)
-	if apart := e.apart(e.Source); apart != nil && e.ForeignKeys == ForeignKeysOneByOne {
-		reasons = append(reasons, Reason{Object: "--foreign-keys " + string(ForeignKeysOneByOne), Why: apart.Error(), Remedy: "leave it out, or use " + string(ForeignKeysTogether)})
+	if apart := e.mover().Apart(e.Source); apart != nil && e.ForeignKeys == neighbours.ForeignKeysOneByOne {
+		reasons = append(reasons, Reason{Object: "--foreign-keys " + string(neighbours.ForeignKeysOneByOne), Why: apart.Error(), Remedy: "leave it out, or use " + string(neighbours.ForeignKeysTogether)})
 	}
 	if reasons = append(reasons, missing...); len(reasons) == 0 {
 		if reasons, err = e.slowKeys(ctx); err != nil {

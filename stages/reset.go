@@ -48,7 +48,7 @@ var ending = map[registry.State]registry.State{
 // discard detaches the capture from the source and drops the shadow with everything that
 // belongs to it. The source may have been dropped.
 func (e *Env) discard(ctx context.Context, end registry.State) error {
-	if err := e.handOver(ctx); err != nil {
+	if err := e.mover().HandOver(ctx); err != nil {
 		return err
 	}
 	err := e.Transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
@@ -104,11 +104,11 @@ func (e *Env) dropShadow(ctx context.Context, tx *lock.Tx) error {
 		return err
 	}
 	if e.Job.Options.RowByRow != "" {
-		if err := steps.Do(ctx, tx, e.dropLockFunctions()); err != nil {
+		if err := steps.Do(ctx, tx, e.mover().DropLockFunctions()); err != nil {
 			return err
 		}
 	}
-	return steps.Do(ctx, tx, e.dropArtefacts("", append(e.Source.DropTypedSQL(e.Job.ShadowTable()), dropSQL("TABLE", e.Job.ShadowTable().String()))...))
+	return steps.Do(ctx, tx, e.dropArtefacts("", append(e.Source.DropTypedSQL(e.Job.ShadowTable()), steps.DropSQL("TABLE", e.Job.ShadowTable().String()))...))
 }
 
 const nameSQL = `

@@ -121,7 +121,7 @@ const ownSQL = `SELECT to_regprocedure($1) IS NOT NULL OR to_regclass($2) IS NOT
 // It takes ACCESS EXCLUSIVE on the table to drop our triggers.
 func ResetRestored(ctx context.Context, e *Env) error {
 	if e.Source.OID != 0 {
-		if err := e.validateKeysOf(ctx, e.Source.OID); err != nil {
+		if err := e.mover().ValidateKeysOf(ctx, e.Source.OID); err != nil {
 			return err
 		}
 	}
@@ -142,7 +142,7 @@ func ResetRestored(ctx context.Context, e *Env) error {
 			if err := steps.RoomFor(ctx, tx, copied.String(), e.Link.Log.String()); err != nil {
 				return err
 			}
-			if err := steps.ExecAll(ctx, tx, append(e.Source.DropTypedSQL(copied), dropSQL("TABLE", copied.String()))); err != nil {
+			if err := steps.ExecAll(ctx, tx, append(e.Source.DropTypedSQL(copied), steps.DropSQL("TABLE", copied.String()))); err != nil {
 				return err
 			}
 			if err := steps.Do(ctx, tx, e.dropArtefacts("")); err != nil {

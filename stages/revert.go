@@ -53,10 +53,10 @@ func Revert(ctx context.Context, e *Env) error {
 			return err
 		}
 	}
-	if err := e.handOver(ctx); err != nil {
+	if err := e.mover().HandOver(ctx); err != nil {
 		return e.failed(ctx, fmt.Errorf("revert: %w", err))
 	}
-	if err := e.validateForeignKeys(ctx); err != nil {
+	if err := e.mover().ValidateForeignKeys(ctx); err != nil {
 		return e.failed(ctx, fmt.Errorf("revert: %w", err))
 	}
 	if err := e.rebuildMatviews(ctx); err != nil {
@@ -83,7 +83,7 @@ func (e *Env) exchangeBack(ctx context.Context) error {
 func (e *Env) exchangeBackKnown(ctx context.Context) error {
 	var x *exchanging
 	var reread []string
-	err := e.ChangeJob(ctx, e.exchangePolicy(), func(ctx context.Context, tx *lock.Tx, job *steps.JobRow) error {
+	err := e.ChangeJob(ctx, e.mover().ExchangePolicy(), func(ctx context.Context, tx *lock.Tx, job *steps.JobRow) error {
 		x = &exchanging{out: *e.Job.Shadow, in: e.Job.Source}
 		if err := e.backExchange(x).Do(ctx, tx); err != nil {
 			return err
@@ -119,15 +119,15 @@ func (e *Env) backExchange(x *exchanging) steps.Transaction {
 	return steps.Transaction{Actions: append(locked,
 		steps.SendBounded(func() []string {
 			statements := slices.Concat(
-				dropKeysSQL(e.moving(x.table)),
+				dropKeysSQL(e.Moving(x.table)),
 				x.table.DetachSQL(), // a partition
-				e.retireRowByRowSQL(x.table),
+				e.mover().RetireRowByRowSQL(x.table),
 				retireSQL(x.table, parked),
-				e.reinstateRowByRowSQL(),
+				e.mover().ReinstateRowByRowSQL(),
 				e.reinstateSQL(),
 				showSequencesSQL(x.table),
 				x.table.AttachSQL(), // a partition
-				installSQL(e.moving(x.table), parked),
+				installSQL(e.Moving(x.table), parked),
 			)
 			if link, xid := x.follow(e.Forward()); xid != "" || link.MirrorSince != "" {
 				statements = append(statements, followSQL(link, xid)...)

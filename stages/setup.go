@@ -99,7 +99,7 @@ func (e *Env) jobNumbered(number string) *registry.Job {
 		Partitioned: e.Partitioned,
 		Stage:       registry.Setup, StageDone: true, State: registry.Active,
 		ShadowSchema: "repack_job_" + number, OldSchema: "repack_job_" + number + "_old", OwnSchemas: true,
-		ChangeLog: "repack_change_log_" + number, Capture: "repack_capture_" + number,
+		ChangeLog: "repack_change_log_" + number, Capture: steps.CapturePrefix + number,
 	}
 	if e.ShadowSchema != "" {
 		job.ShadowSchema, job.OldSchema, job.OwnSchemas = e.ShadowSchema, e.ShadowSchema+"_old", false

@@ -7,6 +7,7 @@ import (
 
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/registry"
+	"github.com/repack-go/repack/stages/neighbours"
 	"github.com/repack-go/repack/stages/steps"
 )
 
@@ -51,10 +52,10 @@ func swap(ctx context.Context, e *Env) error {
 		return err
 	}
 	if there {
-		if err := e.handOver(ctx); err != nil {
+		if err := e.mover().HandOver(ctx); err != nil {
 			return err
 		}
-		if err := e.validateForeignKeys(ctx); err != nil {
+		if err := e.mover().ValidateForeignKeys(ctx); err != nil {
 			return err
 		}
 		if err := e.rebuildMatviews(ctx); err != nil {
@@ -96,9 +97,9 @@ func planSwap(ctx context.Context, p *planner) ([]steps.Step, error) {
 		return nil, err
 	}
 	list = append(list, handOver...)
-	for _, key := range keysToValidate(p.moving(p.Source)) {
+	for _, key := range neighbours.KeysToValidate(p.Moving(p.Source)) {
 		if key.Validated && key.Enforced && !key.ValidAbove {
-			list = append(list, p.validation(fmt.Sprintf("validate foreign key %s of %s", catalog.Quote(key.Name), key.Table), key))
+			list = append(list, p.mover().Validation(fmt.Sprintf("validate foreign key %s of %s", catalog.Quote(key.Name), key.Table), key))
 		}
 	}
 	return p.Steps(ctx, append(list, p.planMatviews()...)...)
@@ -110,89 +111,27 @@ func planSwap(ctx context.Context, p *planner) ([]steps.Step, error) {
 // If the locks of all neighbours cannot be acquired together, it moves their foreign keys
 // one by one.
 func (e *Env) untilExchanged(ctx context.Context, exchange func(context.Context) error) error {
-	oneByOne, denied := e.oneByOne(), false
+	oneByOne, denied := e.mover().OneByOne(), false
 	exchangeBy := func(ctx context.Context) error {
 		return e.WhilePutOff(ctx, "exchange", func(ctx context.Context) error {
 			if err := e.replayer().WriteThroughAndDrain(ctx); err != nil {
 				return err
 			}
 			if oneByOne {
-				if err := e.joinNeighbours(ctx); err != nil {
+				if err := e.mover().Join(ctx); err != nil {
 					return err
 				}
 			}
 			err := exchange(ctx)
-			denied = isTimeout(err) || errors.Is(err, errMustBeApart)
+			denied = steps.IsTimeout(err) || errors.Is(err, neighbours.ErrMustBeApart)
 			return err
 		})
 	}
 	err := exchangeBy(ctx)
-	if oneByOne || !denied || !errors.Is(err, errMustBeApart) && !e.couldBeApart() {
+	if oneByOne || !denied || !errors.Is(err, neighbours.ErrMustBeApart) && !e.mover().CouldBeApart() {
 		return err
 	}
 	e.Log.Info("foreign keys are moved one by one", "job", e.Job.ID, "reason", err)
 	oneByOne = true
 	return exchangeBy(ctx)
-}
-
-// validateForeignKeys validates the keys that were valid before the exchange.
-func (e *Env) validateForeignKeys(ctx context.Context) error {
-	oid := e.Job.Source
-	if e.Job.Swapped() {
-		oid = *e.Job.Shadow
-	}
-	return e.validateKeysOf(ctx, oid)
-}
-
-// validateKeysOf does what validateForeignKeys does, for the table with that OID.
-func (e *Env) validateKeysOf(ctx context.Context, oid uint32) error {
-	if len(e.Source.AllForeignKeys()) == 0 && (e.Source.Partition == nil || len(e.Source.Partition.ForeignKeys) == 0) {
-		return nil
-	}
-	now, err := catalog.Read(ctx, e.Pool, oid)
-	if err != nil {
-		return err
-	}
-	for _, key := range keysToValidate(now) {
-		if key.Validated || !e.Source.WasValid(key) {
-			continue
-		}
-		if err := e.validate(ctx, key); err != nil {
-			return fmt.Errorf("validate foreign key %q of %s: %w", key.Name, key.Table, err)
-		}
-	}
-	return nil
-}
-
-// keysToValidate returns the keys of t that an exchange may have left not valid. PostgreSQL
-// 18 does not record what it has checked of a partitioned table's key that is not valid for
-// all partitions.
-func keysToValidate(t *catalog.Table) []catalog.ForeignKey {
-	keys := t.AllForeignKeys()
-	if t.Partition != nil {
-		keys = append(keys, t.Partition.ForeignKeys...)
-	}
-	return keys
-}
-
-// validate validates a key. It takes SHARE UPDATE EXCLUSIVE on the table of the key.
-func (e *Env) validate(ctx context.Context, key catalog.ForeignKey) error {
-	return e.Perform(ctx, e.validation("", key))
-}
-
-func (e *Env) validation(does string, key catalog.ForeignKey) steps.Transaction {
-	return steps.Transaction{
-		Does: does,
-		Locks: func(p *steps.Planner) []steps.Lock {
-			locks := []steps.Lock{p.Settling(key.Table)}
-			if !key.SelfReference() && key.Referenced == e.Source.Name {
-				locks = append(locks, p.Lock("ROW SHARE", key.Referenced))
-			}
-			return locks
-		},
-		Actions: []steps.Action{
-			steps.Settle(func() []string { return []string{key.Table.String()} }),
-			steps.SendBounded(func() []string { return []string{key.ValidateSQL()} }),
-		},
-	}
 }

@@ -143,7 +143,7 @@ func (e *Env) dropKeySQL() []string {
 	if constraint := made[0].Constraint; constraint != "" {
 		return []string{fmt.Sprintf("ALTER TABLE %s DROP CONSTRAINT IF EXISTS %s", e.Job.ShadowTable(), catalog.Quote(constraint))}
 	}
-	return []string{dropSQL("INDEX", catalog.Name{Schema: e.Job.ShadowSchema, Name: made[0].Name}.String())}
+	return []string{steps.DropSQL("INDEX", catalog.Name{Schema: e.Job.ShadowSchema, Name: made[0].Name}.String())}
 }
 
 // builds returns the planner of index builds for this job.

@@ -137,18 +137,3 @@ func (r *Replayer) drain(ctx context.Context) error {
 		}
 	}
 }
-
-// NothingPending makes sure that nothing is pending. It replays nothing itself: a snapshot
-// taken before tx commits would not see what it wrote.
-func (r *Replayer) NothingPending(ctx context.Context, tx *lock.Tx) error {
-	return steps.UnderLock(ctx, tx, func() error {
-		b := &pgx.Batch{}
-		r.Link.QueueEmpty(b, func(empty bool, err error) error {
-			if err != nil || empty {
-				return err
-			}
-			return fmt.Errorf("changes are pending that were not written through: %w", steps.ErrPutOff)
-		})
-		return tx.SendBatch(ctx, b).Close()
-	})
-}

@@ -1,6 +1,8 @@
 package steps
 
 import (
+	"strings"
+
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/registry"
 	"github.com/repack-go/repack/strategy"
@@ -81,3 +83,17 @@ func (w *Worker) Places() (built, parked string) {
 	}
 	return w.Job.OldSchema, w.Job.ShadowSchema // reverting
 }
+
+// Moving returns t with only those foreign keys that the exchange moves itself.
+func (w *Worker) Moving(t *catalog.Table) *catalog.Table {
+	if w.Job.Options.RowByRow == "" {
+		return t
+	}
+	return t.WithKeys(catalog.ForeignKey.SelfReference)
+}
+
+// CapturePrefix is how the name of a capture function begins. The job's number follows.
+const CapturePrefix = "repack_capture_"
+
+// Number returns the job's number as the names of its artefacts have it.
+func (w *Worker) Number() string { return strings.TrimPrefix(w.Job.Capture, CapturePrefix) }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/cenkalti/backoff/v5"
 	"github.com/jackc/pgerrcode"
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/repack-go/repack/internal/lock"
@@ -74,4 +75,19 @@ func AlteredMeanwhile(err error) error {
 		return fmt.Errorf("%w: an object has just been altered (%s)", ErrPutOff, pgErr.Message)
 	}
 	return err
+}
+
+// NothingPending makes sure that nothing is pending. It replays nothing itself: a snapshot
+// taken before tx commits would not see what it wrote.
+func (w *Worker) NothingPending(ctx context.Context, tx *lock.Tx) error {
+	return UnderLock(ctx, tx, func() error {
+		b := &pgx.Batch{}
+		w.Link.QueueEmpty(b, func(empty bool, err error) error {
+			if err != nil || empty {
+				return err
+			}
+			return fmt.Errorf("changes are pending that were not written through: %w", ErrPutOff)
+		})
+		return tx.SendBatch(ctx, b).Close()
+	})
 }

@@ -105,3 +105,14 @@ func OIDOf(ctx context.Context, q catalog.Querier, relation catalog.Name) (oid u
 	}
 	return oid, nil
 }
+
+// DropSQL returns the statement that drops an object if it exists.
+func DropSQL(kind, object string) string { return fmt.Sprintf("DROP %s IF EXISTS %s", kind, object) }
+
+// Drop drops an object if it exists.
+func Drop(ctx context.Context, q catalog.Querier, kind, object string) error {
+	if _, err := q.Exec(ctx, DropSQL(kind, object)); err != nil {
+		return fmt.Errorf("drop %s %s: %w", kind, object, err)
+	}
+	return nil
+}

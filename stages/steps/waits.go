@@ -35,3 +35,9 @@ func (w *Worker) WithHolders(ctx context.Context, oid uint32, name catalog.Name,
 	}
 	return &lock.TimeoutError{Relation: name.String(), Attempts: 1, Waited: w.Locks.Timeout, Blockers: holders, Err: err}
 }
+
+// IsTimeout reports whether a lock was not acquired in time.
+func IsTimeout(err error) bool {
+	var timeout *lock.TimeoutError
+	return errors.As(err, &timeout)
+}

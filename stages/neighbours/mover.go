@@ -1,19 +1,5 @@
-package stages
-
-import (
-	"context"
-	"crypto/sha256"
-	"fmt"
-	"slices"
-	"strings"
-	"time"
-	"unicode/utf8"
-
-	"github.com/repack-go/repack/internal/catalog"
-	"github.com/repack-go/repack/internal/lock"
-	"github.com/repack-go/repack/strategy"
-)
-
+// Package neighbours moves the foreign keys between a table that is repacked and other tables.
+//
 // A neighbour is a table that a foreign key joins to the table that is repacked. The
 // exchange can move all such keys in its own transaction, under the locks of all neighbours
 // together. If these locks cannot be acquired, or not held for as long as moving all keys
@@ -36,6 +22,22 @@ import (
 //
 // As long as a key leads to or from a table, changes are made to that table row by row. So
 // no key ever leads to a table that lags.
+package neighbours
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/repack-go/repack/internal/catalog"
+	"github.com/repack-go/repack/internal/lock"
+	"github.com/repack-go/repack/stages/steps"
+	"github.com/repack-go/repack/strategy"
+)
 
 // ForeignKeys says how the keys are moved.
 type ForeignKeys string
@@ -48,6 +50,15 @@ const (
 	ForeignKeysTogether ForeignKeys = "together"
 	ForeignKeysOneByOne ForeignKeys = "one-by-one"
 )
+
+// Mover moves the foreign keys between the table and its neighbours.
+type Mover struct {
+	*steps.Worker
+	Asked ForeignKeys // how the user wants them to be moved
+	// Partitions lists the partitions that are locked with a neighbour that the table refers
+	// to. Only a plan needs it.
+	Partitions func(neighbour catalog.Name) []catalog.Name
+}
 
 // joint is one foreign key between the table and a neighbour.
 type joint struct {
@@ -128,8 +139,8 @@ const maxName = 63 // bytes, NAMEDATALEN - 1
 
 // temporaryName returns the name of the key that the job makes beside the key called name.
 // A reader of an error message sees from it which key is meant.
-func (e *Env) temporaryName(name string) string {
-	prefix := e.temporaryPrefix()
+func (m *Mover) temporaryName(name string) string {
+	prefix := m.temporaryPrefix()
 	if len(prefix)+len(name) <= maxName {
 		return prefix + name
 	}
@@ -142,33 +153,30 @@ func (e *Env) temporaryName(name string) string {
 }
 
 // isTemporary reports whether a key of that name is one that we have made.
-func (e *Env) isTemporary(name string) bool {
-	return strings.HasPrefix(name, e.temporaryPrefix())
+func (m *Mover) isTemporary(name string) bool {
+	return strings.HasPrefix(name, m.temporaryPrefix())
 }
 
-func (e *Env) temporaryPrefix() string { return "repack_" + e.number() + "_" }
-
-// number returns the job's number as the names of its artefacts have it.
-func (e *Env) number() string { return orphan{Capture: e.Job.Capture}.number() }
+func (m *Mover) temporaryPrefix() string { return "repack_" + m.Number() + "_" }
 
 // marker is the comment on a key of the copy that we have made. Such a key has its final
 // name from the start, because it is on a table of its own.
-func (e *Env) marker() string { return "made by repack for job " + e.number() }
+func (m *Mover) marker() string { return "made by repack for job " + m.Number() }
 
 // joints reads the keys between the two tables and their neighbours. They are in the order
 // in which the application's keys were created.
-func (e *Env) joints(ctx context.Context, q catalog.Querier) ([]joint, error) {
-	tables, err := catalog.JoiningKeys(ctx, q, e.InUse(), e.Copied())
+func (m *Mover) joints(ctx context.Context, q catalog.Querier) ([]joint, error) {
+	tables, err := catalog.JoiningKeys(ctx, q, m.InUse(), m.Copied())
 	if err != nil {
 		return nil, err
 	}
 	main, other := tables[0], tables[1]
-	return e.inTrees(e.pairs(main, other), &catalog.Table{KeyParts: slices.Concat(main.KeyParts, other.KeyParts)}), nil
+	return m.inTrees(m.pairs(main, other), &catalog.Table{KeyParts: slices.Concat(main.KeyParts, other.KeyParts)}), nil
 }
 
 // pairs returns the joints of two tables.
-func (e *Env) pairs(main, other *catalog.Table) []joint {
-	list := append(e.pair(main.ForeignKeys, other.ForeignKeys, true), e.pair(main.Referencing, other.Referencing, false)...)
+func (m *Mover) pairs(main, other *catalog.Table) []joint {
+	list := append(m.pair(main.ForeignKeys, other.ForeignKeys, true), m.pair(main.Referencing, other.Referencing, false)...)
 	slices.SortStableFunc(list, func(a, b joint) int { return int(a.oid()) - int(b.oid()) })
 	return list
 }
@@ -182,7 +190,7 @@ func (j joint) oid() uint32 {
 
 // pair joins the keys that belong together. Two keys of a neighbour have different names.
 // Two keys of the table and its copy have the same name.
-func (e *Env) pair(main, other []catalog.ForeignKey, outgoing bool) []joint {
+func (m *Mover) pair(main, other []catalog.ForeignKey, outgoing bool) []joint {
 	type identity struct {
 		table catalog.Name
 		name  string
@@ -198,9 +206,9 @@ func (e *Env) pair(main, other []catalog.ForeignKey, outgoing bool) []joint {
 			}
 			id := identity{key.Table, key.Name}
 			if outgoing {
-				id.table, made = catalog.Name{}, key.Comment == e.marker()
-			} else if made = e.isTemporary(key.Name); !made {
-				id.name = e.temporaryName(key.Name)
+				id.table, made = catalog.Name{}, key.Comment == m.marker()
+			} else if made = m.isTemporary(key.Name); !made {
+				id.name = m.temporaryName(key.Name)
 			}
 			j, known := found[id]
 			if !known {
@@ -232,14 +240,6 @@ func (e *Env) pair(main, other []catalog.ForeignKey, outgoing bool) []joint {
 	return list
 }
 
-// moving returns t with only those foreign keys that the exchange moves itself.
-func (e *Env) moving(t *catalog.Table) *catalog.Table {
-	if e.Job.Options.RowByRow == "" {
-		return t
-	}
-	return t.WithKeys(catalog.ForeignKey.SelfReference)
-}
-
 // keyTakes is about how long the exchange holds its locks for each key.
 const keyTakes = 2 * time.Millisecond
 
@@ -257,88 +257,88 @@ func neighbourKeys(t *catalog.Table) (n int) {
 // before it moves the keys one by one.
 const firstAttempts = 3
 
-// exchangePolicy allows fewer attempts if the keys can still be moved one by one.
-func (e *Env) exchangePolicy() lock.Policy {
-	policy := e.Locks
-	if e.couldBeApart() {
+// ExchangePolicy allows fewer attempts if the keys can still be moved one by one.
+func (m *Mover) ExchangePolicy() lock.Policy {
+	policy := m.Locks
+	if m.CouldBeApart() {
 		policy.Retries = min(policy.Retries, firstAttempts-1)
 	}
 	return policy
 }
 
-// apart returns the reason why the keys of t cannot be moved one by one, or nil.
-func (e *Env) apart(t *catalog.Table) error {
+// Apart returns the reason why the keys of t cannot be moved one by one, or nil.
+func (m *Mover) Apart(t *catalog.Table) error {
 	if t.Partition != nil {
 		return fmt.Errorf("%s is a partition, whose foreign keys PostgreSQL moves when it is detached and attached", t.Name)
 	}
 	return nil
 }
 
-// oneByOne reports whether the keys are moved one by one. A job that has begun to do so
+// OneByOne reports whether the keys are moved one by one. A job that has begun to do so
 // continues in this way.
-func (e *Env) oneByOne() bool {
-	way, why := e.wayOfKeys(e.Source)
-	if way == ForeignKeysOneByOne && e.Job.Options.RowByRow == "" {
-		e.Log.Info("foreign keys are moved one by one", "job", e.Job.ID, "reason", why)
+func (m *Mover) OneByOne() bool {
+	way, why := m.wayOfKeys(m.Source)
+	if way == ForeignKeysOneByOne && m.Job.Options.RowByRow == "" {
+		m.Log.Info("foreign keys are moved one by one", "job", m.Job.ID, "reason", why)
 	}
 	return way == ForeignKeysOneByOne
 }
 
 // wayOfKeys returns ForeignKeysTogether or ForeignKeysOneByOne, and the reason.
-func (e *Env) wayOfKeys(t *catalog.Table) (way ForeignKeys, why string) {
+func (m *Mover) wayOfKeys(t *catalog.Table) (way ForeignKeys, why string) {
 	keys := neighbourKeys(t)
 	takes := time.Duration(keys) * keyTakes
-	apart := e.apart(t)
+	apart := m.Apart(t)
 	switch {
-	case e.Job != nil && e.Job.Options.RowByRow != "":
+	case m.Job != nil && m.Job.Options.RowByRow != "":
 		return ForeignKeysOneByOne, "it has begun"
 	case keys == 0:
 		return ForeignKeysTogether, "there are none with other tables"
 	case apart == nil && len(partitionedKeys(t)) > 0:
 		return ForeignKeysOneByOne, fmt.Sprintf("%s is partitioned, and its key cannot be moved together with others", partitionedKeys(t)[0].Table)
-	case e.ForeignKeys == ForeignKeysTogether:
+	case m.Asked == ForeignKeysTogether:
 		return ForeignKeysTogether, "it was asked for"
 	case apart != nil:
 		return ForeignKeysTogether, apart.Error()
-	case e.ForeignKeys == ForeignKeysOneByOne:
+	case m.Asked == ForeignKeysOneByOne:
 		return ForeignKeysOneByOne, "it was asked for"
-	case takes > e.Locks.Timeout:
-		return ForeignKeysOneByOne, fmt.Sprintf("together %s about %s, more than the lock timeout of %s", takeText(keys), takes, e.Locks.Timeout)
+	case takes > m.Locks.Timeout:
+		return ForeignKeysOneByOne, fmt.Sprintf("together %s about %s, more than the lock timeout of %s", takeText(keys), takes, m.Locks.Timeout)
 	default:
 		return ForeignKeysTogether, fmt.Sprintf("%s about %s; one by one if the locks are not obtained in %d attempts", takeText(keys), takes, firstAttempts)
 	}
 }
 
-// couldBeApart reports whether the keys can be moved one by one instead, after an exchange
+// CouldBeApart reports whether the keys can be moved one by one instead, after an exchange
 // that has not acquired its locks.
-func (e *Env) couldBeApart() bool {
-	return e.ForeignKeys == ForeignKeysAuto && e.Job.Options.RowByRow == "" && e.apart(e.Source) == nil && neighbourKeys(e.Source) > 0
+func (m *Mover) CouldBeApart() bool {
+	return m.Asked == ForeignKeysAuto && m.Job.Options.RowByRow == "" && m.Apart(m.Source) == nil && neighbourKeys(m.Source) > 0
 }
 
-// retireRowByRowSQL returns the statements that come before t is parked. They make it
+// RetireRowByRowSQL returns the statements that come before t is parked. They make it
 // possible to write to t as the replaced table.
-func (e *Env) retireRowByRowSQL(t *catalog.Table) []string {
-	if e.Job.Options.RowByRow == "" {
+func (m *Mover) RetireRowByRowSQL(t *catalog.Table) []string {
+	if m.Job.Options.RowByRow == "" {
 		return nil
 	}
 	return append(strategy.DropLateTriggersSQL(t.Name), identitySQL(t, t.Name, false)...)
 }
 
-// reinstateRowByRowSQL returns the statements that come before the old table is put back.
-func (e *Env) reinstateRowByRowSQL() []string {
-	if e.Job.Options.RowByRow == "" {
+// ReinstateRowByRowSQL returns the statements that come before the old table is put back.
+func (m *Mover) ReinstateRowByRowSQL() []string {
+	if m.Job.Options.RowByRow == "" {
 		return nil
 	}
-	return e.identitySQL(true)
+	return m.IdentitySQL(true)
 }
 
-// letNewOwnerIn runs letOwnerIn for the new owner of the table, if the owner has changed
+// LetNewOwnerIn runs letOwnerIn for the new owner of the table, if the owner has changed
 // since changes began to be made row by row.
-func (e *Env) letNewOwnerIn(ctx context.Context, tx *lock.Tx, owner string) error {
-	if e.Job.Options.RowByRow == "" {
+func (m *Mover) LetNewOwnerIn(ctx context.Context, tx *lock.Tx, owner string) error {
+	if m.Job.Options.RowByRow == "" {
 		return nil
 	}
-	return e.tryToLetIn(ctx, tx, owner)
+	return m.tryToLetIn(ctx, tx, owner)
 }
 
 func takeText(keys int) string {

@@ -1,4 +1,4 @@
-package stages
+package neighbours
 
 import (
 	"slices"
@@ -79,17 +79,17 @@ func TestOutgoingFirst(t *testing.T) {
 // their last letter still do.
 func TestTemporaryName(t *testing.T) {
 	t.Parallel()
-	e := &Env{Worker: &steps.Worker{Job: &registry.Job{ID: 7, Capture: "repack_capture_7"}}}
-	longest := strings.Repeat("x", maxName-len(e.temporaryPrefix()))
+	m := &Mover{Worker: &steps.Worker{Job: &registry.Job{ID: 7, Capture: "repack_capture_7"}}}
+	longest := strings.Repeat("x", maxName-len(m.temporaryPrefix()))
 	for _, name := range []string{"k", longest} {
-		if got := e.temporaryName(name); got != e.temporaryPrefix()+name {
+		if got := m.temporaryName(name); got != m.temporaryPrefix()+name {
 			t.Errorf("%s is called %s", name, got)
 		}
 	}
 	made := map[string]string{}
 	for _, name := range []string{longest + "a", longest + "b", strings.Repeat("ł", 31), strings.Repeat("ł", 31) + "x", strings.Repeat("x", maxName)} {
-		got := e.temporaryName(name)
-		if len(got) > maxName || !utf8.ValidString(got) || !strings.HasPrefix(got, e.temporaryPrefix()) {
+		got := m.temporaryName(name)
+		if len(got) > maxName || !utf8.ValidString(got) || !strings.HasPrefix(got, m.temporaryPrefix()) {
 			t.Errorf("%s is called %q, of %d bytes", name, got, len(got))
 		}
 		if other, there := made[got]; there {

@@ -1,4 +1,4 @@
-package stages
+package neighbours
 
 import (
 	"cmp"
@@ -11,6 +11,7 @@ import (
 
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/lock"
+	"github.com/repack-go/repack/stages/checks"
 )
 
 // A neighbour may be a partitioned table. Before PostgreSQL 18 its key cannot be NOT VALID,
@@ -37,7 +38,7 @@ import (
 // partitions, and its keys come one after the other.
 //
 // parts are the parts of all keys in list.
-func (e *Env) inTrees(list []joint, parts *catalog.Table) []joint {
+func (m *Mover) inTrees(list []joint, parts *catalog.Table) []joint {
 	if !slices.ContainsFunc(list, joint.partitioned) {
 		return list
 	}
@@ -78,7 +79,7 @@ func (e *Env) inTrees(list []joint, parts *catalog.Table) []joint {
 			j.waits = claimed(j.own.Table, *j.own)
 		}
 	}
-	return e.withPieces(list)
+	return m.withPieces(list)
 }
 
 // mayAdopt reports whether the server would look at a key of a partition as the part of t's
@@ -90,7 +91,7 @@ func (j joint) mayAdopt(key catalog.ForeignKey) bool {
 // withPieces puts before each key of a partitioned table that must be joined, and need not
 // wait, its pieces. A key of a partition that we have made and that is of no use as a piece
 // stays in the list. It belongs to no key of the application, and is dropped.
-func (e *Env) withPieces(list []joint) []joint {
+func (m *Mover) withPieces(list []joint) []joint {
 	used := map[int]bool{}
 	pieces := map[int][]joint{}
 	for i, tree := range list {
@@ -102,8 +103,8 @@ func (e *Env) withPieces(list []joint) []joint {
 			if p.Partitioned {
 				continue
 			}
-			piece := e.piece(tree, p)
-			if n := slices.IndexFunc(list, func(j joint) bool { return j.is(*piece.own, e.temporaryName(p.Name)) }); n >= 0 {
+			piece := m.piece(tree, p)
+			if n := slices.IndexFunc(list, func(j joint) bool { return j.is(*piece.own, m.temporaryName(p.Name)) }); n >= 0 {
 				key := list[n].key()
 				if used[n] = fits(*key, *piece.own) && (tree.own == tree.main) == (list[n].main == nil); used[n] {
 					piece.setMade(key)
@@ -148,7 +149,7 @@ func withoutPieces(list []joint) []joint {
 }
 
 // piece returns the joint of part p of a partitioned table's key.
-func (e *Env) piece(tree joint, p catalog.KeyPart) joint {
+func (m *Mover) piece(tree joint, p catalog.KeyPart) joint {
 	own := p.Alone(*tree.own)
 	j := joint{own: &own, of: tree.own}
 	if tree.own == tree.main {
@@ -215,18 +216,18 @@ func (j joint) hasPart(table catalog.Name) bool {
 }
 
 // adoptSQL adds the second key to a partitioned table, if its pieces are there and valid.
-func (e *Env) adoptSQL(j joint, made catalog.ForeignKey) pairOf {
+func (m *Mover) adoptSQL(j joint, made catalog.ForeignKey) pairOf {
 	p := pairOf{mode: "SHARE ROW EXCLUSIVE", what: "add the second of " + j.String()}
 	if made.Enforced && !j.ready {
 		return pairOf{}
 	}
-	p.sql = made.AdoptSQL(e.partsOn(j, made.Referenced, e.temporaryName))
+	p.sql = made.AdoptSQL(m.partsOn(j, made.Referenced, m.temporaryName))
 	return p
 }
 
 // partsOn returns the parts of a partitioned table's key as those of a key to another
 // table, with other names.
-func (e *Env) partsOn(j joint, referenced catalog.Name, name func(string) string) []catalog.KeyPart {
+func (m *Mover) partsOn(j joint, referenced catalog.Name, name func(string) string) []catalog.KeyPart {
 	parts := slices.Clone(j.parts)
 	for i := range parts {
 		parts[i].Referenced, parts[i].Name = referenced, name(parts[i].Name)
@@ -236,15 +237,15 @@ func (e *Env) partsOn(j joint, referenced catalog.Name, name func(string) string
 
 // becomePartsSQL gives the parts of the key of the table in use the names and comments that
 // the parts of the application's key have. They come after dropping that key.
-func (e *Env) becomePartsSQL(j joint) []string {
+func (m *Mover) becomePartsSQL(j joint) []string {
 	if !j.partitioned() {
 		return nil
 	}
-	return catalog.NamePartsSQL(e.partsOn(j, j.main.Referenced, func(name string) string { return name }))
+	return catalog.NamePartsSQL(m.partsOn(j, j.main.Referenced, func(name string) string { return name }))
 }
 
 // knownSQL makes sure that no partition has come since the keys were read.
-func (e *Env) knownSQL(j joint) []string {
+func (m *Mover) knownSQL(j joint) []string {
 	if !j.partitioned() {
 		return nil
 	}
@@ -273,38 +274,41 @@ func partitionedKeys(t *catalog.Table) (keys []catalog.ForeignKey) {
 	return keys
 }
 
-// errMustBeApart reports that a partitioned table refers to the table. Its key cannot be
+// ErrMustBeApart reports that a partitioned table refers to the table. Its key cannot be
 // moved together with the others.
-var errMustBeApart = errors.New("foreign keys of partitioned tables are moved one by one")
+var ErrMustBeApart = errors.New("foreign keys of partitioned tables are moved one by one")
 
-// mayBeTogether makes sure that all keys of t can be moved in the exchange.
-func (e *Env) mayBeTogether(t *catalog.Table) error {
+// MayBeTogether makes sure that all keys of t can be moved in the exchange.
+func (m *Mover) MayBeTogether(t *catalog.Table) error {
 	keys := partitionedKeys(t)
-	if e.Job.Options.RowByRow != "" || len(keys) == 0 {
+	if m.Job.Options.RowByRow != "" || len(keys) == 0 {
 		return nil
 	}
-	return fmt.Errorf("foreign key %s of %s: %w", catalog.Quote(keys[0].Name), keys[0].Table, errMustBeApart)
+	return fmt.Errorf("foreign key %s of %s: %w", catalog.Quote(keys[0].Name), keys[0].Table, ErrMustBeApart)
 }
 
 // treePartTakes is about how long a transaction takes for each partition if it adds a key to
 // a partitioned table, or hands it over.
 const treePartTakes = 500 * time.Microsecond
 
-// largeTrees refuses keys of partitioned tables with so many partitions that their locks
+// PartLocks is about how many locks it takes to drop and add a key, for each partition.
+const PartLocks = 8
+
+// LargeTrees refuses keys of partitioned tables with so many partitions that their locks
 // would be held for too long, or would be too many. locks is the size of the lock table.
-func (e *Env) largeTrees(locks int) (reasons []Reason) {
-	for _, key := range partitionedKeys(e.Source) {
-		parts := len(e.Source.PartsOf(key))
+func (m *Mover) LargeTrees(locks int) (reasons []checks.Reason) {
+	for _, key := range partitionedKeys(m.Source) {
+		parts := len(m.Source.PartsOf(key))
 		what := fmt.Sprintf("foreign key %s of %s, with %d partitions,", catalog.Quote(key.Name), key.Table, parts)
-		if took := time.Duration(parts) * treePartTakes; took > e.Locks.Timeout/2 {
-			reasons = append(reasons, Reason{
-				Object: what, Why: fmt.Sprintf("would be moved under lock, which takes about %s, more than half of the lock timeout of %s", took, e.Locks.Timeout),
+		if took := time.Duration(parts) * treePartTakes; took > m.Locks.Timeout/2 {
+			reasons = append(reasons, checks.Reason{
+				Object: what, Why: fmt.Sprintf("would be moved under lock, which takes about %s, more than half of the lock timeout of %s", took, m.Locks.Timeout),
 				Remedy: "raise --lock-timeout if the application may be held up for so long, or drop it for the time of the repack",
 			})
 		}
-		if parts*partLocks > locks/2 {
-			reasons = append(reasons, Reason{
-				Object: what, Why: fmt.Sprintf("would be moved with about %d locks, more than half of what the server has", parts*partLocks),
+		if parts*PartLocks > locks/2 {
+			reasons = append(reasons, checks.Reason{
+				Object: what, Why: fmt.Sprintf("would be moved with about %d locks, more than half of what the server has", parts*PartLocks),
 				Remedy: "raise max_locks_per_transaction",
 			})
 		}
@@ -312,25 +316,25 @@ func (e *Env) largeTrees(locks int) (reasons []Reason) {
 	return reasons
 }
 
-// partsInTrees counts the parts of the keys of partitioned tables.
-func (e *Env) partsInTrees() (n int) {
-	for _, key := range partitionedKeys(e.Source) {
-		n += len(e.Source.PartsOf(key))
+// PartsInTrees counts the parts of the keys of partitioned tables.
+func (m *Mover) PartsInTrees() (n int) {
+	for _, key := range partitionedKeys(m.Source) {
+		n += len(m.Source.PartsOf(key))
 	}
 	return n
 }
 
 // treeTrigger names the trigger that locks referenced rows, on a partitioned table. It is
 // also on each partition, which may have one of its own for a key of the same name.
-func (e *Env) treeTrigger(made catalog.ForeignKey) string {
-	hash := sha256.Sum256([]byte(strings.TrimPrefix(made.Name, e.temporaryPrefix())))
-	return fmt.Sprintf("00_%s%d_%x", e.temporaryPrefix(), made.TableOID, hash[:8])
+func (m *Mover) treeTrigger(made catalog.ForeignKey) string {
+	hash := sha256.Sum256([]byte(strings.TrimPrefix(made.Name, m.temporaryPrefix())))
+	return fmt.Sprintf("00_%s%d_%x", m.temporaryPrefix(), made.TableOID, hash[:8])
 }
 
 // lockTriggerOf names the trigger that belongs to a key that we have made.
-func (e *Env) lockTriggerOf(made catalog.ForeignKey) string {
+func (m *Mover) lockTriggerOf(made catalog.ForeignKey) string {
 	if made.Partitioned {
-		return e.treeTrigger(made)
+		return m.treeTrigger(made)
 	}
 	return lockTrigger(made.Name)
 }

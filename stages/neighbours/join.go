@@ -1,4 +1,4 @@
-package stages
+package neighbours
 
 import (
 	"context"
@@ -21,7 +21,7 @@ import (
 	"github.com/repack-go/repack/strategy"
 )
 
-// joinNeighbours makes every change apply row by row, and joins every neighbour to the copy
+// Join makes every change apply row by row, and joins every neighbour to the copy
 // by a valid key. The copy must be in step. It may be called again.
 //
 // It takes these locks:
@@ -29,23 +29,23 @@ import (
 //   - for each key, in a transaction of its own, SHARE ROW EXCLUSIVE on the neighbour and
 //     the copy;
 //   - SHARE UPDATE EXCLUSIVE on the table of the key, while the key is validated.
-func (e *Env) joinNeighbours(ctx context.Context) error {
-	if e.Job.Options.RowByRow == "" {
-		if err := e.beginRowByRow(ctx); err != nil {
+func (m *Mover) Join(ctx context.Context) error {
+	if m.Job.Options.RowByRow == "" {
+		if err := m.beginRowByRow(ctx); err != nil {
 			return err
 		}
-		if err := e.Step(ctx, steps.StepRowByRow); err != nil {
+		if err := m.Step(ctx, steps.StepRowByRow); err != nil {
 			return err
 		}
 	}
 	for {
-		if err := e.perJoint(ctx, steps.StepKeyAdded, func([]joint) {}, e.addSQL); err != nil {
+		if err := m.perJoint(ctx, steps.StepKeyAdded, func([]joint) {}, m.addSQL); err != nil {
 			return err
 		}
-		if err := e.validateMade(ctx); err != nil {
+		if err := m.validateMade(ctx); err != nil {
 			return err
 		}
-		list, err := e.joints(ctx, e.Pool)
+		list, err := m.joints(ctx, m.Pool)
 		if err != nil || !slices.ContainsFunc(list, joint.unadopted) {
 			return err
 		}
@@ -59,26 +59,26 @@ SELECT NOT EXISTS (
 
 // letInSQL lets owner use the job's schemas. The server needs this when it checks foreign
 // keys: it looks for the referenced rows as the owner of their table.
-func (e *Env) letInSQL(owner string) string {
-	return fmt.Sprintf("GRANT USAGE ON SCHEMA %s TO %s", catalog.QuoteAll([]string{e.Job.ShadowSchema, e.Job.OldSchema}), catalog.Quote(owner))
+func (m *Mover) letInSQL(owner string) string {
+	return fmt.Sprintf("GRANT USAGE ON SCHEMA %s TO %s", catalog.QuoteAll([]string{m.Job.ShadowSchema, m.Job.OldSchema}), catalog.Quote(owner))
 }
 
 // letOwnerIn lets owner use the job's schemas.
-func (e *Env) letOwnerIn(owner func() string) steps.Action {
+func (m *Mover) letOwnerIn(owner func() string) steps.Action {
 	return steps.Action{
-		Run: func(ctx context.Context, tx *lock.Tx) error { return e.tryToLetIn(ctx, tx, owner()) },
+		Run: func(ctx context.Context, tx *lock.Tx) error { return m.tryToLetIn(ctx, tx, owner()) },
 		SQL: func(_ context.Context, p *steps.Planner) ([]string, error) {
 			if owner() == p.User {
 				return nil, nil
 			}
-			return []string{e.letInSQL(owner())}, nil
+			return []string{m.letInSQL(owner())}, nil
 		},
 	}
 }
 
-func (e *Env) tryToLetIn(ctx context.Context, tx pgx.Tx, owner string) error {
+func (m *Mover) tryToLetIn(ctx context.Context, tx pgx.Tx, owner string) error {
 	may := func() (ok bool, err error) {
-		if err := tx.QueryRow(ctx, mayUseSQL, []string{e.Job.ShadowSchema, e.Job.OldSchema}, owner).Scan(&ok); err != nil {
+		if err := tx.QueryRow(ctx, mayUseSQL, []string{m.Job.ShadowSchema, m.Job.OldSchema}, owner).Scan(&ok); err != nil {
 			return false, fmt.Errorf("look at privileges of %q: %w", owner, err)
 		}
 		return ok, nil
@@ -86,7 +86,7 @@ func (e *Env) tryToLetIn(ctx context.Context, tx pgx.Tx, owner string) error {
 	if ok, err := may(); err != nil || ok {
 		return err
 	}
-	if err := steps.ExecAll(ctx, tx, []string{e.letInSQL(owner)}); err != nil {
+	if err := steps.ExecAll(ctx, tx, []string{m.letInSQL(owner)}); err != nil {
 		return err
 	}
 	if ok, err := may(); err != nil || ok {
@@ -94,63 +94,63 @@ func (e *Env) tryToLetIn(ctx context.Context, tx pgx.Tx, owner string) error {
 	}
 	// GRANT has only warned that it granted nothing.
 	return fmt.Errorf("foreign keys cannot be moved one by one, nothing has been changed: have an administrator run %s; "+
-		"or run again with --foreign-keys %s", e.letInSQL(owner), ForeignKeysTogether)
+		"or run again with --foreign-keys %s", m.letInSQL(owner), ForeignKeysTogether)
 }
 
 // beginRowByRow switches the capture to row-by-row changes, when nothing is pending. All
 // transactions that have written before have written through, and no snapshot is older than
 // the copy.
-func (e *Env) beginRowByRow(ctx context.Context) error {
-	err := e.ChangeJob(ctx, e.Locks, func(ctx context.Context, tx *lock.Tx, job *steps.JobRow) error {
-		now, err := catalog.Read(ctx, tx, e.InUse())
+func (m *Mover) beginRowByRow(ctx context.Context) error {
+	err := m.ChangeJob(ctx, m.Locks, func(ctx context.Context, tx *lock.Tx, job *steps.JobRow) error {
+		now, err := catalog.Read(ctx, tx, m.InUse())
 		if err != nil {
-			return e.GoneOr(err)
+			return m.GoneOr(err)
 		}
-		job.Options.RowByRow = e.rows(now)
-		return e.rowByRow(now.Owner, job.Options.RowByRow).Do(ctx, tx)
+		job.Options.RowByRow = m.rows(now)
+		return m.rowByRow(now.Owner, job.Options.RowByRow).Do(ctx, tx)
 	})
 	if err == nil {
-		e.SetLink(e.Link.Key)
+		m.SetLink(m.Link.Key)
 	}
 	return err
 }
 
 // rows says when changes are made row by row. After the swap, this may end without another
 // exchange.
-func (e *Env) rows(t *catalog.Table) registry.RowByRow {
-	if !e.Job.Swapped() && strategy.MayBeLate(t) {
+func (m *Mover) rows(t *catalog.Table) registry.RowByRow {
+	if !m.Job.Swapped() && strategy.MayBeLate(t) {
 		return registry.AfterKeys
 	}
 	return registry.BeforeKeys
 }
 
 // rowByRow is the transaction of beginRowByRow.
-func (e *Env) rowByRow(owner string, rows registry.RowByRow) steps.Transaction {
-	link := *e.Link
+func (m *Mover) rowByRow(owner string, rows registry.RowByRow) steps.Transaction {
+	link := *m.Link
 	link.Rows = rows
 	return steps.Transaction{
 		Does:  "make every change to the copy as well, row by row, from now on",
 		Locks: (*steps.Planner).Stopping,
 		Actions: slices.Concat(
-			[]steps.Action{e.letOwnerIn(func() string { return owner })},
-			e.StopWriters(),
+			[]steps.Action{m.letOwnerIn(func() string { return owner })},
+			m.StopWriters(),
 			[]steps.Action{
-				steps.Unplanned(e.replayer().NothingPending),
-				steps.Send(append(link.RowByRow().SQL(), e.identitySQL(false)...)...),
-				steps.Unplanned(func(ctx context.Context, tx *lock.Tx) error { return e.SameTables(ctx, tx) }),
+				steps.Unplanned(m.NothingPending),
+				steps.Send(append(link.RowByRow().SQL(), m.IdentitySQL(false)...)...),
+				steps.Unplanned(func(ctx context.Context, tx *lock.Tx) error { return m.SameTables(ctx, tx) }),
 			},
 		),
 	}
 }
 
-// identitySQL makes the GENERATED ALWAYS identity columns of the old table writable, or, if
+// IdentitySQL makes the GENERATED ALWAYS identity columns of the old table writable, or, if
 // always is set, makes them GENERATED ALWAYS again. The shadow has no identity columns
 // before the swap.
-func (e *Env) identitySQL(always bool) []string {
-	if !e.Job.Swapped() {
+func (m *Mover) IdentitySQL(always bool) []string {
+	if !m.Job.Swapped() {
 		return nil
 	}
-	return identitySQL(e.Source, e.Job.OldTable(), always)
+	return identitySQL(m.Source, m.Job.OldTable(), always)
 }
 
 func identitySQL(t *catalog.Table, on catalog.Name, always bool) []string {
@@ -178,18 +178,18 @@ type pairOf struct {
 
 // addSQL joins a neighbour to the copy. If the application has dropped its key, it removes
 // the key that is left of it.
-func (e *Env) addSQL(ctx context.Context, j joint) (pairOf, error) {
+func (m *Mover) addSQL(ctx context.Context, j joint) (pairOf, error) {
 	switch {
 	case j.own == nil || j.main == nil && j.outgoing:
-		return e.dropSQL(j), nil
+		return m.dropSQL(j), nil
 	case j.stale():
-		return e.dropSQL(j.withoutOwn()), nil
+		return m.dropSQL(j.withoutOwn()), nil
 	case j.joined() || j.waits:
 		return pairOf{}, nil
 	}
-	to := e.Link.To
+	to := m.Link.To
 	if j.own == j.other { // the table in use has no key yet
-		to = e.Link.From
+		to = m.Link.From
 	}
 	p := pairOf{mode: "SHARE ROW EXCLUSIVE", what: "add the second of " + j.String()}
 	made := *j.own
@@ -197,25 +197,25 @@ func (e *Env) addSQL(ctx context.Context, j joint) (pairOf, error) {
 		made = made.AtCommit()
 	}
 	if j.outgoing {
-		made.Comment = e.marker()
-		t, err := catalog.Read(ctx, e.Pool, e.InUse())
+		made.Comment = m.marker()
+		t, err := catalog.Read(ctx, m.Pool, m.InUse())
 		if err != nil {
 			return p, err
 		}
 		p.sql = t.AddKeyOnSQL(made, to)
 		return p, nil
 	}
-	made.Referenced, made.Name, made.Comment = to, e.temporaryName(j.own.Name), ""
+	made.Referenced, made.Name, made.Comment = to, m.temporaryName(j.own.Name), ""
 	switch p.sql = []string{made.AddSQL()}; {
 	case j.of != nil:
 		return p, nil
 	case j.partitioned():
-		if p = e.adoptSQL(j, made); len(p.sql) == 0 {
+		if p = m.adoptSQL(j, made); len(p.sql) == 0 {
 			return p, nil
 		}
 	}
 	if made.Enforced && !made.Period {
-		p.sql = append(p.sql, e.Link.LockReferredSQL(*j.own, e.lockFunction(*j.own), e.lockTriggerOf(made))...)
+		p.sql = append(p.sql, m.Link.LockReferredSQL(*j.own, m.lockFunction(*j.own), m.lockTriggerOf(made))...)
 	}
 	return p, nil
 }
@@ -231,9 +231,9 @@ func lockTrigger(temporary string) string {
 
 const lockFunctionPrefix = "repack_refer_"
 
-func (e *Env) lockFunction(key catalog.ForeignKey) catalog.Name {
+func (m *Mover) lockFunction(key catalog.ForeignKey) catalog.Name {
 	hash := sha256.Sum256([]byte(key.Table.String() + " " + key.Name))
-	return catalog.Name{Schema: e.Job.ShadowSchema, Name: fmt.Sprintf("%s%x", lockFunctionPrefix, hash[:8])}
+	return catalog.Name{Schema: m.Job.ShadowSchema, Name: fmt.Sprintf("%s%x", lockFunctionPrefix, hash[:8])}
 }
 
 const lockFunctionsSQL = `
@@ -243,30 +243,30 @@ JOIN   pg_namespace n ON n.oid = p.pronamespace
 WHERE  n.nspname = $1 AND starts_with(p.proname, $2)
 ORDER  BY 1`
 
-// dropLockFunctions drops the functions of LockReferredSQL, whose triggers are gone.
-func (e *Env) dropLockFunctions() steps.Action {
+// DropLockFunctions drops the functions of LockReferredSQL, whose triggers are gone.
+func (m *Mover) DropLockFunctions() steps.Action {
 	dropsSQL := func(names []string) (statements []string) {
 		for _, name := range names {
-			statements = append(statements, dropSQL("FUNCTION", catalog.Name{Schema: e.Job.ShadowSchema, Name: name}.String()+"()"))
+			statements = append(statements, steps.DropSQL("FUNCTION", catalog.Name{Schema: m.Job.ShadowSchema, Name: name}.String()+"()"))
 		}
 		return statements
 	}
 	return steps.Action{
 		Run: func(ctx context.Context, tx *lock.Tx) error {
-			names, err := e.lockFunctions(ctx, tx)
+			names, err := m.lockFunctions(ctx, tx)
 			if err != nil {
 				return err
 			}
 			return steps.ExecAll(ctx, tx, dropsSQL(names))
 		},
 		SQL: func(ctx context.Context, p *steps.Planner) ([]string, error) {
-			made, err := e.lockFunctions(ctx, e.Pool) // of keys that have been dropped, too
+			made, err := m.lockFunctions(ctx, m.Pool) // of keys that have been dropped, too
 			if err != nil || p.Exchanged {
 				return dropsSQL(made), err
 			}
-			for _, j := range withoutPieces(e.plannedJoints()) {
+			for _, j := range withoutPieces(m.plannedJoints()) {
 				if !j.outgoing && j.own.Enforced && !j.own.Period {
-					made = append(made, e.lockFunction(*j.own).Name)
+					made = append(made, m.lockFunction(*j.own).Name)
 				}
 			}
 			slices.Sort(made)
@@ -276,8 +276,8 @@ func (e *Env) dropLockFunctions() steps.Action {
 }
 
 // lockFunctions lists the functions of LockReferredSQL.
-func (e *Env) lockFunctions(ctx context.Context, q catalog.Querier) ([]string, error) {
-	rows, err := q.Query(ctx, lockFunctionsSQL, e.Job.ShadowSchema, lockFunctionPrefix)
+func (m *Mover) lockFunctions(ctx context.Context, q catalog.Querier) ([]string, error) {
+	rows, err := q.Query(ctx, lockFunctionsSQL, m.Job.ShadowSchema, lockFunctionPrefix)
 	if err != nil {
 		return nil, fmt.Errorf("look for functions of foreign keys: %w", err)
 	}
@@ -311,21 +311,21 @@ var waits = []time.Duration{
 // for a key are not acquired, it tries that key again after the others. It ends when no key
 // requires anything. It returns *lock.TimeoutError if it has moved no key for the time
 // patience.
-func (e *Env) perJoint(ctx context.Context, step string, arrange func([]joint), state func(context.Context, joint) (pairOf, error)) error {
-	return e.WithConn(ctx, func(conn *pgxpool.Conn) error {
-		policy := e.Locks
-		policy.Held = e.NoteLocked
+func (m *Mover) perJoint(ctx context.Context, step string, arrange func([]joint), state func(context.Context, joint) (pairOf, error)) error {
+	return m.WithConn(ctx, func(conn *pgxpool.Conn) error {
+		policy := m.Locks
+		policy.Held = m.NoteLocked
 		pairs, err := lock.NewPairs(ctx, conn, policy)
 		if err != nil {
 			return err
 		}
 		for last, round := time.Now(), 0; ; round++ {
-			list, err := e.joints(ctx, e.Pool)
+			list, err := m.joints(ctx, m.Pool)
 			if err != nil {
 				return err
 			}
 			arrange(list)
-			had, denied, err := e.tryJoints(ctx, conn, pairs, list, state, step, waits[round%len(waits)])
+			had, denied, err := m.tryJoints(ctx, conn, pairs, list, state, step, waits[round%len(waits)])
 			if err != nil {
 				return err
 			}
@@ -336,7 +336,7 @@ func (e *Env) perJoint(ctx context.Context, step string, arrange func([]joint), 
 			if denied == nil {
 				return nil
 			}
-			e.Log.Warn("keys of neighbours have still to be moved", "job", e.Job.ID, "reason", denied)
+			m.Log.Warn("keys of neighbours have still to be moved", "job", m.Job.ID, "reason", denied)
 			if time.Since(last) > patience {
 				return denied
 			}
@@ -353,7 +353,7 @@ func (e *Env) perJoint(ctx context.Context, step string, arrange func([]joint), 
 }
 
 // tryJoints makes one round: it tries each key once.
-func (e *Env) tryJoints(ctx context.Context, conn *pgxpool.Conn, pairs *lock.Pairs, list []joint,
+func (m *Mover) tryJoints(ctx context.Context, conn *pgxpool.Conn, pairs *lock.Pairs, list []joint,
 	state func(context.Context, joint) (pairOf, error), step string, wait time.Duration,
 ) (had int, denied, err error) {
 	transactions, err := eachTransaction(list, func(j joint) (pairOf, error) { return state(ctx, j) })
@@ -362,14 +362,14 @@ func (e *Env) tryJoints(ctx context.Context, conn *pgxpool.Conn, pairs *lock.Pai
 	}
 	long := max(roundTakes/time.Duration(max(len(transactions), 1)), leastTry)
 	for _, x := range transactions {
-		err = e.tryJoint(ctx, conn, pairs, x.joint, x.pairOf, wait, long)
+		err = m.tryJoint(ctx, conn, pairs, x.joint, x.pairOf, wait, long)
 		switch {
 		case err == nil:
 			had++
-			if err := e.Step(ctx, step); err != nil {
+			if err := m.Step(ctx, step); err != nil {
 				return had, denied, err
 			}
-		case lock.Denied(err) || isTimeout(err) || keyGone(err) || nameTaken(err):
+		case lock.Denied(err) || steps.IsTimeout(err) || keyGone(err) || nameTaken(err):
 			denied = err
 		default:
 			return had, denied, err
@@ -418,13 +418,8 @@ func nameTaken(err error) bool {
 	return errors.As(err, &pgErr) && pgErr.Code == pgerrcode.DuplicateObject
 }
 
-func isTimeout(err error) bool {
-	var timeout *lock.TimeoutError
-	return errors.As(err, &timeout)
-}
-
 // wantsOf returns the locks of p. A partitioned neighbour is locked with its partitions.
-func (e *Env) wantsOf(j joint, p pairOf) lock.Pair {
+func (m *Mover) wantsOf(j joint, p pairOf) lock.Pair {
 	pair := lock.Pair{What: p.what, SQL: p.sql}
 	if (p.alone != catalog.Name{}) {
 		pair.A = lock.Want{Relation: "ONLY " + p.alone.String(), Mode: p.mode}
@@ -435,7 +430,7 @@ func (e *Env) wantsOf(j joint, p pairOf) lock.Pair {
 		pair.A.Relation = "ONLY " + pair.A.Relation
 	}
 	pair.Also = j.treeLocks(p.mode)
-	copied := e.Link.To
+	copied := m.Link.To
 	for _, key := range []*catalog.ForeignKey{j.main, j.other} { // the table that the key to be dropped belongs or leads to
 		if j.own == nil && key != nil {
 			copied = key.Referenced
@@ -448,17 +443,17 @@ func (e *Env) wantsOf(j joint, p pairOf) lock.Pair {
 	return pair
 }
 
-func (e *Env) tryJoint(ctx context.Context, conn *pgxpool.Conn, pairs *lock.Pairs, j joint, p pairOf, wait, long time.Duration) error {
-	if err := e.StillHeld(ctx); err != nil {
+func (m *Mover) tryJoint(ctx context.Context, conn *pgxpool.Conn, pairs *lock.Pairs, j joint, p pairOf, wait, long time.Duration) error {
+	if err := m.StillHeld(ctx); err != nil {
 		return err
 	}
-	pair := e.wantsOf(j, p)
+	pair := m.wantsOf(j, p)
 	pair.Before = func(ctx context.Context, tx pgx.Tx) error {
-		return e.Registry.Fence(ctx, tx, e.Job.ID, e.Runner.Claim)
+		return m.Registry.Fence(ctx, tx, m.Job.ID, m.Runner.Claim)
 	}
 	// The server cancels an autovacuum only for a session that waits for
 	// deadlock_timeout. The waits of a Pair are shorter, so Settle comes first.
-	settled := e.Locks
+	settled := m.Locks
 	settled.Retries, settled.Held = 0, nil
 	err := lock.Transact(ctx, conn, settled, pair.A.Relation, nil, func(ctx context.Context, tx *lock.Tx) error {
 		return steps.Do(ctx, tx, steps.Settle(func() []string { return settledBefore(pair) }))
@@ -472,24 +467,24 @@ func (e *Env) tryJoint(ctx context.Context, conn *pgxpool.Conn, pairs *lock.Pair
 // validateMade validates the keys that we have made, if the application's own key is valid.
 // The keys of the copy come first, then the keys of neighbours; of both, the smallest
 // neighbour comes first.
-func (e *Env) validateMade(ctx context.Context) error {
-	list, err := e.joints(ctx, e.Pool)
+func (m *Mover) validateMade(ctx context.Context) error {
+	list, err := m.joints(ctx, m.Pool)
 	if err != nil {
 		return err
 	}
 	list = slices.DeleteFunc(list, func(j joint) bool { return !j.unvalidated() })
-	if err := e.smallestFirst(ctx, list); err != nil {
+	if err := m.smallestFirst(ctx, list); err != nil {
 		return err
 	}
 	for _, j := range list {
-		err := e.validate(ctx, *j.made())
+		err := m.validate(ctx, *j.made())
 		if keyGone(err) {
 			continue
 		}
 		if err != nil {
 			return fmt.Errorf("validate the second of %s: %w", j, err)
 		}
-		if err := e.Step(ctx, steps.StepKeyValidated); err != nil {
+		if err := m.Step(ctx, steps.StepKeyValidated); err != nil {
 			return err
 		}
 	}
@@ -501,9 +496,12 @@ SELECT   coalesce((SELECT relpages FROM pg_class WHERE oid = to_regclass(t.name)
 FROM     unnest($1::text[]) WITH ORDINALITY t (name, n)
 ORDER BY t.n`
 
-func (e *Env) smallestFirst(ctx context.Context, list []joint) error {
-	tables := names(list, func(j joint) string { return j.neighbour().String() })
-	rows, err := e.Pool.Query(ctx, pagesSQL, tables)
+func (m *Mover) smallestFirst(ctx context.Context, list []joint) error {
+	tables := make([]string, len(list))
+	for i, j := range list {
+		tables[i] = j.neighbour().String()
+	}
+	rows, err := m.Pool.Query(ctx, pagesSQL, tables)
 	if err != nil {
 		return fmt.Errorf("look at the sizes of neighbours: %w", err)
 	}
@@ -522,17 +520,17 @@ func (e *Env) smallestFirst(ctx context.Context, list []joint) error {
 	return nil
 }
 
-// allJoined makes sure, under the lock of the exchange, that no key has been added or
+// AllJoined makes sure, under the lock of the exchange, that no key has been added or
 // changed since the neighbours were joined.
-func (e *Env) allJoined(ctx context.Context, tx *lock.Tx) error {
-	if e.Job.Options.RowByRow == "" {
+func (m *Mover) AllJoined(ctx context.Context, tx *lock.Tx) error {
+	if m.Job.Options.RowByRow == "" {
 		return nil
 	}
-	tables, err := catalog.JoiningKeysOnly(ctx, tx, e.InUse(), e.Copied())
+	tables, err := catalog.JoiningKeysOnly(ctx, tx, m.InUse(), m.Copied())
 	if err != nil {
 		return err
 	}
-	for _, j := range e.pairs(tables[0], tables[1]) {
+	for _, j := range m.pairs(tables[0], tables[1]) {
 		if !j.joined() || j.unvalidated() {
 			return fmt.Errorf("%s has changed: %w", j, steps.ErrPutOff)
 		}
