@@ -7,6 +7,7 @@ import (
 	"github.com/repack-go/repack/migrations"
 	"github.com/repack-go/repack/registry"
 	"github.com/repack-go/repack/stages"
+	"github.com/repack-go/repack/stages/checks"
 	"github.com/repack-go/repack/stages/compare"
 	"github.com/repack-go/repack/stages/replay"
 	"github.com/repack-go/repack/stages/snapshots"
@@ -18,7 +19,7 @@ import (
 type (
 	// RefusedError lists the reasons why a table cannot be repacked. Nothing was
 	// changed.
-	RefusedError = stages.RefusedError
+	RefusedError = checks.RefusedError
 	// PoolerError reports a connection pooler that cannot be used. Nothing was set in
 	// its sessions.
 	PoolerError = session.PoolerError

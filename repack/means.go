@@ -13,6 +13,7 @@ import (
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/session"
 	"github.com/repack-go/repack/stages"
+	"github.com/repack-go/repack/stages/checks"
 )
 
 // The means of a run are what it needs from the server before it changes anything:
@@ -137,7 +138,7 @@ func (r *Repack) mayCall(ctx context.Context, conn *pgx.Conn, name catalog.Name)
 		return err
 	}
 	if len(grants) > 0 {
-		return &stages.RefusedError{Table: name, Reasons: stages.MissingPrivileges(grants)}
+		return &checks.RefusedError{Table: name, Reasons: stages.MissingPrivileges(grants)}
 	}
 	return nil
 }
@@ -165,7 +166,7 @@ func (r *Repack) lacking(ctx context.Context, err error) []string {
 // not be called.
 func (r *Repack) unable(ctx context.Context, err error) error {
 	if grants := r.lacking(ctx, err); len(grants) > 0 {
-		return &stages.RefusedError{Table: catalog.Name{Name: r.options.Table}, Reasons: stages.MissingPrivileges(grants)}
+		return &checks.RefusedError{Table: catalog.Name{Name: r.options.Table}, Reasons: stages.MissingPrivileges(grants)}
 	}
 	return err
 }
@@ -218,7 +219,7 @@ func (r *Repack) fit(ctx context.Context, conn *pgx.Conn, name catalog.Name) (in
 	}
 	need := func(jobs int) int { return poolSize(jobs) + beside }
 	if free < need(1) {
-		return 0, &stages.RefusedError{Table: name, Reasons: []stages.Reason{{
+		return 0, &checks.RefusedError{Table: name, Reasons: []stages.Reason{{
 			Object: "connections",
 			Why:    fmt.Sprintf("%s has %d left, and %d are needed", whose, free, need(1)),
 			Remedy: "raise CONNECTION LIMIT or max_connections, or end other sessions",

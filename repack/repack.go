@@ -17,6 +17,7 @@ import (
 	"github.com/repack-go/repack/migrations"
 	"github.com/repack-go/repack/registry"
 	"github.com/repack-go/repack/stages"
+	"github.com/repack-go/repack/stages/checks"
 	"github.com/repack-go/repack/stages/oids"
 	"github.com/repack-go/repack/stages/steps"
 	"github.com/repack-go/repack/stages/throttle"
@@ -291,7 +292,7 @@ func (r *Repack) registryReady(ctx context.Context, conn *pgx.Conn, name catalog
 		return false, err
 	}
 	if len(missing) > 0 {
-		return false, &stages.RefusedError{Table: name, Reasons: stages.MissingPrivileges(missing)}
+		return false, &checks.RefusedError{Table: name, Reasons: stages.MissingPrivileges(missing)}
 	}
 	current, err := migrations.Current(ctx, conn, r.options.RegistrySchema)
 	if err == nil && !current {
@@ -430,7 +431,7 @@ func (r *Repack) describe(ctx context.Context, e *stages.Env, oid uint32, name c
 		if err != nil {
 			return err
 		}
-		return &stages.RefusedError{Table: name, Reasons: []stages.Reason{{Why: "there is no such table", Remedy: notFound(near)}}}
+		return &checks.RefusedError{Table: name, Reasons: []stages.Reason{{Why: "there is no such table", Remedy: notFound(near)}}}
 	}
 	if e.Source, err = catalog.Read(ctx, e.Pool, oid); err != nil || e.OrderBy == "" {
 		return err

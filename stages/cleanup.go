@@ -47,7 +47,7 @@ func (e *Env) disposal() steps.Transaction {
 	}
 	return steps.Transaction{Does: does, Actions: []steps.Action{
 		steps.RoomForOurs(e.Job.OldTable(), e.Link.Log),
-		e.dropArtefacts(keep, e.disposeSQL()...),
+		e.builder().DropArtefacts(keep, e.builder().DisposeSQL()...),
 		steps.Unplanned(func(ctx context.Context, tx *lock.Tx) error {
 			if err := e.EndStage(ctx, tx, registry.CleanUp); err != nil {
 				return err
@@ -55,21 +55,6 @@ func (e *Env) disposal() steps.Transaction {
 			return e.Registry.SetState(ctx, tx, e.Job.ID, e.Runner.Claim, registry.Done)
 		}),
 	}}
-}
-
-// disposeSQL drops the old table and the functions of its row type. If the old table is to
-// be kept, disposeSQL drops only these functions, what may call them, and its user
-// triggers, which are disabled. Then the old table depends on no object of the application.
-func (e *Env) disposeSQL() []string {
-	old, statements := e.Job.OldTable().String(), e.Source.DropTypedSQL(e.Job.OldTable())
-	if !e.Job.Options.KeepOld {
-		return append(statements, steps.DropSQL("TABLE", old))
-	}
-	statements = append(statements, e.Source.DropBoundSQL(e.Job.OldTable())...)
-	for _, t := range e.Source.Triggers {
-		statements = append(statements, steps.DropSQL("TRIGGER", catalog.Quote(t.Name)+" ON "+old))
-	}
-	return statements
 }
 
 // releaseNew removes the capture from the new table. If the old table is to be kept, it
@@ -122,26 +107,4 @@ func (e *Env) release(table catalog.Name) steps.Transaction {
 		Locks:   func(p *steps.Planner) []steps.Lock { return []steps.Lock{p.Strong("ACCESS EXCLUSIVE", table)} },
 		Actions: append(actions, steps.Send(strategy.DropTriggersSQL(table)...)),
 	}
-}
-
-// dropArtefacts sends statements. Then it drops the capture function, the change log and
-// the job's own schemas, except keep. If a user has created an object of their own in one
-// of the schemas, the schema is not dropped, and the error names the object.
-func (e *Env) dropArtefacts(keep string, statements ...string) steps.Action {
-	return steps.Send(append(statements, e.dropArtefactsSQL(keep)...)...)
-}
-
-func (e *Env) dropArtefactsSQL(keep string) []string {
-	statements := []string{
-		steps.DropSQL("FUNCTION", e.Link.Capture.String()+"()"),
-		steps.DropSQL("TABLE", e.Link.Log.String()+", "+e.Link.Retired().String()),
-	}
-	schemas := []string{e.Job.ShadowSchema, e.Job.OldSchema}
-	statements = append(statements, e.Source.DropBoundDomainsSQL(schemas...)...)
-	for _, schema := range schemas {
-		if e.Job.OwnSchemas && schema != keep {
-			statements = append(statements, steps.DropSQL("SCHEMA", catalog.Quote(schema)))
-		}
-	}
-	return statements
 }

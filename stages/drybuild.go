@@ -49,7 +49,7 @@ func (e *Env) dryBuild(ctx context.Context) (tried dryBuilt, err error) {
 		return errDryBuildOver
 	})
 	e.Reprints = dry.Reprints // the definitions of the copy are those of the table
-	var refused *RefusedError
+	var refused *checks.RefusedError
 	switch {
 	case errors.Is(err, errDryBuildOver):
 		return tried, nil
@@ -102,7 +102,7 @@ func unmade(object, what string, err error, pgErr *pgconn.PgError) Reason {
 // buildDry builds the copy, and fills in what dryBuild reports.
 func (e *Env) buildDry(ctx context.Context, tx pgx.Tx, t *dryBuilt) (err error) {
 	shadow := e.Job.ShadowTable()
-	if err := steps.Do(ctx, tx, e.createSchemas()...); err != nil {
+	if err := steps.Do(ctx, tx, e.builder().CreateSchemas()...); err != nil {
 		return err
 	}
 	if e.Job.OwnSchemas {
@@ -110,7 +110,7 @@ func (e *Env) buildDry(ctx context.Context, tx pgx.Tx, t *dryBuilt) (err error) 
 			return err
 		}
 	}
-	if err := steps.Do(ctx, tx, slices.Concat(e.createCapture(e.Strategy.Capture(e.Link)), e.createShadow())...); err != nil {
+	if err := steps.Do(ctx, tx, slices.Concat(e.builder().CreateCapture(e.Strategy.Capture(e.Link)), e.builder().CreateShadow())...); err != nil {
 		return err
 	}
 	if t.checks, err = e.mutableChecks(ctx, tx, shadow); err != nil {
@@ -119,17 +119,17 @@ func (e *Env) buildDry(ctx context.Context, tx pgx.Tx, t *dryBuilt) (err error) 
 	if err := e.copyRow(ctx, tx, t); err != nil {
 		return err
 	}
-	made := e.made()
+	made := e.builder().Made()
 	var statements []string
-	for _, index := range missingIndexes(e.target(), made) {
-		statements = append(statements, indexSQL(index, shadow)...)
+	for _, index := range e.builder().MissingIndexes(made) {
+		statements = append(statements, e.builder().IndexSQL(index)...)
 	}
-	statements = slices.Concat(statements, e.constraintsSQL(made), e.marksSQL(shadow), e.statisticsSQL(made))
+	statements = slices.Concat(statements, e.builder().ConstraintsSQL(made), e.builder().MarksSQL(shadow), e.builder().StatisticsSQL(made))
 	if err := steps.ExecEach(ctx, tx, statements); err != nil {
 		return err
 	}
 	look := func(tx pgx.Tx) (err error) { t.reasons, err = e.unlike(ctx, tx); return err }
-	if notValid := notValidSQL(e.target(), shadow); len(notValid) > 0 {
+	if notValid := e.builder().NotValidSQL(); len(notValid) > 0 {
 		err = undone(ctx, tx, func(tx pgx.Tx) error { // only the swap adds these checks
 			if err := steps.ExecEach(ctx, tx, notValid); err != nil {
 				return err
@@ -179,7 +179,7 @@ func (e *Env) unlike(ctx context.Context, tx pgx.Tx) ([]Reason, error) {
 			Remedy: "drop it on the partitioned table and create it anew with the text that pg_dump prints, or validate it if it is NOT VALID",
 		})
 	}
-	differences, err := e.Reprints.Diff(e.target().Structure(), e.inPlace(is).Structure())
+	differences, err := e.Reprints.Diff(e.builder().Target().Structure(), e.inPlace(is).Structure())
 	if err != nil {
 		return nil, err
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/lock"
 	"github.com/repack-go/repack/stages/matviews"
+	"github.com/repack-go/repack/stages/shadow"
 	"github.com/repack-go/repack/stages/steps"
 	"github.com/repack-go/repack/strategy"
 )
@@ -104,7 +105,7 @@ func (r *drySwap) dress(ctx context.Context) error {
 	plain := *r.copied
 	plain.Triggers, plain.Rules, plain.Policies, plain.Labels = nil, nil, nil, nil
 	plain.RowSecurity, plain.ForceRowSecurity = false, false
-	statements := append(r.dressSQL(&plain), r.Source.DropBoundSQL(plain.Name)...)
+	statements := append(r.builder().DressSQL(&plain), r.Source.DropBoundSQL(plain.Name)...)
 	if _, err := r.try(ctx, catalog.Part{Object: "a copy of the table, put in its place", SQL: statements}); err != nil || len(r.reasons) > 0 {
 		return err
 	}
@@ -112,7 +113,7 @@ func (r *drySwap) dress(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	_, err = r.try(ctx, catalog.Part{Object: "privileges", SQL: grantsSQL(granted, r.copied)})
+	_, err = r.try(ctx, catalog.Part{Object: "privileges", SQL: shadow.GrantsSQL(granted, r.copied)})
 	return err
 }
 
@@ -193,14 +194,14 @@ func (r *drySwap) behave(ctx context.Context) error {
 	return r.all(ctx, is.Behaviour())
 }
 
-// install gives the copy what installSQL gives the shadow.
+// install gives the copy what InstallSQL gives the shadow.
 func (r *drySwap) install(ctx context.Context) error {
 	if len(r.reasons) > 0 {
 		return nil
 	}
 	rest := *r.copied
 	rest.Publications = nil
-	if _, err := r.try(ctx, catalog.Part{Object: "defaults and sequences of the table", SQL: installSQL(&rest, r.Source.Name)}); err != nil {
+	if _, err := r.try(ctx, catalog.Part{Object: "defaults and sequences of the table", SQL: shadow.InstallSQL(&rest, r.Source.Name)}); err != nil {
 		return err
 	}
 	return r.all(ctx, r.copied.Publishing())
@@ -377,7 +378,7 @@ func (r *drySwap) retire(ctx context.Context) error {
 		return nil
 	}
 	parked := r.Job.ShadowTable()
-	statements := append(dropKeysSQL(r.copied), retireSQL(r.dressed, parked)...)
+	statements := append(shadow.DropKeysSQL(r.copied), shadow.RetireSQL(r.dressed, parked)...)
 	for _, s := range r.copied.Sequences {
 		if !s.Identity {
 			statements = append(statements, "DROP SEQUENCE "+s.Name.String())
@@ -387,7 +388,7 @@ func (r *drySwap) retire(ctx context.Context) error {
 	if err != nil || len(r.reasons) > 0 {
 		return err
 	}
-	_, err = r.try(ctx, catalog.Part{Object: "what is dropped at the end", SQL: slices.Concat(r.dressed.DropTypedSQL(parked), []string{steps.DropSQL("TABLE", parked.String())}, r.dropArtefactsSQL(""))})
+	_, err = r.try(ctx, catalog.Part{Object: "what is dropped at the end", SQL: slices.Concat(r.dressed.DropTypedSQL(parked), []string{steps.DropSQL("TABLE", parked.String())}, r.builder().DropArtefactsSQL(""))})
 	return err
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/repack-go/repack/stages/neighbours"
 	"github.com/repack-go/repack/stages/oids"
 	"github.com/repack-go/repack/stages/replay"
+	"github.com/repack-go/repack/stages/shadow"
 	"github.com/repack-go/repack/stages/steps"
 	"github.com/repack-go/repack/stages/throttle"
 	"github.com/repack-go/repack/strategy"
@@ -116,4 +117,9 @@ func (e *Env) replayer() *replay.Replayer {
 // rebuilds reports whether materialized views may be rebuilt.
 func (e *Env) rebuilds() bool {
 	return e.RebuildMatviews || e.Job != nil && e.Job.Options.RebuildMatviews
+}
+
+// builder makes the shadow of the job's table.
+func (e *Env) builder() *shadow.Builder {
+	return &shadow.Builder{Worker: e.Worker, Strategy: e.Strategy, MaintenanceWorkMem: e.MaintenanceWorkMem}
 }

@@ -12,18 +12,20 @@ import (
 
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/lock"
+	"github.com/repack-go/repack/stages/checks"
+	"github.com/repack-go/repack/stages/shadow"
 	"github.com/repack-go/repack/stages/steps"
 	"github.com/repack-go/repack/strategy"
 )
 
 // RefusalOf turns an error from the creation of object, for the repack of table, into a
-// *RefusedError, if the error is about the objects. It returns other errors as they are.
+// *checks.RefusedError, if the error is about the objects. It returns other errors as they are.
 func RefusalOf(ctx context.Context, q catalog.Querier, table catalog.Name, object string, err error) error {
 	reason, refused := reasonOf(ctx, q, object, "cannot be made: ", err)
 	if !refused {
 		return err
 	}
-	return &RefusedError{Table: table, Reasons: []Reason{reason}}
+	return &checks.RefusedError{Table: table, Reasons: []Reason{reason}}
 }
 
 // reasonOf tells whether err is a reason to refuse, and returns the Reason. Its text
@@ -125,8 +127,8 @@ func (r *drySwap) visit(ctx context.Context) error {
 			return err
 		}
 		link := r.linkTo(there.Name, r.Job.ShadowTable())
-		statements := slices.Concat([]string{moveSQL(from, there.Name)}, there.DefaultsSQL(there.Name, false), link.LogCapture().Triggers,
-			r.constrainSQL(there.Name), there.PublishSQL(), there.UnpublishSQL(), strategy.DropTriggersSQL(there.Name), there.DefaultsSQL(there.Name, true), []string{moveSQL(there.Name, from)})
+		statements := slices.Concat([]string{shadow.MoveSQL(from, there.Name)}, there.DefaultsSQL(there.Name, false), link.LogCapture().Triggers,
+			r.constrainSQL(there.Name), there.PublishSQL(), there.UnpublishSQL(), strategy.DropTriggersSQL(there.Name), there.DefaultsSQL(there.Name, true), []string{shadow.MoveSQL(there.Name, from)})
 		if ok, err := apart.try(ctx, catalog.Part{Object: object, SQL: statements}); err != nil || !ok {
 			return err
 		}

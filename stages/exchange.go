@@ -11,8 +11,8 @@ import (
 
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/lock"
+	"github.com/repack-go/repack/stages/shadow"
 	"github.com/repack-go/repack/stages/steps"
-	"github.com/repack-go/repack/strategy"
 )
 
 // swapTables makes the exchange of the swap, in one transaction. If repack does not know yet
@@ -86,12 +86,12 @@ func (e *Env) exchange(x *exchanging) steps.Transaction {
 		Actions: append(locked,
 			steps.SendBounded(func() []string {
 				return slices.Concat(
-					dropKeysSQL(e.Moving(x.table)),
+					shadow.DropKeysSQL(e.Moving(x.table)),
 					x.table.DetachSQL(), // a partition
 					e.mover().RetireRowByRowSQL(x.table),
-					retireSQL(x.table, old),
+					shadow.RetireSQL(x.table, old),
 					x.table.BoundSQL(old, true),
-					e.dressSQL(x.table),
+					e.builder().DressSQL(x.table),
 				)
 			}),
 			e.done(x, exchangeSteps/4, 1),
@@ -99,9 +99,9 @@ func (e *Env) exchange(x *exchanging) steps.Transaction {
 			steps.SendBounded(func() []string {
 				link, xid := x.follow(e.Reverse())
 				return slices.Concat(
-					grantsSQL(x.granted, x.table),
+					shadow.GrantsSQL(x.granted, x.table),
 					x.table.AttachSQL(), // a partition
-					installSQL(e.Moving(x.table), old),
+					shadow.InstallSQL(e.Moving(x.table), old),
 					followSQL(link, xid),
 					x.recompile,
 				)
@@ -280,110 +280,6 @@ func lockedWith(t *catalog.Table) []string {
 		}
 	}
 	return append(append(tables, t.Above()...), "ONLY "+t.Name.String())
-}
-
-func dropKeysSQL(t *catalog.Table) []string {
-	var statements []string
-	for _, key := range t.AllForeignKeys() {
-		statements = append(statements, key.DropSQL())
-	}
-	return statements
-}
-
-// retireSQL moves table t out of the way, to parked, and removes what joins it to other
-// objects. A serial sequence stays where it is, with its value and grants. An identity
-// sequence is moved along, and no longer published. The user
-// triggers and rules of the parked table are disabled: the only writes to it keep it in
-// step.
-func retireSQL(t *catalog.Table, parked catalog.Name) []string {
-	statements := append(strategy.DropTriggersSQL(t.Name), t.DisableSQL()...)
-	statements = append(statements, t.UnpublishSQL()...)
-	for _, s := range t.Sequences {
-		if !s.Identity {
-			statements = append(statements, fmt.Sprintf("ALTER SEQUENCE %s OWNED BY NONE", s.Name))
-		}
-	}
-	for _, s := range t.Statistics {
-		statements = append(statements, s.MoveSQL(s.Name.Schema, parked.Schema))
-	}
-	statements = append(statements, t.DefaultsSQL(t.Name, true)...)
-	statements = append(statements, t.ParkTypedSQL(parked.Schema)...)
-	return append(append(statements, moveSQL(t.Name, parked)), hideSequencesSQL(t, parked)...)
-}
-
-func moveSQL(table, to catalog.Name) string {
-	return fmt.Sprintf("ALTER TABLE %s SET SCHEMA %s", table, catalog.Quote(to.Schema))
-}
-
-// dressSQL moves the shadow into place and gives it what only a table in use may have,
-// except grants.
-func (e *Env) dressSQL(source *catalog.Table) []string {
-	statements := append([]string{moveSQL(e.Job.ShadowTable(), source.Name)}, source.CreateTypedSQL()...)
-	for _, s := range source.Statistics {
-		statements = append(statements, s.MoveSQL(e.Job.ShadowSchema, s.Name.Schema), s.OwnerSQL())
-	}
-	statements = append(statements, notValidSQL(source, source.Name)...)
-	for _, s := range source.Sequences {
-		if s.Identity {
-			column, _ := source.Column(s.Column)
-			statements = append(statements, s.IdentitySQL(source.Name, column.Identity == "a")...)
-			statements = append(statements, s.CommentSQL()...)
-		}
-	}
-	statements = append(statements, source.CommentsSQL()...)
-	return append(statements, source.AddBehaviourSQL()...)
-}
-
-// notValidSQL adds to table on the checks of t that are not valid. They could not be
-// added earlier: rows that are older than such a check may violate it, and the copy must
-// take these rows.
-func notValidSQL(t *catalog.Table, on catalog.Name) []string {
-	var statements []string
-	for _, c := range t.Constraints {
-		if (c.Type == "c" || c.Type == "n") && !c.Validated {
-			statements = append(statements, c.AddSQL(on))
-		}
-	}
-	return statements
-}
-
-// grantsSQL returns the statements that turn the privileges on has into those on table.
-func grantsSQL(has, table *catalog.Table) []string {
-	statements := catalog.GrantsSQL("TABLE "+table.Name.String(), table.Owner, has.Grants, table.Grants)
-	for _, want := range table.Sequences {
-		if !want.Identity {
-			continue
-		}
-		for _, s := range has.Sequences {
-			if s.Name == want.Name {
-				statements = append(statements, catalog.GrantsSQL("SEQUENCE "+s.Name.String(), table.Owner, s.Grants, want.Grants)...)
-			}
-		}
-	}
-	return append(statements, table.TypedGrantsSQL(has.Typed)...)
-}
-
-// installSQL is for the table that now has t's name, and t's place as a partition. It
-// gives this table what retireSQL has removed from the retired one, the values of
-// identity sequences, the foreign keys in the order in which they were created, and the
-// objects that depended on t.
-func installSQL(t *catalog.Table, retired catalog.Name) []string {
-	statements := t.DefaultsSQL(t.Name, false)
-	for _, s := range t.Sequences {
-		if s.Identity {
-			statements = append(statements, s.TakeValueSQL(s.Name.In(retired.Schema)))
-		} else {
-			statements = append(statements, fmt.Sprintf("ALTER SEQUENCE %s OWNED BY %s.%s", s.Name, t.Name, catalog.Quote(s.Column)))
-		}
-	}
-	for _, key := range t.AllForeignKeys() {
-		statements = append(statements, t.AddKeySQL(key)...)
-	}
-	statements = append(statements, t.PublishSQL()...)
-	for _, d := range t.Dependents {
-		statements = append(statements, d.ReplaceSQL()...)
-	}
-	return statements
 }
 
 func completedBy(xid string) *string {

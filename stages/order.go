@@ -76,5 +76,5 @@ func (e *Env) copyOrderedSQL(order catalog.Order) []string {
 // sortSQL gives the sort the memory of an index build. The planner decides whether to sort
 // or to follow an index.
 func (e *Env) sortSQL() []string {
-	return append(e.memorySQL(), "SELECT set_config('work_mem', current_setting('maintenance_work_mem'), true)")
+	return append(e.builder().MemorySQL(), "SELECT set_config('work_mem', current_setting('maintenance_work_mem'), true)")
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/registry"
+	"github.com/repack-go/repack/stages/checks"
 	"github.com/repack-go/repack/stages/neighbours"
 	"github.com/repack-go/repack/stages/oids"
 	"github.com/repack-go/repack/stages/snapshots"
@@ -68,7 +69,7 @@ type PlannedStage struct {
 }
 
 // NewPlan describes what Run would do up to and including until. Like Run, it returns
-// *RefusedError, together with a plan that lists the reasons, and *DriftError. running tells
+// *checks.RefusedError, together with a plan that lists the reasons, and *DriftError. running tells
 // that a process is working on e.Job.
 //
 // It takes ACCESS SHARE on the table and changes nothing.
@@ -118,7 +119,7 @@ func (plan *Plan) check(ctx context.Context, e *Env) error {
 	if err == nil {
 		return nil
 	}
-	var refused *RefusedError
+	var refused *checks.RefusedError
 	if errors.As(err, &refused) {
 		for _, r := range refused.Reasons {
 			plan.Refused = append(plan.Refused, Refusal(r))
@@ -184,7 +185,7 @@ func (p *planner) invent(ctx context.Context) error {
 	}
 	p.Job.KeyIndex, p.Job.Shadow = index.Name, new(uint32)
 	p.SetLink(key)
-	p.shadow = p.made()
+	p.shadow = p.builder().Made()
 	grants, err := p.DefaultGrants(ctx, "r", p.User, p.Job.ShadowSchema)
 	for _, g := range grants {
 		if g.Grantee == p.User { // the others are revoked, and the owner is changed

@@ -14,22 +14,8 @@ import (
 	"github.com/repack-go/repack/stages/steps"
 )
 
-// RefusedError reports that a table cannot be repacked. Nothing has been changed.
-type RefusedError struct {
-	Table   catalog.Name
-	Reasons []Reason
-}
-
 // Reason is one reason to refuse, and what to do about it.
 type Reason = checks.Reason
-
-func (e *RefusedError) Error() string {
-	lines := []string{fmt.Sprintf("%s cannot be repacked, nothing has been changed:", e.Table)}
-	for _, r := range e.Reasons {
-		lines = append(lines, "  "+r.String())
-	}
-	return strings.Join(lines, "\n")
-}
 
 // preValidate refuses what cannot be carried over, and names missing privileges. It changes
 // nothing: what it can try of the job, it tries in a transaction that it rolls back. It
@@ -49,7 +35,7 @@ func preValidate(ctx context.Context, e *Env) error {
 		}
 	}
 	if len(reasons) > 0 {
-		return &RefusedError{Table: e.Source.Name, Reasons: reasons}
+		return &checks.RefusedError{Table: e.Source.Name, Reasons: reasons}
 	}
 	e.validated = true
 	e.oids.Tell(e.Log)
@@ -106,7 +92,7 @@ func preflight(ctx context.Context, e *Env) error {
 		}
 	}
 	if len(reasons) > 0 {
-		return &RefusedError{Table: e.Source.Name, Reasons: reasons}
+		return &checks.RefusedError{Table: e.Source.Name, Reasons: reasons}
 	}
 	return nil
 }
@@ -118,7 +104,7 @@ func (e *Env) ofAKind(ctx context.Context) error {
 		return err
 	}
 	if len(reasons) > 0 {
-		return &RefusedError{Table: e.Source.Name, Reasons: reasons}
+		return &checks.RefusedError{Table: e.Source.Name, Reasons: reasons}
 	}
 	return nil
 }

@@ -30,34 +30,6 @@ func (e *Env) allowed() checks.Allowed {
 	return checks.Allowed{Matviews: e.rebuilds(), Published: e.publishedOK()}
 }
 
-// identifySQL gives the shadow a replica identity until it has that of the source: without
-// one, rows of a table that is published cannot be updated or deleted, neither by us nor by
-// the triggers of a writer. A shadow that has its key from the beginning is identified by
-// it. This does not depend on publishedOK, because a publication can be created at any time.
-//
-// It takes ACCESS EXCLUSIVE on the shadow.
-func (e *Env) identifySQL(shadow catalog.Name) []string {
-	index, _ := e.target().Index(e.Job.KeyIndex)
-	switch {
-	case !e.Strategy.WritesThrough():
-		return []string{catalog.ReplicaIdentity{Kind: "f"}.SQL(shadow.String())}
-	case index.Primary:
-		return nil
-	default:
-		return []string{catalog.ReplicaIdentity{Kind: "i", Index: index.Name}.SQL(shadow.String())}
-	}
-}
-
-// marksSQL is MarksSQL of the source, for a shadow that may have the replica identity of
-// identifySQL.
-func (e *Env) marksSQL(shadow catalog.Name) []string {
-	statements := e.target().MarksSQL(shadow)
-	if e.Source.ReplicaIdentity.Kind == "d" && len(e.identifySQL(shadow)) > 0 {
-		statements = append(statements, e.Source.ReplicaIdentity.SQL(shadow.String()))
-	}
-	return statements
-}
-
 // allTablesSQL lists the publications FOR ALL TABLES. computed tells that rows of a table
 // with generated columns ($1: stored ones; $2: virtual ones) cannot be changed if its
 // replica identity is FULL: from PostgreSQL 18 on, what identifies a row must be published.

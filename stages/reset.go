@@ -108,7 +108,7 @@ func (e *Env) dropShadow(ctx context.Context, tx *lock.Tx) error {
 			return err
 		}
 	}
-	return steps.Do(ctx, tx, e.dropArtefacts("", append(e.Source.DropTypedSQL(e.Job.ShadowTable()), steps.DropSQL("TABLE", e.Job.ShadowTable().String()))...))
+	return steps.Do(ctx, tx, e.builder().DropArtefacts("", append(e.Source.DropTypedSQL(e.Job.ShadowTable()), steps.DropSQL("TABLE", e.Job.ShadowTable().String()))...))
 }
 
 const nameSQL = `

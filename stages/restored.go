@@ -9,6 +9,7 @@ import (
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/lock"
 	"github.com/repack-go/repack/registry"
+	"github.com/repack-go/repack/stages/checks"
 	"github.com/repack-go/repack/stages/steps"
 	"github.com/repack-go/repack/strategy"
 )
@@ -81,7 +82,7 @@ func release(ctx context.Context, tx *lock.Tx, table, function catalog.Name) err
 	}
 	for _, name := range tables {
 		if name != table {
-			return &RefusedError{Table: table, Reasons: []Reason{{
+			return &checks.RefusedError{Table: table, Reasons: []Reason{{
 				Object: "function " + function.String(), Why: fmt.Sprintf("is called by triggers of %s, and not of a job of this table", name),
 				Remedy: fmt.Sprintf("repack reset --table '%s'", name),
 			}}}
@@ -145,7 +146,7 @@ func ResetRestored(ctx context.Context, e *Env) error {
 			if err := steps.ExecAll(ctx, tx, append(e.Source.DropTypedSQL(copied), steps.DropSQL("TABLE", copied.String()))); err != nil {
 				return err
 			}
-			if err := steps.Do(ctx, tx, e.dropArtefacts("")); err != nil {
+			if err := steps.Do(ctx, tx, e.builder().DropArtefacts("")); err != nil {
 				return err
 			}
 		} else {

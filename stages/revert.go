@@ -10,6 +10,7 @@ import (
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/lock"
 	"github.com/repack-go/repack/registry"
+	"github.com/repack-go/repack/stages/shadow"
 	"github.com/repack-go/repack/stages/steps"
 )
 
@@ -69,7 +70,7 @@ func Revert(ctx context.Context, e *Env) error {
 }
 
 // exchangeBack is exchange with the tables in the opposite roles. The old table still has
-// what dressSQL gives a shadow, but not what DDL has done to the new table since the swap.
+// what DressSQL gives a shadow, but not what DDL has done to the new table since the swap.
 // If there was such DDL, nothing is exchanged.
 func (e *Env) exchangeBack(ctx context.Context) error {
 	if err := e.LearnOld(ctx); err != nil {
@@ -119,15 +120,15 @@ func (e *Env) backExchange(x *exchanging) steps.Transaction {
 	return steps.Transaction{Actions: append(locked,
 		steps.SendBounded(func() []string {
 			statements := slices.Concat(
-				dropKeysSQL(e.Moving(x.table)),
+				shadow.DropKeysSQL(e.Moving(x.table)),
 				x.table.DetachSQL(), // a partition
 				e.mover().RetireRowByRowSQL(x.table),
-				retireSQL(x.table, parked),
+				shadow.RetireSQL(x.table, parked),
 				e.mover().ReinstateRowByRowSQL(),
-				e.reinstateSQL(),
-				showSequencesSQL(x.table),
+				e.builder().ReinstateSQL(),
+				shadow.ShowSequencesSQL(x.table),
 				x.table.AttachSQL(), // a partition
-				installSQL(e.Moving(x.table), parked),
+				shadow.InstallSQL(e.Moving(x.table), parked),
 			)
 			if link, xid := x.follow(e.Forward()); xid != "" || link.MirrorSince != "" {
 				statements = append(statements, followSQL(link, xid)...)
@@ -152,17 +153,6 @@ func (e *Env) validateBound(ctx context.Context) error {
 		}
 		return steps.DoAll(ctx, tx, statements)
 	})
-}
-
-// reinstateSQL moves the old table back into its place. It gives the table its triggers,
-// rules and statistics objects as they were.
-func (e *Env) reinstateSQL() []string {
-	statements := append([]string{moveSQL(e.Job.OldTable(), e.Source.Name)}, e.Source.ReinstateTypedSQL(e.Job.OldSchema)...)
-	statements = append(statements, e.Source.EnableSQL()...)
-	for _, s := range e.Source.Statistics {
-		statements = append(statements, s.MoveSQL(e.Job.OldSchema, s.Name.Schema))
-	}
-	return statements
 }
 
 // driftSinceSwap compares the new table with what the source was at the swap. It leaves out

@@ -115,56 +115,18 @@ func (e *Env) jobNumbered(number string) *registry.Job {
 // must not acquire the weaker lock first: see lock.Tx.Settle.
 func (e *Env) creation() steps.Transaction {
 	capture := e.Strategy.Capture(e.Link)
-	shadow := append(e.createShadow(), steps.Unplanned(func(ctx context.Context, tx *lock.Tx) error {
+	shadow := append(e.builder().CreateShadow(), steps.Unplanned(func(ctx context.Context, tx *lock.Tx) error {
 		return e.Registry.Insert(ctx, tx, e.Job, e.Runner) // the job's row has the shadow's OID
 	}))
-	actions := [][]steps.Action{e.createSchemas(), e.createCapture(capture), shadow, e.stop()}
-	if e.target().Verbatim() {
-		actions = [][]steps.Action{e.createSchemas(), e.createCapture(capture), e.stop(), shadow}
+	actions := [][]steps.Action{e.builder().CreateSchemas(), e.builder().CreateCapture(capture), shadow, e.stop()}
+	if e.builder().Target().Verbatim() {
+		actions = [][]steps.Action{e.builder().CreateSchemas(), e.builder().CreateCapture(capture), e.stop(), shadow}
 	}
 	return steps.Transaction{
 		Does:    "create the registry where it is missing, the shadow and the change log; capture what is written from now on",
 		Locks:   (*steps.Planner).Stopping,
 		Actions: append(slices.Concat(actions...), steps.Send(capture.Triggers...)),
 	}
-}
-
-// createSchemas creates the job's two schemas, to which other roles have no access. If an
-// administrator has prepared schemas (--shadow-schema), it creates none.
-func (e *Env) createSchemas() []steps.Action {
-	if !e.Job.OwnSchemas {
-		return nil
-	}
-	shadow, old := catalog.Quote(e.Job.ShadowSchema), catalog.Quote(e.Job.OldSchema)
-	return []steps.Action{
-		steps.Send("CREATE SCHEMA "+shadow, "CREATE SCHEMA "+old),
-		steps.RevokeAll(catalog.Made{Kind: "SCHEMA", Name: shadow}, catalog.Made{Kind: "SCHEMA", Name: old}),
-	}
-}
-
-// createShadow creates the shadow, and sets its OID in the job. It also closes the change
-// log and the capture function to other roles: one query finds what that takes.
-func (e *Env) createShadow() []steps.Action {
-	shadow := e.Job.ShadowTable()
-	return []steps.Action{
-		steps.Send(e.shadowSQL()...),
-		steps.RevokeAll(
-			catalog.Made{Kind: "TABLE", Name: shadow.String()},
-			catalog.Made{Kind: "TABLE", Name: e.Link.Log.String()},
-			catalog.Made{Kind: "FUNCTION", Name: e.Link.Capture.String() + "()"},
-		),
-		steps.Send(append(e.identifySQL(shadow), e.Link.IdentifyLogSQL())...),
-		steps.GiveToOwner(shadow, func() string { return e.Source.Owner }, func(oid uint32, toast bool) error {
-			e.Job.Shadow = &oid
-			return e.sameToast(toast)
-		}),
-	}
-}
-
-// createCapture creates the change log and the function that fills it. createShadow must
-// follow.
-func (e *Env) createCapture(capture strategy.Capture) []steps.Action {
-	return []steps.Action{steps.Send(e.Link.CreateLogSQL(), capture.Function)}
 }
 
 // stop takes the lock under which the triggers are created. It makes sure that the shadow is
@@ -179,61 +141,8 @@ func (e *Env) stop() []steps.Action {
 			return err
 		}
 		if len(reasons) > 0 {
-			return &RefusedError{Table: e.Source.Name, Reasons: reasons}
+			return &checks.RefusedError{Table: e.Source.Name, Reasons: reasons}
 		}
 		return nil
 	}))
-}
-
-// target describes the table that the shadow is to become. The shadow is built from it, and
-// not from the source. Today the two are equal.
-func (e *Env) target() *catalog.Table { return e.Source }
-
-// shadowSQL creates the shadow as the backfill needs it.
-func (e *Env) shadowSQL() []string {
-	statements := e.target().CreateSQL(e.Job.ShadowTable())
-	statements = append(statements, e.target().BoundSQL(e.Job.ShadowTable(), false)...)
-	if e.Strategy.WritesThrough() {
-		statements = append(statements, e.keySQL(e.Job.ShadowTable())...)
-	}
-	return statements
-}
-
-// made describes the indexes and constraints that shadowSQL has created.
-func (e *Env) made() *catalog.Table {
-	t := &catalog.Table{Name: e.Job.ShadowTable()}
-	if index, ok := e.target().Index(e.Job.KeyIndex); ok && e.Strategy.WritesThrough() {
-		t.Indexes = []catalog.Index{index}
-		if c, ok := e.target().Constraint(index.Constraint); ok {
-			t.Constraints = []catalog.Constraint{c}
-		}
-	}
-	return t
-}
-
-// keySQL builds the key's index on an empty shadow. If the index belongs to a constraint, it
-// adds the constraint.
-func (e *Env) keySQL(shadow catalog.Name) []string {
-	index, _ := e.target().Index(e.Job.KeyIndex)
-	statements := []string{
-		"SET LOCAL default_tablespace = " + catalog.Literal(index.Tablespace),
-		index.CreateSQL(shadow),
-		"SET LOCAL default_tablespace = ''",
-	}
-	if c, ok := e.target().Constraint(index.Constraint); ok {
-		statements = append(statements, c.AddSQL(shadow))
-	}
-	return statements
-}
-
-// sameToast refuses a table that has options for a TOAST table which a new table with its
-// columns would not have. This happens when the only wide column has been dropped.
-func (e *Env) sameToast(there bool) error {
-	if there || len(e.target().ToastOptions) == 0 {
-		return nil
-	}
-	return &RefusedError{Table: e.Source.Name, Reasons: []Reason{{
-		Object: "toast options", Why: "belong to a TOAST table that the table's columns have no need of",
-		Remedy: "ALTER TABLE … RESET (toast.…) first",
-	}}}
 }

@@ -10,9 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/repack-go/repack/internal/catalog"
-	"github.com/repack-go/repack/internal/lock"
 	"github.com/repack-go/repack/internal/session"
-	"github.com/repack-go/repack/registry"
 	"github.com/repack-go/repack/stages/builds"
 	"github.com/repack-go/repack/stages/steps"
 )
@@ -38,15 +36,15 @@ func syncSchema(ctx context.Context, e *Env) error {
 		return err
 	}
 	var shadow catalog.Table
-	return e.Perform(ctx, e.completion(&shadow))
+	return e.Perform(ctx, e.builder().Completion(&shadow))
 }
 
 func planSyncSchema(ctx context.Context, p *planner) ([]steps.Step, error) {
 	list, shadow := p.beforeBuilds(), p.shadow
-	if len(p.dropKeySQL()) > 0 {
+	if len(p.builder().DropKeySQL()) > 0 {
 		shadow = p.withoutKey()
 	}
-	lists, err := p.builds().Plan(ctx, p.Pool, missingIndexes(p.target(), shadow))
+	lists, err := p.builds().Plan(ctx, p.Pool, p.builder().MissingIndexes(shadow))
 	if err != nil {
 		return nil, err
 	}
@@ -61,7 +59,7 @@ func planSyncSchema(ctx context.Context, p *planner) ([]steps.Step, error) {
 			})},
 		})
 	}
-	return p.Steps(ctx, append(list, p.completion(shadow))...)
+	return p.Steps(ctx, append(list, p.builder().Completion(shadow))...)
 }
 
 // withoutKey returns the shadow as it is after its key has been dropped.
@@ -95,7 +93,7 @@ func (e *Env) loggingOnly() steps.Transaction {
 // filled row by row.
 func (e *Env) removal() steps.Transaction {
 	does := "take rows that have changed out of the shadow"
-	drops := e.dropKeySQL()
+	drops := e.builder().DropKeySQL()
 	actions := e.replayer().RemoveLogged()
 	if len(drops) > 0 {
 		does += ", and drop its key, which is built anew"
@@ -104,51 +102,9 @@ func (e *Env) removal() steps.Transaction {
 	return steps.Transaction{Does: does, Locks: (*steps.Planner).Reading, OfRows: true, Actions: actions}
 }
 
-// completion gives the shadow what it lacks when its indexes are built. shadow is its
-// description, which a run reads first.
-func (e *Env) completion(shadow *catalog.Table) steps.Transaction {
-	name := e.Job.ShadowTable()
-	lacks := steps.Statements(func() []string {
-		// Create statistics objects before the shadow is analysed.
-		return slices.Concat(e.constraintsSQL(shadow), e.marksSQL(name), e.statisticsSQL(shadow))
-	})
-	return steps.Transaction{
-		Does: "give the shadow its constraints and statistics objects",
-		Actions: []steps.Action{
-			steps.RoomForOurs(name),
-			steps.Unplanned(func(ctx context.Context, tx *lock.Tx) error {
-				built, err := catalog.Read(ctx, tx, *e.Job.Shadow)
-				if err == nil {
-					*shadow = *built
-				}
-				return err
-			}),
-			{
-				Run: func(ctx context.Context, tx *lock.Tx) error { return e.execBuilds(ctx, tx, lacks()) },
-				SQL: lacks.SQL,
-			},
-			steps.Unplanned(func(ctx context.Context, tx *lock.Tx) error { return e.EndStage(ctx, tx, registry.SyncSchema) }),
-		},
-	}
-}
-
-// dropKeySQL drops the key of the shadow if it was filled row by row. Such an index ends up
-// half empty, so a key built in bulk like the others replaces it. dropKeySQL returns no
-// statement if the rows were copied without a key.
-func (e *Env) dropKeySQL() []string {
-	made := e.made().Indexes
-	if len(made) == 0 {
-		return nil
-	}
-	if constraint := made[0].Constraint; constraint != "" {
-		return []string{fmt.Sprintf("ALTER TABLE %s DROP CONSTRAINT IF EXISTS %s", e.Job.ShadowTable(), catalog.Quote(constraint))}
-	}
-	return []string{steps.DropSQL("INDEX", catalog.Name{Schema: e.Job.ShadowSchema, Name: made[0].Name}.String())}
-}
-
 // builds returns the planner of index builds for this job.
 func (e *Env) builds() builds.Planner {
-	planner := builds.Planner{Source: e.target(), Jobs: e.Jobs}
+	planner := builds.Planner{Source: e.builder().Target(), Jobs: e.Jobs}
 	if e.OrderBy != "" {
 		planner.Order = e.order
 	}
@@ -162,7 +118,7 @@ func (e *Env) buildIndexes(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	lists, err := e.builds().Plan(ctx, e.Pool, missingIndexes(e.target(), shadow))
+	lists, err := e.builds().Plan(ctx, e.Pool, e.builder().MissingIndexes(shadow))
 	if err != nil {
 		return err
 	}
@@ -185,33 +141,15 @@ func (e *Env) buildIndexes(ctx context.Context) error {
 
 // buildSQL returns the statement of a build, after its settings.
 func (e *Env) buildSQL(b builds.Build) []string {
-	return append(e.buildSettings(b), indexSQL(b.Index, e.Job.ShadowTable())...)
+	return append(e.buildSettings(b), e.builder().IndexSQL(b.Index)...)
 }
 
 // buildSettings returns the settings of a build.
 func (e *Env) buildSettings(b builds.Build) []string {
 	if e.MaintenanceWorkMem != "" {
-		return append(e.memorySQL(), b.WorkersSQL())
+		return append(e.builder().MemorySQL(), b.WorkersSQL())
 	}
 	return b.SettingsSQL()
-}
-
-// memorySQL gives builds in the same transaction the memory that was asked for.
-func (e *Env) memorySQL() []string {
-	if e.MaintenanceWorkMem == "" {
-		return nil
-	}
-	return []string{"SET LOCAL maintenance_work_mem = " + catalog.Literal(e.MaintenanceWorkMem)}
-}
-
-// missingIndexes returns the source's indexes that are still to be built. Exclusion and
-// temporal constraints create their own indexes.
-func missingIndexes(source, shadow *catalog.Table) []catalog.Index {
-	return slices.DeleteFunc(slices.Clone(source.Indexes), func(i catalog.Index) bool {
-		_, there := shadow.Index(i.Name)
-		c, constrained := source.Constraint(i.Constraint)
-		return there || constrained && !c.FromIndex()
-	})
 }
 
 // buildIndex takes SHARE on the shadow. Several builds can hold it at the same time.
@@ -239,68 +177,4 @@ func (e *Env) buildIndex(ctx context.Context, conn *pgxpool.Conn, b builds.Build
 		return fmt.Errorf("build index %q: %w", b.Name, err)
 	}
 	return e.Step(ctx, steps.StepIndexBuilt)
-}
-
-// execBuilds runs ExecAll, but sends a statement that builds an index on its own. Then the
-// statement of the session tells Builds which index is being built.
-func (e *Env) execBuilds(ctx context.Context, tx pgx.Tx, statements []string) error {
-	builds := func(sql string) bool {
-		return slices.ContainsFunc(e.target().Constraints, func(c catalog.Constraint) bool {
-			return !c.FromIndex() && c.AddSQL(e.Job.ShadowTable()) == sql
-		})
-	}
-	for len(statements) > 0 {
-		n := slices.IndexFunc(statements, builds)
-		if n < 0 {
-			n = len(statements)
-		}
-		next := min(n+1, len(statements))
-		if err := steps.ExecAll(ctx, tx, statements[:n]); err != nil {
-			return err
-		}
-		if err := steps.ExecAll(ctx, tx, statements[n:next]); err != nil {
-			return err
-		}
-		statements = statements[next:]
-	}
-	return nil
-}
-
-func indexSQL(index catalog.Index, shadow catalog.Name) []string {
-	return []string{
-		"SET LOCAL default_tablespace = " + catalog.Literal(index.Tablespace),
-		index.CreateSQL(shadow),
-	}
-}
-
-// constraintsSQL adds the key, unique and exclusion constraints that shadow lacks, as its
-// description shows. A finished index of shadow becomes the index of its constraint.
-func (e *Env) constraintsSQL(shadow *catalog.Table) []string {
-	var statements []string
-	for _, c := range e.target().Constraints {
-		if _, there := shadow.Constraint(c.Name); there || c.Type == "c" || c.Type == "n" {
-			continue
-		}
-		if !c.FromIndex() {
-			statements = append(statements, e.memorySQL()...)
-		}
-		index, _ := e.target().Index(c.Name)
-		statements = append(statements,
-			"SET LOCAL default_tablespace = "+catalog.Literal(index.Tablespace),
-			c.AddSQL(e.Job.ShadowTable()))
-	}
-	return append(statements, "SET LOCAL default_tablespace = ''")
-}
-
-// statisticsSQL creates the extended statistics objects that shadow lacks, as its
-// description shows.
-func (e *Env) statisticsSQL(shadow *catalog.Table) []string {
-	var statements []string
-	for _, s := range e.target().Statistics {
-		if slices.ContainsFunc(shadow.Statistics, func(o catalog.Statistics) bool { return o.Name.Name == s.Name.Name }) {
-			continue
-		}
-		statements = append(statements, s.CreateSQL(e.Job.ShadowTable())...)
-	}
-	return statements
 }

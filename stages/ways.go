@@ -59,7 +59,7 @@ func (e *Env) stranded(err error) error {
 // ACCESS EXCLUSIVE on the old table, which only repack needs by then.
 func (e *Env) tryDisposal(ctx context.Context) error {
 	err := e.Transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
-		if err := steps.ExecAll(ctx, tx, e.disposeSQL()); err != nil {
+		if err := steps.ExecAll(ctx, tx, e.builder().DisposeSQL()); err != nil {
 			return err
 		}
 		return errDryBuildOver

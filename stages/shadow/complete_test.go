@@ -1,10 +1,11 @@
-package stages
+package shadow
 
 import (
 	"slices"
 	"testing"
 
 	"github.com/repack-go/repack/internal/catalog"
+	"github.com/repack-go/repack/stages/steps"
 )
 
 // TestMissingIndexes: neither what the shadow has nor what a constraint makes by itself.
@@ -23,8 +24,9 @@ func TestMissingIndexes(t *testing.T) {
 		},
 	}
 	shadow := &catalog.Table{Indexes: []catalog.Index{{Name: "there"}, {Name: "of another"}}}
+	b := &Builder{Worker: &steps.Worker{Source: source}}
 	var got []string
-	for _, i := range missingIndexes(source, shadow) {
+	for _, i := range b.MissingIndexes(shadow) {
 		got = append(got, i.Name)
 	}
 	if want := []string{"key", "plain", "one"}; !slices.Equal(got, want) {
