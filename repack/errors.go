@@ -9,6 +9,7 @@ import (
 	"github.com/repack-go/repack/stages"
 	"github.com/repack-go/repack/stages/checks"
 	"github.com/repack-go/repack/stages/compare"
+	"github.com/repack-go/repack/stages/preflight"
 	"github.com/repack-go/repack/stages/replay"
 	"github.com/repack-go/repack/stages/snapshots"
 	"github.com/repack-go/repack/stages/steps"
@@ -55,7 +56,7 @@ type (
 	DiskFullError = stages.DiskFullError
 	// OutlivedError names a check that a row no longer satisfies, so the row cannot be
 	// copied.
-	OutlivedError = stages.OutlivedError
+	OutlivedError = preflight.OutlivedError
 	// RestoredError reports a job that came with a dump of another database. Only Reset
 	// can be used with it.
 	RestoredError = stages.RestoredError

@@ -12,6 +12,7 @@ import (
 	"github.com/repack-go/repack/registry"
 	"github.com/repack-go/repack/stages"
 	"github.com/repack-go/repack/stages/neighbours"
+	"github.com/repack-go/repack/stages/preflight"
 	"github.com/repack-go/repack/stages/snapshots"
 	"github.com/repack-go/repack/stages/steps"
 	"github.com/repack-go/repack/stages/throttle"
@@ -78,10 +79,10 @@ func (r *Repack) plan(ctx context.Context) (*Plan, error) {
 	}
 	if job == nil {
 		if err := r.describe(ctx, e, oid, name); err != nil {
-			return nil, stages.Readable(name, err)
+			return nil, preflight.Readable(name, err)
 		}
 		plan, err := stages.NewPlan(ctx, e, r.options.Until, false)
-		return plan, stages.Readable(name, err)
+		return plan, preflight.Readable(name, err)
 	}
 	if job.State == registry.Reverting || job.State == registry.Resetting {
 		return nil, fmt.Errorf("the job of %s is %s: go on with repack revert or repack reset", name, job.State)

@@ -19,6 +19,7 @@ import (
 	"github.com/repack-go/repack/stages"
 	"github.com/repack-go/repack/stages/checks"
 	"github.com/repack-go/repack/stages/oids"
+	"github.com/repack-go/repack/stages/preflight"
 	"github.com/repack-go/repack/stages/steps"
 	"github.com/repack-go/repack/stages/throttle"
 	"github.com/repack-go/repack/strategy"
@@ -173,7 +174,7 @@ func (r *Repack) hold(ctx context.Context, v *visit, without func(context.Contex
 	work func(context.Context, *stages.Env) error,
 ) error {
 	conn := v.conn
-	h := &holding{Repack: r, conn: conn, env: &stages.Env{Worker: &steps.Worker{}}, unwatch: func() {}, turn: make(chan struct{}, 1)}
+	h := &holding{Repack: r, conn: conn, env: &stages.Env{Request: steps.Request{Worker: &steps.Worker{}}}, unwatch: func() {}, turn: make(chan struct{}, 1)}
 	defer func() { h.close(ctx) }()
 	if err := r.mayCall(ctx, conn, catalog.Name{Name: r.options.Table}); err != nil {
 		return err
@@ -198,7 +199,7 @@ func (r *Repack) hold(ctx context.Context, v *visit, without func(context.Contex
 	defer closePool()
 	if job == nil {
 		if err := without(ctx, e, oid, name); err != nil {
-			return e.WithHolders(ctx, oid, name, stages.Readable(name, err))
+			return e.WithHolders(ctx, oid, name, preflight.Readable(name, err))
 		}
 	} else if err := r.claim(ctx, conn, e, job); err != nil {
 		return err
@@ -216,7 +217,7 @@ func (r *Repack) hold(ctx context.Context, v *visit, without func(context.Contex
 	h.watch(context.WithoutCancel(ctx))
 	err = work(ctx, e)
 	if e.Job == nil {
-		err = stages.Readable(name, err)
+		err = preflight.Readable(name, err)
 	}
 	return e.WithHolders(ctx, oid, name, err)
 }
@@ -292,7 +293,7 @@ func (r *Repack) registryReady(ctx context.Context, conn *pgx.Conn, name catalog
 		return false, err
 	}
 	if len(missing) > 0 {
-		return false, &checks.RefusedError{Table: name, Reasons: stages.MissingPrivileges(missing)}
+		return false, &checks.RefusedError{Table: name, Reasons: preflight.MissingPrivileges(missing)}
 	}
 	current, err := migrations.Current(ctx, conn, r.options.RegistrySchema)
 	if err == nil && !current {
@@ -356,7 +357,7 @@ func (r *Repack) noRegistry(ctx context.Context, failed error) error {
 	} else if exists {
 		return migrations.Apply(ctx, v.conn, r.options.RegistrySchema)
 	}
-	return stages.RefusalOf(ctx, v.conn, v.name, "the registry", failed)
+	return preflight.RefusalOf(ctx, v.conn, v.name, "the registry", failed)
 }
 
 // spareConns are connections for other work besides that of the workers, which have two
@@ -384,15 +385,17 @@ func (r *Repack) env(ctx context.Context) (*stages.Env, func(), error) {
 	}
 	o := r.options
 	return &stages.Env{
-		Worker: &steps.Worker{
-			Pool: pool, Registry: r.registry, Runner: registry.NewRunner(), Log: o.Logger, Hooks: o.Hooks,
-			SnapshotWait: o.MaxSnapshotWait,
-			Locks:        lock.Policy{Timeout: o.LockTimeout, Retries: o.LockRetries, KillAfter: o.KillBlockers, Pool: pool, Log: o.Logger},
+		Request: steps.Request{
+			Worker: &steps.Worker{
+				Pool: pool, Registry: r.registry, Runner: registry.NewRunner(), Log: o.Logger, Hooks: o.Hooks,
+				SnapshotWait: o.MaxSnapshotWait,
+				Locks:        lock.Policy{Timeout: o.LockTimeout, Retries: o.LockRetries, KillAfter: o.KillBlockers, Pool: pool, Log: o.Logger},
+			},
+			Strategy: chosen, ShadowSchema: o.ShadowSchema, KeepOld: o.KeepOld, RebuildMatviews: o.RebuildMatviews, OrderBy: o.OrderBy,
+			UpdateOID: update, IgnoreOID: o.IgnoreOID, PublishedOK: o.PublishedOK, Partitioned: r.partitioned,
 		},
-		Strategy: chosen, ShadowSchema: o.ShadowSchema, KeepOld: o.KeepOld, RebuildMatviews: o.RebuildMatviews, OrderBy: o.OrderBy,
 		Jobs: o.Jobs, Throttle: throttle.New(pool, o.Jobs, o.yield), BatchSize: o.BatchSize, Transfer: o.Transfer,
-		Verify: o.Verify, MaintenanceWorkMem: o.MaintenanceWorkMem, Partitioned: r.partitioned,
-		UpdateOID: update, IgnoreOID: o.IgnoreOID, PublishedOK: o.PublishedOK, ForeignKeys: o.ForeignKeys,
+		Verify: o.Verify, MaintenanceWorkMem: o.MaintenanceWorkMem, ForeignKeys: o.ForeignKeys,
 	}, pool.Close, nil
 }
 

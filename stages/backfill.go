@@ -61,7 +61,7 @@ func planBackfill(ctx context.Context, p *planner) ([]steps.Step, error) {
 		return nil, err
 	}
 	if p.OrderBy != "" {
-		order, err := p.order(ctx)
+		order, err := p.Order(ctx)
 		if err != nil {
 			return nil, err
 		}
@@ -71,7 +71,7 @@ func planBackfill(ctx context.Context, p *planner) ([]steps.Step, error) {
 	if piped {
 		t.Does += ", through this process; the first range is shown"
 		out, in := p.Link.PipeSQL(0, firstChunkBlocks)
-		statements = []string{readRangesSQL, out, in}
+		statements = []string{steps.ReadRangesSQL, out, in}
 	}
 	t.Actions = []steps.Action{steps.Send(statements...)}
 	return p.Steps(ctx, t)
@@ -212,12 +212,8 @@ func (e *Env) chunkDone(ctx context.Context, progress steps.Progress) error {
 // of its blocks to another partition at that moment.
 const maxTries = 100
 
-// readRangesSQL makes the server read a range of TIDs by a TID range scan, not by a scan
-// of the whole table.
-const readRangesSQL = `SET LOCAL enable_seqscan = off`
-
 // copySQL returns the statement that copies a range of TIDs, after its settings.
-func (e *Env) copySQL() []string { return []string{readRangesSQL, e.Strategy.CopySQL(e.Link)} }
+func (e *Env) copySQL() []string { return []string{steps.ReadRangesSQL, e.Strategy.CopySQL(e.Link)} }
 
 const filenodeSQL = `SELECT pg_relation_filenode($1::oid)`
 

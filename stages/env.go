@@ -9,7 +9,7 @@ import (
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/registry"
 	"github.com/repack-go/repack/stages/neighbours"
-	"github.com/repack-go/repack/stages/oids"
+	"github.com/repack-go/repack/stages/preflight"
 	"github.com/repack-go/repack/stages/replay"
 	"github.com/repack-go/repack/stages/shadow"
 	"github.com/repack-go/repack/stages/steps"
@@ -19,30 +19,17 @@ import (
 
 // Env is what the stages of one run work with.
 type Env struct {
-	*steps.Worker
+	steps.Request
 
-	Strategy     strategy.Strategy
-	ShadowSchema string // empty: the job has schemas of its own
-	KeepOld      bool
-	// RebuildMatviews allows materialized views on the table, and has them rebuilt.
-	RebuildMatviews bool
-	UpdateOID       []registry.OIDColumn // columns with OIDs of the table, to be updated when it has a new OID
-	IgnoreOID       bool                 // allows other tables to store OIDs of the table
-	PublishedOK     bool                 // allows publications FOR ALL TABLES
-	OrderBy         string               // order of the copied rows: see catalog.ReadOrder; empty: as they come
-	Jobs            int                  // connections that work at the same time, at most
-	Throttle        *throttle.Throttle   // asked before each piece of work of those connections
-	BatchSize       int                  // about how many rows a chunk or batch has; 0: by time
-	Transfer        Transfer             // how the backfill's rows are transferred
-	Verify          registry.VerifyMode
-	ForeignKeys     neighbours.ForeignKeys // how foreign keys are moved
+	Jobs        int                // connections that work at the same time, at most
+	Throttle    *throttle.Throttle // asked before each piece of work of those connections
+	BatchSize   int                // about how many rows a chunk or batch has; 0: by time
+	Transfer    Transfer           // how the backfill's rows are transferred
+	Verify      registry.VerifyMode
+	ForeignKeys neighbours.ForeignKeys // how foreign keys are moved
 	// MaintenanceWorkMem is the memory that an index build, a sort and VACUUM may each
 	// use; empty: the setting of the session.
 	MaintenanceWorkMem string
-
-	// Partitioned is the ID of the repack of the partitioned table that this job is a
-	// part of.
-	Partitioned *int64
 
 	// Restored reports whether Job belongs to another database: see ResetRestored.
 	Restored bool
@@ -50,13 +37,12 @@ type Env struct {
 	validated bool                   // preValidate has passed in this run
 	key       []catalog.KeyColumn    // key of the source, as the dry build has read it
 	verified  *registry.Verification // the last verification of this run
-	oids      *oids.Found            // what preflight has found
 }
 
 // clone returns an environment whose job, source and link can be replaced without e.
 func (e *Env) clone() *Env {
 	c := *e
-	c.Worker = e.Clone()
+	c.Request = e.Clone()
 	return &c
 }
 
@@ -114,12 +100,12 @@ func (e *Env) replayer() *replay.Replayer {
 	return &replay.Replayer{Worker: e.Worker, Jobs: e.Jobs, BatchSize: e.BatchSize, Throttle: e.Throttle}
 }
 
-// rebuilds reports whether materialized views may be rebuilt.
-func (e *Env) rebuilds() bool {
-	return e.RebuildMatviews || e.Job != nil && e.Job.Options.RebuildMatviews
-}
-
 // builder makes the shadow of the job's table.
 func (e *Env) builder() *shadow.Builder {
 	return &shadow.Builder{Worker: e.Worker, Strategy: e.Strategy, MaintenanceWorkMem: e.MaintenanceWorkMem}
+}
+
+// preflight looks for what cannot be carried over.
+func (e *Env) preflight() *preflight.Inspector {
+	return &preflight.Inspector{Request: e.Request, Asked: e.ForeignKeys}
 }

@@ -146,7 +146,7 @@ func (e *Env) lockForExchange(x *exchanging, place catalog.Name) []steps.Action 
 	moving := func() *catalog.Table { return e.Moving(x.table) }
 	return []steps.Action{
 		steps.Unplanned(func(ctx context.Context, tx *lock.Tx) (err error) {
-			x.oids, err = e.storedOIDs().Rewriting(ctx, tx, x.out)
+			x.oids, err = e.StoredOIDs().Rewriting(ctx, tx, x.out)
 			return err
 		}),
 		steps.Settle(func() []string { return x.oids.Tables() }),

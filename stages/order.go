@@ -11,21 +11,13 @@ import (
 	"github.com/repack-go/repack/stages/steps"
 )
 
-// order returns the order in which rows are copied, if one was asked for.
-func (e *Env) order(ctx context.Context) (catalog.Order, error) {
-	if e.OrderBy == "" {
-		return catalog.Order{}, nil
-	}
-	return catalog.ReadOrder(ctx, e.Pool, e.Source, e.OrderBy)
-}
-
 const shadowWrittenSQL = `SELECT pg_relation_size($1::oid) > 0`
 
 // copyOrdered copies the source with one statement, as one chunk. Its snapshot is younger
 // than the capture, so the change log has what the statement does not see. Rows that are
 // removed or replayed later do not change the order of the other rows.
 func (e *Env) copyOrdered(ctx context.Context) error {
-	order, err := e.order(ctx)
+	order, err := e.Order(ctx)
 	if err != nil {
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/repack-go/repack/internal/session"
 	"github.com/repack-go/repack/registry"
+	"github.com/repack-go/repack/stages/steps"
 )
 
 // Transfer says which way the rows of a backfill take.
@@ -76,7 +77,7 @@ func (e *Env) pipeChunk(ctx context.Context, reader, writer *pgxpool.Conn, chunk
 		return err
 	}
 	return pgx.BeginFunc(ctx, reader, func(read pgx.Tx) error {
-		if _, err := read.Exec(ctx, readRangesSQL); err != nil {
+		if _, err := read.Exec(ctx, steps.ReadRangesSQL); err != nil {
 			return fmt.Errorf("set planner options: %w", err)
 		}
 		return pgx.BeginTxFunc(ctx, writer, session.Begin(commits...), func(write pgx.Tx) error {

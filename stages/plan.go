@@ -112,9 +112,10 @@ func NewPlan(ctx context.Context, e *Env, until registry.Stage, running bool) (*
 
 // check is pre_validate without its log messages and without the dry build, which writes.
 func (plan *Plan) check(ctx context.Context, e *Env) error {
-	err := preflight(ctx, e)
-	if e.oids != nil {
-		plan.NotSearched = e.oids.Unsearched()
+	p := e.preflight()
+	err := p.Look(ctx)
+	if p.OIDs != nil {
+		plan.NotSearched = p.OIDs.Unsearched()
 	}
 	if err == nil {
 		return nil
@@ -165,7 +166,7 @@ func newPlanner(ctx context.Context, e *Env) (*planner, error) {
 	if p.Job.Swapped() {
 		inUse = *p.Job.Shadow
 	}
-	if p.oids, err = p.storedOIDs().Rewriting(ctx, p.Pool, inUse); err != nil {
+	if p.oids, err = p.StoredOIDs().Rewriting(ctx, p.Pool, inUse); err != nil {
 		return nil, err
 	}
 	p.neighbour, err = p.neighbours(ctx)
@@ -179,8 +180,8 @@ func (p *planner) invent(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	p.Job = p.jobNumbered(unnumbered)
-	if err := captureOptions(ctx, p.Pool, &p.Job.Options); err != nil {
+	p.Job = p.JobNumbered(unnumbered)
+	if err := steps.CaptureOptions(ctx, p.Pool, &p.Job.Options); err != nil {
 		return err
 	}
 	p.Job.KeyIndex, p.Job.Shadow = index.Name, new(uint32)

@@ -44,7 +44,7 @@ func Revert(ctx context.Context, e *Env) error {
 		if err := e.validateBound(ctx); err != nil {
 			return e.failed(ctx, fmt.Errorf("revert: %w", err))
 		}
-		if err := e.keysFit(ctx, *e.Job.Shadow, e.Job.OldTable()); err != nil {
+		if err := e.preflight().KeysFit(ctx, *e.Job.Shadow, e.Job.OldTable()); err != nil {
 			return e.failed(ctx, fmt.Errorf("revert: %w", err))
 		}
 		if err := e.untilExchanged(ctx, e.exchangeBack); err != nil {

@@ -178,7 +178,7 @@ func (e *Env) failed(ctx context.Context, err error) error {
 			err = fmt.Errorf("%w (after: %w)", found, err)
 		}
 	}
-	err = e.expired(noteCtx, e.forbidden(noteCtx, steps.Detailed(err)))
+	err = e.preflight().Expired(noteCtx, e.forbidden(noteCtx, steps.Detailed(err)))
 	err = e.stranded(e.kept(err))
 	if noteErr := e.Registry.Fail(noteCtx, e.Pool, e.Job.ID, e.Runner.Claim, err.Error()); noteErr != nil {
 		e.Log.Warn("failure not recorded", "job", e.Job.ID, "error", noteErr)
@@ -203,7 +203,7 @@ func (e *Env) forbidden(ctx context.Context, err error) error {
 	}
 	as := e.clone()
 	as.Source = now
-	missing, lookErr := as.missingPrivileges(ctx)
+	missing, lookErr := as.preflight().MissingPrivileges(ctx)
 	if lookErr != nil || len(missing) == 0 {
 		return err
 	}
@@ -215,7 +215,7 @@ func (e *Env) forbidden(ctx context.Context, err error) error {
 func (e *Env) queueChecks(b *pgx.Batch, reasons *[]Reason, oid uint32) {
 	sql, args := e.Link.NotCapturing(4)
 	gone := checks.Check{SQL: sql, Why: "does not capture changes"}
-	checks.Queue(b, reasons, append(checks.Table[:len(checks.Table):len(checks.Table)], gone), append([]any{oid, e.rebuilds(), e.publishedOK()}, args...)...)
+	checks.Queue(b, reasons, append(checks.Table[:len(checks.Table):len(checks.Table)], gone), append([]any{oid, e.Rebuilds(), e.MayBePublished()}, args...)...)
 	found := b.QueuedQueries[b.Len()-1]
 	take := found.Fn
 	found.Fn = func(results pgx.BatchResults) error {
@@ -231,7 +231,7 @@ func (e *Env) queueChecks(b *pgx.Batch, reasons *[]Reason, oid uint32) {
 // Otherwise a later stage would fail because of it, clean_up at the latest. t is the table
 // as it is now. reasons are those of queueChecks.
 func (e *Env) checkAgain(ctx context.Context, q catalog.Querier, t *catalog.Table, reasons []Reason) error {
-	found, err := checks.Complete(ctx, q, t.OID, e.rebuilds(), reasons, t.Matviews)
+	found, err := checks.Complete(ctx, q, t.OID, e.Rebuilds(), reasons, t.Matviews)
 	if err != nil {
 		return err
 	}

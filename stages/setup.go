@@ -12,7 +12,6 @@ import (
 	"github.com/repack-go/repack/registry"
 	"github.com/repack-go/repack/stages/checks"
 	"github.com/repack-go/repack/stages/steps"
-	"github.com/repack-go/repack/strategy"
 )
 
 // setup creates the shadow, the change log, the capture triggers and the job's row, in one
@@ -30,7 +29,7 @@ func setup(ctx context.Context, e *Env) error {
 	var id int64
 	create := func(ctx context.Context, tx *lock.Tx) error {
 		job := e.newJob(id)
-		if err := captureOptions(ctx, tx, &job.Options); err != nil {
+		if err := steps.CaptureOptions(ctx, tx, &job.Options); err != nil {
 			return err
 		}
 		job.KeyIndex, job.Description = index.Name, description
@@ -50,7 +49,7 @@ func setup(ctx context.Context, e *Env) error {
 		e.Job = nil // nothing was committed
 		return err
 	}
-	return e.tellPublished(ctx)
+	return e.preflight().TellPublished(ctx)
 }
 
 func planSetup(ctx context.Context, p *planner) ([]steps.Step, error) {
@@ -84,29 +83,8 @@ func (e *Env) nextJob(ctx context.Context, q catalog.Querier) (int64, error) {
 }
 
 func (e *Env) newJob(id int64) *registry.Job {
-	job := e.jobNumbered(fmt.Sprint(id))
+	job := e.JobNumbered(fmt.Sprint(id))
 	job.ID = id
-	return job
-}
-
-// jobNumbered names a job's artefacts. The schemas have the job's number. The log and the
-// function have it too, because otherwise the table itself could have the same name. If the
-// table uses the log's name all the same, underscores are added to it.
-func (e *Env) jobNumbered(number string) *registry.Job {
-	job := &registry.Job{
-		TableSchema: e.Source.Name.Schema, TableName: e.Source.Name.Name, Source: e.Source.OID,
-		Strategy: e.Strategy.Name(), Options: registry.Options{KeepOld: e.KeepOld, RebuildMatviews: e.RebuildMatviews, PublishedOK: e.PublishedOK, OrderBy: e.OrderBy}.WithOIDs(e.UpdateOID, e.IgnoreOID),
-		Partitioned: e.Partitioned,
-		Stage:       registry.Setup, StageDone: true, State: registry.Active,
-		ShadowSchema: "repack_job_" + number, OldSchema: "repack_job_" + number + "_old", OwnSchemas: true,
-		ChangeLog: "repack_change_log_" + number, Capture: steps.CapturePrefix + number,
-	}
-	if e.ShadowSchema != "" {
-		job.ShadowSchema, job.OldSchema, job.OwnSchemas = e.ShadowSchema, e.ShadowSchema+"_old", false
-	}
-	for e.Source.HasName(job.ChangeLog) || e.Source.HasName(strategy.RetiredName(job.ChangeLog)) {
-		job.ChangeLog += "_"
-	}
 	return job
 }
 

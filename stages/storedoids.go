@@ -7,30 +7,8 @@ import (
 
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/lock"
-	"github.com/repack-go/repack/stages/oids"
 	"github.com/repack-go/repack/stages/steps"
 )
-
-// storedOIDs returns how this job searches for OIDs that are stored as data.
-func (e *Env) storedOIDs() oids.Search {
-	s := oids.Search{
-		Pool: e.Pool, Table: e.Source.Name, Timeout: e.Locks.Timeout, Matviews: []uint32{},
-		Without: []string{e.Registry.Schema()}, Update: e.UpdateOID, Ignore: e.IgnoreOID,
-	}
-	if e.rebuilds() {
-		for _, m := range e.Source.Matviews {
-			s.Matviews = append(s.Matviews, m.OID)
-		}
-	}
-	if e.ShadowSchema != "" {
-		s.Without = append(s.Without, e.ShadowSchema, e.ShadowSchema+"_old")
-	}
-	if e.Job != nil {
-		s.Without = append(s.Without, e.Job.ShadowSchema, e.Job.OldSchema)
-		s.Update, s.Ignore = e.Job.Options.UpdateOID, e.IgnoreOID || e.Job.Options.IgnoreOID
-	}
-	return s
-}
 
 // rewriteOIDs replaces OIDs in the columns that the user has named.
 func (e *Env) rewriteOIDs(x *exchanging) steps.Action {
@@ -64,7 +42,7 @@ func (e *OIDsHeldError) Error() string {
 // oidsAnswered makes sure, before an exchange, that the options say what to do about every
 // place where the OIDs of the table in use are stored by now.
 func (e *Env) oidsAnswered(ctx context.Context, oid uint32) error {
-	found, err := e.storedOIDs().Find(ctx, oid)
+	found, err := e.StoredOIDs().Find(ctx, oid)
 	if err != nil {
 		return err
 	}

@@ -34,7 +34,7 @@ func swap(ctx context.Context, e *Env) error {
 		if err := e.concludeComparison(ctx, compared, nil); err != nil {
 			return err
 		}
-		if err := e.keysFit(ctx, e.Job.Source, e.Job.ShadowTable()); err != nil {
+		if err := e.preflight().KeysFit(ctx, e.Job.Source, e.Job.ShadowTable()); err != nil {
 			return err
 		}
 		if err := e.oidsAnswered(ctx, e.Job.Source); err != nil {

@@ -106,7 +106,7 @@ func (e *Env) removal() steps.Transaction {
 func (e *Env) builds() builds.Planner {
 	planner := builds.Planner{Source: e.builder().Target(), Jobs: e.Jobs}
 	if e.OrderBy != "" {
-		planner.Order = e.order
+		planner.Order = e.Order
 	}
 	return planner
 }

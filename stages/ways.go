@@ -53,6 +53,9 @@ func (e *Env) stranded(err error) error {
 	}
 }
 
+// errTried rolls back what was only tried.
+var errTried = errors.New("it has been tried")
+
 // tryDisposal drops the old table and rolls back, before clean_up makes revert impossible.
 // Something may prevent the drop, for example a view that a user has created on the table,
 // or an event trigger that fails. This shows it while revert is still possible. It takes
@@ -62,9 +65,9 @@ func (e *Env) tryDisposal(ctx context.Context) error {
 		if err := steps.ExecAll(ctx, tx, e.builder().DisposeSQL()); err != nil {
 			return err
 		}
-		return errDryBuildOver
+		return errTried
 	})
-	if errors.Is(err, errDryBuildOver) {
+	if errors.Is(err, errTried) {
 		return nil
 	}
 	return err

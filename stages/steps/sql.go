@@ -116,3 +116,7 @@ func Drop(ctx context.Context, q catalog.Querier, kind, object string) error {
 	}
 	return nil
 }
+
+// ReadRangesSQL makes the server read a range of TIDs by a TID range scan, not by a scan
+// of the whole table.
+const ReadRangesSQL = `SET LOCAL enable_seqscan = off`

@@ -1,4 +1,4 @@
-package stages
+package preflight
 
 import (
 	"context"
@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/repack-go/repack/internal/catalog"
+	"github.com/repack-go/repack/stages/checks"
 	"github.com/repack-go/repack/stages/neighbours"
 	"github.com/repack-go/repack/stages/steps"
 )
@@ -35,36 +36,36 @@ const (
 
 // slowKeys returns reasons not to repack the table: the exchange, or a revert, would take
 // too long because of foreign keys.
-func (e *Env) slowKeys(ctx context.Context) ([]Reason, error) {
+func (p *Inspector) slowKeys(ctx context.Context) ([]checks.Reason, error) {
 	const remedy = "raise --lock-timeout if the application may be held up for so long, or drop it for the time of the repack"
-	var reasons []Reason
-	if parts := len(e.Source.Readded()); parts > 0 {
+	var reasons []checks.Reason
+	if parts := len(p.Source.Readded()); parts > 0 {
 		var locks int
-		if err := e.Pool.QueryRow(ctx, lockTableSQL).Scan(&locks); err != nil {
+		if err := p.Pool.QueryRow(ctx, lockTableSQL).Scan(&locks); err != nil {
 			return nil, fmt.Errorf("read the size of the lock table: %w", err)
 		}
-		if reasons = e.mover().LargeTrees(locks); e.mover().Apart(e.Source) == nil {
-			parts -= e.mover().PartsInTrees()
+		if reasons = p.mover().LargeTrees(locks); p.mover().Apart(p.Source) == nil {
+			parts -= p.mover().PartsInTrees()
 		}
 		what := fmt.Sprintf("foreign keys with %d partitions", parts)
-		if took := time.Duration(parts) * partTakes; took > e.Locks.Timeout/2 {
-			reasons = append(reasons, Reason{Object: what, Why: fmt.Sprintf(
-				"would be dropped and added under lock, which takes about %s, more than half of the lock timeout of %s", took, e.Locks.Timeout), Remedy: remedy})
+		if took := time.Duration(parts) * partTakes; took > p.Locks.Timeout/2 {
+			reasons = append(reasons, checks.Reason{Object: what, Why: fmt.Sprintf(
+				"would be dropped and added under lock, which takes about %s, more than half of the lock timeout of %s", took, p.Locks.Timeout), Remedy: remedy})
 		}
 		if parts*neighbours.PartLocks > locks/2 {
-			reasons = append(reasons, Reason{Object: what, Why: fmt.Sprintf(
+			reasons = append(reasons, checks.Reason{Object: what, Why: fmt.Sprintf(
 				"would be dropped and added with about %d locks, more than half of what the server has", parts*neighbours.PartLocks), Remedy: "raise max_locks_per_transaction"})
 		}
 	}
-	took, keys, err := e.timeKeys(ctx, e.Source, e.Source.Name)
+	took, keys, err := p.timeKeys(ctx, p.Source, p.Source.Name)
 	if err != nil {
 		return nil, err
 	}
-	if took > e.Locks.Timeout/2 {
-		reasons = append(reasons, Reason{Object: keys, Why: "is the partitioned table's: PostgreSQL checks every row by it under lock, which takes " +
-			tookText(took, e.Locks.Timeout), Remedy: remedy})
+	if took > p.Locks.Timeout/2 {
+		reasons = append(reasons, checks.Reason{Object: keys, Why: "is the partitioned table's: PostgreSQL checks every row by it under lock, which takes " +
+			tookText(took, p.Locks.Timeout), Remedy: remedy})
 	}
-	slow, err := e.slowDefault(ctx, e.Source, took)
+	slow, err := p.slowDefault(ctx, p.Source, took)
 	if err != nil {
 		return nil, err
 	}
@@ -75,26 +76,26 @@ const lockTableSQL = `
 SELECT current_setting('max_locks_per_transaction')::int
        * (current_setting('max_connections')::int + current_setting('max_prepared_transactions')::int)`
 
-// keysFit makes sure that table on can be attached in the place of the table with OID oid
+// KeysFit makes sure that table on can be attached in the place of the table with OID oid
 // in the time that there is. It runs before the exchange, when no session waits.
-func (e *Env) keysFit(ctx context.Context, oid uint32, on catalog.Name) error {
-	now, err := catalog.Read(ctx, e.Pool, oid)
+func (p *Inspector) KeysFit(ctx context.Context, oid uint32, on catalog.Name) error {
+	now, err := catalog.Read(ctx, p.Pool, oid)
 	if err != nil {
-		return e.GoneOr(err)
+		return p.GoneOr(err)
 	}
-	took, keys, err := e.timeKeys(ctx, now, on)
+	took, keys, err := p.timeKeys(ctx, now, on)
 	if err != nil {
 		return err
 	}
-	if took <= e.Locks.Timeout/2 {
-		slow, err := e.slowDefault(ctx, now, took)
+	if took <= p.Locks.Timeout/2 {
+		slow, err := p.slowDefault(ctx, now, took)
 		if err != nil || len(slow) == 0 {
 			return err
 		}
 		return fmt.Errorf("%s; nothing has been exchanged, run again", slow[0])
 	}
 	return fmt.Errorf("%s: to attach %s PostgreSQL checks every row of it under lock, which takes %s; nothing has been exchanged, "+
-		"run again, with a higher --lock-timeout if the application may be held up for so long", keys, on, tookText(took, e.Locks.Timeout))
+		"run again, with a higher --lock-timeout if the application may be held up for so long", keys, on, tookText(took, p.Locks.Timeout))
 }
 
 func tookText(took, timeout time.Duration) string {
@@ -107,7 +108,7 @@ func tookText(took, timeout time.Duration) string {
 
 // timeKeys measures how long the server takes for its checks when it attaches table on in
 // the place of t. It runs the same queries, and the server plans them in the same way.
-func (e *Env) timeKeys(ctx context.Context, t *catalog.Table, on catalog.Name) (took time.Duration, keys string, err error) {
+func (p *Inspector) timeKeys(ctx context.Context, t *catalog.Table, on catalog.Name) (took time.Duration, keys string, err error) {
 	if t.Partition == nil {
 		return 0, "", nil
 	}
@@ -120,10 +121,10 @@ func (e *Env) timeKeys(ctx context.Context, t *catalog.Table, on catalog.Name) (
 	if len(checks) == 0 {
 		return 0, "", nil
 	}
-	if took, err = e.timeChecks(ctx, checks); err != nil {
+	if took, err = p.timeChecks(ctx, checks); err != nil {
 		return 0, "", err
 	}
-	e.Log.Debug("checks of foreign keys timed", "table", on.String(), "keys", names, "took", took.Round(time.Millisecond))
+	p.Log.Debug("checks of foreign keys timed", "table", on.String(), "keys", names, "took", took.Round(time.Millisecond))
 	return took, "foreign key " + strings.Join(names, ", "), nil
 }
 
@@ -139,19 +140,19 @@ SELECT set_config('work_mem', current_setting('maintenance_work_mem'), true)`
 // timeChecks measures how long queries take that the server runs when it attaches a
 // partition. If they take too long, it measures again, because the rows may have been read
 // from disk the first time.
-func (e *Env) timeChecks(ctx context.Context, checks []string) (took time.Duration, err error) {
+func (p *Inspector) timeChecks(ctx context.Context, checks []string) (took time.Duration, err error) {
 	for range 2 {
-		took, err = e.timeOnce(ctx, checks)
-		if err != nil || took <= e.Locks.Timeout/2 || took >= longestLook {
+		took, err = p.timeOnce(ctx, checks)
+		if err != nil || took <= p.Locks.Timeout/2 || took >= longestLook {
 			break
 		}
 	}
 	return took, err
 }
 
-func (e *Env) timeOnce(ctx context.Context, checks []string) (time.Duration, error) {
+func (p *Inspector) timeOnce(ctx context.Context, checks []string) (time.Duration, error) {
 	var took time.Duration
-	err := pgx.BeginFunc(ctx, e.Pool, func(tx pgx.Tx) error {
+	err := pgx.BeginFunc(ctx, p.Pool, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, fmt.Sprintf(checkSettingsSQL, longestLook.Milliseconds())); err != nil {
 			return err
 		}

@@ -1,4 +1,4 @@
-package stages
+package preflight
 
 import (
 	"errors"
@@ -20,7 +20,7 @@ func Readable(name catalog.Name, err error) error {
 	if !errors.As(err, &pgErr) || pgErr.Code != pgerrcode.CharacterNotInRepertoire && pgErr.Code != pgerrcode.UntranslatableCharacter {
 		return err
 	}
-	return &checks.RefusedError{Table: name, Reasons: []Reason{{
+	return &checks.RefusedError{Table: name, Reasons: []checks.Reason{{
 		Object: "a name, comment or definition",
 		Why:    fmt.Sprintf("cannot be read as UTF-8, and so not be carried over as it is (%v)", err),
 		Remedy: "write it in UTF-8: it is one of the table, or of what depends on it",

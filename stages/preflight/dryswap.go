@@ -1,4 +1,4 @@
-package stages
+package preflight
 
 import (
 	"context"
@@ -12,6 +12,7 @@ import (
 
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/lock"
+	"github.com/repack-go/repack/stages/checks"
 	"github.com/repack-go/repack/stages/matviews"
 	"github.com/repack-go/repack/stages/shadow"
 	"github.com/repack-go/repack/stages/steps"
@@ -24,26 +25,26 @@ import (
 // build has created, and what this refers to: at most ACCESS SHARE, or ROW EXCLUSIVE on a
 // table that a rule writes to.
 type drySwap struct {
-	*Env
+	*Inspector
 	tx      pgx.Tx
 	copied  *catalog.Table // the description of the source, as its copy should have it
 	dressed *catalog.Table // the description of the copy, as it is
-	reasons []Reason
+	reasons []checks.Reason
 }
 
 // trySwap runs once the copy has everything that sync_schema gives it.
-func (e *Env) trySwap(ctx context.Context, tx pgx.Tx) ([]Reason, error) {
-	copied, hidden, err := e.Source.CopyIn(ctx, tx, e.Job.OldSchema)
+func (p *Inspector) trySwap(ctx context.Context, tx pgx.Tx) ([]checks.Reason, error) {
+	copied, hidden, err := p.Source.CopyIn(ctx, tx, p.Job.OldSchema)
 	if err != nil {
 		return nil, err
 	}
 	if hidden {
-		e.Log.Debug("triggers and rules are not tried: the table's name is hidden by another one", "table", e.Source.Name.String())
+		p.Log.Debug("triggers and rules are not tried: the table's name is hidden by another one", "table", p.Source.Name.String())
 	}
-	if err := steps.ExecAll(ctx, tx, []string{fmt.Sprintf("SET LOCAL lock_timeout = %d", max(e.Locks.Timeout.Milliseconds(), 1))}); err != nil {
+	if err := steps.ExecAll(ctx, tx, []string{fmt.Sprintf("SET LOCAL lock_timeout = %d", max(p.Locks.Timeout.Milliseconds(), 1))}); err != nil {
 		return nil, err
 	}
-	r := &drySwap{Env: e, tx: tx, copied: copied}
+	r := &drySwap{Inspector: p, tx: tx, copied: copied}
 	ready, err := r.prepare(ctx)
 	if err != nil || !ready {
 		return r.reasons, err
@@ -95,7 +96,7 @@ func (r *drySwap) all(ctx context.Context, parts []catalog.Part, path ...string)
 
 // reason makes a Reason of an error if the error is about the table, or comes from what
 // runs when such objects are created.
-func (r *drySwap) reason(ctx context.Context, object string, err error) (Reason, bool) {
+func (r *drySwap) reason(ctx context.Context, object string, err error) (checks.Reason, bool) {
 	return reasonOf(ctx, r.tx, object, "would fail in the swap or after it: ", err)
 }
 
@@ -124,12 +125,12 @@ FROM   unnest($1::text[]) r(name)`
 // admit lets the roles that own or grant something use the schema for the copy, as they
 // can use the table's schema. If the schema is our own, this is done right after the
 // schema is created: after each of the two, the server plans all statements again.
-func (e *Env) admit(ctx context.Context, tx pgx.Tx) ([]Reason, error) {
+func (p *Inspector) admit(ctx context.Context, tx pgx.Tx) ([]checks.Reason, error) {
 	var grants []string
-	for _, role := range e.Source.ActsAs() {
-		grants = append(grants, fmt.Sprintf("GRANT USAGE, CREATE ON SCHEMA %s TO %s", catalog.Quote(e.Job.OldSchema), catalog.Quote(role)))
+	for _, role := range p.Source.ActsAs() {
+		grants = append(grants, fmt.Sprintf("GRANT USAGE, CREATE ON SCHEMA %s TO %s", catalog.Quote(p.Job.OldSchema), catalog.Quote(role)))
 	}
-	r := &drySwap{Env: e, tx: tx}
+	r := &drySwap{Inspector: p, tx: tx}
 	_, err := r.try(ctx, catalog.Part{Object: "privileges on a schema for the copy", SQL: grants})
 	return r.reasons, err
 }
@@ -267,7 +268,7 @@ func (r *drySwap) differ(ctx context.Context, object string, was, is *catalog.Ta
 		return err
 	}
 	for _, d := range differences {
-		reason, err := withEventTriggers(ctx, r.tx, Reason{Object: object, Why: "would be another after the swap: " + d.Text()}, "")
+		reason, err := withEventTriggers(ctx, r.tx, checks.Reason{Object: object, Why: "would be another after the swap: " + d.Text()}, "")
 		if err != nil {
 			return err
 		}
@@ -323,7 +324,7 @@ func (r *drySwap) apart(ctx context.Context, object string, work func(apart *dry
 // matviews creates the successors of the materialized views, without rows, and replaces
 // the objects that read them.
 func (r *drySwap) matviews(ctx context.Context) error {
-	if !r.rebuilds() || r.untyped() {
+	if !r.Rebuilds() || r.untyped() {
 		return nil
 	}
 	for _, m := range r.Source.Matviews {
@@ -393,8 +394,8 @@ func (r *drySwap) retire(ctx context.Context) error {
 }
 
 // linkTo returns the link for the dry build.
-func (e *Env) linkTo(from, to catalog.Name) *strategy.Link {
-	l := *e.Link
+func (p *Inspector) linkTo(from, to catalog.Name) *strategy.Link {
+	l := *p.Link
 	l.From, l.To = from, to
 	return &l
 }

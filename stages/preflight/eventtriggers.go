@@ -1,4 +1,4 @@
-package stages
+package preflight
 
 import (
 	"context"
@@ -25,15 +25,15 @@ func RefusalOf(ctx context.Context, q catalog.Querier, table catalog.Name, objec
 	if !refused {
 		return err
 	}
-	return &checks.RefusedError{Table: table, Reasons: []Reason{reason}}
+	return &checks.RefusedError{Table: table, Reasons: []checks.Reason{reason}}
 }
 
 // reasonOf tells whether err is a reason to refuse, and returns the Reason. Its text
 // begins with what. q must not be in a transaction that has failed.
-func reasonOf(ctx context.Context, q catalog.Querier, object, what string, err error) (Reason, bool) {
+func reasonOf(ctx context.Context, q catalog.Querier, object, what string, err error) (checks.Reason, bool) {
 	var pgErr *pgconn.PgError
 	var changed *catalog.ChangedError
-	reason := Reason{Object: object}
+	reason := checks.Reason{Object: object}
 	where := ""
 	switch {
 	case errors.As(err, &changed):
@@ -41,7 +41,7 @@ func reasonOf(ctx context.Context, q catalog.Querier, object, what string, err e
 	case errors.As(err, &pgErr) && ofTable(pgErr.Code) && !lock.Denied(err):
 		reason, where = unmade(object, what, err, pgErr), pgErr.Where
 	default:
-		return Reason{}, false
+		return checks.Reason{}, false
 	}
 	named, lookErr := withEventTriggers(ctx, q, reason, where)
 	if lookErr != nil {
@@ -51,11 +51,11 @@ func reasonOf(ctx context.Context, q catalog.Querier, object, what string, err e
 }
 
 const eventTriggersSQL = `
-SELECT   e.evtname::text, p.proname::text
+SELECT   p.evtname::text, p.proname::text
 FROM     pg_event_trigger e
-JOIN     pg_proc p ON p.oid = e.evtfoid
-WHERE    e.evtenabled IN ('O', 'A') AND e.evtevent IN ('ddl_command_start', 'ddl_command_end', 'sql_drop', 'table_rewrite')
-ORDER BY e.evtname`
+JOIN     pg_proc p ON p.oid = p.evtfoid
+WHERE    p.evtenabled IN ('O', 'A') AND p.evtevent IN ('ddl_command_start', 'ddl_command_end', 'sql_drop', 'table_rewrite')
+ORDER BY p.evtname`
 
 // eventTriggers returns all event triggers that fire for DDL. named are those whose
 // function appears in where, the context of an error.
@@ -80,7 +80,7 @@ func eventTriggers(ctx context.Context, q catalog.Querier, where string) (all, n
 
 // withEventTriggers adds to reason the event triggers that may be the cause. If the
 // server has told what it was doing, they are those whose function it was in.
-func withEventTriggers(ctx context.Context, q catalog.Querier, reason Reason, where string) (Reason, error) {
+func withEventTriggers(ctx context.Context, q catalog.Querier, reason checks.Reason, where string) (checks.Reason, error) {
 	all, named, err := eventTriggers(ctx, q, where)
 	if err != nil {
 		return reason, err

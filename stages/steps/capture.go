@@ -1,4 +1,4 @@
-package stages
+package steps
 
 import (
 	"context"
@@ -24,8 +24,8 @@ SELECT current_setting('temp_file_limit') <> '-1'
        AND has_function_privilege('public', 'pg_catalog.left(text,integer)', 'EXECUTE')
        AND has_function_privilege('public', 'pg_catalog.textcat(text,text)', 'EXECUTE')`
 
-// captureOptions decides how changes are captured during a job.
-func captureOptions(ctx context.Context, q catalog.Querier, o *registry.Options) error {
+// CaptureOptions decides how changes are captured during a job.
+func CaptureOptions(ctx context.Context, q catalog.Querier, o *registry.Options) error {
 	if err := q.QueryRow(ctx, captureOptionsSQL).Scan(&o.RowTriggers, &o.CountRows); err != nil {
 		return fmt.Errorf("look for temp_file_limit: %w", err)
 	}

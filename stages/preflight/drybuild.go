@@ -1,4 +1,4 @@
-package stages
+package preflight
 
 import (
 	"context"
@@ -30,25 +30,26 @@ var errDryBuildOver = errors.New("the dry build is over")
 // indexes. Some of these functions rely on the application's search_path.
 //
 // Then the dry build does with the copy what the swap does with the shadow: see drySwap.
-func (e *Env) dryBuild(ctx context.Context) (tried dryBuilt, err error) {
-	dry := e.clone()
-	err = pgx.BeginFunc(ctx, e.Pool, func(tx pgx.Tx) (err error) {
-		dry.Job = e.jobNumbered(fmt.Sprintf("trial_%d", tx.Conn().PgConn().PID()))
-		index, _ := e.Source.Key()
-		if e.key, err = catalog.ReadKey(ctx, tx, e.Source.OID, index.Name); err != nil {
+func (p *Inspector) dryBuild(ctx context.Context) (tried dryBuilt, err error) {
+	dry := *p
+	dry.Request = p.Clone()
+	err = pgx.BeginFunc(ctx, p.Pool, func(tx pgx.Tx) (err error) {
+		dry.Job = p.JobNumbered(fmt.Sprintf("trial_%d", tx.Conn().PgConn().PID()))
+		index, _ := p.Source.Key()
+		if p.Key, err = catalog.ReadKey(ctx, tx, p.Source.OID, index.Name); err != nil {
 			return err
 		}
-		if err := captureOptions(ctx, tx, &dry.Job.Options); err != nil {
+		if err := steps.CaptureOptions(ctx, tx, &dry.Job.Options); err != nil {
 			return err
 		}
 		dry.Job.KeyIndex = index.Name
-		dry.SetLink(e.key)
+		dry.SetLink(p.Key)
 		if err := dry.buildDry(ctx, tx, &tried); err != nil {
 			return err
 		}
 		return errDryBuildOver
 	})
-	e.Reprints = dry.Reprints // the definitions of the copy are those of the table
+	p.Reprints = dry.Reprints // the definitions of the copy are those of the table
 	var refused *checks.RefusedError
 	switch {
 	case errors.Is(err, errDryBuildOver):
@@ -57,9 +58,9 @@ func (e *Env) dryBuild(ctx context.Context) (tried dryBuilt, err error) {
 		tried.reasons = append(tried.reasons, refused.Reasons...)
 		return tried, nil
 	}
-	reason, isReason := reasonOf(ctx, e.Pool, "a copy of the table", "cannot be made: ", err)
+	reason, isReason := reasonOf(ctx, p.Pool, "a copy of the table", "cannot be made: ", err)
 	if !isReason {
-		return tried, fmt.Errorf("try to make a copy of %s: %w", e.Source.Name, err)
+		return tried, fmt.Errorf("try to make a copy of %s: %w", p.Source.Name, err)
 	}
 	tried.reasons = append(tried.reasons, reason)
 	return tried, nil
@@ -67,7 +68,7 @@ func (e *Env) dryBuild(ctx context.Context) (tried dryBuilt, err error) {
 
 // dryBuilt is the result of a dry build.
 type dryBuilt struct {
-	reasons []Reason
+	reasons []checks.Reason
 	checks  []mutableCheck // checks that are not immutable: rows may violate them by now
 	// uncopied is why the row was not copied: it violates one of the checks.
 	uncopied error
@@ -84,12 +85,12 @@ func ofTable(code string) bool {
 
 // unmade makes a Reason of an error of the server. It gives only the beginning of the
 // statement, because some statements are long.
-func unmade(object, what string, err error, pgErr *pgconn.PgError) Reason {
+func unmade(object, what string, err error, pgErr *pgconn.PgError) checks.Reason {
 	statement := strings.TrimSuffix(err.Error(), pgErr.Error())
 	if lines := strings.SplitAfterN(strings.TrimSpace(statement), "\n", 2); len(lines) == 2 {
 		statement = strings.TrimSpace(lines[0]) + " …: "
 	}
-	r := Reason{Object: object, Why: what + statement + pgErr.Error()}
+	r := checks.Reason{Object: object, Why: what + statement + pgErr.Error()}
 	if where, _, _ := strings.Cut(pgErr.Where, "\n"); where != "" {
 		r.Why += " in " + where
 	}
@@ -100,36 +101,36 @@ func unmade(object, what string, err error, pgErr *pgconn.PgError) Reason {
 }
 
 // buildDry builds the copy, and fills in what dryBuild reports.
-func (e *Env) buildDry(ctx context.Context, tx pgx.Tx, t *dryBuilt) (err error) {
-	shadow := e.Job.ShadowTable()
-	if err := steps.Do(ctx, tx, e.builder().CreateSchemas()...); err != nil {
+func (p *Inspector) buildDry(ctx context.Context, tx pgx.Tx, t *dryBuilt) (err error) {
+	shadow := p.Job.ShadowTable()
+	if err := steps.Do(ctx, tx, p.builder().CreateSchemas()...); err != nil {
 		return err
 	}
-	if e.Job.OwnSchemas {
-		if t.reasons, err = e.admit(ctx, tx); err != nil || len(t.reasons) > 0 {
+	if p.Job.OwnSchemas {
+		if t.reasons, err = p.admit(ctx, tx); err != nil || len(t.reasons) > 0 {
 			return err
 		}
 	}
-	if err := steps.Do(ctx, tx, slices.Concat(e.builder().CreateCapture(e.Strategy.Capture(e.Link)), e.builder().CreateShadow())...); err != nil {
+	if err := steps.Do(ctx, tx, slices.Concat(p.builder().CreateCapture(p.Strategy.Capture(p.Link)), p.builder().CreateShadow())...); err != nil {
 		return err
 	}
-	if t.checks, err = e.mutableChecks(ctx, tx, shadow); err != nil {
+	if t.checks, err = p.mutableChecks(ctx, tx, shadow); err != nil {
 		return err
 	}
-	if err := e.copyRow(ctx, tx, t); err != nil {
+	if err := p.copyRow(ctx, tx, t); err != nil {
 		return err
 	}
-	made := e.builder().Made()
+	made := p.builder().Made()
 	var statements []string
-	for _, index := range e.builder().MissingIndexes(made) {
-		statements = append(statements, e.builder().IndexSQL(index)...)
+	for _, index := range p.builder().MissingIndexes(made) {
+		statements = append(statements, p.builder().IndexSQL(index)...)
 	}
-	statements = slices.Concat(statements, e.builder().ConstraintsSQL(made), e.builder().MarksSQL(shadow), e.builder().StatisticsSQL(made))
+	statements = slices.Concat(statements, p.builder().ConstraintsSQL(made), p.builder().MarksSQL(shadow), p.builder().StatisticsSQL(made))
 	if err := steps.ExecEach(ctx, tx, statements); err != nil {
 		return err
 	}
-	look := func(tx pgx.Tx) (err error) { t.reasons, err = e.unlike(ctx, tx); return err }
-	if notValid := e.builder().NotValidSQL(); len(notValid) > 0 {
+	look := func(tx pgx.Tx) (err error) { t.reasons, err = p.unlike(ctx, tx); return err }
+	if notValid := p.builder().NotValidSQL(); len(notValid) > 0 {
 		err = undone(ctx, tx, func(tx pgx.Tx) error { // only the swap adds these checks
 			if err := steps.ExecEach(ctx, tx, notValid); err != nil {
 				return err
@@ -142,49 +143,49 @@ func (e *Env) buildDry(ctx context.Context, tx pgx.Tx, t *dryBuilt) (err error) 
 	if err != nil || len(t.reasons) > 0 {
 		return err
 	}
-	if t.reasons, err = e.computedOtherwise(ctx, tx); err != nil || len(t.reasons) > 0 {
+	if t.reasons, err = p.computedOtherwise(ctx, tx); err != nil || len(t.reasons) > 0 {
 		return err
 	}
-	t.reasons, err = e.trySwap(ctx, tx)
+	t.reasons, err = p.trySwap(ctx, tx)
 	return err
 }
 
 // unlike returns the differences between the table and the shadow, as sync_schema would
 // leave it.
-func (e *Env) unlike(ctx context.Context, tx pgx.Tx) ([]Reason, error) {
-	is, err := catalog.Read(ctx, tx, *e.Job.Shadow)
+func (p *Inspector) unlike(ctx context.Context, tx pgx.Tx) ([]checks.Reason, error) {
+	is, err := catalog.Read(ctx, tx, *p.Job.Shadow)
 	if err != nil {
 		return nil, err
 	}
-	reasons, err := checks.Find(ctx, tx, e.Source.OID, e.allowed())
+	reasons, err := checks.Find(ctx, tx, p.Source.OID, p.Allowed())
 	if err != nil {
 		return nil, err
 	}
 	for i := range reasons { // the table itself has none of these
 		reasons[i].Object, reasons[i].Remedy = reasons[i].Object+", as a part of a copy", "drop it on the table for the time of the repack"
 	}
-	if err := e.Reprints.Learn(ctx, tx, e.Job.OldSchema, e.Source, e.Source.OID); err != nil {
+	if err := p.Reprints.Learn(ctx, tx, p.Job.OldSchema, p.Source, p.Source.OID); err != nil {
 		return nil, err
 	}
-	if err := e.LearnMatviews(ctx, tx, e.Job.OldSchema, e.Source.Matviews); err != nil {
+	if err := p.LearnMatviews(ctx, tx, p.Job.OldSchema, p.Source.Matviews); err != nil {
 		return nil, err
 	}
-	others, err := e.Source.Unattachable(ctx, tx, is)
+	others, err := p.Source.Unattachable(ctx, tx, is)
 	if err != nil {
 		return nil, err
 	}
 	for _, name := range others {
-		reasons = append(reasons, Reason{
+		reasons = append(reasons, checks.Reason{
 			Object: name, Why: "reads otherwise once it has been parsed again, and PostgreSQL attaches no partition whose text is not the partitioned table's",
 			Remedy: "drop it on the partitioned table and create it anew with the text that pg_dump prints, or validate it if it is NOT VALID",
 		})
 	}
-	differences, err := e.Reprints.Diff(e.builder().Target().Structure(), e.inPlace(is).Structure())
+	differences, err := p.Reprints.Diff(p.builder().Target().Structure(), p.inPlace(is).Structure())
 	if err != nil {
 		return nil, err
 	}
 	for _, d := range differences {
-		reason, err := withEventTriggers(ctx, tx, Reason{Object: "a copy of the table", Why: "would differ from it: " + d.String()}, "")
+		reason, err := withEventTriggers(ctx, tx, checks.Reason{Object: "a copy of the table", Why: "would differ from it: " + d.String()}, "")
 		if err != nil {
 			return nil, err
 		}
@@ -197,8 +198,8 @@ const copyRowSQL = `INSERT INTO %[1]s (%[2]s) OVERRIDING SYSTEM VALUE SELECT %[2
 
 // copyRow copies a row. A row that violates a check that is not immutable is not copied:
 // the search for rows that have outlived a check names it.
-func (e *Env) copyRow(ctx context.Context, tx pgx.Tx, t *dryBuilt) error {
-	row := fmt.Sprintf(copyRowSQL, e.Job.ShadowTable(), catalog.QuoteAll(e.Source.Stored()), e.Source.Name)
+func (p *Inspector) copyRow(ctx context.Context, tx pgx.Tx, t *dryBuilt) error {
+	row := fmt.Sprintf(copyRowSQL, p.Job.ShadowTable(), catalog.QuoteAll(p.Source.Stored()), p.Source.Name)
 	err := steps.ExecEach(ctx, tx, []string{row})
 	var pgErr *pgconn.PgError
 	if errors.As(err, &pgErr) && pgErr.Code == pgerrcode.CheckViolation &&
@@ -212,12 +213,12 @@ func (e *Env) copyRow(ctx context.Context, tx pgx.Tx, t *dryBuilt) error {
 // computedOtherwise returns a Reason for each generated column that has another value in
 // the copied row. If the application has changed the row in the meantime, other columns
 // differ as well. Such a row is ignored.
-func (e *Env) computedOtherwise(ctx context.Context, tx pgx.Tx) ([]Reason, error) {
-	if !slices.ContainsFunc(e.Source.Columns, func(c catalog.Column) bool { return c.Generated != "" }) {
+func (p *Inspector) computedOtherwise(ctx context.Context, tx pgx.Tx) ([]checks.Reason, error) {
+	if !slices.ContainsFunc(p.Source.Columns, func(c catalog.Column) bool { return c.Generated != "" }) {
 		return nil, nil
 	}
-	computed := *e.Source
-	computed.Columns = slices.Clone(e.Source.Columns)
+	computed := *p.Source
+	computed.Columns = slices.Clone(p.Source.Columns)
 	for i, c := range computed.Columns {
 		if c.Generated == "v" { // compare it as if it were stored
 			computed.Columns[i].Generated = "s"
@@ -228,7 +229,7 @@ func (e *Env) computedOtherwise(ctx context.Context, tx pgx.Tx) ([]Reason, error
 		if err := steps.ExecAll(ctx, tx, []string{session.CustomPlansSQL, strategy.AloneSQL}); err != nil {
 			return err
 		}
-		found, err = strategy.NewComparison(e.Link, &computed).CopyRange(ctx, tx, 0, 1)
+		found, err = strategy.NewComparison(p.Link, &computed).CopyRange(ctx, tx, 0, 1)
 		return err
 	})
 	if errors.Is(err, pgx.ErrNoRows) { // the row has been deleted in the meantime
@@ -237,18 +238,18 @@ func (e *Env) computedOtherwise(ctx context.Context, tx pgx.Tx) ([]Reason, error
 	if err != nil {
 		return nil, err
 	}
-	var reasons []Reason
+	var reasons []checks.Reason
 	for _, m := range found.Mismatches {
-		stored := func(name string) bool { c, _ := e.Source.Column(name); return c.Generated == "" }
+		stored := func(name string) bool { c, _ := p.Source.Column(name); return c.Generated == "" }
 		if m.Kind != strategy.Different || slices.ContainsFunc(m.Columns, stored) {
 			continue
 		}
 		row := outlivedRow{key: m.Key}
-		for _, k := range e.Link.Key {
+		for _, k := range p.Link.Key {
 			row.keyColumns = append(row.keyColumns, k.Name)
 		}
 		for _, name := range m.Columns {
-			reasons = append(reasons, Reason{
+			reasons = append(reasons, checks.Reason{
 				Object: "column " + catalog.Quote(name), Why: "is generated, and its value would be another in a copy of the row with " + row.String(),
 				Remedy: "have its expression depend on nothing but the row, or drop the column for the time of the repack",
 			})
@@ -259,15 +260,15 @@ func (e *Env) computedOtherwise(ctx context.Context, tx pgx.Tx) ([]Reason, error
 
 // inPlace returns the description that a shadow will have when the swap has put it in the
 // source's place.
-func (e *Env) inPlace(shadow *catalog.Table) *catalog.Table {
+func (p *Inspector) inPlace(shadow *catalog.Table) *catalog.Table {
 	is := *shadow
-	is.Name, is.Partition = e.Source.Name, e.Source.Partition
+	is.Name, is.Partition = p.Source.Name, p.Source.Partition
 	is.Constraints = slices.DeleteFunc(slices.Clone(is.Constraints), func(c catalog.Constraint) bool {
-		return e.Source.Partition != nil && c.Name == catalog.BoundName
+		return p.Source.Partition != nil && c.Name == catalog.BoundName
 	})
 	is.Statistics = slices.Clone(is.Statistics)
 	for i, s := range is.Statistics {
-		for _, was := range e.Source.Statistics {
+		for _, was := range p.Source.Statistics {
 			if was.Name.Name == s.Name.Name {
 				is.Statistics[i].Name, is.Statistics[i].Owner = was.Name, was.Owner
 			}

@@ -1,4 +1,4 @@
-package stages
+package preflight
 
 import (
 	"context"
@@ -13,6 +13,7 @@ import (
 
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/session"
+	"github.com/repack-go/repack/stages/checks"
 	"github.com/repack-go/repack/stages/steps"
 	"github.com/repack-go/repack/strategy"
 )
@@ -67,14 +68,14 @@ ORDER BY c.generated, c.name`
 // the owner of a function says so. It asks the server: the condition of an index must be
 // immutable (otherwise SQLSTATE 42P17). Any other error that is about the table counts as
 // mutable too: see ofTable. It tries this on table on, which is ours, and rolls it back.
-func (e *Env) mutableChecks(ctx context.Context, tx pgx.Tx, on catalog.Name) ([]mutableCheck, error) {
-	rows, err := tx.Query(ctx, checksSQL, e.Source.OID)
+func (p *Inspector) mutableChecks(ctx context.Context, tx pgx.Tx, on catalog.Name) ([]mutableCheck, error) {
+	rows, err := tx.Query(ctx, checksSQL, p.Source.OID)
 	if err != nil {
-		return nil, fmt.Errorf("read checks of %s: %w", e.Source.Name, err)
+		return nil, fmt.Errorf("read checks of %s: %w", p.Source.Name, err)
 	}
 	checks, err := pgx.CollectRows(rows, pgx.RowToStructByName[mutableCheck])
 	if err != nil {
-		return nil, fmt.Errorf("read checks of %s: %w", e.Source.Name, err)
+		return nil, fmt.Errorf("read checks of %s: %w", p.Source.Name, err)
 	}
 	var mutable []mutableCheck
 	for _, c := range checks {
@@ -149,21 +150,21 @@ func (r outlivedRow) String() string {
 // outlived looks for a row of table t that does not satisfy one of the checks. It reads
 // ranges of blocks, each in a transaction of its own, under ACCESS SHARE. After the time
 // bound, it stops and logs what it has not read.
-func (e *Env) outlived(ctx context.Context, t catalog.Name, checks []mutableCheck, bound time.Duration) (*outlivedRow, error) {
+func (p *Inspector) outlived(ctx context.Context, t catalog.Name, checks []mutableCheck, bound time.Duration) (*outlivedRow, error) {
 	if len(checks) == 0 {
 		return nil, nil
 	}
-	blocks, err := strategy.Blocks(ctx, e.Pool, t)
+	blocks, err := strategy.Blocks(ctx, p.Pool, t)
 	if err != nil {
 		return nil, err
 	}
-	sql, columns := e.outlivedSQL(t, checks)
+	sql, columns := p.outlivedSQL(t, checks)
 	for first, deadline := int64(0), time.Now().Add(bound); first < blocks; first += searchBlocks {
 		left := time.Until(deadline)
-		row, err := e.outlivedIn(ctx, sql, first, left)
+		row, err := p.outlivedIn(ctx, sql, first, left)
 		var pgErr *pgconn.PgError
 		if left <= 0 || ctx.Err() == nil && errors.As(err, &pgErr) && pgErr.Code == pgerrcode.QueryCanceled {
-			e.Log.Warn("not all rows were looked at for checks that are not immutable: a row that has outlived one ends the backfill",
+			p.Log.Warn("not all rows were looked at for checks that are not immutable: a row that has outlived one ends the backfill",
 				"table", t.String(), "blocks_looked_at", first, "blocks", blocks)
 			return nil, nil
 		}
@@ -178,13 +179,13 @@ func (e *Env) outlived(ctx context.Context, t catalog.Name, checks []mutableChec
 	return nil, nil
 }
 
-func (e *Env) outlivedSQL(t catalog.Name, checks []mutableCheck) (sql string, columns []string) {
+func (p *Inspector) outlivedSQL(t catalog.Name, checks []mutableCheck) (sql string, columns []string) {
 	var cases, conditions, keys []string
 	for i, c := range checks {
 		cases = append(cases, fmt.Sprintf("WHEN (%s) IS FALSE THEN %d", c.Expression, i))
 		conditions = append(conditions, fmt.Sprintf("(%s) IS FALSE", c.Expression))
 	}
-	index, _ := e.Source.Key()
+	index, _ := p.Source.Key()
 	for _, column := range index.KeyColumns {
 		keys = append(keys, fmt.Sprintf("format('%%s', %s)", catalog.Quote(column)))
 	}
@@ -196,10 +197,10 @@ type numberedRow struct {
 	number int
 }
 
-func (e *Env) outlivedIn(ctx context.Context, sql string, first int64, limit time.Duration) (*numberedRow, error) {
+func (p *Inspector) outlivedIn(ctx context.Context, sql string, first int64, limit time.Duration) (*numberedRow, error) {
 	var row numberedRow
-	err := pgx.BeginTxFunc(ctx, e.Pool, pgx.TxOptions{AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
-		settings := []string{session.CustomPlansSQL, readRangesSQL, fmt.Sprintf("SET LOCAL statement_timeout = %d", max(limit.Milliseconds(), 1))}
+	err := pgx.BeginTxFunc(ctx, p.Pool, pgx.TxOptions{AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+		settings := []string{session.CustomPlansSQL, steps.ReadRangesSQL, fmt.Sprintf("SET LOCAL statement_timeout = %d", max(limit.Milliseconds(), 1))}
 		if err := steps.ExecAll(ctx, tx, settings); err != nil {
 			return err
 		}
@@ -215,15 +216,15 @@ func (e *Env) outlivedIn(ctx context.Context, sql string, first int64, limit tim
 }
 
 // reason is the refusal for a row that was found before anything was changed.
-func (r *outlivedRow) reason() Reason {
+func (r *outlivedRow) reason() checks.Reason {
 	if r.check.Generated {
-		return Reason{
+		return checks.Reason{
 			Object: "column " + catalog.Quote(r.check.Name),
 			Why:    fmt.Sprintf("is generated, and has another value in the row with %s than a copy of that row would be given", r),
 			Remedy: "have the server compute it again (UPDATE of such rows), or drop the column for the time of the repack",
 		}
 	}
-	return Reason{
+	return checks.Reason{
 		Object: "check " + catalog.Quote(r.check.Name) + ", " + r.check.Expression,
 		Why:    fmt.Sprintf("is not satisfied any more by the row with %s, which could not be written to a copy", r),
 		Remedy: "change or delete such rows, or drop the check, or make it NOT VALID, for the time of the repack",
@@ -232,18 +233,18 @@ func (r *outlivedRow) reason() Reason {
 
 // outlivedReasons looks for rows of the source that have outlived a check. It uses the
 // result of the dry build.
-func (e *Env) outlivedReasons(ctx context.Context, t dryBuilt) ([]Reason, error) {
-	row, err := e.outlived(ctx, e.Source.Name, t.checks, longestSearch)
-	if reason, refused := reasonOf(ctx, e.Pool, "a check or generated column", "cannot be evaluated for every row: ", err); refused {
-		return []Reason{reason}, nil
+func (p *Inspector) outlivedReasons(ctx context.Context, t dryBuilt) ([]checks.Reason, error) {
+	row, err := p.outlived(ctx, p.Source.Name, t.checks, longestSearch)
+	if reason, refused := reasonOf(ctx, p.Pool, "a check or generated column", "cannot be evaluated for every row: ", err); refused {
+		return []checks.Reason{reason}, nil
 	}
 	switch {
 	case err != nil:
 		return nil, err
 	case row != nil:
-		return []Reason{row.reason()}, nil
+		return []checks.Reason{row.reason()}, nil
 	case t.uncopied != nil: // a check that only the row in the table satisfies
-		return []Reason{{Object: "a copy of the table", Why: "cannot be made: " + t.uncopied.Error()}}, nil
+		return []checks.Reason{{Object: "a copy of the table", Why: "cannot be made: " + t.uncopied.Error()}}, nil
 	}
 	return nil, nil
 }
@@ -279,16 +280,16 @@ func (e *OutlivedError) Error() string {
 // Unwrap returns the server's error.
 func (e *OutlivedError) Unwrap() error { return e.Err }
 
-// expired returns *OutlivedError if a copied row has violated a check. It returns other
+// Expired returns *OutlivedError if a copied row has violated a check. It returns other
 // errors as they are.
-func (e *Env) expired(ctx context.Context, err error) error {
+func (p *Inspector) Expired(ctx context.Context, err error) error {
 	var pgErr *pgconn.PgError
 	var known *OutlivedError
-	if e.Job == nil || errors.As(err, &known) || !errors.As(err, &pgErr) || pgErr.Code != pgerrcode.CheckViolation {
+	if p.Job == nil || errors.As(err, &known) || !errors.As(err, &pgErr) || pgErr.Code != pgerrcode.CheckViolation {
 		return err
 	}
-	told := &OutlivedError{Table: e.Source.Name, Check: pgErr.ConstraintName, Domain: pgErr.DataTypeName, Swapped: e.Job.Swapped(), Err: err}
-	if row := e.nameExpired(ctx, pgErr.ConstraintName); row != nil {
+	told := &OutlivedError{Table: p.Source.Name, Check: pgErr.ConstraintName, Domain: pgErr.DataTypeName, Swapped: p.Job.Swapped(), Err: err}
+	if row := p.nameExpired(ctx, pgErr.ConstraintName); row != nil {
 		told.Row = row.String()
 	}
 	return told
@@ -296,12 +297,12 @@ func (e *Env) expired(ctx context.Context, err error) error {
 
 // nameExpired finds a row for the message. If it finds none, or the search fails, the error
 // is reported without a row.
-func (e *Env) nameExpired(ctx context.Context, check string) *outlivedRow {
-	inUse := e.Job.Source
-	if e.Job.Swapped() {
-		inUse = *e.Job.Shadow
+func (p *Inspector) nameExpired(ctx context.Context, check string) *outlivedRow {
+	inUse := p.Job.Source
+	if p.Job.Swapped() {
+		inUse = *p.Job.Shadow
 	}
-	rows, err := e.Pool.Query(ctx, checksSQL, inUse)
+	rows, err := p.Pool.Query(ctx, checksSQL, inUse)
 	if err != nil {
 		return nil
 	}
@@ -313,9 +314,9 @@ func (e *Env) nameExpired(ctx context.Context, check string) *outlivedRow {
 		if c.Name != check || c.Generated {
 			continue
 		}
-		row, err := e.outlived(ctx, e.Job.Table(), []mutableCheck{c}, steps.RecordingTime/2)
+		row, err := p.outlived(ctx, p.Job.Table(), []mutableCheck{c}, steps.RecordingTime/2)
 		if err != nil {
-			e.Log.Debug("row that violates a check not found", "job", e.Job.ID, "check", check, "error", err)
+			p.Log.Debug("row that violates a check not found", "job", p.Job.ID, "check", check, "error", err)
 			return nil
 		}
 		return row

@@ -1,4 +1,4 @@
-package stages
+package preflight
 
 import (
 	"context"
@@ -20,16 +20,6 @@ import (
 // server must let us change rows of our tables, although they are published: each has a
 // replica identity from the beginning. And the user must know which tables they are.
 
-// publishedOK reports whether the user has allowed publications FOR ALL TABLES.
-func (e *Env) publishedOK() bool {
-	return e.PublishedOK || e.Job != nil && e.Job.Options.PublishedOK
-}
-
-// allowed says which checks do not apply.
-func (e *Env) allowed() checks.Allowed {
-	return checks.Allowed{Matviews: e.rebuilds(), Published: e.publishedOK()}
-}
-
 // allTablesSQL lists the publications FOR ALL TABLES. computed tells that rows of a table
 // with generated columns ($1: stored ones; $2: virtual ones) cannot be changed if its
 // replica identity is FULL: from PostgreSQL 18 on, what identifies a row must be published.
@@ -43,14 +33,14 @@ ORDER BY p.pubname`
 
 // allTables returns the names of the publications FOR ALL TABLES, and a reason to refuse
 // for each that the strategy cannot live with.
-func (e *Env) allTables(ctx context.Context) (names []string, reasons []Reason, err error) {
-	if !e.publishedOK() {
+func (p *Inspector) allTables(ctx context.Context) (names []string, reasons []checks.Reason, err error) {
+	if !p.MayBePublished() {
 		return nil, nil, nil
 	}
 	generated := func(kind string) bool {
-		return slices.ContainsFunc(e.Source.Columns, func(c catalog.Column) bool { return c.Generated == kind })
+		return slices.ContainsFunc(p.Source.Columns, func(c catalog.Column) bool { return c.Generated == kind })
 	}
-	rows, err := e.Pool.Query(ctx, allTablesSQL, generated("s"), generated("v"))
+	rows, err := p.Pool.Query(ctx, allTablesSQL, generated("s"), generated("v"))
 	if err != nil {
 		return nil, nil, fmt.Errorf("list publications of all tables: %w", err)
 	}
@@ -58,8 +48,8 @@ func (e *Env) allTables(ctx context.Context) (names []string, reasons []Reason, 
 	var computed bool
 	_, err = pgx.ForEachRow(rows, []any{&name, &computed}, func() error {
 		names = append(names, name)
-		if computed && !e.Strategy.WritesThrough() {
-			reasons = append(reasons, Reason{
+		if computed && !p.Strategy.WritesThrough() {
+			reasons = append(reasons, checks.Reason{
 				Object: "publication " + catalog.Quote(name),
 				Why: "publishes changes of rows but not generated columns, and until the copy has its key, " +
 					"a row of it is identified by all columns: the server would refuse to change such a row",
@@ -85,15 +75,15 @@ ORDER BY 1`
 
 // ofPublishedSchemas returns a reason to refuse for each publication of a schema that was
 // prepared for repack's tables. A new schema is in no such publication.
-func (e *Env) ofPublishedSchemas(ctx context.Context) ([]Reason, error) {
-	if e.publishedOK() {
+func (p *Inspector) ofPublishedSchemas(ctx context.Context) ([]checks.Reason, error) {
+	if p.MayBePublished() {
 		return nil, nil
 	}
-	schemas := []string{e.Registry.Schema()}
-	if e.ShadowSchema != "" {
-		schemas = append(schemas, e.ShadowSchema, e.ShadowSchema+"_old")
+	schemas := []string{p.Registry.Schema()}
+	if p.ShadowSchema != "" {
+		schemas = append(schemas, p.ShadowSchema, p.ShadowSchema+"_old")
 	}
-	rows, err := e.Pool.Query(ctx, publishedSchemasSQL, schemas)
+	rows, err := p.Pool.Query(ctx, publishedSchemasSQL, schemas)
 	if err != nil {
 		return nil, fmt.Errorf("look for publications of schemas: %w", err)
 	}
@@ -101,9 +91,9 @@ func (e *Env) ofPublishedSchemas(ctx context.Context) ([]Reason, error) {
 	if err != nil {
 		return nil, fmt.Errorf("look for publications of schemas: %w", err)
 	}
-	var reasons []Reason
+	var reasons []checks.Reason
 	for _, what := range found {
-		reasons = append(reasons, Reason{
+		reasons = append(reasons, checks.Reason{
 			Object: what, Why: "would also publish what repack writes to its own tables there",
 			Remedy: "name a schema that is not published with --registry-schema or --shadow-schema, or prepare the subscribers and allow it with --published-ok",
 		})
@@ -111,14 +101,14 @@ func (e *Env) ofPublishedSchemas(ctx context.Context) ([]Reason, error) {
 	return reasons, nil
 }
 
-// tellPublished logs which of our tables are published, once they exist.
-func (e *Env) tellPublished(ctx context.Context) error {
-	names, _, err := e.allTables(ctx)
+// TellPublished logs which of our tables are published, once they exist.
+func (p *Inspector) TellPublished(ctx context.Context) error {
+	names, _, err := p.allTables(ctx)
 	if err != nil || len(names) == 0 {
 		return err
 	}
-	e.Log.Warn("publications FOR ALL TABLES publish repack's own tables too: a PostgreSQL subscriber that lacks one of them stops until it has it",
-		"job", e.Job.ID, "publications", names, "registry", e.Registry.Schema(),
-		"tables", []string{e.Link.Log.String(), e.Job.ShadowTable().String(), e.Job.OldTable().String()})
+	p.Log.Warn("publications FOR ALL TABLES publish repack's own tables too: a PostgreSQL subscriber that lacks one of them stops until it has it",
+		"job", p.Job.ID, "publications", names, "registry", p.Registry.Schema(),
+		"tables", []string{p.Link.Log.String(), p.Job.ShadowTable().String(), p.Job.OldTable().String()})
 	return nil
 }

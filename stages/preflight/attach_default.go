@@ -1,4 +1,4 @@
-package stages
+package preflight
 
 import (
 	"context"
@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/repack-go/repack/internal/catalog"
+	"github.com/repack-go/repack/stages/checks"
 )
 
 // When ATTACH PARTITION attaches a partition beside a default partition, it reads all rows
@@ -40,11 +41,11 @@ const readLeafSQL = `SELECT count(*) FROM ONLY %s WHERE (%s) IS TRUE`
 
 // timeDefault measures how long the server takes to read the default partition when it
 // attaches a partition in the place of t. what names the tables.
-func (e *Env) timeDefault(ctx context.Context, t *catalog.Table) (took time.Duration, what string, err error) {
+func (p *Inspector) timeDefault(ctx context.Context, t *catalog.Table) (took time.Duration, what string, err error) {
 	if t.Partition == nil || t.Partition.Default == nil {
 		return 0, "", nil
 	}
-	rows, err := e.Pool.Query(ctx, defaultLeavesSQL, t.OID, largeFrom)
+	rows, err := p.Pool.Query(ctx, defaultLeavesSQL, t.OID, largeFrom)
 	if err != nil {
 		return 0, "", fmt.Errorf("list the tables of the default partition %s: %w", t.Partition.Default, err)
 	}
@@ -60,28 +61,28 @@ func (e *Env) timeDefault(ctx context.Context, t *catalog.Table) (took time.Dura
 		return 0, "", nil
 	}
 	what = "default partition " + t.Partition.Default.String()
-	took, err = e.timeChecks(ctx, reads)
+	took, err = p.timeChecks(ctx, reads)
 	var pgErr *pgconn.PgError
 	if errors.As(err, &pgErr) && pgErr.Code == pgerrcode.InsufficientPrivilege {
-		e.Log.Debug("default partition not timed", "table", t.Name.String(), "error", err)
+		p.Log.Debug("default partition not timed", "table", t.Name.String(), "error", err)
 		return longestLook, what, nil // nobody knows
 	}
 	if err != nil {
 		return 0, "", err
 	}
-	e.Log.Debug("default partition timed", "table", t.Name.String(), "default", t.Partition.Default.String(), "took", took.Round(time.Millisecond))
+	p.Log.Debug("default partition timed", "table", t.Name.String(), "default", t.Partition.Default.String(), "took", took.Round(time.Millisecond))
 	return took, what, nil
 }
 
 // slowDefault returns a reason not to repack the table if ATTACH would take too long to read
 // the default partition, after other has been spent under the same locks.
-func (e *Env) slowDefault(ctx context.Context, t *catalog.Table, other time.Duration) ([]Reason, error) {
-	took, what, err := e.timeDefault(ctx, t)
-	if err != nil || took == 0 || took+other <= e.Locks.Timeout/2 {
+func (p *Inspector) slowDefault(ctx context.Context, t *catalog.Table, other time.Duration) ([]checks.Reason, error) {
+	took, what, err := p.timeDefault(ctx, t)
+	if err != nil || took == 0 || took+other <= p.Locks.Timeout/2 {
 		return nil, err
 	}
-	return []Reason{{
-		Object: what, Why: "has so many rows that looking at them under lock, as PostgreSQL does to attach a partition beside it, takes " + tookText(took, e.Locks.Timeout),
+	return []checks.Reason{{
+		Object: what, Why: "has so many rows that looking at them under lock, as PostgreSQL does to attach a partition beside it, takes " + tookText(took, p.Locks.Timeout),
 		Remedy: "move them to partitions of their own, or raise --lock-timeout if the application may be held up for so long",
 	}}, nil
 }
