@@ -9,7 +9,7 @@ import (
 
 	"github.com/repack-go/repack/internal/session"
 	"github.com/repack-go/repack/registry"
-	"github.com/repack-go/repack/stages"
+	"github.com/repack-go/repack/stages/copier"
 	"github.com/repack-go/repack/stages/neighbours"
 	"github.com/repack-go/repack/stages/steps"
 	"github.com/repack-go/repack/strategy"
@@ -68,13 +68,13 @@ const (
 )
 
 // Transfer says how the rows of a backfill get to the shadow. See Options.Transfer.
-type Transfer = stages.Transfer
+type Transfer = copier.Transfer
 
 // The values of Transfer.
 const (
-	TransferAuto   = stages.TransferAuto
-	TransferServer = stages.TransferServer
-	TransferClient = stages.TransferClient
+	TransferAuto   = copier.TransferAuto
+	TransferServer = copier.TransferServer
+	TransferClient = copier.TransferClient
 )
 
 // ForeignKeys says how foreign keys between the table and other tables are moved. See

@@ -8,6 +8,7 @@ import (
 
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/registry"
+	"github.com/repack-go/repack/stages/copier"
 	"github.com/repack-go/repack/stages/neighbours"
 	"github.com/repack-go/repack/stages/preflight"
 	"github.com/repack-go/repack/stages/replay"
@@ -24,7 +25,7 @@ type Env struct {
 	Jobs        int                // connections that work at the same time, at most
 	Throttle    *throttle.Throttle // asked before each piece of work of those connections
 	BatchSize   int                // about how many rows a chunk or batch has; 0: by time
-	Transfer    Transfer           // how the backfill's rows are transferred
+	Transfer    copier.Transfer    // how the backfill's rows are transferred
 	Verify      registry.VerifyMode
 	ForeignKeys neighbours.ForeignKeys // how foreign keys are moved
 	// MaintenanceWorkMem is the memory that an index build, a sort and VACUUM may each
@@ -102,7 +103,13 @@ func (e *Env) replayer() *replay.Replayer {
 
 // builder makes the shadow of the job's table.
 func (e *Env) builder() *shadow.Builder {
-	return &shadow.Builder{Worker: e.Worker, Strategy: e.Strategy, MaintenanceWorkMem: e.MaintenanceWorkMem}
+	b := &shadow.Builder{
+		Worker: e.Worker, Strategy: e.Strategy, Jobs: e.Jobs, Throttle: e.Throttle, MaintenanceWorkMem: e.MaintenanceWorkMem,
+	}
+	if e.OrderBy != "" {
+		b.Order = e.Order
+	}
+	return b
 }
 
 // preflight looks for what cannot be carried over.

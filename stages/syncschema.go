@@ -5,13 +5,7 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
-	"golang.org/x/sync/errgroup"
-
 	"github.com/repack-go/repack/internal/catalog"
-	"github.com/repack-go/repack/internal/session"
-	"github.com/repack-go/repack/stages/builds"
 	"github.com/repack-go/repack/stages/steps"
 )
 
@@ -31,8 +25,8 @@ func syncSchema(ctx context.Context, e *Env) error {
 	if err := e.Step(ctx, steps.StepLoggedKeysRemoved); err != nil {
 		return err
 	}
-	defer e.watchBuilds(ctx)()
-	if err := e.buildIndexes(ctx); err != nil {
+	defer e.builder().WatchBuilds(ctx)()
+	if err := e.builder().BuildIndexes(ctx); err != nil {
 		return err
 	}
 	var shadow catalog.Table
@@ -44,19 +38,14 @@ func planSyncSchema(ctx context.Context, p *planner) ([]steps.Step, error) {
 	if len(p.builder().DropKeySQL()) > 0 {
 		shadow = p.withoutKey()
 	}
-	lists, err := p.builds().Plan(ctx, p.Pool, p.builder().MissingIndexes(shadow))
+	statements, err := p.builder().PlanIndexes(ctx, shadow)
 	if err != nil {
 		return nil, err
 	}
-	if len(lists) > 0 {
+	if len(statements) > 0 {
 		list = append(list, steps.Transaction{
-			Does: fmt.Sprintf("build indexes on the shadow, what takes longest first, %d at a time", p.Jobs),
-			Actions: []steps.Action{steps.SendLate(func() (all []string) {
-				for _, b := range slices.Concat(lists...) {
-					all = append(all, p.buildSQL(b)...)
-				}
-				return all
-			})},
+			Does:    fmt.Sprintf("build indexes on the shadow, what takes longest first, %d at a time", p.Jobs),
+			Actions: []steps.Action{steps.Send(statements...)},
 		})
 	}
 	return p.Steps(ctx, append(list, p.builder().Completion(shadow))...)
@@ -100,81 +89,4 @@ func (e *Env) removal() steps.Transaction {
 		actions = slices.Concat([]steps.Action{steps.RoomForOurs(e.Link.To)}, actions, []steps.Action{steps.Send(drops...)})
 	}
 	return steps.Transaction{Does: does, Locks: (*steps.Planner).Reading, OfRows: true, Actions: actions}
-}
-
-// builds returns the planner of index builds for this job.
-func (e *Env) builds() builds.Planner {
-	planner := builds.Planner{Source: e.builder().Target(), Jobs: e.Jobs}
-	if e.OrderBy != "" {
-		planner.Order = e.Order
-	}
-	return planner
-}
-
-// buildIndexes builds the missing indexes of the shadow, several at a time: see
-// builds.Planner.
-func (e *Env) buildIndexes(ctx context.Context) error {
-	shadow, err := catalog.Read(ctx, e.Pool, *e.Job.Shadow)
-	if err != nil {
-		return err
-	}
-	lists, err := e.builds().Plan(ctx, e.Pool, e.builder().MissingIndexes(shadow))
-	if err != nil {
-		return err
-	}
-	group, groupCtx := errgroup.WithContext(ctx)
-	group.SetLimit(e.Jobs)
-	for _, list := range lists {
-		group.Go(func() error {
-			return e.WithConn(groupCtx, func(conn *pgxpool.Conn) error {
-				for _, b := range list {
-					if err := e.buildIndex(groupCtx, conn, b); err != nil {
-						return err
-					}
-				}
-				return nil
-			})
-		})
-	}
-	return group.Wait()
-}
-
-// buildSQL returns the statement of a build, after its settings.
-func (e *Env) buildSQL(b builds.Build) []string {
-	return append(e.buildSettings(b), e.builder().IndexSQL(b.Index)...)
-}
-
-// buildSettings returns the settings of a build.
-func (e *Env) buildSettings(b builds.Build) []string {
-	if e.MaintenanceWorkMem != "" {
-		return append(e.builder().MemorySQL(), b.WorkersSQL())
-	}
-	return b.SettingsSQL()
-}
-
-// buildIndex takes SHARE on the shadow. Several builds can hold it at the same time.
-func (e *Env) buildIndex(ctx context.Context, conn *pgxpool.Conn, b builds.Build) error {
-	if err := e.Throttle.Take(ctx); err != nil {
-		return err
-	}
-	defer e.Throttle.End()
-	busy, err := e.Throttle.Busy(ctx)
-	if err != nil {
-		return err
-	}
-	if busy {
-		b.Helpers = 0
-	}
-	statements := e.buildSQL(b)
-	last := len(statements) - 1
-	err = pgx.BeginTxFunc(ctx, conn, session.Begin(statements[:last]...), func(tx pgx.Tx) error {
-		if err := e.Registry.Fence(ctx, tx, e.Job.ID, e.Runner.Claim); err != nil {
-			return err
-		}
-		return steps.ExecAll(ctx, tx, statements[last:])
-	})
-	if err != nil {
-		return fmt.Errorf("build index %q: %w", b.Name, err)
-	}
-	return e.Step(ctx, steps.StepIndexBuilt)
 }

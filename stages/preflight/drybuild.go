@@ -120,13 +120,7 @@ func (p *Inspector) buildDry(ctx context.Context, tx pgx.Tx, t *dryBuilt) (err e
 	if err := p.copyRow(ctx, tx, t); err != nil {
 		return err
 	}
-	made := p.builder().Made()
-	var statements []string
-	for _, index := range p.builder().MissingIndexes(made) {
-		statements = append(statements, p.builder().IndexSQL(index)...)
-	}
-	statements = slices.Concat(statements, p.builder().ConstraintsSQL(made), p.builder().MarksSQL(shadow), p.builder().StatisticsSQL(made))
-	if err := steps.ExecEach(ctx, tx, statements); err != nil {
+	if err := steps.ExecEach(ctx, tx, p.builder().CompleteSQL()); err != nil {
 		return err
 	}
 	look := func(tx pgx.Tx) (err error) { t.reasons, err = p.unlike(ctx, tx); return err }

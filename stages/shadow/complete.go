@@ -17,10 +17,7 @@ import (
 // description, which a run reads first.
 func (b *Builder) Completion(shadow *catalog.Table) steps.Transaction {
 	name := b.Job.ShadowTable()
-	lacks := steps.Statements(func() []string {
-		// Create statistics objects before the shadow is analysed.
-		return slices.Concat(b.ConstraintsSQL(shadow), b.MarksSQL(name), b.StatisticsSQL(shadow))
-	})
+	lacks := steps.Statements(func() []string { return b.lacksSQL(shadow) })
 	return steps.Transaction{
 		Does: "give the shadow its constraints and statistics objects",
 		Actions: []steps.Action{
@@ -53,14 +50,6 @@ func (b *Builder) DropKeySQL() []string {
 		return []string{fmt.Sprintf("ALTER TABLE %s DROP CONSTRAINT IF EXISTS %s", b.Job.ShadowTable(), catalog.Quote(constraint))}
 	}
 	return []string{steps.DropSQL("INDEX", catalog.Name{Schema: b.Job.ShadowSchema, Name: made[0].Name}.String())}
-}
-
-// MemorySQL gives builds in the same transaction the memory that was asked for.
-func (b *Builder) MemorySQL() []string {
-	if b.MaintenanceWorkMem == "" {
-		return nil
-	}
-	return []string{"SET LOCAL maintenance_work_mem = " + catalog.Literal(b.MaintenanceWorkMem)}
 }
 
 // MissingIndexes returns the indexes that shadow, as its description shows, lacks. Exclusion and
@@ -99,24 +88,24 @@ func (b *Builder) execBuilds(ctx context.Context, tx pgx.Tx, statements []string
 	return nil
 }
 
-// IndexSQL builds an index of the shadow.
-func (b *Builder) IndexSQL(index catalog.Index) []string {
+// indexSQL builds an index of the shadow.
+func (b *Builder) indexSQL(index catalog.Index) []string {
 	return []string{
 		"SET LOCAL default_tablespace = " + catalog.Literal(index.Tablespace),
 		index.CreateSQL(b.Job.ShadowTable()),
 	}
 }
 
-// ConstraintsSQL adds the key, unique and exclusion constraints that shadow lacks, as its
+// constraintsSQL adds the key, unique and exclusion constraints that shadow lacks, as its
 // description shows. A finished index of shadow becomes the index of its constraint.
-func (b *Builder) ConstraintsSQL(shadow *catalog.Table) []string {
+func (b *Builder) constraintsSQL(shadow *catalog.Table) []string {
 	var statements []string
 	for _, c := range b.Target().Constraints {
 		if _, there := shadow.Constraint(c.Name); there || c.Type == "c" || c.Type == "n" {
 			continue
 		}
 		if !c.FromIndex() {
-			statements = append(statements, b.MemorySQL()...)
+			statements = append(statements, steps.MemorySQL(b.MaintenanceWorkMem)...)
 		}
 		index, _ := b.Target().Index(c.Name)
 		statements = append(statements,
@@ -126,9 +115,9 @@ func (b *Builder) ConstraintsSQL(shadow *catalog.Table) []string {
 	return append(statements, "SET LOCAL default_tablespace = ''")
 }
 
-// StatisticsSQL creates the extended statistics objects that shadow lacks, as its
+// statisticsSQL creates the extended statistics objects that shadow lacks, as its
 // description shows.
-func (b *Builder) StatisticsSQL(shadow *catalog.Table) []string {
+func (b *Builder) statisticsSQL(shadow *catalog.Table) []string {
 	var statements []string
 	for _, s := range b.Target().Statistics {
 		if slices.ContainsFunc(shadow.Statistics, func(o catalog.Statistics) bool { return o.Name.Name == s.Name.Name }) {
@@ -137,4 +126,20 @@ func (b *Builder) StatisticsSQL(shadow *catalog.Table) []string {
 		statements = append(statements, s.CreateSQL(b.Job.ShadowTable())...)
 	}
 	return statements
+}
+
+// CompleteSQL returns all that sync_schema does with the shadow, for a shadow that has only
+// what CreateShadow gives it.
+func (b *Builder) CompleteSQL() (statements []string) {
+	made := b.Made()
+	for _, index := range b.MissingIndexes(made) {
+		statements = append(statements, b.indexSQL(index)...)
+	}
+	return slices.Concat(statements, b.lacksSQL(made))
+}
+
+// lacksSQL returns what a shadow lacks, as its description shows it, when its indexes are
+// built. Statistics objects are created before the shadow is analysed.
+func (b *Builder) lacksSQL(shadow *catalog.Table) []string {
+	return slices.Concat(b.constraintsSQL(shadow), b.marksSQL(b.Job.ShadowTable()), b.statisticsSQL(shadow))
 }

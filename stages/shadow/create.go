@@ -5,9 +5,12 @@
 package shadow
 
 import (
+	"context"
+
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/stages/checks"
 	"github.com/repack-go/repack/stages/steps"
+	"github.com/repack-go/repack/stages/throttle"
 	"github.com/repack-go/repack/strategy"
 )
 
@@ -15,6 +18,10 @@ import (
 type Builder struct {
 	*steps.Worker
 	Strategy strategy.Strategy
+	Jobs     int                // connections that build indexes at the same time, at most
+	Throttle *throttle.Throttle // asked before each build
+	// Order is the order of the rows, if they are copied in an order; or nil.
+	Order func(context.Context) (catalog.Order, error)
 	// MaintenanceWorkMem is the memory that an index build may use; empty: the setting of
 	// the session.
 	MaintenanceWorkMem string
@@ -129,9 +136,9 @@ func (b *Builder) identifySQL(shadow catalog.Name) []string {
 	}
 }
 
-// MarksSQL is MarksSQL of the source, for a shadow that may have the replica identity of
+// marksSQL is MarksSQL of the source, for a shadow that may have the replica identity of
 // identifySQL.
-func (b *Builder) MarksSQL(shadow catalog.Name) []string {
+func (b *Builder) marksSQL(shadow catalog.Name) []string {
 	statements := b.Target().MarksSQL(shadow)
 	if b.Source.ReplicaIdentity.Kind == "d" && len(b.identifySQL(shadow)) > 0 {
 		statements = append(statements, b.Source.ReplicaIdentity.SQL(shadow.String()))

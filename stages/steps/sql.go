@@ -120,3 +120,11 @@ func Drop(ctx context.Context, q catalog.Querier, kind, object string) error {
 // ReadRangesSQL makes the server read a range of TIDs by a TID range scan, not by a scan
 // of the whole table.
 const ReadRangesSQL = `SET LOCAL enable_seqscan = off`
+
+// MemorySQL gives builds and sorts in the same transaction the memory that was asked for.
+func MemorySQL(maintenanceWorkMem string) []string {
+	if maintenanceWorkMem == "" {
+		return nil
+	}
+	return []string{"SET LOCAL maintenance_work_mem = " + catalog.Literal(maintenanceWorkMem)}
+}

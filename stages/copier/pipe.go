@@ -1,4 +1,4 @@
-package stages
+package copier
 
 import (
 	"bufio"
@@ -53,26 +53,26 @@ FROM   pg_class c
 WHERE  c.oid = $1`
 
 // piped decides which way the rows take.
-func (e *Env) piped(ctx context.Context) (bool, error) {
-	if e.Transfer == TransferServer || e.Strategy.LocksRows() || e.OrderBy != "" {
+func (c *Copier) piped(ctx context.Context) (bool, error) {
+	if c.Transfer == TransferServer || c.Strategy.LocksRows() || c.OrderBy != "" {
 		return false, nil
 	}
 	var pipeable, worth bool
-	if err := e.Pool.QueryRow(ctx, pipeableSQL, e.Job.Source).Scan(&pipeable, &worth); err != nil {
-		return false, fmt.Errorf("choose the way of the rows of %s: %w", e.Source.Name, err)
+	if err := c.Pool.QueryRow(ctx, pipeableSQL, c.Job.Source).Scan(&pipeable, &worth); err != nil {
+		return false, fmt.Errorf("choose the way of the rows of %s: %w", c.Source.Name, err)
 	}
-	if e.Transfer == TransferClient && !pipeable {
-		e.Log.Info("rows are copied within the server: COPY would not give back every column as it is, or would decompress wide values",
-			"table", e.Source.Name.String())
+	if c.Transfer == TransferClient && !pipeable {
+		c.Log.Info("rows are copied within the server: COPY would not give back every column as it is, or would decompress wide values",
+			"table", c.Source.Name.String())
 	}
-	return pipeable && (worth || e.Transfer == TransferClient), nil
+	return pipeable && (worth || c.Transfer == TransferClient), nil
 }
 
 // pipeChunk copies one range through this process. The reading transaction stays open until
 // the writing one has committed the rows and their record. So the source cannot be replaced
 // in between.
-func (e *Env) pipeChunk(ctx context.Context, reader, writer *pgxpool.Conn, chunk *registry.Chunk) error {
-	commits, err := e.Throttle.Commits(ctx)
+func (c *Copier) pipeChunk(ctx context.Context, reader, writer *pgxpool.Conn, chunk *registry.Chunk) error {
+	commits, err := c.Throttle.Commits(ctx)
 	if err != nil {
 		return err
 	}
@@ -81,16 +81,16 @@ func (e *Env) pipeChunk(ctx context.Context, reader, writer *pgxpool.Conn, chunk
 			return fmt.Errorf("set planner options: %w", err)
 		}
 		return pgx.BeginTxFunc(ctx, writer, session.Begin(commits...), func(write pgx.Tx) error {
-			if err := e.Registry.Fence(ctx, write, e.Job.ID, e.Runner.Claim); err != nil {
+			if err := c.Registry.Fence(ctx, write, c.Job.ID, c.Runner.Claim); err != nil {
 				return err
 			}
 			began := time.Now()
-			rows, err := e.pipe(ctx, read.Conn(), write.Conn(), chunk)
+			rows, err := c.pipe(ctx, read.Conn(), write.Conn(), chunk)
 			if err != nil {
 				return err
 			}
 			chunk.Rows, chunk.Took = rows, time.Since(began)
-			return e.endChunk(ctx, write, *chunk)
+			return c.endChunk(ctx, write, *chunk)
 		})
 	})
 }
@@ -102,8 +102,8 @@ const pipeBuffer = 1 << 18
 var errCutOff = errors.New("the other end of the copy has failed")
 
 // pipe copies rows from one connection to the other and returns their number.
-func (e *Env) pipe(ctx context.Context, from, to *pgx.Conn, chunk *registry.Chunk) (int64, error) {
-	out, in := e.Link.PipeSQL(chunk.First, chunk.End)
+func (c *Copier) pipe(ctx context.Context, from, to *pgx.Conn, chunk *registry.Chunk) (int64, error) {
+	out, in := c.Link.PipeSQL(chunk.First, chunk.End)
 	source, sink := io.Pipe()
 	read := make(chan error, 1)
 	go func() {

@@ -1,4 +1,4 @@
-package stages
+package copier
 
 import (
 	"testing"
@@ -12,8 +12,8 @@ import (
 func TestChunkProgress(t *testing.T) {
 	t.Parallel()
 	rows, blocks := int64(1000), int64(50)
-	e := &Env{Request: steps.Request{Worker: &steps.Worker{Job: &registry.Job{RowEstimate: &rows, Blocks: &blocks}}, Strategy: strategy.ChangeLog{}}}
-	d := e.chunks(nil, registry.Copied{Rows: 70, Blocks: 7})
+	copier := &Copier{Request: steps.Request{Worker: &steps.Worker{Job: &registry.Job{RowEstimate: &rows, Blocks: &blocks}}, Strategy: strategy.ChangeLog{}}}
+	d := copier.chunks(nil, registry.Copied{Rows: 70, Blocks: 7})
 	d.Done(registry.Chunk{First: 20, End: 25, Rows: 40})
 	want := steps.Progress{Rows: 115, TotalRows: 1000, Blocks: 13, TotalBlocks: 50}
 	if got := d.Done(registry.Chunk{First: 30, End: 31, Rows: 5}); got != want {
@@ -37,8 +37,8 @@ func TestFirstChunk(t *testing.T) {
 		{strategy.ChangeLog{}, 50, 5, time.Hour},
 		{strategy.DirectTrigger{}, 50, 5, time.Hour},
 	} {
-		e := &Env{Request: steps.Request{Worker: &steps.Worker{Job: &registry.Job{RowEstimate: &rows, Blocks: &blocks}}, Strategy: c.strategy}, BatchSize: c.batch, Jobs: 1}
-		chunks := e.chunks([]registry.Chunk{{End: blocks}}, registry.Copied{})
+		copier := &Copier{Request: steps.Request{Worker: &steps.Worker{Job: &registry.Job{RowEstimate: &rows, Blocks: &blocks}}, Strategy: c.strategy}, BatchSize: c.batch, Jobs: 1}
+		chunks := copier.chunks([]registry.Chunk{{End: blocks}}, registry.Copied{})
 		for range 2 {
 			chunk, ok := chunks.Next()
 			if size := chunk.End - chunk.First; !ok || size != c.size {
