@@ -6,17 +6,26 @@
 //
 // Imports go one way, from left to right and from top to bottom:
 //
-//	cmd/repack ─ repack ─ stages ─┬─ stages/checks     what is refused, one check for each
-//	               │              ├─ stages/oids       OIDs of the table stored as data
-//	               │              ├─ stages/chunker    ranges of blocks for workers
-//	               │              ├─ stages/builds     how indexes are built
-//	               │              ├─ stages/compare    table and copy, while both change
-//	               │              ├─ stages/snapshots  waiting for older snapshots
-//	               │              └─ stages/throttle   giving way to the application
+//	cmd/repack ─ repack ─ stages ─┬─ stages/preflight   what cannot be carried over
+//	               │              ├─ stages/neighbours  foreign keys of other tables
+//	               │              ├─ stages/shadow      the shadow, from its creation to its place
+//	               │              ├─ stages/copier      copying the rows
+//	               │              ├─ stages/replay      the replay of the change log
+//	               │              ├─ stages/matviews    materialized views, built again
+//	               │              │      │
+//	               │              ├─ stages/steps       what all of them share
+//	               │              │      │
+//	               │              ├─ stages/checks      what is refused, one check for each
+//	               │              ├─ stages/oids        OIDs of the table stored as data
+//	               │              ├─ stages/chunker     ranges of blocks for workers
+//	               │              ├─ stages/builds      how indexes are built
+//	               │              ├─ stages/compare     table and copy, while both change
+//	               │              ├─ stages/snapshots   waiting for older snapshots
+//	               │              └─ stages/throttle    giving way to the application
 //	               │                     │
-//	           migrations            strategy         how a write reaches the copy
+//	           migrations            strategy           how a write reaches the copy
 //	               │                     │
-//	               │                 registry         the job's row, its lock
+//	               │                 registry           the job's row, its lock
 //	               │                     │
 //	               └──────────── internal/catalog, internal/lock, internal/session
 //
@@ -25,17 +34,16 @@
 //
 // # Stages
 //
-// Run executes the stages in their order. Each stage is in the file of its name. The
-// other files have what several stages use.
+// Run executes the stages in their order. Each stage is in the file of its name, and uses
+// these packages:
 //
-//	pre_validate      prevalidate.go, drybuild.go, dryswap.go, storedoids.go
-//	setup             setup.go, capture.go
-//	backfill          backfill.go, order.go, pipe.go
-//	sync_schema       syncschema.go
-//	post_sync_update  replay.go, verify.go
-//	swap              swap.go, exchange.go, neighbours_join.go, neighbours_handover.go,
-//	                  partitioned_keys.go, matviews.go
-//	clean_up          cleanup.go
+//	pre_validate      prevalidate.go      preflight
+//	setup             setup.go            shadow
+//	backfill          backfill.go         copier
+//	sync_schema       syncschema.go       shadow
+//	post_sync_update  postsyncupdate.go   replay, compare (verify.go)
+//	swap              swap.go             replay, neighbours, matviews; exchange.go, exchanging.go
+//	clean_up          cleanup.go          shadow
 //
 // The inverses are revert.go and reset.go. restored.go is for a job that a dump has
 // brought to another database.
@@ -45,19 +53,20 @@
 // A step of a stage is data: a transaction says what it does, the locks that it takes, and
 // its actions in order. What is read between two statements is an action too. Run carries
 // a transaction out, and NewPlan prints it, so the order of statements is written once. The
-// file of each stage has the transactions of the stage, the function that runs them, and
-// the one that plans them. plan.go and the files that begin with plan_ have the rest of a
-// plan.
+// file of each stage has the function that runs its transactions, and the one that plans
+// them. plan.go and the files that begin with plan_ have the rest of a plan.
 //
 // # Types
 //
-// Worker is what every stage shares: the pool, the registry, the claim on the job, the
-// job's row, and the transactions that check the claim. Env is a Worker with the options
-// of the run. transaction and action are the steps.
+// steps.Worker is what every stage and every mechanism shares: the pool, the registry, the
+// claim on the job, the job's row, the link between table and copy, and the transactions
+// that check the claim. steps.Request is a worker with what the user asks of the job. Each
+// mechanism has a type of its own, with one of these two and the options that it needs. Env
+// has all options of a run, and makes the mechanisms from them.
 //
 // # Failures
 //
 // A transaction that cannot commit changes nothing, and the next run does its work again.
 // A process that has lost its claim can no longer commit. The registry records a failure.
-// If DDL on the table may be the cause, the error is a *DriftError that names the DDL.
+// If DDL on the table may be the cause, the error is a *steps.DriftError that names the DDL.
 package stages
