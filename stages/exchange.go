@@ -29,8 +29,8 @@ func (e *Env) swapKnown(ctx context.Context) error {
 	var reread []string
 	reverse := e.Reverse()
 	err := e.ChangeJob(ctx, e.mover().ExchangePolicy(), func(ctx context.Context, tx *lock.Tx, job *steps.JobRow) error {
-		x = &exchanging{out: e.Job.Source, in: *e.Job.Shadow}
-		if err := e.exchange(x).Do(ctx, tx); err != nil {
+		x = &exchanging{Env: e, out: e.Job.Source, in: *e.Job.Shadow}
+		if err := x.exchange().Do(ctx, tx); err != nil {
 			return err
 		}
 		now := time.Now()
@@ -42,7 +42,7 @@ func (e *Env) swapKnown(ctx context.Context) error {
 		job.SwappedAt, job.CompletedBy, job.Description, job.Options.RowByRow = &now, completedBy(xid), description, link.Rows
 		b := &pgx.Batch{}
 		e.QueueJob(b, job)
-		reread, err = e.parity(ctx, tx, b, x.table, x.in, e.Job.OldTable())
+		reread, err = x.parity(ctx, tx, b, e.Job.OldTable())
 		return err
 	})
 	if err != nil {
@@ -70,54 +70,54 @@ func (e *Env) swapKnown(ctx context.Context) error {
 // Between LOCK and DROP, it reads the description of the table, runs the checks and reads
 // the change log. Before COMMIT, swapKnown compares the new table with that description. For
 // a table with more objects, there are more statements, as the lists below show.
-func (e *Env) exchange(x *exchanging) steps.Transaction {
-	old := e.Job.OldTable()
-	locked := slices.Concat([]steps.Action{steps.Unplanned(x.readOwner)}, e.lockForExchange(x, e.Job.ShadowTable()), []steps.Action{steps.Unplanned(func(ctx context.Context, tx *lock.Tx) error {
-		if err := e.Drift(x.table); err != nil {
+func (x *exchanging) exchange() steps.Transaction {
+	old := x.Job.OldTable()
+	locked := slices.Concat([]steps.Action{steps.Unplanned(x.readOwner)}, x.lockForExchange(x.Job.ShadowTable()), []steps.Action{steps.Unplanned(func(ctx context.Context, tx *lock.Tx) error {
+		if err := x.Drift(x.table); err != nil {
 			return err
 		}
-		if err := e.Learned(x.table); err != nil {
+		if err := x.Learned(x.table); err != nil {
 			return err
 		}
-		return e.followOwner(ctx, tx, x)
+		return x.followOwner(ctx, tx)
 	})})
 	return steps.Transaction{
-		Does: "exchange the tables, or go back to the replay where changes have been logged in between" + e.checked(),
+		Does: "exchange the tables, or go back to the replay where changes have been logged in between" + x.checked(),
 		Actions: append(locked,
 			steps.SendBounded(func() []string {
 				return slices.Concat(
-					shadow.DropKeysSQL(e.Moving(x.table)),
+					shadow.DropKeysSQL(x.Moving(x.table)),
 					x.table.DetachSQL(), // a partition
-					e.mover().RetireRowByRowSQL(x.table),
+					x.mover().RetireRowByRowSQL(x.table),
 					shadow.RetireSQL(x.table, old),
 					x.table.BoundSQL(old, true),
-					e.builder().DressSQL(x.table),
+					x.builder().DressSQL(x.table),
 				)
 			}),
-			e.done(x, exchangeSteps/4, 1),
+			x.done(exchangeSteps/4, 1),
 			steps.Unplanned(x.readGrants), // a new sequence has default privileges
 			steps.SendBounded(func() []string {
-				link, xid := x.follow(e.Reverse())
+				link, xid := x.follow(x.Reverse())
 				return slices.Concat(
 					shadow.GrantsSQL(x.granted, x.table),
 					x.table.AttachSQL(), // a partition
-					shadow.InstallSQL(e.Moving(x.table), old),
+					shadow.InstallSQL(x.Moving(x.table), old),
 					followSQL(link, xid),
 					x.recompile,
 				)
 			}),
-			e.done(x, exchangeSteps/4, 3),
-			e.rewriteOIDs(x),
+			x.done(exchangeSteps/4, 3),
+			x.rewriteOIDs(),
 		),
 	}
 }
 
 // checked names the foreign keys for which the server checks every row in the exchange.
-func (e *Env) checked() string {
-	if e.Source.Partition == nil {
+func (x *exchanging) checked() string {
+	if x.Source.Partition == nil {
 		return ""
 	}
-	keys := names(e.Source.Partition.ForeignKeys, func(k catalog.ForeignKey) string { return when(k.Enforced, catalog.Quote(k.Name)) })
+	keys := names(x.Source.Partition.ForeignKeys, func(k catalog.ForeignKey) string { return when(k.Enforced, catalog.Quote(k.Name)) })
 	if len(keys) == 0 {
 		return ""
 	}
@@ -126,14 +126,14 @@ func (e *Env) checked() string {
 
 // followOwner makes the owner of the table the owner of the shadow, if the table has got
 // another owner since the shadow was created.
-func (e *Env) followOwner(ctx context.Context, tx *lock.Tx, x *exchanging) error {
+func (x *exchanging) followOwner(ctx context.Context, tx *lock.Tx) error {
 	if x.owner == x.table.Owner {
 		return nil
 	}
-	if err := steps.Do(ctx, tx, steps.GiveToOwner(e.Job.ShadowTable(), func() string { return x.table.Owner }, nil)); err != nil {
+	if err := steps.Do(ctx, tx, steps.GiveToOwner(x.Job.ShadowTable(), func() string { return x.table.Owner }, nil)); err != nil {
 		return err
 	}
-	return e.mover().LetNewOwnerIn(ctx, tx, x.table.Owner)
+	return x.mover().LetNewOwnerIn(ctx, tx, x.table.Owner)
 }
 
 // lockForExchange takes ACCESS EXCLUSIVE on what the exchange changes, makes sure that
@@ -142,33 +142,33 @@ func (e *Env) followOwner(ctx context.Context, tx *lock.Tx, x *exchanging) error
 //
 // The table is read once before the lock, so that the queries are already planned when they
 // run under the lock.
-func (e *Env) lockForExchange(x *exchanging, place catalog.Name) []steps.Action {
-	moving := func() *catalog.Table { return e.Moving(x.table) }
+func (x *exchanging) lockForExchange(place catalog.Name) []steps.Action {
+	moving := func() *catalog.Table { return x.Moving(x.table) }
 	return []steps.Action{
 		steps.Unplanned(func(ctx context.Context, tx *lock.Tx) (err error) {
-			x.oids, err = e.StoredOIDs().Rewriting(ctx, tx, x.out)
+			x.oids, err = x.StoredOIDs().Rewriting(ctx, tx, x.out)
 			return err
 		}),
 		steps.Settle(func() []string { return x.oids.Tables() }),
 		steps.Unplanned(func(ctx context.Context, tx *lock.Tx) error {
-			if err := steps.MakeRoom(ctx, tx, place, e.Job.Table()); err != nil {
+			if err := steps.MakeRoom(ctx, tx, place, x.Job.Table()); err != nil {
 				return err
 			}
-			if err := e.lookAt(ctx, tx, x); err != nil {
+			if err := x.lookAt(ctx, tx); err != nil {
 				return err
 			}
-			if !e.Reprints.Knows(x.table) {
+			if !x.Reprints.Knows(x.table) {
 				return steps.ErrUnlearned
 			}
-			return e.mover().MayBeTogether(x.table)
+			return x.mover().MayBeTogether(x.table)
 		}),
 		steps.Settle(func() []string {
 			neighbours := lockedWith(moving())
-			return append([]string{e.Link.From.String()}, neighbours[:len(neighbours)-1]...)
+			return append([]string{x.Link.From.String()}, neighbours[:len(neighbours)-1]...)
 		}),
 		steps.Unplanned(func(ctx context.Context, tx *lock.Tx) error {
 			works(tx, moving())
-			return e.roomToExchange(ctx, tx, x.out)
+			return x.roomToExchange(ctx, tx)
 		}),
 		{
 			Run: func(ctx context.Context, tx *lock.Tx) error {
@@ -185,13 +185,13 @@ func (e *Env) lockForExchange(x *exchanging, place catalog.Name) []steps.Action 
 			},
 		},
 		steps.Unplanned(func(ctx context.Context, tx *lock.Tx) error {
-			if err := e.lookAt(ctx, tx, x); err != nil {
+			if err := x.lookAt(ctx, tx); err != nil {
 				return err
 			}
-			if err := e.mover().MayBeTogether(x.table); err != nil {
+			if err := x.mover().MayBeTogether(x.table); err != nil {
 				return err
 			}
-			if err := e.mover().AllJoined(ctx, tx); err != nil {
+			if err := x.mover().AllJoined(ctx, tx); err != nil {
 				return err
 			}
 			tx.Done(exchangeSteps / 4)
@@ -203,9 +203,9 @@ func (e *Env) lockForExchange(x *exchanging, place catalog.Name) []steps.Action 
 
 // done tells the transaction that steps of the exchange are done, and so many for each
 // foreign key.
-func (e *Env) done(x *exchanging, fixed, perKey int) steps.Action {
+func (x *exchanging) done(fixed, perKey int) steps.Action {
 	return steps.Unplanned(func(_ context.Context, tx *lock.Tx) error {
-		tx.Done(fixed + perKey*len(e.Moving(x.table).AllForeignKeys()))
+		tx.Done(fixed + perKey*len(x.Moving(x.table).AllForeignKeys()))
 		return nil
 	})
 }
@@ -289,27 +289,27 @@ func completedBy(xid string) *string {
 	return &xid
 }
 
-// parity compares the table in place with was, the description of the table that it
-// replaces, which has been moved to retired. It leaves out foreign keys that have still
+// parity compares the table in place with the description of the table that it replaces,
+// which has been moved to retired. It leaves out foreign keys that have still
 // to be validated. It also makes sure that no session waits for a value of a retired
 // sequence. reread names the definitions that have not changed, but that the server now
 // prints differently. The queries that are already in b are sent together with those of
 // parity.
-func (e *Env) parity(ctx context.Context, tx *lock.Tx, b *pgx.Batch, was *catalog.Table, oid uint32, retired catalog.Name) (reread []string, err error) {
-	is := catalog.Queue(b, oid)
-	queueNoneDraws(b, was, retired)
+func (x *exchanging) parity(ctx context.Context, tx *lock.Tx, b *pgx.Batch, retired catalog.Name) (reread []string, err error) {
+	is := catalog.Queue(b, x.in)
+	queueNoneDraws(b, x.table, retired)
 	if err := tx.SendBatch(ctx, b).Close(); err != nil {
 		return nil, err
 	}
 	if err := catalog.ReadMatviews(ctx, tx, is.Matviews); err != nil {
 		return nil, err
 	}
-	differences, err := e.Reprints.Diff(e.Moving(was).Unvalidated(), e.Moving(is).Unvalidated())
+	differences, err := x.Reprints.Diff(x.Moving(x.table).Unvalidated(), x.Moving(is).Unvalidated())
 	if err != nil {
 		return nil, err
 	}
 	if len(differences) > 0 {
-		return nil, &steps.ParityError{Table: was.Name, Differences: differences}
+		return nil, &steps.ParityError{Table: x.table.Name, Differences: differences}
 	}
-	return catalog.Reread(was, is), nil
+	return catalog.Reread(x.table, is), nil
 }

@@ -19,6 +19,8 @@ import (
 
 // exchanging is what an exchange must know.
 type exchanging struct {
+	*Env
+
 	out, in   uint32         // OIDs of the table in use, and of the one that takes its place
 	table     *catalog.Table // the one in use, as lookAt has read it
 	reasons   []Reason
@@ -34,16 +36,16 @@ type exchanging struct {
 // lookAt reads all that is known from table to noted, in one round trip, because every
 // session that wants the table waits for it. It runs before the lock and again under it.
 // Each time, it returns an error that ends the exchange: if the table does not exist any
-// more, a *DriftError, or strategy.ErrNotCapturing.
-func (e *Env) lookAt(ctx context.Context, tx *lock.Tx, x *exchanging) error {
+// more, a *steps.DriftError, or strategy.ErrNotCapturing.
+func (x *exchanging) lookAt(ctx context.Context, tx *lock.Tx) error {
 	x.reasons, x.pending = nil, nil
 	b := &pgx.Batch{}
 	x.table = catalog.Queue(b, x.out)
-	e.queueChecks(b, &x.reasons, x.out)
-	catalog.QueueRecompile(b, e.Job.Table(), e.Job.ShadowSchema, &x.recompile)
+	x.queueChecks(b, &x.reasons, x.out)
+	catalog.QueueRecompile(b, x.Job.Table(), x.Job.ShadowSchema, &x.recompile)
 	b.Queue(steps.CurrentXIDSQL).QueryRow(func(row pgx.Row) error { return row.Scan(&x.xid) })
 	snapshots.QueueNotedReads(b, x.out, &x.noted)
-	e.Link.QueueEmpty(b, func(empty bool, err error) error {
+	x.Link.QueueEmpty(b, func(empty bool, err error) error {
 		var pgErr *pgconn.PgError
 		switch {
 		case errors.As(err, &pgErr) && pgErr.Code == pgerrcode.QueryCanceled && ctx.Err() == nil:
@@ -56,17 +58,17 @@ func (e *Env) lookAt(ctx context.Context, tx *lock.Tx, x *exchanging) error {
 		return err
 	})
 	if err := tx.SendBatch(ctx, b).Close(); err != nil {
-		return e.GoneOr(err)
+		return x.GoneOr(err)
 	}
 	if err := catalog.ReadMatviews(ctx, tx, x.table.Matviews); err != nil {
 		return err
 	}
-	return e.checkAgain(ctx, tx, x.table, x.reasons)
+	return x.checkAgain(ctx, tx, x.table, x.reasons)
 }
 
 const ownerSQL = `SELECT pg_get_userbyid(relowner)::text FROM pg_class WHERE oid = $1`
 
-// readOwner reads the owner of the shadow. The owner in e.Source may be another one, because
+// readOwner reads the owner of the shadow. The owner in Source may be another one, because
 // each stage begins with a new description of the source.
 func (x *exchanging) readOwner(ctx context.Context, tx *lock.Tx) error {
 	if err := tx.QueryRow(ctx, ownerSQL, x.in).Scan(&x.owner); err != nil {
@@ -102,7 +104,7 @@ func (x *exchanging) follow(link *strategy.Link) (after *strategy.Link, followed
 
 // exchanging plans what an exchange would know.
 func (p *planner) exchanging(ctx context.Context) (*exchanging, error) {
-	x := &exchanging{table: p.Source, xid: unnumbered, oids: p.oids, granted: &catalog.Table{Grants: p.shadow.Grants}}
+	x := &exchanging{Env: p.Env, table: p.Source, xid: unnumbered, oids: p.oids, granted: &catalog.Table{Grants: p.shadow.Grants}}
 	for _, s := range p.Source.Sequences {
 		if !s.Identity {
 			continue

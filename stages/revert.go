@@ -85,8 +85,8 @@ func (e *Env) exchangeBackKnown(ctx context.Context) error {
 	var x *exchanging
 	var reread []string
 	err := e.ChangeJob(ctx, e.mover().ExchangePolicy(), func(ctx context.Context, tx *lock.Tx, job *steps.JobRow) error {
-		x = &exchanging{out: *e.Job.Shadow, in: e.Job.Source}
-		if err := e.backExchange(x).Do(ctx, tx); err != nil {
+		x = &exchanging{Env: e, out: *e.Job.Shadow, in: e.Job.Source}
+		if err := x.backExchange().Do(ctx, tx); err != nil {
 			return err
 		}
 		description, err := catalog.Encode(x.table.ValidAsIn(e.Source))
@@ -96,7 +96,7 @@ func (e *Env) exchangeBackKnown(ctx context.Context) error {
 		job.SwappedAt, job.CompletedBy, job.State, job.Description, job.Options.RowByRow = nil, nil, registry.Reverting, description, e.Forward().Rows
 		b := &pgx.Batch{}
 		e.QueueJob(b, job)
-		reread, err = e.parity(ctx, tx, b, x.table, x.in, e.Job.ShadowTable())
+		reread, err = x.parity(ctx, tx, b, e.Job.ShadowTable())
 		return err
 	})
 	if err != nil {
@@ -109,34 +109,34 @@ func (e *Env) exchangeBackKnown(ctx context.Context) error {
 }
 
 // backExchange is the transaction of exchangeBack.
-func (e *Env) backExchange(x *exchanging) steps.Transaction {
-	parked := e.Job.ShadowTable()
-	locked := append(e.lockForExchange(x, e.Job.OldTable()), steps.Unplanned(func(context.Context, *lock.Tx) error {
-		if err := e.Learned(x.table); err != nil {
+func (x *exchanging) backExchange() steps.Transaction {
+	parked := x.Job.ShadowTable()
+	locked := append(x.lockForExchange(x.Job.OldTable()), steps.Unplanned(func(context.Context, *lock.Tx) error {
+		if err := x.Learned(x.table); err != nil {
 			return err
 		}
-		return e.driftSinceSwap(x.table)
+		return x.driftSinceSwap(x.table)
 	}))
 	return steps.Transaction{Actions: append(locked,
 		steps.SendBounded(func() []string {
 			statements := slices.Concat(
-				shadow.DropKeysSQL(e.Moving(x.table)),
+				shadow.DropKeysSQL(x.Moving(x.table)),
 				x.table.DetachSQL(), // a partition
-				e.mover().RetireRowByRowSQL(x.table),
+				x.mover().RetireRowByRowSQL(x.table),
 				shadow.RetireSQL(x.table, parked),
-				e.mover().ReinstateRowByRowSQL(),
-				e.builder().ReinstateSQL(),
+				x.mover().ReinstateRowByRowSQL(),
+				x.builder().ReinstateSQL(),
 				shadow.ShowSequencesSQL(x.table),
 				x.table.AttachSQL(), // a partition
-				shadow.InstallSQL(e.Moving(x.table), parked),
+				shadow.InstallSQL(x.Moving(x.table), parked),
 			)
-			if link, xid := x.follow(e.Forward()); xid != "" || link.MirrorSince != "" {
+			if link, xid := x.follow(x.Forward()); xid != "" || link.MirrorSince != "" {
 				statements = append(statements, followSQL(link, xid)...)
 			}
 			return append(statements, x.recompile...)
 		}),
-		e.done(x, exchangeSteps/2, 4),
-		e.rewriteOIDs(x),
+		x.done(exchangeSteps/2, 4),
+		x.rewriteOIDs(),
 	)}
 }
 

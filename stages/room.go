@@ -57,14 +57,10 @@ FROM    (WITH RECURSIVE views (relation) AS (
 WHERE    EXISTS (SELECT FROM pg_class c WHERE c.oid = x.relation OFFSET 0)
 ORDER BY 1`
 
-// roomToExchange looks at the relations that an exchange of the table with that OID locks.
+// roomToExchange looks at the relations that the exchange locks.
 // It makes sure that every session with a lock on them will probably release it in time.
-func (e *Env) roomToExchange(ctx context.Context, tx *lock.Tx, oid uint32) error {
-	by := *e.Job.Shadow
-	if oid == by {
-		by = e.Job.Source
-	}
-	rows, err := tx.Query(ctx, exchangedSQL, oid, by, e.Job.Options.RowByRow != "")
+func (x *exchanging) roomToExchange(ctx context.Context, tx *lock.Tx) error {
+	rows, err := tx.Query(ctx, exchangedSQL, x.out, x.in, x.Job.Options.RowByRow != "")
 	if err != nil {
 		return fmt.Errorf("look for what the exchange locks: %w", err)
 	}

@@ -11,7 +11,7 @@ import (
 )
 
 // rewriteOIDs replaces OIDs in the columns that the user has named.
-func (e *Env) rewriteOIDs(x *exchanging) steps.Action {
+func (x *exchanging) rewriteOIDs() steps.Action {
 	return steps.Action{
 		Run: func(ctx context.Context, tx *lock.Tx) error {
 			statements, err := x.oids.SQL(ctx, tx, x.in)

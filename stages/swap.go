@@ -88,7 +88,7 @@ func planSwap(ctx context.Context, p *planner) ([]steps.Step, error) {
 		if err != nil {
 			return nil, err
 		}
-		exchange := p.exchange(x)
+		exchange := x.exchange()
 		exchange.Locks = p.exchangeLocks
 		list = append(append(list, joins...), exchange)
 	}

@@ -1,3 +1,5 @@
+// Package copier copies the rows of a table to its shadow, range of blocks by range of blocks, or
+// in an order.
 package copier
 
 import (
