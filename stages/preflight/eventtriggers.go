@@ -51,11 +51,11 @@ func reasonOf(ctx context.Context, q catalog.Querier, object, what string, err e
 }
 
 const eventTriggersSQL = `
-SELECT   p.evtname::text, p.proname::text
+SELECT   e.evtname::text, p.proname::text
 FROM     pg_event_trigger e
-JOIN     pg_proc p ON p.oid = p.evtfoid
-WHERE    p.evtenabled IN ('O', 'A') AND p.evtevent IN ('ddl_command_start', 'ddl_command_end', 'sql_drop', 'table_rewrite')
-ORDER BY p.evtname`
+JOIN     pg_proc p ON p.oid = e.evtfoid
+WHERE    e.evtenabled IN ('O', 'A') AND e.evtevent IN ('ddl_command_start', 'ddl_command_end', 'sql_drop', 'table_rewrite')
+ORDER BY e.evtname`
 
 // eventTriggers returns all event triggers that fire for DDL. named are those whose
 // function appears in where, the context of an error.
