@@ -141,12 +141,12 @@ func (p *planner) planKeys() neighbours.PlannedKeys {
 	return keys
 }
 
-// PlanJoin plans Join, if it has not begun.
+// planJoin plans what Join has still to do.
 func (p *planner) planJoin(ctx context.Context) ([]steps.Transaction, error) {
-	if !p.joins {
+	if p.Job.Options.RowByRow == "" {
 		return nil, nil
 	}
-	return p.planMover(p.Env).PlanJoin(ctx)
+	return p.planMover(p.Env).PlanJoin(ctx, !p.joins)
 }
 
 // PlanHandOver plans endOneByOne.

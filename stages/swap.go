@@ -78,8 +78,13 @@ func planSwap(ctx context.Context, p *planner) ([]steps.Step, error) {
 			xid := unnumbered
 			list = append(list, p.replayer().Replaying("replay what has been changed since", false, nil), p.replayer().Switching(&xid))
 		}
-		list = append(list, p.replayer().Replaying(fmt.Sprintf("wait for transactions with older snapshots, at most %s, and replay what they have changed, "+
-			"locking its rows FOR SHARE and skipping locked ones", p.SnapshotWait), true, nil))
+		older := fmt.Sprintf("wait for transactions with older snapshots, at most %s", p.SnapshotWait)
+		if p.Job.Options.RowByRow == "" || p.joins {
+			list = append(list, p.replayer().Replaying(older+", and replay what they have changed, "+
+				"locking its rows FOR SHARE and skipping locked ones", true, nil))
+		} else { // each change has been made to the copy, and nothing is logged
+			list = append(list, steps.Transaction{Does: older})
+		}
 		joins, err := p.planJoin(ctx)
 		if err != nil {
 			return nil, err

@@ -69,6 +69,26 @@ func TestPlanAfterKeysAreDropped(t *testing.T) {
 	}
 }
 
+// TestPlanWhileKeysAreJoined: the plan of a job that was stopped while it joined keys is what
+// is left to do.
+func TestPlanWhileKeysAreJoined(t *testing.T) {
+	t.Parallel()
+	for i, place := range atEachPlace(nil, []string{repack.StepRowByRow, repack.StepKeyAdded, repack.StepKeyValidated}) {
+		for _, sql := range []string{keyedTablesSQL, `CREATE SCHEMA app;` + refersCases[0].sql} {
+			t.Run(place.name, func(t *testing.T) {
+				t.Parallel()
+				db := pgtest.New(t)
+				db.Exec(t, sql)
+				o := oneByOne(t, "app.t", strategies[i%2])
+				dump := db.Dump(t)
+				cancelled(t, db, o, place, (*repack.Repack).Run)
+				planIsSent(t, db, o)
+				sameDump(t, db, dump)
+			})
+		}
+	}
+}
+
 // The owner of the tables, who is no superuser, moves their keys, and who may only write
 // to them writes in every step.
 func TestKeysOneByOneOfRoles(t *testing.T) {

@@ -39,10 +39,16 @@ func (m *Mover) plannedJoints() []joint {
 	return m.inTrees(list, m.Source)
 }
 
-// PlanJoin plans Join.
-func (m *Mover) PlanJoin(ctx context.Context) ([]steps.Transaction, error) {
-	list := []steps.Transaction{m.rowByRow(m.Source.Owner, m.Job.Options.RowByRow)}
-	for joints := m.plannedJoints(); ; joints = m.inTrees(withoutPieces(joints), m.Source) {
+// PlanJoin plans what Join has still to do. begun tells that changes are already made row by
+// row, so that keys may have been joined.
+func (m *Mover) PlanJoin(ctx context.Context, begun bool) (list []steps.Transaction, err error) {
+	joints := m.plannedJoints()
+	if !begun {
+		list = append(list, m.rowByRow(m.Source.Owner, m.Job.Options.RowByRow))
+	} else if joints, err = m.joints(ctx, m.Pool); err != nil {
+		return nil, err
+	}
+	for ; ; joints = m.inTrees(withoutPieces(joints), m.Source) {
 		added, err := m.planAdded(ctx, joints)
 		if err != nil {
 			return nil, err
@@ -54,8 +60,9 @@ func (m *Mover) PlanJoin(ctx context.Context) ([]steps.Transaction, error) {
 	}
 }
 
-// planAdded plans one round of Join: the second keys that can be added, and their
-// validation. It notes in joints what will then be there.
+// planAdded plans one round of Join: the second keys that can be added, those that must be
+// dropped, and the validation of those that are there. It notes in joints what will then be
+// there.
 func (m *Mover) planAdded(ctx context.Context, joints []joint) (list []steps.Transaction, err error) {
 	var validated []joint
 	i := -1
@@ -63,7 +70,14 @@ func (m *Mover) planAdded(ctx context.Context, joints []joint) (list []steps.Tra
 		i++
 		pair, err := m.addSQL(ctx, j)
 		if err != nil || len(pair.sql) == 0 {
+			if j.unvalidated() {
+				validated = append(validated, j)
+			}
 			return pair, err
+		}
+		if j.own == nil || j.stale() {
+			joints[i].other = nil
+			return pair, nil
 		}
 		made := m.madeFor(j)
 		joints[i].other = &made
