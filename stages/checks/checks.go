@@ -14,6 +14,7 @@ type Check struct{ SQL, Why, Remedy string }
 // Reason is one thing that prevents the repack, and what to do about it.
 type Reason struct{ Object, Why, Remedy string }
 
+// String is the reason and the remedy on one line.
 func (r Reason) String() string {
 	s := r.Why
 	if r.Object != "" {

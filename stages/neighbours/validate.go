@@ -53,6 +53,7 @@ func (m *Mover) validate(ctx context.Context, key catalog.ForeignKey) error {
 	return m.Perform(ctx, m.Validation("", key))
 }
 
+// Validation is the transaction that validates a key.
 func (m *Mover) Validation(does string, key catalog.ForeignKey) steps.Transaction {
 	return steps.Transaction{
 		Does: does,

@@ -12,6 +12,7 @@ func (b *Builder) DropArtefacts(keep string, statements ...string) steps.Action 
 	return steps.Send(append(statements, b.DropArtefactsSQL(keep)...)...)
 }
 
+// DropArtefactsSQL returns the statements of DropArtefacts.
 func (b *Builder) DropArtefactsSQL(keep string) []string {
 	statements := []string{
 		steps.DropSQL("FUNCTION", b.Link.Capture.String()+"()"),

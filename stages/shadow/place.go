@@ -7,6 +7,7 @@ import (
 	"github.com/repack-go/repack/strategy"
 )
 
+// DropKeysSQL drops the foreign keys of and to t.
 func DropKeysSQL(t *catalog.Table) []string {
 	var statements []string
 	for _, key := range t.AllForeignKeys() {
@@ -36,6 +37,7 @@ func RetireSQL(t *catalog.Table, parked catalog.Name) []string {
 	return append(append(statements, MoveSQL(t.Name, parked)), hideSequencesSQL(t, parked)...)
 }
 
+// MoveSQL moves a table to the schema of to.
 func MoveSQL(table, to catalog.Name) string {
 	return fmt.Sprintf("ALTER TABLE %s SET SCHEMA %s", table, catalog.Quote(to.Schema))
 }
