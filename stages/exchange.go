@@ -474,12 +474,12 @@ func (e *ParityError) Error() string {
 // prints differently. The queries that are already in b are sent together with those of
 // parity.
 func (e *Env) parity(ctx context.Context, tx *lock.Tx, b *pgx.Batch, was *catalog.Table, oid uint32, retired catalog.Name) (reread []string, err error) {
-	is := catalog.Queue(b, oid)
+	is := catalog.Queue(b, oid, was)
 	queueNoneDraws(b, was, retired)
 	if err := tx.SendBatch(ctx, b).Close(); err != nil {
 		return nil, err
 	}
-	if err := catalog.ReadMatviews(ctx, tx, is.Matviews); err != nil {
+	if err := catalog.Complete(ctx, tx, is, was); err != nil {
 		return nil, err
 	}
 	differences, err := e.reprints.Diff(e.moving(was).Unvalidated(), e.moving(is).Unvalidated())

@@ -36,9 +36,13 @@ type exchanging struct {
 // more, a *DriftError, or strategy.ErrNotCapturing.
 func (e *Env) lookAt(ctx context.Context, tx *lock.Tx, x *exchanging) error {
 	x.reasons, x.pending = nil, nil
+	like := x.table
+	if like == nil {
+		like = e.Source
+	}
 	b := &pgx.Batch{}
-	x.table = catalog.Queue(b, x.out)
-	e.queueChecks(b, &x.reasons, x.out)
+	x.table = catalog.Queue(b, x.out, like)
+	e.queueChecks(b, &x.reasons, x.out, like)
 	catalog.QueueRecompile(b, e.Job.Table(), e.Job.ShadowSchema, &x.recompile)
 	b.Queue(currentXIDSQL).QueryRow(func(row pgx.Row) error { return row.Scan(&x.xid) })
 	snapshots.QueueNotedReads(b, x.out, &x.noted)
@@ -57,10 +61,10 @@ func (e *Env) lookAt(ctx context.Context, tx *lock.Tx, x *exchanging) error {
 	if err := tx.SendBatch(ctx, b).Close(); err != nil {
 		return e.goneOr(err)
 	}
-	if err := catalog.ReadMatviews(ctx, tx, x.table.Matviews); err != nil {
+	if err := catalog.Complete(ctx, tx, x.table, like); err != nil {
 		return err
 	}
-	return e.checkAgain(ctx, tx, x.table, x.reasons)
+	return e.checkAgain(ctx, tx, x.table, like, x.reasons)
 }
 
 const ownerSQL = `SELECT pg_get_userbyid(relowner)::text FROM pg_class WHERE oid = $1`

@@ -135,14 +135,14 @@ func (e *Env) begin(ctx context.Context, s registry.Stage) error {
 // trigger, for example, only changes how writes are carried over.
 func (e *Env) refresh(ctx context.Context) error {
 	b := &pgx.Batch{}
-	now := catalog.Queue(b, e.Job.Source)
+	now := catalog.Queue(b, e.Job.Source, e.Source)
 	var reasons []Reason
-	e.queueChecks(b, &reasons, e.Job.Source)
+	e.queueChecks(b, &reasons, e.Job.Source, e.Source)
 	failed := e.Pool.SendBatch(ctx, b).Close()
 	if failed != nil && !errors.Is(failed, strategy.ErrNotCapturing) {
 		return e.goneOr(failed)
 	}
-	if err := catalog.ReadMatviews(ctx, e.Pool, now.Matviews); err != nil {
+	if err := catalog.Complete(ctx, e.Pool, now, e.Source); err != nil {
 		return err
 	}
 	if err := e.drift(now); err != nil {
@@ -151,7 +151,7 @@ func (e *Env) refresh(ctx context.Context) error {
 	if failed != nil {
 		return failed
 	}
-	if err := e.checkAgain(ctx, e.Pool, now, reasons); err != nil {
+	if err := e.checkAgain(ctx, e.Pool, now, e.Source, reasons); err != nil {
 		return err
 	}
 	e.Source = now
@@ -272,11 +272,13 @@ func (e *Env) drift(now *catalog.Table) error {
 }
 
 // queueChecks adds the checks to b, except those that checks.Complete adds. It also asks
-// whether changes are being captured; if not, b returns strategy.ErrNotCapturing.
-func (e *Env) queueChecks(b *pgx.Batch, reasons *[]Reason, oid uint32) {
-	sql, args := e.Link.NotCapturing(4)
+// whether changes are being captured; if not, b returns strategy.ErrNotCapturing. like is the
+// table as it was.
+func (e *Env) queueChecks(b *pgx.Batch, reasons *[]Reason, oid uint32, like *catalog.Table) {
+	sql, args := e.Link.NotCapturing(2)
 	gone := checks.Check{SQL: sql, Why: "does not capture changes"}
-	checks.Queue(b, reasons, append(checks.Table[:len(checks.Table):len(checks.Table)], gone), append([]any{oid, e.rebuilds(), e.publishedOK()}, args...)...)
+	checks.QueueTable(b, reasons, oid, e.allowed(), like)
+	checks.Queue(b, reasons, []checks.Check{gone}, append([]any{oid}, args...)...)
 	found := b.QueuedQueries[b.Len()-1]
 	take := found.Fn
 	found.Fn = func(results pgx.BatchResults) error {
@@ -290,9 +292,9 @@ func (e *Env) queueChecks(b *pgx.Batch, reasons *[]Reason, oid uint32) {
 
 // checkAgain looks for what preValidate would have refused and what has appeared since.
 // Otherwise a later stage would fail because of it, clean_up at the latest. t is the table
-// as it is now. reasons are those of queueChecks.
-func (e *Env) checkAgain(ctx context.Context, q catalog.Querier, t *catalog.Table, reasons []Reason) error {
-	found, err := checks.Complete(ctx, q, t.OID, e.rebuilds(), reasons, t.Matviews)
+// as it is now. like and reasons are those of queueChecks.
+func (e *Env) checkAgain(ctx context.Context, q catalog.Querier, t, like *catalog.Table, reasons []Reason) error {
+	found, err := checks.Complete(ctx, q, t, like, e.allowed(), reasons)
 	if err != nil {
 		return err
 	}

@@ -201,7 +201,8 @@ const sequencesSQL = `
 SELECT   s.oid                                               AS oid,
          n.nspname::text                                     AS schema_name,
          s.relname::text                                     AS sequence_name,
-         a.attname::text                                     AS column,
+        (SELECT a.attname::text FROM pg_attribute a
+          WHERE  a.attrelid = d.refobjid AND a.attnum = d.refobjsubid) AS column,
          d.deptype = 'i'                                     AS identity,
          format_type(q.seqtypid, NULL)                       AS type,
          q.seqstart                                          AS start,
@@ -219,10 +220,9 @@ SELECT   s.oid                                               AS oid,
          pg_get_userbyid(s.relowner)::text                   AS owner,
          coalesce(obj_description(s.oid, 'pg_class'), '')    AS comment
 FROM     pg_depend d
-JOIN     pg_class s     ON s.oid = d.objid AND s.relkind = 'S'
-JOIN     pg_namespace n ON n.oid = s.relnamespace
-JOIN     pg_sequence q  ON q.seqrelid = s.oid
-JOIN     pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
+CROSS    JOIN LATERAL (SELECT * FROM pg_class WHERE oid = d.objid AND relkind = 'S' OFFSET 0) s
+CROSS    JOIN LATERAL (SELECT nspname FROM pg_namespace WHERE oid = s.relnamespace OFFSET 0) n
+CROSS    JOIN LATERAL (SELECT * FROM pg_sequence WHERE seqrelid = s.oid OFFSET 0) q
 WHERE    d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass
 AND      d.refobjid = $1 AND d.refobjsubid > 0 AND d.deptype IN ('a', 'i')
 ORDER BY n.nspname, s.relname`
@@ -240,9 +240,9 @@ WITH relation AS (
                UNION ALL
                SELECT d.objid
                FROM   pg_depend d
-               JOIN   pg_class s ON s.oid = d.objid AND s.relkind = 'S'
                WHERE  d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass
-               AND    d.refobjid = $1 AND d.refobjsubid > 0 AND d.deptype IN ('a', 'i')))
+               AND    d.refobjid = $1 AND d.refobjsubid > 0 AND d.deptype IN ('a', 'i')
+               AND    'S' = (SELECT s.relkind FROM pg_class s WHERE s.oid = d.objid)))
 )
 SELECT   x.relation                                           AS relation,
          x.column_name                                        AS column,

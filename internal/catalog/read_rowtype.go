@@ -216,7 +216,7 @@ func askTyped(d *description) {
 // ReadTyped describes only the objects typed by the row type of a table. It needs one
 // round trip and takes no lock on the table.
 func ReadTyped(ctx context.Context, q Querier, oid uint32) ([]Typed, error) {
-	t, err := describeOne(ctx, q, oid, []part{{"functions of the row type", askTyped}})
+	t, err := describeOne(ctx, q, oid, []part{{"functions of the row type", askTyped, 0}})
 	if err != nil {
 		return nil, err
 	}
