@@ -96,7 +96,7 @@ func askFor[T any](b *pgx.Batch, list *[]T, sql string, args ...any) {
 // key: the server tries all orders and ways of a join, and does so for each connection.
 // OFFSET 0 keeps it from making a join of a subquery.
 
-const relationSQL = `
+var relationSQL = `
 SELECT   (SELECT n.nspname::text FROM pg_namespace n WHERE n.oid = c.relnamespace) AS schema,
           c.relname::text                                    AS name,
           pg_get_userbyid(c.relowner)::text                  AS owner,
@@ -109,7 +109,7 @@ SELECT   (SELECT n.nspname::text FROM pg_namespace n WHERE n.oid = c.relnamespac
           coalesce((SELECT (SELECT ic.relname::text FROM pg_class ic WHERE ic.oid = i.indexrelid)
                     FROM   pg_index i
                     WHERE  i.indrelid = c.oid AND i.indisreplident AND c.relreplident = 'i'), '')      AS identity_index,
-          coalesce(obj_description(c.oid, 'pg_class'), '')   AS comment,
+          ` + commentOf("pg_class", "c.oid") + ` AS comment,
           c.relrowsecurity                                   AS row_security,
           c.relforcerowsecurity                              AS force_row_security
 FROM      pg_class c
@@ -161,7 +161,9 @@ SELECT    a.attname::text                                       AS name,
                 FROM     unnest(a.attoptions) WITH ORDINALITY o(option, n)
                 WHERE    o.option NOT LIKE 'pg\_%'
                 ORDER BY o.n)                                   AS options,
-          coalesce(col_description(a.attrelid, a.attnum), '')   AS comment
+          coalesce((SELECT remark.description FROM pg_description remark
+                    WHERE  remark.objoid = a.attrelid AND remark.classoid = 'pg_class'::regclass
+                    AND    remark.objsubid = a.attnum), '')     AS comment
 FROM      pg_attribute a
 CROSS     JOIN LATERAL (SELECT typcollation, typstorage FROM pg_type WHERE oid = a.atttypid OFFSET 0) t
 WHERE     a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped
@@ -169,7 +171,7 @@ ORDER BY  a.attnum`
 
 func askColumns(d *description) { wantAs(d, columnsSQL, &d.Columns) }
 
-const constraintsSQL = `
+var constraintsSQL = `
 SELECT   c.conname::text                                                  AS name,
          c.contype::text                                                  AS type,
          pg_get_constraintdef(c.oid)                                      AS definition,
@@ -177,7 +179,7 @@ SELECT   c.conname::text                                                  AS nam
          c.condeferred                                                    AS deferred,
          c.convalidated                                                   AS validated,
          coalesce((to_jsonb(c) ->> 'conperiod')::bool, false)             AS period,
-         coalesce(obj_description(c.oid, 'pg_constraint'), '')            AS comment
+         ` + commentOf("pg_constraint", "c.oid") + ` AS comment
 FROM     pg_constraint c
 WHERE    c.conrelid = $1 AND c.contype IN ('c', 'x', 'p', 'u', 'n')
 ORDER BY c.conname`
@@ -192,6 +194,13 @@ func collect[T any](ctx context.Context, q Querier, sql string, args ...any) ([]
 		return nil, err
 	}
 	return pgx.CollectRows(rows, pgx.RowToStructByNameLax[T])
+}
+
+// commentOf is the comment of an object, or an empty text. obj_description is a function in
+// SQL, which the server plans each time that a statement calls it.
+func commentOf(class, oid string) string {
+	return fmt.Sprintf(`coalesce((SELECT remark.description FROM pg_description remark
+                   WHERE  remark.objoid = %[2]s AND remark.classoid = '%[1]s'::regclass AND remark.objsubid = 0), '')`, class, oid)
 }
 
 // extensionsOf lists the extensions that an object depends on by ALTER … DEPENDS ON

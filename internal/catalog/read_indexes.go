@@ -22,7 +22,7 @@ SELECT    ic.relname::text                                     AS name,
           coalesce(con.conname::text, '')                      AS constraint_name,
           coalesce((SELECT ts.spcname::text FROM pg_tablespace ts WHERE ts.oid = ic.reltablespace), '') AS tablespace,
           pg_relation_size(i.indexrelid)                       AS size,
-          coalesce(obj_description(i.indexrelid, 'pg_class'), '') AS comment,
+          ` + commentOf("pg_class", "i.indexrelid") + ` AS comment,
           ` + extensionsOf("pg_class", "i.indexrelid") + `      AS extensions,
          (SELECT jsonb_agg(jsonb_build_object('column', a.attnum, 'target', a.attstattarget) ORDER BY a.attnum)
           FROM   pg_attribute a
