@@ -155,7 +155,7 @@ func (e *Env) unlike(ctx context.Context, tx pgx.Tx) ([]Reason, error) {
 	if err != nil {
 		return nil, err
 	}
-	reasons, err := checks.Find(ctx, tx, e.Source.OID, e.allowed())
+	reasons, err := checks.Find(ctx, tx, e.Source, e.allowed(), false)
 	if err != nil {
 		return nil, err
 	}

@@ -63,7 +63,7 @@ func preflight(ctx context.Context, e *Env) error {
 	if err := e.ofAKind(ctx); err != nil {
 		return err
 	}
-	reasons, err := checks.Find(ctx, e.Pool, e.Source.OID, e.allowed(), checks.OtherCapture)
+	reasons, err := checks.Find(ctx, e.Pool, e.Source, e.allowed(), true)
 	if err != nil {
 		return err
 	}

@@ -275,15 +275,12 @@ func (e *Env) drift(now *catalog.Table) error {
 // whether changes are being captured; if not, b returns strategy.ErrNotCapturing. like is the
 // table as it was.
 func (e *Env) queueChecks(b *pgx.Batch, reasons *[]Reason, oid uint32, like *catalog.Table) {
-	sql, args := e.Link.NotCapturing(2)
-	gone := checks.Check{SQL: sql, Why: "does not capture changes"}
-	checks.QueueTable(b, reasons, oid, e.allowed(), like)
-	checks.Queue(b, reasons, []checks.Check{gone}, append([]any{oid}, args...)...)
+	checks.QueueTable(b, reasons, oid, e.allowed(), like, e.Link)
 	found := b.QueuedQueries[b.Len()-1]
 	take := found.Fn
 	found.Fn = func(results pgx.BatchResults) error {
 		err := take(results)
-		if err == nil && slices.ContainsFunc(*reasons, func(r Reason) bool { return r.Why == gone.Why }) {
+		if err == nil && slices.ContainsFunc(*reasons, func(r Reason) bool { return r.Why == checks.NotCapturing }) {
 			return strategy.ErrNotCapturing
 		}
 		return err

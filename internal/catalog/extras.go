@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"strings"
-
-	"github.com/jackc/pgx/v5"
 )
 
 // Extras are things that most tables lack. Each has queries that the server plans slowly. A
@@ -92,15 +90,6 @@ func askExtras(d *description) {
 			d.extras.has |= r.Extra
 		}
 		return nil
-	})
-}
-
-// QueueExtras adds a query to b for the extras of a table.
-func QueueExtras(b *pgx.Batch, oid uint32, found *Extras) {
-	b.Queue(extrasSQL, oid).Query(func(rows pgx.Rows) error {
-		var extra Extras
-		_, err := pgx.ForEachRow(rows, []any{&extra}, func() error { *found |= extra; return nil })
-		return err
 	})
 }
 

@@ -9,37 +9,45 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/repack-go/repack/internal/catalog"
+	"github.com/repack-go/repack/strategy"
 )
 
 // Find lists what prevents the repack of a table. If materialized views are allowed,
-// they do not prevent it, but objects that are joined to them may.
-func Find(ctx context.Context, q catalog.Querier, oid uint32, allowed Allowed, more ...Check) (reasons []Reason, err error) {
+// they do not prevent it, but objects that are joined to them may. t has just been read:
+// what it lacks is not looked for. With begins, OtherCapture is one of the checks.
+func Find(ctx context.Context, q catalog.Querier, t *catalog.Table, allowed Allowed, begins bool) (reasons []Reason, err error) {
 	b, rebuilds := &pgx.Batch{}, allowed.Matviews
-	var extras catalog.Extras
-	QueueTable(b, &reasons, oid, allowed, nil)
-	catalog.QueueExtras(b, oid, &extras)
-	if len(more) > 0 {
-		Queue(b, &reasons, more, oid)
-	}
+	queueTable(b, &reasons, t.OID, allowed, t, nil, begins)
 	if err := q.SendBatch(ctx, b).Close(); err != nil {
-		return nil, err
-	}
-	if err := extra(ctx, q, &reasons, oid, extras); err != nil {
 		return nil, err
 	}
 	var matviews []catalog.Matview
 	if rebuilds {
-		if matviews, err = catalog.Matviews(ctx, q, oid); err != nil {
+		if matviews, err = catalog.Matviews(ctx, q, t.OID); err != nil {
 			return nil, err
 		}
 	}
-	return complete(ctx, q, oid, rebuilds, reasons, matviews)
+	return complete(ctx, q, t.OID, rebuilds, reasons, matviews)
 }
 
+// NotCapturing is why a table is refused if the capture triggers of its job are not as they
+// should be.
+const NotCapturing = "does not capture changes"
+
 // QueueTable adds the checks of a table to b, except those that Complete adds. like is a
-// description of the table as it was: see catalog.Queue.
-func QueueTable(b *pgx.Batch, reasons *[]Reason, oid uint32, allowed Allowed, like *catalog.Table) {
-	Queue(b, reasons, always, oid, allowed.Matviews, allowed.Published)
+// description of the table as it was: see catalog.Queue. It also asks whether changes are
+// being captured.
+func QueueTable(b *pgx.Batch, reasons *[]Reason, oid uint32, allowed Allowed, like *catalog.Table, link *strategy.Link) {
+	queueTable(b, reasons, oid, allowed, like, link, false)
+}
+
+// queueTable has the same statement for all callers, so that the server plans it once for a
+// connection. Parameters say what is to be looked for: link may be nil.
+func queueTable(b *pgx.Batch, reasons *[]Reason, oid uint32, allowed Allowed, like *catalog.Table, link *strategy.Link, begins bool) {
+	sql, args := link.NotCapturing(5)
+	gone := Check{SQL: sql, Why: NotCapturing}
+	other := Check{OtherCapture.SQL + " AND $4", OtherCapture.Why, OtherCapture.Remedy}
+	Queue(b, reasons, append(always[:len(always):len(always)], other, gone), append([]any{oid, allowed.Matviews, allowed.Published, begins}, args...)...)
 	queueExtra(b, reasons, oid, like.Extras())
 }
 
