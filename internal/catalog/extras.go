@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// Extras are things that most tables lack. Each has queries that the server plans slowly. A
-// description says which extras the table has, and has their queries only if it has them.
+// Extras are things that most tables lack. Each has queries that the server plans slowly.
+// So a description asks which extras the table has, and reads only those.
 type Extras uint
 
 // These are the extras. A partition has OfKeys and OfTriggers, too, because it may have keys
