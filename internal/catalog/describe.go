@@ -20,7 +20,7 @@ import (
 // of all lists as JSON. One statement is one round trip, and under a lock other
 // sessions wait for it. The server plans it once for a connection, and again after each
 // CREATE SCHEMA in the database. It takes longer to plan a query than to run it: so the
-// lists of what most tables lack are in a second statement. See Extras.
+// lists of what most tables lack are in statements of their own. See Extras.
 
 // description is a table that is being described, with the lists that are asked for it.
 type description struct {
@@ -140,6 +140,30 @@ func (d *description) take(chosen func(part) bool) error {
 	return nil
 }
 
+// ofExtras returns a statement for each of these extras. Each has one of its own, so that it
+// is planned once for a connection, whatever other extras a table has.
+func (d *description) ofExtras(these Extras) (statements []string) {
+	for _, e := range extras {
+		sql := d.statement(func(n int) bool { return d.lists[n].part.extra == e.extra })
+		if these&e.extra != 0 && sql != "" {
+			statements = append(statements, sql)
+		}
+	}
+	return statements
+}
+
+// queue adds statements to b. When all rows are there, it takes the lists that are chosen.
+func (d *description) queue(b *pgx.Batch, statements []string, chosen func(part) bool) {
+	for i, sql := range statements {
+		b.Queue(sql, d.OID).Query(func(rows pgx.Rows) error {
+			if err := d.collect(rows); err != nil || i < len(statements)-1 {
+				return err
+			}
+			return d.take(chosen)
+		})
+	}
+}
+
 // queue adds the description of a table to b. Of the extras, it reads those that are
 // likely. After b's results have been read, complete reads the others that the table has.
 func queue(b *pgx.Batch, oid uint32, parts []part, likely Extras) *Table {
@@ -151,22 +175,7 @@ func queue(b *pgx.Batch, oid uint32, parts []part, likely Extras) *Table {
 	}
 	t.extras.asked = extras & likely
 	always := d.statement(func(n int) bool { return d.lists[n].part.extra == 0 })
-	likelier := d.statement(func(n int) bool { return d.lists[n].part.extra&likely != 0 })
-	finish := func() error { return d.take(func(part) bool { return true }) }
-	b.Queue(always, oid).Query(func(rows pgx.Rows) error {
-		if err := d.collect(rows); err != nil || likelier != "" {
-			return err
-		}
-		return finish()
-	})
-	if likelier != "" {
-		b.Queue(likelier, oid).Query(func(rows pgx.Rows) error {
-			if err := d.collect(rows); err != nil {
-				return err
-			}
-			return finish()
-		})
-	}
+	d.queue(b, append([]string{always}, d.ofExtras(likely)...), func(part) bool { return true })
 	return t
 }
 
@@ -184,12 +193,7 @@ func complete(ctx context.Context, q Querier, tables []*Table, parts []part) err
 		}
 		d, _ := newDescription(t, parts)
 		t.extras.asked |= missing
-		b.Queue(d.statement(func(n int) bool { return d.lists[n].part.extra&missing != 0 }), t.OID).Query(func(rows pgx.Rows) error {
-			if err := d.collect(rows); err != nil {
-				return err
-			}
-			return d.take(func(p part) bool { return p.extra&missing != 0 })
-		})
+		d.queue(b, d.ofExtras(missing), func(p part) bool { return p.extra&missing != 0 })
 	}
 	if b.Len() == 0 {
 		return nil

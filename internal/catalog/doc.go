@@ -26,7 +26,7 @@
 //
 // One statement is one round trip, and the server plans it once for a connection.
 // That matters because the swap reads a description while it holds locks. What few tables
-// have (Extras) is in a second statement, which goes together with the first one if an
+// have (Extras) is in statements of its own, which go together with the first one if an
 // earlier description had it. Materialized views are described in another round trip,
 // because their OIDs must be known first.
 //
