@@ -296,12 +296,12 @@ func completedBy(xid string) *string {
 // prints differently. The queries that are already in b are sent together with those of
 // parity.
 func (x *exchanging) parity(ctx context.Context, tx *lock.Tx, b *pgx.Batch, retired catalog.Name) (reread []string, err error) {
-	is := catalog.Queue(b, x.in)
+	is := catalog.Queue(b, x.in, x.table)
 	queueNoneDraws(b, x.table, retired)
 	if err := tx.SendBatch(ctx, b).Close(); err != nil {
 		return nil, err
 	}
-	if err := catalog.ReadMatviews(ctx, tx, is.Matviews); err != nil {
+	if err := catalog.Complete(ctx, tx, is, x.table); err != nil {
 		return nil, err
 	}
 	differences, err := x.Reprints.Diff(x.Moving(x.table).Unvalidated(), x.Moving(is).Unvalidated())

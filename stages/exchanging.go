@@ -39,9 +39,13 @@ type exchanging struct {
 // more, a *steps.DriftError, or strategy.ErrNotCapturing.
 func (x *exchanging) lookAt(ctx context.Context, tx *lock.Tx) error {
 	x.reasons, x.pending = nil, nil
+	like := x.table
+	if like == nil {
+		like = x.Source
+	}
 	b := &pgx.Batch{}
-	x.table = catalog.Queue(b, x.out)
-	x.queueChecks(b, &x.reasons, x.out)
+	x.table = catalog.Queue(b, x.out, like)
+	x.queueChecks(b, &x.reasons, x.out, like)
 	catalog.QueueRecompile(b, x.Job.Table(), x.Job.ShadowSchema, &x.recompile)
 	b.Queue(steps.CurrentXIDSQL).QueryRow(func(row pgx.Row) error { return row.Scan(&x.xid) })
 	snapshots.QueueNotedReads(b, x.out, &x.noted)
@@ -60,10 +64,10 @@ func (x *exchanging) lookAt(ctx context.Context, tx *lock.Tx) error {
 	if err := tx.SendBatch(ctx, b).Close(); err != nil {
 		return x.GoneOr(err)
 	}
-	if err := catalog.ReadMatviews(ctx, tx, x.table.Matviews); err != nil {
+	if err := catalog.Complete(ctx, tx, x.table, like); err != nil {
 		return err
 	}
-	return x.checkAgain(ctx, tx, x.table, x.reasons)
+	return x.checkAgain(ctx, tx, x.table, like, x.reasons)
 }
 
 const ownerSQL = `SELECT pg_get_userbyid(relowner)::text FROM pg_class WHERE oid = $1`

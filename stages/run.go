@@ -136,14 +136,14 @@ func (e *Env) begin(ctx context.Context, s registry.Stage) error {
 // trigger, for example, only changes how writes are carried over.
 func (e *Env) refresh(ctx context.Context) error {
 	b := &pgx.Batch{}
-	now := catalog.Queue(b, e.Job.Source)
+	now := catalog.Queue(b, e.Job.Source, e.Source)
 	var reasons []Reason
-	e.queueChecks(b, &reasons, e.Job.Source)
+	e.queueChecks(b, &reasons, e.Job.Source, e.Source)
 	failed := e.Pool.SendBatch(ctx, b).Close()
 	if failed != nil && !errors.Is(failed, strategy.ErrNotCapturing) {
 		return e.GoneOr(failed)
 	}
-	if err := catalog.ReadMatviews(ctx, e.Pool, now.Matviews); err != nil {
+	if err := catalog.Complete(ctx, e.Pool, now, e.Source); err != nil {
 		return err
 	}
 	if err := e.Drift(now); err != nil {
@@ -152,7 +152,7 @@ func (e *Env) refresh(ctx context.Context) error {
 	if failed != nil {
 		return failed
 	}
-	if err := e.checkAgain(ctx, e.Pool, now, reasons); err != nil {
+	if err := e.checkAgain(ctx, e.Pool, now, e.Source, reasons); err != nil {
 		return err
 	}
 	e.Source = now
@@ -211,16 +211,15 @@ func (e *Env) forbidden(ctx context.Context, err error) error {
 }
 
 // queueChecks adds the checks to b, except those that checks.Complete adds. It also asks
-// whether changes are being captured; if not, b returns strategy.ErrNotCapturing.
-func (e *Env) queueChecks(b *pgx.Batch, reasons *[]Reason, oid uint32) {
-	sql, args := e.Link.NotCapturing(4)
-	gone := checks.Check{SQL: sql, Why: "does not capture changes"}
-	checks.Queue(b, reasons, append(checks.Table[:len(checks.Table):len(checks.Table)], gone), append([]any{oid, e.Rebuilds(), e.MayBePublished()}, args...)...)
+// whether changes are being captured; if not, b returns strategy.ErrNotCapturing. like is the
+// table as it was.
+func (e *Env) queueChecks(b *pgx.Batch, reasons *[]Reason, oid uint32, like *catalog.Table) {
+	checks.QueueTable(b, reasons, oid, e.Allowed(), like, e.Link)
 	found := b.QueuedQueries[b.Len()-1]
 	take := found.Fn
 	found.Fn = func(results pgx.BatchResults) error {
 		err := take(results)
-		if err == nil && slices.ContainsFunc(*reasons, func(r Reason) bool { return r.Why == gone.Why }) {
+		if err == nil && slices.ContainsFunc(*reasons, func(r Reason) bool { return r.Why == checks.NotCapturing }) {
 			return strategy.ErrNotCapturing
 		}
 		return err
@@ -229,9 +228,9 @@ func (e *Env) queueChecks(b *pgx.Batch, reasons *[]Reason, oid uint32) {
 
 // checkAgain looks for what preValidate would have refused and what has appeared since.
 // Otherwise a later stage would fail because of it, clean_up at the latest. t is the table
-// as it is now. reasons are those of queueChecks.
-func (e *Env) checkAgain(ctx context.Context, q catalog.Querier, t *catalog.Table, reasons []Reason) error {
-	found, err := checks.Complete(ctx, q, t.OID, e.Rebuilds(), reasons, t.Matviews)
+// as it is now. like and reasons are those of queueChecks.
+func (e *Env) checkAgain(ctx context.Context, q catalog.Querier, t, like *catalog.Table, reasons []Reason) error {
+	found, err := checks.Complete(ctx, q, t, like, e.Allowed(), reasons)
 	if err != nil {
 		return err
 	}

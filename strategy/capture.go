@@ -421,8 +421,13 @@ var ErrNotCapturing = errors.New("the triggers that capture changes have been dr
 // NotCapturing returns a query that returns a row unless all our triggers on the table
 // exist, fire always and call our function: see ErrNotCapturing. Parameter $1 of the
 // query is the OID of the table, which must be From. args are its other parameters,
-// numbered from first on. The query takes no lock on the table.
+// numbered from first on. The query takes no lock on the table. If l is nil, it has the same
+// text and returns no row.
 func (l *Link) NotCapturing(first int) (sql string, args []any) {
+	sql = fmt.Sprintf(notCapturingSQL, first, first+1, first+2)
+	if l == nil {
+		return sql, []any{0, []string{}, "none()"}
+	}
 	names, want := allTriggers, len(allTriggers)
 	switch {
 	case l.Rows != "":
@@ -431,7 +436,7 @@ func (l *Link) NotCapturing(first int) (sql string, args []any) {
 	case !l.keyTrigger():
 		want--
 	}
-	return fmt.Sprintf(notCapturingSQL, first, first+1, first+2), []any{want, names, l.Capture.String() + "()"}
+	return sql, []any{want, names, l.Capture.String() + "()"}
 }
 
 // DropTriggersSQL returns the statements that drop the capture triggers of a table.

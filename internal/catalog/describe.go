@@ -16,35 +16,42 @@ import (
 )
 
 // A description has many lists, and each list has a query of its own: that is easiest
-// to write and to read. All queries are sent as one statement, which returns the rows
+// to write and to read. The queries are sent as one statement, which returns the rows
 // of all lists as JSON. One statement is one round trip, and under a lock other
-// sessions wait for it. The server plans it once for a connection.
+// sessions wait for it. The server plans it once for a connection, and again after each
+// CREATE SCHEMA in the database. It takes longer to plan a query than to run it: so the
+// lists of what most tables lack are in statements of their own. See Extras.
 
 // description is a table that is being described, with the lists that are asked for it.
 type description struct {
 	*Table
 	lists []list
-	with  string // common table expressions that lists share; it follows WITH RECURSIVE
+	with  string // common table expressions that the next lists share; it follows WITH RECURSIVE
 }
 
 // list is a query and the function that takes its rows. The query has one parameter,
 // $1: the OID of the table.
 type list struct {
 	sql  string
+	with string // see description
+	part part
 	take func([]json.RawMessage) error
+	rows []numbered
 }
 
 // part is a group of lists that describes one thing, such as the columns. Lists are
 // taken in the order in which they were asked for, so a list can use the result of an
-// earlier one.
+// earlier one. A list that is not asked for because the table lacks the part's extra is
+// taken without rows.
 type part struct {
-	what string
-	ask  func(*description)
+	what  string
+	ask   func(*description)
+	extra Extras // 0: every table may have it
 }
 
 // want asks for a list. The query's columns have the names of T's fields.
 func want[T any](d *description, sql string, take func([]T) error) {
-	d.lists = append(d.lists, list{sql, func(rows []json.RawMessage) error {
+	d.lists = append(d.lists, list{sql: sql, with: d.with, take: func(rows []json.RawMessage) error {
 		values, fields := make([]T, len(rows)), fieldsOf(reflect.TypeFor[T]())
 		for i, row := range rows {
 			if err := decodeRow(row, fields, reflect.ValueOf(&values[i]).Elem()); err != nil {
@@ -69,58 +76,150 @@ type numbered struct {
 
 const listSQL = `SELECT %d AS list, row_number() OVER () AS row, to_json(x)::text AS json FROM (%s) x`
 
-// shared returns what the statement with the lists begins with.
-func (d *description) shared() string {
-	if d.with == "" {
-		return ""
-	}
-	return "WITH RECURSIVE " + d.with + "\n"
-}
-
-// queue adds the description of a table to b. The table is complete after b's results
-// have been read.
-func queue(b *pgx.Batch, oid uint32, parts []part) *Table {
-	d := &description{Table: &Table{OID: oid}}
-	var queries, of []string
+// newDescription asks for the lists of parts. extras are those that some part has.
+func newDescription(t *Table, parts []part) (d *description, extras Extras) {
+	d = &description{Table: t}
 	for _, p := range parts {
 		first := len(d.lists)
 		p.ask(d)
-		for n, l := range d.lists[first:] {
-			queries, of = append(queries, fmt.Sprintf(listSQL, first+n, l.sql)), append(of, p.what)
+		for n := range d.lists[first:] {
+			d.lists[first+n].part = p
 		}
+		extras |= p.extra
 	}
-	b.Queue(d.shared()+strings.Join(queries, "\nUNION ALL\n"), oid).Query(func(rows pgx.Rows) error {
-		all, err := pgx.CollectRows(rows, pgx.RowToStructByPos[numbered])
-		if err != nil {
-			return fmt.Errorf("describe table %d: %w", oid, err)
-		}
-		sorted := make([][]numbered, len(d.lists))
-		for _, r := range all {
-			sorted[r.List] = append(sorted[r.List], r)
-		}
-		for i, rows := range sorted {
-			slices.SortFunc(rows, func(a, b numbered) int { return int(a.Row - b.Row) })
-			values := make([]json.RawMessage, len(rows))
-			for n, r := range rows {
-				values[n] = r.JSON
-			}
-			if err := d.lists[i].take(values); err != nil {
-				return fmt.Errorf("describe %s of table %d: %w", of[i], oid, err)
-			}
-		}
-		return nil
-	})
-	return d.Table
+	return d, extras
 }
 
-// describe reads parts of the descriptions of several tables, in one round trip.
+// one returns list n as a statement.
+func (d *description) one(n int) string { return d.statement(func(i int) bool { return i == n }) }
+
+// statement returns one statement for the lists that are chosen. It is empty if there are
+// none.
+func (d *description) statement(chosen func(n int) bool) string {
+	var with string
+	var queries []string
+	for n, l := range d.lists {
+		if !chosen(n) {
+			continue
+		}
+		queries = append(queries, fmt.Sprintf(listSQL, n, l.sql))
+		if l.with != "" {
+			with = "WITH RECURSIVE " + l.with + "\n"
+		}
+	}
+	return with + strings.Join(queries, "\nUNION ALL\n")
+}
+
+// collect adds the rows of a statement to their lists.
+func (d *description) collect(rows pgx.Rows) error {
+	all, err := pgx.CollectRows(rows, pgx.RowToStructByPos[numbered])
+	if err != nil {
+		return fmt.Errorf("describe table %d: %w", d.OID, err)
+	}
+	for _, r := range all {
+		d.lists[r.List].rows = append(d.lists[r.List].rows, r)
+	}
+	return nil
+}
+
+// take puts the rows of the lists that are chosen into the table.
+func (d *description) take(chosen func(part) bool) error {
+	for _, l := range d.lists {
+		if !chosen(l.part) {
+			continue
+		}
+		slices.SortFunc(l.rows, func(a, b numbered) int { return int(a.Row - b.Row) })
+		values := make([]json.RawMessage, len(l.rows))
+		for i, r := range l.rows {
+			values[i] = r.JSON
+		}
+		if err := l.take(values); err != nil {
+			return fmt.Errorf("describe %s of table %d: %w", l.part.what, d.OID, err)
+		}
+	}
+	return nil
+}
+
+// ofExtras returns a statement for each of these extras. Each has one of its own, so that it
+// is planned once for a connection, whatever other extras a table has.
+func (d *description) ofExtras(these Extras) (statements []string) {
+	for _, e := range extras {
+		sql := d.statement(func(n int) bool { return d.lists[n].part.extra == e.extra })
+		if these&e.extra != 0 && sql != "" {
+			statements = append(statements, sql)
+		}
+	}
+	return statements
+}
+
+// queue adds statements to b. When all rows are there, it takes the lists that are chosen.
+func (d *description) queue(b *pgx.Batch, statements []string, chosen func(part) bool) {
+	for i, sql := range statements {
+		b.Queue(sql, d.OID).Query(func(rows pgx.Rows) error {
+			if err := d.collect(rows); err != nil || i < len(statements)-1 {
+				return err
+			}
+			return d.take(chosen)
+		})
+	}
+}
+
+// queue adds the description of a table to b. Of the extras, it reads those that are
+// likely. After b's results have been read, complete reads the others that the table has.
+func queue(b *pgx.Batch, oid uint32, parts []part, likely Extras) *Table {
+	t := &Table{OID: oid}
+	d, extras := newDescription(t, append(parts[:len(parts):len(parts)], part{what: "extras", ask: askExtras}))
+	last := len(d.lists) - 1
+	if extras == 0 {
+		d.lists = d.lists[:last]
+	}
+	t.extras.asked = extras & likely
+	always := d.statement(func(n int) bool { return d.lists[n].part.extra == 0 })
+	d.queue(b, append([]string{always}, d.ofExtras(likely)...), func(part) bool { return true })
+	return t
+}
+
+// complete reads the extras that the tables have and that queue has not read, in one round
+// trip. If there are none, it needs none.
+func complete(ctx context.Context, q Querier, tables []*Table, parts []part) error {
+	b := &pgx.Batch{}
+	for _, t := range tables {
+		missing := t.extras.has &^ t.extras.asked
+		if missing == 0 {
+			continue
+		}
+		if missing&OfPartition != 0 { // the other two look at the partition
+			missing |= OfKeys | OfTriggers
+		}
+		d, _ := newDescription(t, parts)
+		t.extras.asked |= missing
+		d.queue(b, d.ofExtras(missing), func(p part) bool { return p.extra&missing != 0 })
+	}
+	if b.Len() == 0 {
+		return nil
+	}
+	return q.SendBatch(ctx, b).Close()
+}
+
+// describe reads parts of the descriptions of several tables, in one round trip, or two
+// if one of them has extras.
 func describe(ctx context.Context, q Querier, oids []uint32, parts []part) ([]*Table, error) {
+	return describeLikely(ctx, q, oids, parts, func(uint32) Extras { return 0 })
+}
+
+// describeLikely is describe with the extras that each table is likely to have. If it has
+// no others, one round trip is enough.
+func describeLikely(ctx context.Context, q Querier, oids []uint32, parts []part, likely func(oid uint32) Extras) ([]*Table, error) {
 	b := &pgx.Batch{}
 	tables := make([]*Table, len(oids))
 	for i, oid := range oids {
-		tables[i] = queue(b, oid, parts)
+		tables[i] = queue(b, oid, parts, likely(oid))
 	}
-	if err := q.SendBatch(ctx, b).Close(); err != nil {
+	err := q.SendBatch(ctx, b).Close()
+	if err == nil {
+		err = complete(ctx, q, tables, parts)
+	}
+	if err != nil {
 		return nil, described(unread(ctx, q, oids, parts, err))
 	}
 	return tables, nil
@@ -135,14 +234,10 @@ func unread(ctx context.Context, q Querier, oids []uint32, parts []part, err err
 		return err
 	}
 	for _, oid := range oids {
-		d := &description{Table: &Table{OID: oid}}
-		for _, p := range parts {
-			first := len(d.lists)
-			p.ask(d)
-			for n, l := range d.lists[first:] {
-				if _, again := q.Exec(ctx, d.shared()+fmt.Sprintf(listSQL, first+n, l.sql), oid); errors.As(again, &pgErr) && pgErr.Code != pgerrcode.InFailedSQLTransaction {
-					return fmt.Errorf("describe %s of table %d: %w", p.what, oid, again)
-				}
+		d, _ := newDescription(&Table{OID: oid}, parts)
+		for n, l := range d.lists {
+			if _, again := q.Exec(ctx, d.one(n), oid); errors.As(again, &pgErr) && pgErr.Code != pgerrcode.InFailedSQLTransaction {
+				return fmt.Errorf("describe %s of table %d: %w", l.part.what, oid, again)
 			}
 		}
 	}

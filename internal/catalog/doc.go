@@ -25,14 +25,16 @@
 //	rows  ──▶ list number, row number, row as JSON ──▶ fields of Table
 //
 // One statement is one round trip, and the server plans it once for a connection.
-// That matters because the swap reads a description while it holds locks. Materialized
-// views are described in a second round trip, because their OIDs must be known first.
+// That matters because the swap reads a description while it holds locks. What few tables
+// have (Extras) is in statements of its own, which go together with the first one if an
+// earlier description had it. Materialized views are described in another round trip,
+// because their OIDs must be known first.
 //
 // The session's search_path must be pg_catalog. Then the server qualifies every other
 // name in a definition.
 //
 // To add a property: add a field to Table, its query and ask function, the latter to
-// everything, and a test.
+// everything, and a test. If few tables have it, it is an extra, with a condition.
 //
 // # Comparing
 //

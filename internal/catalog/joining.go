@@ -8,13 +8,13 @@ import (
 // JoiningKeys describes only the foreign keys of tables, in both directions. It needs
 // one round trip. The result is in the order of oids.
 func JoiningKeys(ctx context.Context, q Querier, oids ...uint32) ([]*Table, error) {
-	return describe(ctx, q, oids, []part{{"foreign keys", askForeignKeys}})
+	return describe(ctx, q, oids, []part{{"foreign keys", askForeignKeys, 0}})
 }
 
 // JoiningKeysOnly is JoiningKeys without the parts of keys, of which there may be very
 // many.
 func JoiningKeysOnly(ctx context.Context, q Querier, oids ...uint32) ([]*Table, error) {
-	return describe(ctx, q, oids, []part{{"foreign keys", askKeys}})
+	return describe(ctx, q, oids, []part{{"foreign keys", askKeys, 0}})
 }
 
 // On returns the key with table on in place of table t, on either side.

@@ -76,9 +76,11 @@ const keySQL = `
 SELECT    a.attname::text                                        AS name,
           b.type                                                 AS type,
           CASE WHEN a.attcollation <> 0 AND a.attcollation <> b.typcollation
-               THEN format('%I.%I', cn.nspname, co.collname)
+               THEN (SELECT format('%I.%I', (SELECT n.nspname FROM pg_namespace n WHERE n.oid = co.collnamespace), co.collname)
+                     FROM   pg_collation co
+                     WHERE  co.oid = a.attcollation)
                ELSE '' END                                       AS collation,
-          format('OPERATOR(%I.%s)', opn.nspname, op.oprname)     AS equal,
+          format('OPERATOR(%I.%s)', (SELECT n.nspname FROM pg_namespace n WHERE n.oid = op.oprnamespace), op.oprname) AS equal,
           oc.opcdefault
           AND (oc.opcintype = b.oid
                OR oc.opcintype = 'text'::regtype AND b.oid = 'varchar'::regtype
@@ -86,9 +88,8 @@ SELECT    a.attname::text                                        AS name,
           AND b.oid <> 'name'::regtype
           AND coalesce(h.consistent, false)                      AS hashed
 FROM      pg_index i
-JOIN      pg_class ic     ON ic.oid = i.indexrelid
 CROSS     JOIN LATERAL unnest(i.indkey::int2[], i.indclass::oid[]) WITH ORDINALITY AS k(attnum, opclass, n)
-JOIN      pg_attribute a  ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+CROSS     JOIN LATERAL (SELECT * FROM pg_attribute WHERE attrelid = i.indrelid AND attnum = k.attnum OFFSET 0) a
 CROSS     JOIN LATERAL (
           WITH RECURSIVE base (oid, typmod) AS (
               SELECT a.atttypid, a.atttypmod
@@ -96,14 +97,12 @@ CROSS     JOIN LATERAL (
               SELECT d.typbasetype, d.typtypmod FROM base JOIN pg_type d ON d.oid = base.oid WHERE d.typtype = 'd'
           )
           SELECT y.oid, y.typtype, y.typcollation, format_type(base.oid, base.typmod) AS type
-          FROM   base JOIN pg_type y ON y.oid = base.oid WHERE y.typtype <> 'd') b
-LEFT JOIN pg_collation co ON co.oid = a.attcollation
-LEFT JOIN pg_namespace cn ON cn.oid = co.collnamespace
-JOIN      pg_opclass oc   ON oc.oid = k.opclass
-JOIN      pg_amop ao      ON ao.amopfamily = oc.opcfamily AND ao.amopstrategy = 3
-                         AND ao.amoplefttype = oc.opcintype AND ao.amoprighttype = oc.opcintype
-JOIN      pg_operator op  ON op.oid = ao.amopopr
-JOIN      pg_namespace opn ON opn.oid = op.oprnamespace
+          FROM   base JOIN pg_type y ON y.oid = base.oid WHERE y.typtype <> 'd' OFFSET 0) b
+CROSS     JOIN LATERAL (SELECT * FROM pg_opclass WHERE oid = k.opclass OFFSET 0) oc
+CROSS     JOIN LATERAL (
+          SELECT amopopr FROM pg_amop
+          WHERE  amopfamily = oc.opcfamily AND amopstrategy = 3 AND amoplefttype = oc.opcintype AND amoprighttype = oc.opcintype OFFSET 0) ao
+CROSS     JOIN LATERAL (SELECT * FROM pg_operator WHERE oid = ao.amopopr OFFSET 0) op
 CROSS     JOIN LATERAL (
           SELECT bool_and(EXISTS (SELECT FROM pg_amop ho
                                   WHERE  ho.amopfamily = hc.opcfamily AND ho.amopopr = op.oid AND ho.amopstrategy = 1
@@ -111,9 +110,10 @@ CROSS     JOIN LATERAL (
                           AND EXISTS (SELECT FROM pg_amproc hp
                                       WHERE  hp.amprocfamily = hc.opcfamily AND hp.amprocnum = 2
                                       AND    hp.amproclefttype = hc.opcintype AND hp.amprocrighttype = hc.opcintype)) AS consistent
-          FROM   pg_opclass hc JOIN pg_am am ON am.oid = hc.opcmethod AND am.amname = 'hash'
-          WHERE  hc.opcdefault AND hc.opcintype IN (b.oid, oc.opcintype)) h
-WHERE     i.indrelid = $1 AND ic.relname = $2 AND k.n <= i.indnkeyatts
+          FROM   pg_opclass hc
+          WHERE  hc.opcdefault AND hc.opcintype IN (b.oid, oc.opcintype)
+          AND    hc.opcmethod = (SELECT am.oid FROM pg_am am WHERE am.amname = 'hash')) h
+WHERE     i.indrelid = $1 AND (SELECT ic.relname FROM pg_class ic WHERE ic.oid = i.indexrelid) = $2 AND k.n <= i.indnkeyatts
 ORDER BY  k.n`
 
 // ReadKey describes the columns of the index that Key has chosen, in index order. It

@@ -49,7 +49,7 @@ func askMatviews(d *description) { wantAs(d, matviewsSQL, &d.Matviews) }
 // order in which they can be created. It needs two round trips if there are any,
 // otherwise one.
 func Matviews(ctx context.Context, q Querier, oid uint32) ([]Matview, error) {
-	t, err := describeOne(ctx, q, oid, []part{{"materialized views", askMatviews}})
+	t, err := describeOne(ctx, q, oid, []part{{"materialized views", askMatviews, 0}})
 	if err != nil {
 		return nil, err
 	}
@@ -57,17 +57,31 @@ func Matviews(ctx context.Context, q Querier, oid uint32) ([]Matview, error) {
 }
 
 // ReadMatviews describes the materialized views of the list (Relation), in one round
-// trip. Their queries must already be there. It returns ErrNotFound if one of them has
-// been dropped.
+// trip, or two if one of them has extras. Their queries must already be there. It
+// returns ErrNotFound if one of them has been dropped.
 func ReadMatviews(ctx context.Context, q Querier, list []Matview) error {
+	return readMatviews(ctx, q, list, nil)
+}
+
+// readMatviews is ReadMatviews. It needs one round trip if the materialized views have no
+// other extras than those of like, and otherwise two.
+func readMatviews(ctx context.Context, q Querier, list []Matview, like *Table) error {
 	if len(list) == 0 {
 		return nil
 	}
-	oids := make([]uint32, len(list))
+	oids, likely := make([]uint32, len(list)), map[uint32]Extras{}
 	for i, m := range list {
 		oids[i] = m.OID
+		if m.Read {
+			likely[m.OID] |= OfDependents
+		}
 	}
-	relations, err := describe(ctx, q, oids, everything)
+	if like != nil {
+		for _, m := range like.Matviews {
+			likely[m.OID] |= m.Relation.Extras()
+		}
+	}
+	relations, err := describeLikely(ctx, q, oids, everything, func(oid uint32) Extras { return likely[oid] })
 	if err != nil {
 		return err
 	}

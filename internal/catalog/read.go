@@ -21,8 +21,8 @@ type Querier interface {
 	SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults
 }
 
-// Read describes the table with that OID. It needs one round trip, and a second one if
-// there are materialized views on the table.
+// Read describes the table with that OID. It needs one round trip, a second one if the
+// table has extras, and a third one if there are materialized views on the table.
 //
 // The session's search_path must be pg_catalog: then the server qualifies every name in
 // a definition. Read takes ACCESS SHARE on the table for a moment, because functions
@@ -39,37 +39,41 @@ func Read(ctx context.Context, q Querier, oid uint32) (*Table, error) {
 	return t, ReadMatviews(ctx, q, t.Matviews)
 }
 
-// Queue adds Read of a table to b. The table is complete after b's results have been
-// read; one of them may be ErrNotFound. Its materialized views then have an OID and a
-// query only: ReadMatviews describes the rest.
-func Queue(b *pgx.Batch, oid uint32) *Table { return queue(b, oid, withMatviews) }
+// Queue adds Read of a table to b. After b's results have been read, of which one may be
+// ErrNotFound, call Complete.
+//
+// like describes the same table as it was, or its copy. It may be nil. If the table has no
+// other extras than like, and no materialized views, Complete needs no round trip.
+func Queue(b *pgx.Batch, oid uint32, like *Table) *Table {
+	return queue(b, oid, withMatviews, like.Extras())
+}
 
 // everything is all parts of a description except the materialized views.
 var everything = []part{
-	{"relation", askRelation},
-	{"columns", askColumns},
-	{"constraints", askConstraints},
-	{"indexes", askIndexes},
-	{"partition", askPartition},
-	{"foreign keys", askForeignKeys},
-	{"sequences and grants", askSequencesAndGrants},
-	{"triggers", askTriggers},
-	{"rules", askRules},
-	{"policies", askPolicies},
-	{"publications", askPublications},
-	{"security labels", askLabels},
-	{"extended statistics", askStatistics},
-	{"functions of the row type", askTyped}, // the next two use its tables
-	{"views", askViews},
-	{"dependents", askDependents},
+	{"relation", askRelation, 0},
+	{"columns", askColumns, 0},
+	{"constraints", askConstraints, 0},
+	{"indexes", askIndexes, 0},
+	{"partition", askPartition, OfPartition},
+	{"foreign keys", askForeignKeys, OfKeys},
+	{"sequences and grants", askSequencesAndGrants, 0},
+	{"triggers", askTriggers, OfTriggers},
+	{"rules", askRules, 0},
+	{"policies", askPolicies, OfPolicies},
+	{"publications", askPublications, OfPublications},
+	{"security labels", askLabels, OfLabels},
+	{"extended statistics", askStatistics, OfStatistics},
+	{"functions of the row type", askTyped, OfDependents}, // the next two use its tables
+	{"views", askViews, OfDependents},
+	{"dependents", askDependents, OfDependents},
 }
 
-var withMatviews = append(slices.Clone(everything), part{"materialized views", askMatviews})
+var withMatviews = append(slices.Clone(everything), part{"materialized views", askMatviews, OfDependents})
 
 // ReadGrants describes only the sequences of a table and the privileges on it and them.
 // It needs one round trip and takes no lock on the table.
 func ReadGrants(ctx context.Context, q Querier, oid uint32) (*Table, error) {
-	return describeOne(ctx, q, oid, []part{{"sequences and grants", askSequencesAndGrants}})
+	return describeOne(ctx, q, oid, []part{{"sequences and grants", askSequencesAndGrants, 0}})
 }
 
 // ask queues a query for take. The query's columns have the names of T's fields.
@@ -88,28 +92,27 @@ func askFor[T any](b *pgx.Batch, list *[]T, sql string, args ...any) {
 	ask(b, func(found []T) error { *list = found; return nil }, sql, args...)
 }
 
-const relationSQL = `
-SELECT    n.nspname::text                                    AS schema,
+// The queries look up in subqueries what they could join, where that is a row with a known
+// key: the server tries all orders and ways of a join, and does so for each connection.
+// OFFSET 0 keeps it from making a join of a subquery.
+
+var relationSQL = `
+SELECT   (SELECT n.nspname::text FROM pg_namespace n WHERE n.oid = c.relnamespace) AS schema,
           c.relname::text                                    AS name,
           pg_get_userbyid(c.relowner)::text                  AS owner,
           c.relpersistence::text                             AS persistence,
-          coalesce(am.amname::text, '')                      AS access_method,
-          coalesce(ts.spcname::text, '')                     AS tablespace,
+          coalesce((SELECT am.amname::text FROM pg_am am WHERE am.oid = c.relam), '')                  AS access_method,
+          coalesce((SELECT ts.spcname::text FROM pg_tablespace ts WHERE ts.oid = c.reltablespace), '') AS tablespace,
           coalesce(c.reloptions, '{}')                       AS options,
-          coalesce(toast.reloptions, '{}')                   AS toast_options,
+          coalesce((SELECT t.reloptions FROM pg_class t WHERE t.oid = c.reltoastrelid), '{}')          AS toast_options,
           c.relreplident::text                               AS identity_kind,
-          coalesce((SELECT ic.relname::text
+          coalesce((SELECT (SELECT ic.relname::text FROM pg_class ic WHERE ic.oid = i.indexrelid)
                     FROM   pg_index i
-                    JOIN   pg_class ic ON ic.oid = i.indexrelid
-                    WHERE  i.indrelid = c.oid AND i.indisreplident AND c.relreplident = 'i'), '') AS identity_index,
-          coalesce(obj_description(c.oid, 'pg_class'), '')   AS comment,
+                    WHERE  i.indrelid = c.oid AND i.indisreplident AND c.relreplident = 'i'), '')      AS identity_index,
+          ` + commentOf("pg_class", "c.oid") + ` AS comment,
           c.relrowsecurity                                   AS row_security,
           c.relforcerowsecurity                              AS force_row_security
 FROM      pg_class c
-JOIN      pg_namespace n   ON n.oid = c.relnamespace
-LEFT JOIN pg_am am         ON am.oid = c.relam
-LEFT JOIN pg_tablespace ts ON ts.oid = c.reltablespace
-LEFT JOIN pg_class toast   ON toast.oid = c.reltoastrelid
 WHERE     c.oid = $1`
 
 func askRelation(d *description) {
@@ -141,12 +144,15 @@ const columnsSQL = `
 SELECT    a.attname::text                                       AS name,
           format_type(a.atttypid, a.atttypmod)                  AS type,
           CASE WHEN a.attcollation <> 0 AND a.attcollation <> t.typcollation
-               THEN format('%I.%I', cn.nspname, co.collname)
+               THEN (SELECT format('%I.%I', (SELECT n.nspname FROM pg_namespace n WHERE n.oid = co.collnamespace), co.collname)
+                     FROM   pg_collation co
+                     WHERE  co.oid = a.attcollation)
                ELSE '' END                                      AS collation,
           a.attnotnull                                          AS not_null,
           a.attidentity::text                                   AS identity,
           a.attgenerated::text                                  AS generated,
-          coalesce(pg_get_expr(d.adbin, d.adrelid), '')         AS expression,
+          coalesce((SELECT pg_get_expr(d.adbin, d.adrelid) FROM pg_attrdef d
+                    WHERE  d.adrelid = a.attrelid AND d.adnum = a.attnum), '') AS expression,
           CASE WHEN a.attstorage <> t.typstorage
                THEN a.attstorage::text ELSE '' END              AS storage,
           a.attcompression::text                                AS compression,
@@ -155,18 +161,17 @@ SELECT    a.attname::text                                       AS name,
                 FROM     unnest(a.attoptions) WITH ORDINALITY o(option, n)
                 WHERE    o.option NOT LIKE 'pg\_%'
                 ORDER BY o.n)                                   AS options,
-          coalesce(col_description(a.attrelid, a.attnum), '')   AS comment
+          coalesce((SELECT remark.description FROM pg_description remark
+                    WHERE  remark.objoid = a.attrelid AND remark.classoid = 'pg_class'::regclass
+                    AND    remark.objsubid = a.attnum), '')     AS comment
 FROM      pg_attribute a
 CROSS     JOIN LATERAL (SELECT typcollation, typstorage FROM pg_type WHERE oid = a.atttypid OFFSET 0) t
-LEFT JOIN pg_collation co ON co.oid = a.attcollation
-LEFT JOIN pg_namespace cn ON cn.oid = co.collnamespace
-LEFT JOIN pg_attrdef d    ON d.adrelid = a.attrelid AND d.adnum = a.attnum
 WHERE     a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY  a.attnum`
 
 func askColumns(d *description) { wantAs(d, columnsSQL, &d.Columns) }
 
-const constraintsSQL = `
+var constraintsSQL = `
 SELECT   c.conname::text                                                  AS name,
          c.contype::text                                                  AS type,
          pg_get_constraintdef(c.oid)                                      AS definition,
@@ -174,7 +179,7 @@ SELECT   c.conname::text                                                  AS nam
          c.condeferred                                                    AS deferred,
          c.convalidated                                                   AS validated,
          coalesce((to_jsonb(c) ->> 'conperiod')::bool, false)             AS period,
-         coalesce(obj_description(c.oid, 'pg_constraint'), '')            AS comment
+         ` + commentOf("pg_constraint", "c.oid") + ` AS comment
 FROM     pg_constraint c
 WHERE    c.conrelid = $1 AND c.contype IN ('c', 'x', 'p', 'u', 'n')
 ORDER BY c.conname`
@@ -189,6 +194,13 @@ func collect[T any](ctx context.Context, q Querier, sql string, args ...any) ([]
 		return nil, err
 	}
 	return pgx.CollectRows(rows, pgx.RowToStructByNameLax[T])
+}
+
+// commentOf is the comment of an object, or an empty text. obj_description is a function in
+// SQL, which the server plans each time that a statement calls it.
+func commentOf(class, oid string) string {
+	return fmt.Sprintf(`coalesce((SELECT remark.description FROM pg_description remark
+                   WHERE  remark.objoid = %[2]s AND remark.classoid = '%[1]s'::regclass AND remark.objsubid = 0), '')`, class, oid)
 }
 
 // extensionsOf lists the extensions that an object depends on by ALTER … DEPENDS ON

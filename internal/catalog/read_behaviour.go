@@ -13,8 +13,8 @@ SELECT   t.tgname::text                                        AS name,
          pg_get_triggerdef(t.oid)                              AS definition,
          t.tgenabled::text                                     AS enabled,
          t.tgparentid <> 0                                     AS above,
-         coalesce(obj_description(t.oid, 'pg_trigger'), '')    AS comment,
-         coalesce(obj_description(t.tgconstraint, 'pg_constraint'), '') AS constraint_comment,
+         ` + commentOf("pg_trigger", "t.oid") + ` AS comment,
+         ` + commentOf("pg_constraint", "t.tgconstraint") + ` AS constraint_comment,
          ` + extensionsOf("pg_trigger", "t.oid") + `           AS extensions
 FROM     pg_trigger t
 JOIN     pg_proc p ON p.oid = t.tgfoid
@@ -46,18 +46,18 @@ func askTriggers(d *description) {
 	})
 }
 
-const rulesSQL = `
+var rulesSQL = `
 SELECT   r.rulename::text                                      AS name,
          pg_get_ruledef(r.oid)                                 AS definition,
          r.ev_enabled::text                                    AS enabled,
-         coalesce(obj_description(r.oid, 'pg_rewrite'), '')    AS comment
+         ` + commentOf("pg_rewrite", "r.oid") + ` AS comment
 FROM     pg_rewrite r
 WHERE    r.ev_class = $1
 ORDER BY r.rulename`
 
 func askRules(d *description) { wantAs(d, rulesSQL, &d.Rules) }
 
-const policiesSQL = `
+var policiesSQL = `
 SELECT   p.polname::text                                       AS name,
          CASE p.polcmd WHEN 'r' THEN 'SELECT' WHEN 'a' THEN 'INSERT' WHEN 'w' THEN 'UPDATE'
                        WHEN 'd' THEN 'DELETE' ELSE 'ALL' END   AS command,
@@ -67,7 +67,7 @@ SELECT   p.polname::text                                       AS name,
                ORDER  BY 1)                                    AS roles,
          coalesce(pg_get_expr(p.polqual, p.polrelid), '')      AS using,
          coalesce(pg_get_expr(p.polwithcheck, p.polrelid), '') AS with_check,
-         coalesce(obj_description(p.oid, 'pg_policy'), '')     AS comment
+         ` + commentOf("pg_policy", "p.oid") + ` AS comment
 FROM     pg_policy p
 WHERE    p.polrelid = $1
 ORDER BY p.polname`
@@ -96,7 +96,7 @@ ORDER BY x.name COLLATE "C"`
 
 func askPublications(d *description) { wantAs(d, publicationsSQL, &d.Publications) }
 
-const statisticsSQL = `
+var statisticsSQL = `
 SELECT   n.nspname::text                                       AS schema_name,
          s.stxname::text                                       AS statistics_name,
          array_to_string(ARRAY(
@@ -106,7 +106,7 @@ SELECT   n.nspname::text                                       AS schema_name,
          pg_get_statisticsobjdef_columns(s.oid)                AS columns,
          nullif(s.stxstattarget, -1)::int                      AS target,
          pg_get_userbyid(s.stxowner)::text                     AS owner,
-         coalesce(obj_description(s.oid, 'pg_statistic_ext'), '') AS comment
+         ` + commentOf("pg_statistic_ext", "s.oid") + ` AS comment
 FROM     pg_statistic_ext s
 JOIN     pg_namespace n ON n.oid = s.stxnamespace
 WHERE    s.stxrelid = $1

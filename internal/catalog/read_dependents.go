@@ -31,7 +31,7 @@ const deleteColumnsSQL = `
 //
 // The conditions are those with which the server finds the referenced row; see
 // RI_Initial_Check in ri_triggers.c.
-const foreignKeysSQL = `
+var foreignKeysSQL = `
 SELECT   c.oid                                                 AS oid,
          c.conrelid = $1                                       AS its,
          c.conparentid <> 0                                    AS above,
@@ -71,7 +71,7 @@ SELECT   c.oid                                                 AS oid,
          coalesce((to_jsonb(c) ->> 'conenforced')::bool, true) AS enforced,
          coalesce((to_jsonb(c) ->> 'conperiod')::bool, false)  AS period,
          coalesce(up.convalidated, false)                      AS valid_above,
-         coalesce(obj_description(c.oid, 'pg_constraint'), '') AS comment
+         ` + commentOf("pg_constraint", "c.oid") + ` AS comment
 FROM     pg_constraint c
 JOIN     pg_class ct     ON ct.oid = c.conrelid
 JOIN     pg_namespace cn ON cn.oid = ct.relnamespace
@@ -197,11 +197,12 @@ func askKeyParts(d *description) {
 
 // A sequence belongs to a column by an internal dependency (identity) or an automatic
 // one (OWNED BY); see "pg_depend" in the manual.
-const sequencesSQL = `
+var sequencesSQL = `
 SELECT   s.oid                                               AS oid,
          n.nspname::text                                     AS schema_name,
          s.relname::text                                     AS sequence_name,
-         a.attname::text                                     AS column,
+        (SELECT a.attname::text FROM pg_attribute a
+          WHERE  a.attrelid = d.refobjid AND a.attnum = d.refobjsubid) AS column,
          d.deptype = 'i'                                     AS identity,
          format_type(q.seqtypid, NULL)                       AS type,
          q.seqstart                                          AS start,
@@ -217,12 +218,11 @@ SELECT   s.oid                                               AS oid,
          AND EXISTS (SELECT FROM pg_publication p
                      WHERE (to_jsonb(p) ->> 'puballsequences')::bool) AS published,
          pg_get_userbyid(s.relowner)::text                   AS owner,
-         coalesce(obj_description(s.oid, 'pg_class'), '')    AS comment
+         ` + commentOf("pg_class", "s.oid") + ` AS comment
 FROM     pg_depend d
-JOIN     pg_class s     ON s.oid = d.objid AND s.relkind = 'S'
-JOIN     pg_namespace n ON n.oid = s.relnamespace
-JOIN     pg_sequence q  ON q.seqrelid = s.oid
-JOIN     pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
+CROSS    JOIN LATERAL (SELECT * FROM pg_class WHERE oid = d.objid AND relkind = 'S' OFFSET 0) s
+CROSS    JOIN LATERAL (SELECT nspname FROM pg_namespace WHERE oid = s.relnamespace OFFSET 0) n
+CROSS    JOIN LATERAL (SELECT * FROM pg_sequence WHERE seqrelid = s.oid OFFSET 0) q
 WHERE    d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass
 AND      d.refobjid = $1 AND d.refobjsubid > 0 AND d.deptype IN ('a', 'i')
 ORDER BY n.nspname, s.relname`
@@ -240,9 +240,9 @@ WITH relation AS (
                UNION ALL
                SELECT d.objid
                FROM   pg_depend d
-               JOIN   pg_class s ON s.oid = d.objid AND s.relkind = 'S'
                WHERE  d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass
-               AND    d.refobjid = $1 AND d.refobjsubid > 0 AND d.deptype IN ('a', 'i')))
+               AND    d.refobjid = $1 AND d.refobjsubid > 0 AND d.deptype IN ('a', 'i')
+               AND    'S' = (SELECT s.relkind FROM pg_class s WHERE s.oid = d.objid)))
 )
 SELECT   x.relation                                           AS relation,
          x.column_name                                        AS column,

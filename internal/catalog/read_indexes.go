@@ -13,16 +13,16 @@ SELECT    ic.relname::text                                     AS name,
           format('CREATE %sINDEX %I ON %s%I.%I ',
                  CASE WHEN i.indisunique THEN 'UNIQUE ' ELSE '' END,
                  ic.relname, CASE c.relkind WHEN 'p' THEN 'ONLY ' ELSE '' END,
-                 n.nspname, c.relname)                         AS head,
+                (SELECT n.nspname FROM pg_namespace n WHERE n.oid = c.relnamespace), c.relname) AS head,
           pg_get_indexdef(i.indexrelid)                        AS definition,
           i.indisunique                                        AS is_unique,
           i.indisprimary                                       AS is_primary,
           i.indisvalid AND i.indisready AND i.indislive        AS valid,
           i.indisclustered                                     AS clustered,
           coalesce(con.conname::text, '')                      AS constraint_name,
-          coalesce(ts.spcname::text, '')                       AS tablespace,
+          coalesce((SELECT ts.spcname::text FROM pg_tablespace ts WHERE ts.oid = ic.reltablespace), '') AS tablespace,
           pg_relation_size(i.indexrelid)                       AS size,
-          coalesce(obj_description(i.indexrelid, 'pg_class'), '') AS comment,
+          ` + commentOf("pg_class", "i.indexrelid") + ` AS comment,
           ` + extensionsOf("pg_class", "i.indexrelid") + `      AS extensions,
          (SELECT jsonb_agg(jsonb_build_object('column', a.attnum, 'target', a.attstattarget) ORDER BY a.attnum)
           FROM   pg_attribute a
@@ -42,12 +42,10 @@ SELECT    ic.relname::text                                     AS name,
                 JOIN     pg_attribute a ON a.attrelid = c.oid AND a.attnum = u.attnum
                 ORDER BY u.n)                                  AS key_columns
 FROM      pg_index i
-JOIN      pg_class ic      ON ic.oid = i.indexrelid
-JOIN      pg_class c       ON c.oid = i.indrelid
-JOIN      pg_namespace n   ON n.oid = c.relnamespace
-LEFT JOIN pg_tablespace ts ON ts.oid = ic.reltablespace
-LEFT JOIN pg_constraint con ON con.conindid = i.indexrelid AND con.conrelid = i.indrelid
-                           AND con.contype IN ('p', 'u', 'x')
+CROSS JOIN LATERAL (SELECT oid, relname, reltablespace FROM pg_class WHERE oid = i.indexrelid OFFSET 0) ic
+CROSS JOIN LATERAL (SELECT oid, relname, relkind, relnamespace FROM pg_class WHERE oid = i.indrelid OFFSET 0) c
+LEFT JOIN LATERAL (SELECT * FROM pg_constraint
+                   WHERE  conindid = i.indexrelid AND conrelid = i.indrelid AND contype IN ('p', 'u', 'x') OFFSET 0) con ON true
 CROSS JOIN LATERAL (SELECT (i.indkey::int2[])[0:i.indnkeyatts - 1] AS columns) k
 WHERE     i.indrelid = $1
 ORDER BY  ic.relname`

@@ -204,14 +204,14 @@ func (t *Table) scratchPartsSQL(as Name, heads map[string]head) []string {
 
 // scratchParts are the parts that a scratch table can have.
 var scratchParts = []part{
-	{"columns", askColumns},
-	{"constraints", askConstraints},
-	{"indexes", askIndexes},
-	{"triggers", askTriggers},
-	{"rules", askRules},
-	{"policies", askPolicies},
-	{"publications", askPublications},
-	{"extended statistics", askStatistics},
+	{"columns", askColumns, 0},
+	{"constraints", askConstraints, 0},
+	{"indexes", askIndexes, 0},
+	{"triggers", askTriggers, 0},
+	{"rules", askRules, 0},
+	{"policies", askPolicies, 0},
+	{"publications", askPublications, 0},
+	{"extended statistics", askStatistics, 0},
 }
 
 // readScratch describes the definitions of the scratch table.

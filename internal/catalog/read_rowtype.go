@@ -99,7 +99,7 @@ SELECT   p.oid                                                    AS oid,
               ELSE pg_get_functiondef(p.oid) END                  AS definition,
          ` + aggregateOptions + `                                 AS options,
          pg_get_userbyid(p.proowner)::text                        AS owner,
-         coalesce(obj_description(p.oid, 'pg_proc'), '')          AS comment,
+         ` + commentOf("pg_proc", "p.oid") + ` AS comment,
          (SELECT coalesce(jsonb_agg(jsonb_build_object(
                      'grantor', pg_get_userbyid(e.grantor),
                      'grantee', CASE WHEN e.grantee = 0 THEN '' ELSE pg_get_userbyid(e.grantee) END,
@@ -120,7 +120,7 @@ SELECT   o.oid, 'operator', o.oid::regoperator::text, n.nspname::text, o.oprname
          '',
          ` + operatorOptions + `,
          pg_get_userbyid(o.oprowner)::text,
-         coalesce(obj_description(o.oid, 'pg_operator'), ''),
+         ` + commentOf("pg_operator", "o.oid") + `,
          '[]',
          ` + labelsOf("pg_operator", "o.oid") + `,
          '',
@@ -138,7 +138,7 @@ SELECT   c.oid, 'cast', format('(%s AS %s)', format_type(c.castsource, NULL), fo
          CASE WHEN p.oid IS NULL THEN '' ELSE format('%I.%I', n.nspname, p.proname) END,
          ` + castOptions + `,
          '',
-         coalesce(obj_description(c.oid, 'pg_cast'), ''),
+         ` + commentOf("pg_cast", "c.oid") + `,
          '[]', '[]', '',
          ` + needsOf("pg_cast", "c.oid") + `
 FROM     pg_cast c
@@ -216,7 +216,7 @@ func askTyped(d *description) {
 // ReadTyped describes only the objects typed by the row type of a table. It needs one
 // round trip and takes no lock on the table.
 func ReadTyped(ctx context.Context, q Querier, oid uint32) ([]Typed, error) {
-	t, err := describeOne(ctx, q, oid, []part{{"functions of the row type", askTyped}})
+	t, err := describeOne(ctx, q, oid, []part{{"functions of the row type", askTyped, 0}})
 	if err != nil {
 		return nil, err
 	}

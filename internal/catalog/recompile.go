@@ -24,7 +24,8 @@ JOIN     pg_namespace n ON n.oid = p.pronamespace
 WHERE    l.lanname NOT IN ('internal', 'c')
 AND      p.prokind IN ('f', 'p')
 AND      pg_has_role(p.proowner, 'USAGE')
-AND      n.nspname NOT IN ('pg_catalog', 'information_schema', $2::text, $2::text || '_old')
+AND      p.pronamespace <> 'pg_catalog'::regnamespace
+AND      n.nspname NOT IN ('information_schema', $2::text, $2::text || '_old')
 AND      NOT pg_is_other_temp_schema(n.oid)
 AND      CASE WHEN $1 ~ '^\w+$' THEN p.prosrc ~* ('\m_?' || $1 || '\M')
               ELSE strpos(lower(p.prosrc), lower($1)) > 0 END

@@ -64,6 +64,7 @@ type Table struct {
 	Matviews []Matview `json:"materialized_views" given:"link"`
 
 	unknown map[string]bool // properties that a stored description lacks: see Decode
+	extras  foundExtras     // see Extras
 }
 
 // ReplicaIdentity is pg_class.relreplident, with the name of the index for kind i.

@@ -99,12 +99,11 @@ var identityPersistence = Check{
 // identityUsed: an object that uses an identity's sequence would stay tied to the old
 // sequence.
 var identityUsed = Check{
-	`SELECT DISTINCT coalesce(r.ev_class::regclass::text, pg_describe_object(u.classid, u.objid, 0))
-	 FROM   pg_depend d
-	 JOIN   pg_class s ON s.oid = d.objid AND s.relkind = 'S'
-	 JOIN   pg_depend u ON u.refclassid = 'pg_class'::regclass AND u.refobjid = s.oid
-	 LEFT   JOIN pg_rewrite r ON u.classid = 'pg_rewrite'::regclass AND r.oid = u.objid
-	 WHERE  d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1 AND d.deptype = 'i'`,
+	`SELECT DISTINCT coalesce((SELECT r.ev_class FROM pg_rewrite r WHERE u.classid = 'pg_rewrite'::regclass AND r.oid = u.objid)::regclass::text,
+	                          pg_describe_object(u.classid, u.objid, 0))
+	 FROM   pg_depend u
+	 WHERE  u.refclassid = 'pg_class'::regclass
+	 AND    u.refobjid = ANY (ARRAY(SELECT s.oid FROM pg_class s WHERE s.oid = ANY (ARRAY(` + identitiesSQL + `)) AND s.relkind = 'S'))`,
 	"uses the sequence of an identity, and the new table has another one of that name", "use a sequence of its own",
 }
 
@@ -130,9 +129,24 @@ var grantorWithoutUsage = Check{
 	"has granted privileges on the table, and could not grant them again without USAGE of its schema", "GRANT USAGE ON SCHEMA … to it",
 }
 
+// internalTriggerSQL names a trigger t of constraint c.
+const internalTriggerSQL = `
+	format('%s %I of %s, trigger %I on %s', CASE c.contype WHEN 'f' THEN 'foreign key' ELSE 'constraint' END,
+	       c.conname, c.conrelid::regclass, t.tgname, t.tgrelid::regclass)`
+
 // alteredInternalTrigger: the triggers of constraints are created again, and they are
 // then enabled.
 var alteredInternalTrigger = Check{
+	`SELECT DISTINCT ` + internalTriggerSQL + `
+	 FROM   pg_trigger t
+	 CROSS  JOIN LATERAL (SELECT * FROM pg_constraint WHERE oid = t.tgconstraint OFFSET 0) c
+	 WHERE  t.tgrelid = $1 AND t.tgisinternal AND t.tgenabled <> 'O' AND (t.tgparentid = 0 OR c.contype = 'f')`,
+	"has a trigger that has been disabled or altered", "ALTER TABLE … ENABLE TRIGGER",
+}
+
+// alteredKeyTrigger is alteredInternalTrigger for the triggers that foreign keys have on
+// other tables.
+var alteredKeyTrigger = Check{
 	`WITH RECURSIVE key (id) AS (
 	     SELECT f.oid FROM pg_constraint f
 	     WHERE  f.oid = ANY (ARRAY(` + catalog.KeysSQL + `)) AND f.contype = 'f' AND f.conparentid = 0
@@ -140,25 +154,20 @@ var alteredInternalTrigger = Check{
 	     UNION ALL
 	     SELECT f.oid FROM key k JOIN pg_constraint f ON f.conparentid = k.id AND f.conparentid > 0
 	 )
-	 SELECT DISTINCT format('%s %I of %s, trigger %I on %s', CASE c.contype WHEN 'f' THEN 'foreign key' ELSE 'constraint' END,
-	                        c.conname, c.conrelid::regclass, t.tgname, t.tgrelid::regclass)
+	 SELECT DISTINCT ` + internalTriggerSQL + `
 	 FROM   pg_trigger t
 	 JOIN   pg_constraint c ON c.oid = t.tgconstraint
-	 WHERE  t.oid = ANY (ARRAY(
-	            SELECT oid FROM pg_trigger WHERE tgrelid = $1
-	            UNION
-	            SELECT oid FROM pg_trigger WHERE tgconstraint = ANY (ARRAY(SELECT id FROM key))))
-	 AND    t.tgisinternal AND t.tgenabled <> 'O'
-	 AND   (t.tgrelid = $1 AND (t.tgparentid = 0 OR c.contype = 'f') OR t.tgconstraint IN (SELECT id FROM key))`,
-	"has a trigger that has been disabled or altered", "ALTER TABLE … ENABLE TRIGGER",
+	 WHERE  t.tgconstraint = ANY (ARRAY(SELECT id FROM key)) AND t.tgrelid <> $1
+	 AND    t.tgisinternal AND t.tgenabled <> 'O'`,
+	alteredInternalTrigger.Why, alteredInternalTrigger.Remedy,
 }
 
 // captureNames: the capture triggers need this name.
 var captureNames = Check{
 	`SELECT 'trigger ' || quote_ident(t.tgname)
 	 FROM   pg_trigger t
-	 JOIN   pg_proc p ON p.oid = t.tgfoid
-	 WHERE  t.tgrelid = $1 AND t.tgname ~ '^(00|RI)_repack_' AND p.proname !~ '^repack_(capture|refer)_'`,
+	 WHERE  t.tgrelid = $1 AND left(t.tgname::text, 10) IN ('00_repack_', 'RI_repack_')
+	 AND    (SELECT p.proname FROM pg_proc p WHERE p.oid = t.tgfoid) !~ '^repack_(capture|refer)_'`,
 	"bears a name of those that capture changes", "rename it",
 }
 
@@ -166,8 +175,8 @@ var captureNames = Check{
 var referNames = Check{
 	`SELECT 'trigger ' || quote_ident(t.tgname)
 	 FROM   pg_trigger t
-	 JOIN   pg_proc p ON p.oid = t.tgfoid
-	 WHERE  t.tgrelid = $1 AND t.tgname ~ '^00_repack_' AND p.proname LIKE 'repack\_refer\_%'`,
+	 WHERE  t.tgrelid = $1 AND left(t.tgname::text, 10) = '00_repack_'
+	 AND    (SELECT p.proname FROM pg_proc p WHERE p.oid = t.tgfoid) LIKE 'repack\_refer\_%'`,
 	"belongs to a repack of a table that it refers to, whose foreign keys are being moved one by one", "wait until that is done",
 }
 
@@ -191,8 +200,8 @@ var rowTypeProperties = Check{
 var OtherCapture = Check{
 	`SELECT format('trigger %I, which calls %s', t.tgname, t.tgfoid::regproc)
 	 FROM   pg_trigger t
-	 JOIN   pg_proc p ON p.oid = t.tgfoid
-	 WHERE  t.tgrelid = $1 AND t.tgname ~ '^(00|RI)_repack_' AND p.proname LIKE 'repack\_capture\_%'`,
+	 WHERE  t.tgrelid = $1 AND left(t.tgname::text, 10) IN ('00_repack_', 'RI_repack_')
+	 AND    (SELECT p.proname FROM pg_proc p WHERE p.oid = t.tgfoid) LIKE 'repack\_capture\_%'`,
 	"captures changes for a job that this registry does not know", "repack reset with the --registry-schema of that job; where that is gone, as in a restored dump, repack reset as it is",
 }
 
@@ -203,23 +212,15 @@ var subscription = Check{
 	"feeds the table; its worker does not fire statement triggers", "drop the table from the subscription",
 }
 
-// Table lists the checks that run on every table. Their parameters are the table's OID,
+// always lists the checks that run on every table. Their parameters are the table's OID,
 // whether materialized views are to be rebuilt, and whether a publication of all tables
 // may publish what repack writes to its own tables: see Allowed.
-var Table = []Check{
+var always = []Check{
 	subscription,
 	subscribedIdentity,
 	accessMethod,
 	standby,
 	inheritance,
-	checkedRowByRow,
-	notValidAbove,
-	detachPending,
-	likeIndexes,
-	indexWithoutPart,
-	withoutOverlaps,
-	hashOfText,
-	ownAndInherited,
 	boundName,
 	typedTable,
 	extensionMember,
@@ -231,17 +232,40 @@ var Table = []Check{
 	identityUsed,
 	statisticsNames,
 	grantorWithoutUsage,
-	partitionedRefers,
 	alteredInternalTrigger,
 	captureNames,
 	referNames,
 	droppedReplicaIdentity,
 	rowTypeProperties,
-	typedOfExtension,
-	typedOfOthers,
-	replacedOfExtension,
-	typedGrantor,
-	ownTyped,
 	propertyGraph,
 	dependent,
+}
+
+// ofExtras lists the checks that run only on a table with an extra. They take only the
+// table's OID. The server plans them slowly, and they find nothing in other tables.
+var ofExtras = []struct {
+	extra  catalog.Extras
+	checks []Check
+}{
+	{catalog.OfPartition, []Check{
+		checkedRowByRow,
+		notValidAbove,
+		detachPending,
+		likeIndexes,
+		indexWithoutPart,
+		withoutOverlaps,
+		hashOfText,
+		ownAndInherited,
+		partitionedRefers,
+	}},
+	{catalog.OfKeys, []Check{
+		alteredKeyTrigger,
+	}},
+	{catalog.OfDependents, []Check{
+		typedOfExtension,
+		typedOfOthers,
+		replacedOfExtension,
+		typedGrantor,
+		ownTyped,
+	}},
 }

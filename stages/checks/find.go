@@ -9,29 +9,78 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/repack-go/repack/internal/catalog"
+	"github.com/repack-go/repack/strategy"
 )
 
 // Find lists what prevents the repack of a table. If materialized views are allowed,
-// they do not prevent it, but objects that are joined to them may.
-func Find(ctx context.Context, q catalog.Querier, oid uint32, allowed Allowed, more ...Check) (reasons []Reason, err error) {
+// they do not prevent it, but objects that are joined to them may. t has just been read:
+// what it lacks is not looked for. With begins, OtherCapture is one of the checks.
+func Find(ctx context.Context, q catalog.Querier, t *catalog.Table, allowed Allowed, begins bool) (reasons []Reason, err error) {
 	b, rebuilds := &pgx.Batch{}, allowed.Matviews
-	Queue(b, &reasons, slices.Concat(Table, more), oid, rebuilds, allowed.Published)
+	queueTable(b, &reasons, t.OID, allowed, t, nil, begins)
 	if err := q.SendBatch(ctx, b).Close(); err != nil {
 		return nil, err
 	}
 	var matviews []catalog.Matview
 	if rebuilds {
-		if matviews, err = catalog.Matviews(ctx, q, oid); err != nil {
+		if matviews, err = catalog.Matviews(ctx, q, t.OID); err != nil {
 			return nil, err
 		}
 	}
-	return Complete(ctx, q, oid, rebuilds, reasons, matviews)
+	return complete(ctx, q, t.OID, rebuilds, reasons, matviews)
 }
 
-// Complete completes reasons. It says which of the objects can be rebuilt. If rebuilds is
-// true, it adds the objects that prevent the rebuild of the materialized views on the
-// table.
-func Complete(ctx context.Context, q catalog.Querier, oid uint32, rebuilds bool, reasons []Reason, matviews []catalog.Matview) ([]Reason, error) {
+// NotCapturing is why a table is refused if the capture triggers of its job are not as they
+// should be.
+const NotCapturing = "does not capture changes"
+
+// QueueTable adds the checks of a table to b, except those that Complete adds. like is a
+// description of the table as it was: see catalog.Queue. It also asks whether changes are
+// being captured.
+func QueueTable(b *pgx.Batch, reasons *[]Reason, oid uint32, allowed Allowed, like *catalog.Table, link *strategy.Link) {
+	queueTable(b, reasons, oid, allowed, like, link, false)
+}
+
+// queueTable has the same statement for all callers, so that the server plans it once for a
+// connection. Parameters say what is to be looked for: link may be nil.
+func queueTable(b *pgx.Batch, reasons *[]Reason, oid uint32, allowed Allowed, like *catalog.Table, link *strategy.Link, begins bool) {
+	sql, args := link.NotCapturing(5)
+	gone := Check{SQL: sql, Why: NotCapturing}
+	other := Check{OtherCapture.SQL + " AND $4", OtherCapture.Why, OtherCapture.Remedy}
+	Queue(b, reasons, append(always[:len(always):len(always)], other, gone), append([]any{oid, allowed.Matviews, allowed.Published, begins}, args...)...)
+	queueExtra(b, reasons, oid, like.Extras())
+}
+
+func queueExtra(b *pgx.Batch, reasons *[]Reason, oid uint32, extras catalog.Extras) {
+	for _, of := range ofExtras {
+		if extras&of.extra != 0 {
+			Queue(b, reasons, of.checks, oid)
+		}
+	}
+}
+
+// extra runs the checks of extras, in one round trip.
+func extra(ctx context.Context, q catalog.Querier, reasons *[]Reason, oid uint32, extras catalog.Extras) error {
+	b := &pgx.Batch{}
+	queueExtra(b, reasons, oid, extras)
+	if b.Len() == 0 {
+		return nil
+	}
+	return q.SendBatch(ctx, b).Close()
+}
+
+// Complete completes reasons, which QueueTable has found with the same like. t is the table
+// as it is now: Complete runs the checks of the extras that like has not. It says which of
+// the objects can be rebuilt. If rebuilding is allowed, it adds the objects that prevent the
+// rebuild of the materialized views on the table.
+func Complete(ctx context.Context, q catalog.Querier, t, like *catalog.Table, allowed Allowed, reasons []Reason) ([]Reason, error) {
+	if err := extra(ctx, q, &reasons, t.OID, t.Extras()&^like.Extras()); err != nil {
+		return nil, err
+	}
+	return complete(ctx, q, t.OID, allowed.Matviews, reasons, t.Matviews)
+}
+
+func complete(ctx context.Context, q catalog.Querier, oid uint32, rebuilds bool, reasons []Reason, matviews []catalog.Matview) ([]Reason, error) {
 	reasons, err := rebuildable(ctx, q, oid, rebuilds, reasons)
 	if err != nil || !rebuilds || len(matviews) == 0 {
 		return reasons, err
@@ -78,10 +127,15 @@ func Look(ctx context.Context, q catalog.Querier, checks []Check, args ...any) (
 // row type, so that the server plans and reads it once.
 func Queue(b *pgx.Batch, reasons *[]Reason, checks []Check, args ...any) {
 	queries := make([]string, len(checks))
+	with := ""
 	for i, check := range checks {
-		queries[i] = fmt.Sprintf("SELECT %d, x.object::text FROM (%s) x (object)", i, check.SQL)
+		// OFFSET 0 keeps the server from making one query of all these before it plans them.
+		queries[i] = fmt.Sprintf("(SELECT %d, x.object::text FROM (%s) x (object) OFFSET 0)", i, check.SQL)
+		if strings.Contains(check.SQL, "repack_own") || strings.Contains(check.SQL, "repack_uses") {
+			with = "WITH RECURSIVE " + catalog.UsesSQL + "\n"
+		}
 	}
-	b.Queue("WITH RECURSIVE "+catalog.UsesSQL+"\n"+strings.Join(queries, "\nUNION ALL\n"), args...).Query(func(rows pgx.Rows) error {
+	b.Queue(with+strings.Join(queries, "\nUNION ALL\n"), args...).Query(func(rows pgx.Rows) error {
 		var number int
 		var object *string
 		_, err := pgx.ForEachRow(rows, []any{&number, &object}, func() error {

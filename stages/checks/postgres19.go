@@ -30,8 +30,8 @@ var exceptedFromPublication = Check{
 const propertyGraphSQL = `
 SELECT DISTINCT pg_describe_object('pg_class'::regclass, g.oid, 0)
 FROM   pg_depend d
-JOIN   pg_depend u ON u.classid = d.classid AND u.objid = d.objid AND u.refclassid = 'pg_class'::regclass
-JOIN   pg_class g  ON g.oid = u.refobjid AND g.relkind = 'g'
+CROSS  JOIN LATERAL (SELECT refobjid FROM pg_depend WHERE classid = d.classid AND objid = d.objid AND refclassid = 'pg_class'::regclass OFFSET 0) u
+CROSS  JOIN LATERAL (SELECT oid FROM pg_class WHERE oid = u.refobjid AND relkind = 'g' OFFSET 0) g
 WHERE  d.refclassid = 'pg_class'::regclass AND d.refobjid = $1
 AND    d.classid = to_regclass('pg_catalog.pg_propgraph_element')`
 

@@ -151,7 +151,7 @@ func (p *Inspector) unlike(ctx context.Context, tx pgx.Tx) ([]checks.Reason, err
 	if err != nil {
 		return nil, err
 	}
-	reasons, err := checks.Find(ctx, tx, p.Source.OID, p.Allowed())
+	reasons, err := checks.Find(ctx, tx, p.Source, p.Allowed(), false)
 	if err != nil {
 		return nil, err
 	}

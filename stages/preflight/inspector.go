@@ -63,7 +63,7 @@ func (p *Inspector) Look(ctx context.Context) error {
 	if err := p.ofAKind(ctx); err != nil {
 		return err
 	}
-	reasons, err := checks.Find(ctx, p.Pool, p.Source.OID, p.Allowed(), checks.OtherCapture)
+	reasons, err := checks.Find(ctx, p.Pool, p.Source, p.Allowed(), true)
 	if err != nil {
 		return err
 	}
