@@ -55,6 +55,26 @@ func eachStrategyIn(t *testing.T, newDatabase func(testing.TB) *pgtest.Database,
 	}
 }
 
+// inTurn runs the nth case of a test with one strategy: from one n to the next it is
+// the other.
+func inTurn(t *testing.T, n int, test func(t *testing.T, db *pgtest.Database, strategy string)) {
+	t.Helper()
+	for _, strategy := range turn(n) {
+		t.Run(strategy, func(t *testing.T) {
+			t.Parallel()
+			test(t, withRegistry.New(t), strategy)
+		})
+	}
+}
+
+// turn is whose turn it is in case n.
+func turn(n int) []string {
+	if thorough() {
+		return strategies
+	}
+	return strategies[n%2 : n%2+1]
+}
+
 // thoroughEnv makes tests do for each strategy what they otherwise do for one of
 // the two in turn, and by itself what they otherwise do on one table with others,
 // and sample more. `make test-thorough` sets it.

@@ -69,10 +69,10 @@ func TestNothingIsStaleAfterSwitch(t *testing.T) {
 // has been replayed since its snapshot, has made stale.
 func TestOlderWriterKeepsOffTheShadow(t *testing.T) {
 	t.Parallel()
-	for _, isolation := range []pgx.TxIsoLevel{pgx.RepeatableRead, pgx.Serializable} {
+	for n, isolation := range []pgx.TxIsoLevel{pgx.RepeatableRead, pgx.Serializable} {
 		t.Run(string(isolation), func(t *testing.T) {
 			t.Parallel()
-			eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+			inTurn(t, n, func(t *testing.T, db *pgtest.Database, strategy string) {
 				o := givenItems(t, db, strategy)
 				var old, older pgx.Tx
 				o = beforeStage(o, repack.Swap, func() {

@@ -311,7 +311,7 @@ func TestKeys(t *testing.T) {
 // not the same, while changes are written through.
 func TestEqualKeysThatDiffer(t *testing.T) {
 	t.Parallel()
-	for _, c := range []struct{ name, before, column, from, to string }{
+	for n, c := range []struct{ name, before, column, from, to string }{
 		{"numeric", "SELECT 1", "id numeric", "1.0", "1.000"},
 		{"float", "SELECT 1", "id float8", "'-0'", "'0'"},
 		{
@@ -327,7 +327,7 @@ func TestEqualKeysThatDiffer(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+			inTurn(t, n, func(t *testing.T, db *pgtest.Database, strategy string) {
 				if c.before == "" {
 					givenExtension(t, db, c.name)
 				}

@@ -56,7 +56,7 @@ func followsTable(t *testing.T, db *pgtest.Database, when string) {
 // TestMatviews: there and back, and there again, nothing about them changes.
 func TestMatviews(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 1, func(t *testing.T, db *pgtest.Database, strategy string) {
 		db.Exec(t, givenRoles(t, db).in(matviewSQL))
 		schema, rows := schemaOf(t, db), db.QueryString(t, matviewRowsSQL)
 		o := rebuilding(t, strategy)
@@ -149,10 +149,10 @@ func nth(step string, skip int) stopAt {
 // successor was built is not taken back.
 func TestMatviewRefreshedMeanwhile(t *testing.T) {
 	t.Parallel()
-	for _, refresh := range []string{"REFRESH MATERIALIZED VIEW", "REFRESH MATERIALIZED VIEW CONCURRENTLY"} {
+	for n, refresh := range []string{"REFRESH MATERIALIZED VIEW", "REFRESH MATERIALIZED VIEW CONCURRENTLY"} {
 		t.Run(refresh, func(t *testing.T) {
 			t.Parallel()
-			eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+			inTurn(t, n, func(t *testing.T, db *pgtest.Database, strategy string) {
 				db.Exec(t, `
 					CREATE SCHEMA app;
 					CREATE TABLE app.t (id int PRIMARY KEY);

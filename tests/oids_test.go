@@ -279,7 +279,7 @@ func TestOIDSearchEnds(t *testing.T) {
 // is still open at the exchange: that waits for it, and rewrites the value.
 func TestOIDWrittenMeanwhile(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 0, func(t *testing.T, db *pgtest.Database, strategy string) {
 		db.Exec(t, `CREATE SCHEMA app; CREATE TABLE app.t (id int PRIMARY KEY); CREATE TABLE app.kept (rel regclass)`)
 		o := options(t, "app.t", strategy)
 		o.UpdateOID = []string{"app.kept.rel"}

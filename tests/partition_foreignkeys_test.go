@@ -106,7 +106,7 @@ func TestPlanOfPartitionForeignKeys(t *testing.T) {
 // for, where no foreign key refers to the partitioned table.
 func TestOtherPartitionsAreFree(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 1, func(t *testing.T, db *pgtest.Database, strategy string) {
 		db.Exec(t, `CREATE SCHEMA app;`+partitionCases[0].sql)
 		reader := begin(t, db.Connect(t), pgx.ReadCommitted)
 		defer reader.Rollback(context.Background())
@@ -324,10 +324,10 @@ var partitionedHub = strings.NewReplacer(
 // partitioned table: whatever an action does or a key forbids, with the same error.
 func TestPartitionForeignKeysInEveryPhase(t *testing.T) {
 	t.Parallel()
-	for _, table := range []string{"app.hub_a", "app.hub", "app.kid_a"} {
+	for n, table := range []string{"app.hub_a", "app.hub", "app.kid_a"} {
 		t.Run(table, func(t *testing.T) {
 			t.Parallel()
-			eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+			inTurn(t, n, func(t *testing.T, db *pgtest.Database, strategy string) {
 				twins(t, db, partitionedHub)
 				before := db.Dump(t)
 				round := 1
@@ -362,7 +362,7 @@ func partitionedHubAlike(t *testing.T, db *pgtest.Database) {
 // reverted and reset.
 func TestPartitionedTableWithForeignKeys(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 0, func(t *testing.T, db *pgtest.Database, strategy string) {
 		twins(t, db, keyedSQL)
 		schema := schemaOf(t, db)
 		same := func(when string) {
@@ -397,7 +397,7 @@ func TestPartitionedTableWithForeignKeys(t *testing.T) {
 // TestPartitionForeignKeyWriters has sessions write to tables at both ends of the
 // keys all the while; none may fail or wait for long.
 func TestPartitionForeignKeyWriters(t *testing.T) {
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 1, func(t *testing.T, db *pgtest.Database, strategy string) {
 		twins(t, db, keyedSQL)
 		ctx, cancel := context.WithCancel(testContext(t))
 		done := make(chan error, 2)

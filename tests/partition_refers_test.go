@@ -149,7 +149,7 @@ func refusedLoosely(t *testing.T, conn execer, sql string) {
 // a key forbids.
 func TestPartitionedRefersInEveryPhase(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 0, func(t *testing.T, db *pgtest.Database, strategy string) {
 		twins(t, db, refersSQL)
 		before, round := db.Dump(t), 0
 		write := func() {
@@ -212,7 +212,7 @@ func partitionChanges(n int) string {
 // all keys at every moment, and no row is written that is not checked.
 func TestPartitionsThatComeAndGo(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 1, func(t *testing.T, db *pgtest.Database, strategy string) {
 		twins(t, db, refersSQL)
 		n, seen := 0, map[string]int{}
 		change := func(step string) {
@@ -503,7 +503,7 @@ INSERT INTO @p SELECT g, g % 100, g % 50 FROM generate_series(1, 1999) g`
 // TestPartitionedRefersWriters has sessions write to tables at both ends of the keys all
 // the while, in both orders; none may fail or wait for long.
 func TestPartitionedRefersWriters(t *testing.T) {
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 1, func(t *testing.T, db *pgtest.Database, strategy string) {
 		twins(t, db, referredSQL)
 		before := db.Dump(t)
 		ctx, cancel := context.WithCancel(testContext(t))

@@ -384,7 +384,7 @@ func TestPartitionWrites(t *testing.T) {
 // TestPartitionWriters has two sessions write through the partitioned table all
 // the while.
 func TestPartitionWriters(t *testing.T) {
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 0, func(t *testing.T, db *pgtest.Database, strategy string) {
 		twins(t, db, `
 			CREATE TABLE @p (id int PRIMARY KEY, n int) PARTITION BY RANGE (id);
 			CREATE TABLE @t PARTITION OF @p FOR VALUES FROM (0) TO (10000);
@@ -474,13 +474,13 @@ func planIsCarriedOut(t *testing.T, db *pgtest.Database, o repack.Options, dump 
 // are those that are then held.
 func TestPlanOfPartitions(t *testing.T) {
 	t.Parallel()
-	for _, c := range partitionCases {
+	for n, c := range partitionCases {
 		if c.name != "beside a default" && c.name != "triggers" && c.name != "hash of text" && !strings.HasPrefix(c.name, "levels") {
 			continue
 		}
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+			inTurn(t, n, func(t *testing.T, db *pgtest.Database, strategy string) {
 				db.Exec(t, `CREATE SCHEMA app;`+c.sql)
 				dump := db.Dump(t)
 				o := options(t, "app.t", strategy)
@@ -539,7 +539,7 @@ func TestOlderIndexLikeAttached(t *testing.T) {
 // with the job, in each way that a job can end.
 func TestHashOfTextLeavesNothing(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 1, func(t *testing.T, db *pgtest.Database, strategy string) {
 		db.Exec(t, `
 			CREATE SCHEMA app;
 			CREATE TABLE app.p (a text PRIMARY KEY, b int) PARTITION BY HASH (a);

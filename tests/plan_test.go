@@ -110,7 +110,7 @@ SELECT (SELECT count(*) FROM pg_class) + (SELECT count(*) FROM pg_namespace) + (
 
 func TestPlanChangesNothing(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 0, func(t *testing.T, db *pgtest.Database, strategy string) {
 		givenPlanned(t, db)
 		before, count := db.Dump(t), pgtest.Query[int64](t, db.Pool, relationsSQL)
 		// It waits for nobody but those who keep readers out.
@@ -280,10 +280,10 @@ func planEquals(t *testing.T, plan []string, run *statements, needless ...string
 // What the plan shows is what a run sends, and the other way round.
 func TestPlanIsWhatRunSends(t *testing.T) {
 	t.Parallel()
-	for _, keep := range []bool{false, true} {
+	for n, keep := range []bool{false, true} {
 		t.Run(fmt.Sprintf("keep old %t", keep), func(t *testing.T) {
 			t.Parallel()
-			eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+			inTurn(t, n, func(t *testing.T, db *pgtest.Database, strategy string) {
 				givenPlanned(t, db)
 				o := options(t, "app.orders", strategy)
 				o.KeepOld, o.LockTimeout = keep, queuing // there is much to exchange

@@ -27,7 +27,7 @@ func otherOIDs(t *testing.T, db *pgtest.Database) *pgtest.Database {
 // There is no going on with that job, and it can be removed.
 func TestRestoredDumpIsReset(t *testing.T) {
 	t.Parallel()
-	for _, stage := range []repack.Stage{repack.Setup, repack.Backfill, repack.PostSyncUpdate, repack.Swap} {
+	for n, stage := range []repack.Stage{repack.Setup, repack.Backfill, repack.PostSyncUpdate, repack.Swap} {
 		for _, keep := range []bool{false, true} {
 			if keep && stage != repack.Swap {
 				continue
@@ -38,7 +38,7 @@ func TestRestoredDumpIsReset(t *testing.T) {
 			}
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
-				eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+				inTurn(t, n, func(t *testing.T, db *pgtest.Database, strategy string) {
 					s := newScenario(t, db)
 					o := options(t, "app.t", strategy)
 					o.KeepOld = keep
@@ -81,7 +81,7 @@ func refusedRestored(t *testing.T, s *scenario, o repack.Options) {
 // TestRestoredDumpFinishing restores what clean_up had begun to remove.
 func TestRestoredDumpFinishing(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 1, func(t *testing.T, db *pgtest.Database, strategy string) {
 		s := newScenario(t, db)
 		o := options(t, "app.t", strategy)
 		cancelled(t, db, o, atEachPlace(nil, []string{repack.StepCaptureEnded})[0],
@@ -126,10 +126,10 @@ func TestRestoredWithoutRegistry(t *testing.T) {
 // whose function is not in it, cannot be created there, and nothing is to be reset.
 func TestRestoredSchemaOfTable(t *testing.T) {
 	t.Parallel()
-	for _, stage := range []repack.Stage{repack.Backfill, repack.Swap} {
+	for n, stage := range []repack.Stage{repack.Backfill, repack.Swap} {
 		t.Run(string(stage), func(t *testing.T) {
 			t.Parallel()
-			eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+			inTurn(t, n, func(t *testing.T, db *pgtest.Database, strategy string) {
 				db.Exec(t, smallSQL)
 				before, rows := db.Dump(t), db.Checksum(t, "app.t")
 				o := options(t, "app.t", strategy)

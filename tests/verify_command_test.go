@@ -157,7 +157,7 @@ func withVerify(o repack.Options, mode repack.VerifyMode) repack.Options {
 // swaps.
 func TestVerifyOff(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 1, func(t *testing.T, db *pgtest.Database, strategy string) {
 		o := givenDocs(t, db, strategy)
 		o.Verify = repack.VerifyOff
 		runUntil(t, db, corrupted(t, db, o, `DELETE FROM `+shadowDocs+` WHERE id = 42`), repack.PostSyncUpdate)
@@ -185,7 +185,7 @@ func TestVerifyOffSwapsWhatever(t *testing.T) {
 // compare.
 func TestVerifyFromPostSyncUpdateToCleanUp(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 0, func(t *testing.T, db *pgtest.Database, strategy string) {
 		o := givenDocs(t, db, strategy)
 		refuses := func(want error) {
 			t.Helper()

@@ -223,7 +223,7 @@ func TestVerifyExplainsPendingChanges(t *testing.T) {
 // replayed, here by something that gets it wrong.
 func TestVerifyLooksAgain(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 1, func(t *testing.T, db *pgtest.Database, strategy string) {
 		o := givenDocs(t, db, strategy)
 		err := newRepack(t, db, corrupted(t, db, o, `
 			CREATE FUNCTION app.spoil() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.amount := 3; RETURN NEW; END $$;

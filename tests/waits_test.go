@@ -146,9 +146,9 @@ const waitMargin = 200 * time.Millisecond
 // TestLongestWait measures how long statements of the application wait for the
 // tool, in every stage, with others in its way.
 func TestLongestWait(t *testing.T) {
-	for _, n := range nuisances {
+	for m, n := range nuisances {
 		t.Run(n.name, func(t *testing.T) {
-			eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+			inTurn(t, m, func(t *testing.T, db *pgtest.Database, strategy string) {
 				givenWorkload(t, db, crashRows)
 				writers := startOutlivingWorkload(t, db, randomSeed(t))
 				seen, stop := watchWaits(t, db)
