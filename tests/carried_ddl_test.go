@@ -82,7 +82,7 @@ func TestAdditionsDuringJob(t *testing.T) {
 	for shift := range moments {
 		t.Run(moments[shift], func(t *testing.T) {
 			t.Parallel()
-			db := pgtest.New(t)
+			db := withRegistry.New(t)
 			r := givenRoles(t, db)
 			db.Exec(t, r.in(ddlSQL))
 			control := controlDatabase(t, r.in(ddlSQL))
@@ -116,7 +116,7 @@ func TestAdditionsDuringJob(t *testing.T) {
 // TestAdditionsAfterSwap makes every addition between swap and clean_up.
 func TestAdditionsAfterSwap(t *testing.T) {
 	t.Parallel()
-	db := pgtest.New(t)
+	db := withRegistry.New(t)
 	r := givenRoles(t, db)
 	db.Exec(t, r.in(ddlSQL))
 	control := controlDatabase(t, r.in(ddlSQL))
@@ -232,7 +232,7 @@ func TestStructureChangedDuringJob(t *testing.T) {
 	for i, c := range stoppingCases {
 		t.Run(c.sql, func(t *testing.T) {
 			t.Parallel()
-			db := pgtest.New(t)
+			db := withRegistry.New(t)
 			r := givenRoles(t, db)
 			db.Exec(t, r.in(ddlSQL))
 			o := options(t, "app.t", strategies[i%2])
@@ -283,7 +283,7 @@ func TestRefusableDuringJob(t *testing.T) {
 	for i, c := range refusableCases {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			db := pgtest.New(t)
+			db := withRegistry.New(t)
 			r := givenRoles(t, db)
 			db.Exec(t, r.in(ddlSQL))
 			o := options(t, "app.t", strategies[i%2])

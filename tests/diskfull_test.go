@@ -68,7 +68,7 @@ func TestDiskFullUnrecorded(t *testing.T) {
 // repack reset.
 func TestDiskFullHeld(t *testing.T) {
 	t.Parallel()
-	db := pgtest.New(t)
+	db := withRegistry.New(t)
 	db.Exec(t, `CREATE SCHEMA app;`+fullSQL)
 	before := db.Dump(t)
 	o := options(t, "app.t", repack.ChangeLog)

@@ -172,7 +172,7 @@ func TestReplicaRoleWriters(t *testing.T) {
 // how large a chunk may be is found out from small ones.
 func TestLockedChunksGrowFromSmall(t *testing.T) {
 	t.Parallel()
-	db := pgtest.New(t)
+	db := withRegistry.New(t)
 	db.Exec(t, `CREATE SCHEMA app; CREATE TABLE app.items (id bigint PRIMARY KEY) WITH (fillfactor = 10);
 		INSERT INTO app.items SELECT generate_series(1, 10000)`)
 	o := options(t, "app.items", repack.DirectTrigger)

@@ -114,7 +114,7 @@ func TestThingsAddedDuringJob(t *testing.T) {
 		for _, stage := range []repack.Stage{repack.Backfill, repack.Swap} {
 			t.Run(name+" before "+string(stage), func(t *testing.T) {
 				t.Parallel()
-				db := pgtest.New(t)
+				db := withRegistry.New(t)
 				o := givenItems(t, db, repack.ChangeLog)
 				control := controlDatabase(t)
 				twins(t, control, itemsSQL)

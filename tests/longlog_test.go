@@ -83,7 +83,7 @@ func TestLongLogIsNotReadUnderLocks(t *testing.T) {
 // TestLongLogWithOldTableKept is the same for the last replay to an old table.
 func TestLongLogWithOldTableKept(t *testing.T) {
 	t.Parallel()
-	db := pgtest.New(t)
+	db := withRegistry.New(t)
 	o := givenItems(t, db, repack.ChangeLog)
 	o.KeepOld = true
 	runUntil(t, db, o, repack.Swap)
@@ -144,7 +144,7 @@ func TestRetiredLogIsTakenOver(t *testing.T) {
 	})
 	t.Run("reset", func(t *testing.T) {
 		t.Parallel()
-		db := pgtest.New(t)
+		db := withRegistry.New(t)
 		o := givenItems(t, db, repack.ChangeLog)
 		before := db.Dump(t)
 		runUntil(t, db, o, repack.PostSyncUpdate)

@@ -83,7 +83,7 @@ func TestOIDKept(t *testing.T) {
 // swap in a column that nobody named.
 func TestOIDKeptOld(t *testing.T) {
 	t.Parallel()
-	db := pgtest.New(t)
+	db := withRegistry.New(t)
 	db.Exec(t, `CREATE SCHEMA app; CREATE TABLE app.t (id int PRIMARY KEY); CREATE TABLE app.kept (id int, rel regclass);
 		CREATE TABLE app.other (rel regclass)`)
 	db.Exec(t, `INSERT INTO app.kept VALUES (1, 'app.t')`)
@@ -118,7 +118,7 @@ func TestOIDKeptOld(t *testing.T) {
 // TestOIDIgnored leaves what is kept, and says so.
 func TestOIDIgnored(t *testing.T) {
 	t.Parallel()
-	db := pgtest.New(t)
+	db := withRegistry.New(t)
 	db.Exec(t, `CREATE SCHEMA app; CREATE TABLE app.t (id int PRIMARY KEY); CREATE TABLE app.kept (rel oid, kind regtype)`)
 	db.Exec(t, `INSERT INTO app.kept VALUES ('app.t'::regclass, 'app.t')`)
 	was := db.QueryString(t, `SELECT rel FROM app.kept`)
@@ -243,7 +243,7 @@ func TestOIDNotSearched(t *testing.T) {
 // TestOIDManyValues has three million values that are no table's.
 func TestOIDManyValues(t *testing.T) {
 	t.Parallel()
-	db := pgtest.New(t)
+	db := withRegistry.New(t)
 	db.Exec(t, `
 		CREATE SCHEMA app;
 		CREATE TABLE app.t (id int PRIMARY KEY);
@@ -262,7 +262,7 @@ func TestOIDManyValues(t *testing.T) {
 // after two, and says so.
 func TestOIDSearchEnds(t *testing.T) {
 	t.Parallel()
-	db := pgtest.New(t)
+	db := withRegistry.New(t)
 	db.Exec(t, `
 		CREATE SCHEMA app;
 		CREATE UNLOGGED TABLE app.slow (rels oid[]);

@@ -77,7 +77,7 @@ func TestPartitionsThatWouldNotBeAttached(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			db := pgtest.New(t)
+			db := withRegistry.New(t)
 			db.Exec(t, `CREATE SCHEMA app;
 				CREATE TABLE app.p (id int PRIMARY KEY, s varchar(20)) PARTITION BY RANGE (id);
 				CREATE TABLE app.p1 PARTITION OF app.p FOR VALUES FROM (0) TO (1000);

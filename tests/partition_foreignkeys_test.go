@@ -121,7 +121,7 @@ func TestOtherPartitionsAreFree(t *testing.T) {
 // deadlock with each.
 func TestPartitionedTableIsLockedFirst(t *testing.T) {
 	t.Parallel()
-	db := pgtest.New(t)
+	db := withRegistry.New(t)
 	db.Exec(t, `CREATE SCHEMA app; CREATE TABLE app.p (id int PRIMARY KEY) PARTITION BY RANGE (id); CREATE TABLE app.t PARTITION OF app.p FOR VALUES FROM (1) TO (1000);
 		CREATE TABLE app.rest PARTITION OF app.p DEFAULT; INSERT INTO app.p SELECT generate_series(1, 1500)`)
 	var reader pgx.Tx
@@ -176,7 +176,7 @@ func TestSlowForeignKeys(t *testing.T) {
 	for _, c := range slowKeys {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			db := pgtest.New(t)
+			db := withRegistry.New(t)
 			twins(t, db, keyedSQL)
 			db.Exec(t, c.sql)
 			before := db.Dump(t)
@@ -201,7 +201,7 @@ func TestSlowForeignKeys(t *testing.T) {
 // before the way back.
 func TestForeignKeySlowAtTheSwap(t *testing.T) {
 	t.Parallel()
-	db := pgtest.New(t)
+	db := withRegistry.New(t)
 	twins(t, db, keyedSQL)
 	both(t, db.Pool, `INSERT INTO @p SELECT g, g % 100 FROM generate_series(1, 9999) g ON CONFLICT DO NOTHING`)
 	before := db.Dump(t)
@@ -229,7 +229,7 @@ func TestForeignKeySlowAtTheSwap(t *testing.T) {
 // is ended in time, and tried again.
 func TestForeignKeySlowUnderLock(t *testing.T) {
 	t.Parallel()
-	db := pgtest.New(t)
+	db := withRegistry.New(t)
 	db.Exec(t, `CREATE SCHEMA app; CREATE TABLE app.slow (seconds float);
 		CREATE FUNCTION app.eq(int, int) RETURNS bool LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(seconds) FROM app.slow; RETURN $1 = $2; END';
 		CREATE OPERATOR app.=== (LEFTARG = int, RIGHTARG = int, FUNCTION = app.eq, COMMUTATOR = OPERATOR(app.===));
@@ -466,7 +466,7 @@ func TestVacuumOfNeighbours(t *testing.T) {
 	for _, table := range []string{"app.c", "app.u", "app.rest"} {
 		t.Run(table, func(t *testing.T) {
 			t.Parallel()
-			db := pgtest.New(t)
+			db := withRegistry.New(t)
 			twins(t, db, keyedSQL)
 			vacuum := begin(t, db.Connect(t), pgx.ReadCommitted)
 			defer vacuum.Rollback(context.Background())

@@ -152,7 +152,7 @@ func TestPartitionAttachedDuringRun(t *testing.T) {
 // TestNoPartitions: a partitioned table without any has nothing to repack.
 func TestNoPartitions(t *testing.T) {
 	t.Parallel()
-	db := pgtest.New(t)
+	db := withRegistry.New(t)
 	db.Exec(t, `CREATE SCHEMA app; CREATE TABLE app.p (id int PRIMARY KEY) PARTITION BY RANGE (id)`)
 	before := db.Dump(t)
 	run(t, db, options(t, "app.p", repack.ChangeLog))

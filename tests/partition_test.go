@@ -253,7 +253,7 @@ func TestAttachScansNothing(t *testing.T) {
 	for _, c := range partitionCases {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			db := pgtest.New(t)
+			db := withRegistry.New(t)
 			db.Exec(t, `CREATE SCHEMA app;`+c.sql)
 			o := options(t, "app.t", repack.ChangeLog)
 			runUntil(t, db, o, repack.PostSyncUpdate)
@@ -496,7 +496,7 @@ func TestPlanOfPartitions(t *testing.T) {
 // the exchange back asks for a lock.
 func TestRevertOfPartitionScansNothing(t *testing.T) {
 	t.Parallel()
-	db := pgtest.New(t)
+	db := withRegistry.New(t)
 	db.Exec(t, `CREATE SCHEMA app;`+partitionCases[0].sql)
 	o := options(t, "app.t", repack.ChangeLog)
 	runUntil(t, db, o, repack.Swap)
@@ -803,7 +803,7 @@ UPDATE @p SET id = id + 1000 WHERE id % 11 = 0`
 // being repacked are none of the run's business.
 func TestPartitionsGoneDuringRun(t *testing.T) {
 	t.Parallel()
-	db := pgtest.New(t)
+	db := withRegistry.New(t)
 	twins(t, db, partitionedSQL)
 	detached := pgtest.Query[uint32](t, db.Pool, `SELECT 'app.b1'::regclass::oid`)
 	o := options(t, "app.p", repack.ChangeLog)
@@ -822,7 +822,7 @@ func TestPartitionsGoneDuringRun(t *testing.T) {
 // with its triggers enabled, is looked at first.
 func TestTriggerDisabledBeforeExchange(t *testing.T) {
 	t.Parallel()
-	db := pgtest.New(t)
+	db := withRegistry.New(t)
 	db.Exec(t, `
 		CREATE SCHEMA app;
 		CREATE TABLE app.t (id int PRIMARY KEY);

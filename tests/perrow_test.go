@@ -81,7 +81,7 @@ func TestPartitionBulkTakesFewIDs(t *testing.T) {
 // TestFewRowsOfAPartitionAreWrittenThrough has nothing pending for rows that are few.
 func TestFewRowsOfAPartitionAreWrittenThrough(t *testing.T) {
 	t.Parallel()
-	db := pgtest.New(t)
+	db := withRegistry.New(t)
 	twins(t, db, bulkPartitionSQL)
 	o := atStep(options(t, "app.items", repack.ChangeLog), repack.StepDrained, func() {
 		both(t, db.Pool, `

@@ -345,7 +345,7 @@ func TestPlanByHandIsARepack(t *testing.T) {
 func planByHand(t *testing.T, strategy string, keys repack.ForeignKeys) {
 	t.Helper()
 	t.Run(strategy, func(t *testing.T) {
-		db := pgtest.New(t)
+		db := withRegistry.New(t)
 		givenPlanned(t, db)
 		before, rows := db.Dump(t), db.Checksum(t, "app.orders")
 		oid := pgtest.Query[uint32](t, db.Pool, `SELECT 'app.orders'::regclass::oid`)
@@ -472,7 +472,7 @@ func TestPlanOfAJob(t *testing.T) {
 
 func TestPlanOfAChangedTable(t *testing.T) {
 	t.Parallel()
-	db := pgtest.New(t)
+	db := withRegistry.New(t)
 	db.Exec(t, `CREATE TABLE public.t (id int PRIMARY KEY)`)
 	o := options(t, "t", repack.ChangeLog)
 	runUntil(t, db, o, repack.Backfill)

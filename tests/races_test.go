@@ -163,7 +163,7 @@ type race struct {
 // end when it comes to the next one, or says that it cannot.
 func (i interleaving) run(t *testing.T) {
 	t.Helper()
-	db := pgtest.New(t)
+	db := withRegistry.New(t)
 	twins(t, db, racedSQL)
 	r := &race{interleaving: i, t: t, db: db, ctx: testContext(t)}
 	for range i.racers {

@@ -110,7 +110,7 @@ func TestVerifyStopsTheSwap(t *testing.T) {
 	for n, c := range corruptions {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			db := pgtest.New(t)
+			db := withRegistry.New(t)
 			o := givenDocs(t, db, strategies[n%len(strategies)])
 			before, rows := db.Dump(t), db.Checksum(t, "app.docs")
 			sql := strings.ReplaceAll(c.sql, "{shadow}", shadowDocs)
@@ -138,7 +138,7 @@ func TestVerifyStopsTheSwap(t *testing.T) {
 // since the rows were written, so that the copy's values are new ones.
 func TestVerifyComparesGeneratedColumns(t *testing.T) {
 	t.Parallel()
-	db := pgtest.New(t)
+	db := withRegistry.New(t)
 	o := givenDocs(t, db, repack.ChangeLog)
 	runUntil(t, db, o, repack.Setup) // before that it would be refused
 	db.Exec(t, `CREATE OR REPLACE FUNCTION app.shout(t text) RETURNS text IMMUTABLE LANGUAGE sql
@@ -201,7 +201,7 @@ func TestVerifyExplainsPendingChanges(t *testing.T) {
 	for n, c := range changes {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			db := pgtest.New(t)
+			db := withRegistry.New(t)
 			o := givenDocs(t, db, strategies[n%len(strategies)])
 			o.BatchSize = 50
 			o = atStep(o, repack.StepCaughtUp, func() { db.Exec(t, c.sql) })

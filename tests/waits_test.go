@@ -45,7 +45,7 @@ func watchWaits(t *testing.T, db *pgtest.Database) (w *waits, stop func()) {
 	ctx, cancel := context.WithCancel(testContext(t))
 	var group sync.WaitGroup
 	group.Go(func() {
-		ticker := time.NewTicker(5 * time.Millisecond)
+		ticker := time.NewTicker(10 * time.Millisecond)
 		defer ticker.Stop()
 		for ctx.Err() == nil {
 			if err := w.sample(ctx, conn); err != nil && ctx.Err() == nil {
