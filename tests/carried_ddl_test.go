@@ -148,15 +148,15 @@ func TestRevertAfterAdditions(t *testing.T) {
 	t.Run("others", func(t *testing.T) {
 		t.Parallel()
 		db, control, o, add := givenSwappedForAdditions(t, repack.ChangeLog)
-		named := 0
+		said := ""
 		for _, sql := range otherAdditions {
 			add(sql)
 			err := newRepack(t, db, o).Revert(testContext(t))
 			var drift *repack.RevertDriftError
-			if !errors.As(err, &drift) || len(drift.Changes) <= named {
-				t.Fatalf("revert after %s: %v, want that refused too", sql, err)
+			if !errors.As(err, &drift) || err.Error() == said {
+				t.Fatalf("revert after %s: %v, want that named too", sql, err)
 			}
-			named = len(drift.Changes)
+			said = err.Error()
 		}
 		run(t, db, o)
 		sameSchema(t, db, "after the end", schemaOf(t, control))

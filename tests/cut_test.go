@@ -130,6 +130,7 @@ func countMessages(t *testing.T, strategy string, commits bool) int64 {
 func runCut(t *testing.T, db *pgtest.Database, strategy string, c *cutter) error {
 	o := options(t, "t", strategy)
 	o.Jobs, o.Logger, o.RetryFor = 1, nil, -1 // the run ends where it is cut
+	o.LockTimeout = queuing                   // nobody is in the way
 	r, err := repack.New(c.config(db.Config(t)), o)
 	if err != nil {
 		t.Fatalf("new repack: %v", err)

@@ -781,7 +781,7 @@ func TestCutPartition(t *testing.T) {
 			whole := &cutter{}
 			cut(t, strategy, whole)
 			total := whole.messages.Load()
-			cuts := int64(5)
+			cuts := int64(3)
 			if thorough() {
 				cuts = 20
 			}

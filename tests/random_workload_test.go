@@ -110,13 +110,21 @@ func startOutlivingWorkload(t *testing.T, db *pgtest.Database, seed uint64) *wor
 	return w
 }
 
+// writersPause is between two transactions of a writer of the workload: writers that do
+// not pause have the processors for themselves, and a run among them takes several times
+// as long, and meets no more. With make test-thorough and make torture they do not.
+const writersPause = 5 * time.Millisecond
+
 func (w *workload) start(t *testing.T, count int, seed uint64) {
-	config := w.db.Config(t)
+	config, pause := w.db.Config(t), writersPause
+	if _, torture := trialEnds.Load(t.Name()); torture || thorough() {
+		pause = 0
+	}
 	for n := range count {
 		conn := w.db.Connect(t)
 		random := rand.New(rand.NewPCG(seed, uint64(n)))
 		w.group.Go(func() {
-			for !w.stopped() {
+			for ; !w.stopped(); time.Sleep(pause) {
 				err := w.transaction(conn, n, random)
 				if err != nil && w.outlives && lost(err) {
 					conn, err = w.reconnect(t, config)

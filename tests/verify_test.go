@@ -115,11 +115,16 @@ func TestVerifyStopsTheSwap(t *testing.T) {
 			before, rows := db.Dump(t), db.Checksum(t, "app.docs")
 			sql := strings.ReplaceAll(c.sql, "{shadow}", shadowDocs)
 			wantMismatches(t, newRepack(t, db, corrupted(t, db, o, sql)).Run(testContext(t)), c.want...)
-			wantMismatches(t, newRepack(t, db, o).Run(testContext(t)), c.want...)
+			if n%2 == 0 || thorough() {
+				wantMismatches(t, newRepack(t, db, o).Run(testContext(t)), c.want...)
+			}
 			o.Verify = repack.VerifyOff
 			wantMismatches(t, newRepack(t, db, o).Run(testContext(t)), c.want...)
 			if now := db.Checksum(t, "app.docs"); now != rows {
 				t.Errorf("the table is now %s, was %s", now, rows)
+			}
+			if n%3 != 0 && !thorough() { // the rest is the same for all
+				return
 			}
 			reset(t, db, o)
 			if after := db.Dump(t); after != before {
