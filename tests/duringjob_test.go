@@ -290,7 +290,7 @@ func TestDriftDuringJob(t *testing.T) {
 // member of: the run names the GRANT, and goes on when it has it.
 func TestOwnerThatWeAreNot(t *testing.T) {
 	t.Parallel()
-	eachStrategyIn(t, pgtest.New, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurnIn(t, 0, pgtest.New, func(t *testing.T, db *pgtest.Database, strategy string) {
 		r := givenRoles(t, db)
 		db.Exec(t, r.in(carriedTableSQL+`
 			GRANT ALL ON SCHEMA app TO {alice}, {bob};

@@ -59,10 +59,16 @@ func eachStrategyIn(t *testing.T, newDatabase func(testing.TB) *pgtest.Database,
 // the other.
 func inTurn(t *testing.T, n int, test func(t *testing.T, db *pgtest.Database, strategy string)) {
 	t.Helper()
+	inTurnIn(t, n, withRegistry.New, test)
+}
+
+// inTurnIn is inTurn with a database of another kind.
+func inTurnIn(t *testing.T, n int, newDatabase func(testing.TB) *pgtest.Database, test func(t *testing.T, db *pgtest.Database, strategy string)) {
+	t.Helper()
 	for _, strategy := range turn(n) {
 		t.Run(strategy, func(t *testing.T) {
 			t.Parallel()
-			test(t, withRegistry.New(t), strategy)
+			test(t, newDatabase(t), strategy)
 		})
 	}
 }

@@ -70,7 +70,7 @@ func TestLostJobIsNotCopied(t *testing.T) {
 // younger one would see, after the swap, rows that a TRUNCATE had removed.
 func TestLostJobIsNotReplayed(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 0, func(t *testing.T, db *pgtest.Database, strategy string) {
 		o := givenItems(t, db, strategy)
 		impatient := o
 		impatient.MaxSnapshotWait = time.Second

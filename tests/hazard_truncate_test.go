@@ -67,7 +67,7 @@ func TestTruncateBetweenChunks(t *testing.T) {
 // Revert does not bring back what was truncated since the swap.
 func TestTruncateAfterSwapThenRevert(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 1, func(t *testing.T, db *pgtest.Database, strategy string) {
 		o := givenItems(t, db, strategy)
 		runUntil(t, db, o, repack.Swap)
 		truncate(t, db)

@@ -175,7 +175,7 @@ const serializationFailure = "40001"
 // trigger has swallowed an error.
 func TestSerializableConflictIsStillOne(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 0, func(t *testing.T, db *pgtest.Database, strategy string) {
 		o := givenItems(t, db, strategy)
 		run(t, db, atStep(o, repack.StepDrained, func() {
 			a, b := begin(t, db.Connect(t), pgx.Serializable), begin(t, db.Connect(t), pgx.Serializable)

@@ -232,7 +232,7 @@ func TestCancelledCleanUpThenRevert(t *testing.T) {
 // TestInversesOutOfPlace asks for what the stage does not allow; nothing changes.
 func TestInversesOutOfPlace(t *testing.T) {
 	t.Parallel()
-	eachStrategyIn(t, pgtest.New, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurnIn(t, 0, pgtest.New, func(t *testing.T, db *pgtest.Database, strategy string) {
 		s := newScenario(t, db)
 		o := options(t, "app.t", strategy)
 		for name, inverse := range map[string]func(*repack.Repack, context.Context) error{

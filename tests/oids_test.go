@@ -38,7 +38,7 @@ var keptColumns = []string{
 // by revert, and through clean_up.
 func TestOIDKept(t *testing.T) {
 	t.Parallel()
-	eachStrategyIn(t, pgtest.New, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurnIn(t, 1, pgtest.New, func(t *testing.T, db *pgtest.Database, strategy string) {
 		db.Exec(t, keptSQL)
 		refused(t, db, "app.orders", append([]string{
 			"1 row", "table app.orders", "index app.orders_a", "constraint orders_a_check", "--ignore-oid",

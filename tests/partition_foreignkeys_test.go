@@ -276,7 +276,7 @@ func TestForeignKeySlowUnderLock(t *testing.T) {
 // them the owners' rights do.
 func TestPartitionForeignKeysAsOwner(t *testing.T) {
 	t.Parallel()
-	eachStrategyIn(t, pgtest.New, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurnIn(t, 0, pgtest.New, func(t *testing.T, db *pgtest.Database, strategy string) {
 		owner, other, third := db.Role(t), db.Role(t), db.Role(t)
 		db.Exec(t, fmt.Sprintf(`CREATE SCHEMA app AUTHORIZATION %[1]s; CREATE SCHEMA up; GRANT CREATE ON DATABASE %[4]s TO %[1]s;
 			CREATE TABLE app.o (id int PRIMARY KEY); INSERT INTO app.o SELECT generate_series(0, 99);

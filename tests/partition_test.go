@@ -513,7 +513,7 @@ func TestRevertOfPartitionScansNothing(t *testing.T) {
 // attached, unless that has been made the older one.
 func TestOlderIndexLikeAttached(t *testing.T) {
 	t.Parallel()
-	eachStrategyIn(t, pgtest.New, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurnIn(t, 1, pgtest.New, func(t *testing.T, db *pgtest.Database, strategy string) {
 		db.Exec(t, `
 			CREATE SCHEMA app;
 			CREATE TABLE app.p (id int PRIMARY KEY, a int) PARTITION BY RANGE (id);
@@ -701,7 +701,7 @@ func TestPartitionedTableRefused(t *testing.T) {
 // TestPartitionAndMatviewAsOwner: plain SQL rights do, those of the owners.
 func TestPartitionAndMatviewAsOwner(t *testing.T) {
 	t.Parallel()
-	eachStrategyIn(t, pgtest.New, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurnIn(t, 0, pgtest.New, func(t *testing.T, db *pgtest.Database, strategy string) {
 		owner, other := db.Role(t), db.Role(t)
 		db.Exec(t, fmt.Sprintf(`
 			CREATE SCHEMA app AUTHORIZATION %[1]s;

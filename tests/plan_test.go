@@ -436,7 +436,7 @@ func sameLocks(t *testing.T, step repack.PlannedStep, held []string) {
 // same as before the job.
 func TestPlanOfAJob(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 0, func(t *testing.T, db *pgtest.Database, strategy string) {
 		givenPlanned(t, db)
 		o := options(t, "app.orders", strategy)
 		o.LockTimeout = queuing // there is much to exchange

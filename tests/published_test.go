@@ -175,7 +175,7 @@ func TestPublishedToSubscriber(t *testing.T) {
 // application's statements must not fail for want of a replica identity.
 func TestPublishedDuringJob(t *testing.T) {
 	t.Parallel()
-	inTurn(t, 0, func(t *testing.T, db *pgtest.Database, strategy string) {
+	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
 		db.Exec(t, "CREATE SCHEMA app; "+publishedTables[strategy]+`; INSERT INTO app.t SELECT g, 'first' FROM generate_series(1, 3000) g; CREATE TABLE app.model AS TABLE app.t`)
 		before := db.Dump(t)
 		o := options(t, "app.t", strategy)

@@ -36,7 +36,7 @@ func TestStopAfterEachStage(t *testing.T) {
 // between, and asks for each stage twice.
 func TestStopAfterAllStages(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 0, func(t *testing.T, db *pgtest.Database, strategy string) {
 		s := newScenario(t, db)
 		o := options(t, "app.t", strategy)
 		runUntil(t, db, o, repack.PreValidate)

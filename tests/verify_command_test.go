@@ -19,18 +19,18 @@ import (
 // at once, before the swap, inside runs and after it, and is never alarmed.
 func TestVerifyWhileWritten(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 1, func(t *testing.T, db *pgtest.Database, strategy string) {
 		givenWorkload(t, db, workloadRows)
 		w := startWorkload(t, db, randomSeed(t))
 		o := options(t, "app.t", strategy)
 		o.LockRetries, o.BatchSize, o.Verify = 100, 2000, repack.VerifyFull
 		runUntil(t, db, o, repack.PostSyncUpdate)
-		for range 5 {
+		for range 3 {
 			verify(t, db, o)
 		}
 		runUntil(t, db, o, repack.Swap)
 		var pending int64
-		for range 5 {
+		for range 3 {
 			pending += verify(t, db, o).Pending
 		}
 		run(t, db, o)
@@ -47,7 +47,7 @@ func TestVerifyWhileWritten(t *testing.T) {
 // is in neither table nor the log, and in all of them when it commits.
 func TestVerifySeesOnlyWhatIsCommitted(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 1, func(t *testing.T, db *pgtest.Database, strategy string) {
 		o := givenDocs(t, db, strategy)
 		runUntil(t, db, o, repack.SyncSchema)
 		tx := begin(t, db.Connect(t), pgx.ReadCommitted)

@@ -159,7 +159,7 @@ var typesSQL = fixture("stored_types")
 // another way in the copy, from backfill, replay and the way back alike.
 func TestVerifyKnowsEqualImages(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 1, func(t *testing.T, db *pgtest.Database, strategy string) {
 		db.Exec(t, typesSQL)
 		o := options(t, "app.types", strategy)
 		o.Verify = repack.VerifyFull
