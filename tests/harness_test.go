@@ -25,9 +25,9 @@ func TestMain(m *testing.M) { pgtest.Main(m) }
 
 var strategies = []string{repack.ChangeLog, repack.DirectTrigger}
 
-// withRegistry is a database in which the tool was before: what every job of a new
-// one begins with takes as long as a small table does. Tests of how the registry
-// comes about, or by whom, take pgtest.New.
+// withRegistry is a database in which the tool was before: to migrate the registry takes a
+// fifth of what a small table does. Tests of how the registry comes about, or by whom, of
+// refusals, and those that count what is sent take pgtest.New.
 var withRegistry = pgtest.NewTemplate(func(ctx context.Context, config *pgx.ConnConfig) error {
 	conn, err := session.Connect(ctx, session.NewTarget(config, session.NoPooler))
 	if err != nil {
@@ -38,7 +38,8 @@ var withRegistry = pgtest.NewTemplate(func(ctx context.Context, config *pgx.Conn
 })
 
 // eachStrategy runs a test once a strategy, in parallel, on databases of their own
-// in which the tool was before.
+// in which the tool was before: a test of setup, of the backfill or of sync_schema. What
+// comes later is the same code for both (inTurn).
 func eachStrategy(t *testing.T, test func(t *testing.T, db *pgtest.Database, strategy string)) {
 	t.Helper()
 	eachStrategyIn(t, withRegistry.New, test)
