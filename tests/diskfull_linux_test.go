@@ -133,11 +133,11 @@ func limitedFiles(server *pgserver.Server) volume {
 	}
 }
 
-// roomySQL is a table with room for rows, whose copy will have none; and one that has to
-// grow.
+// roomySQL is a table with room for rows, whose copy will have none, and is
+// larger than a segment of the write-ahead log; and one that has to grow.
 const roomySQL = `
 CREATE TABLE @t (id int PRIMARY KEY, note text NOT NULL) {tablespace};
-INSERT INTO @t SELECT i, repeat('n', 900) FROM generate_series(1, {rows}) i;
+INSERT INTO @t SELECT i, repeat('n', 900) FROM generate_series(1, 40000) i;
 DELETE FROM @t WHERE id % 3 = 0;
 CREATE TABLE @growing (id int, note text) {tablespace}`
 
@@ -146,11 +146,7 @@ const growSQL = `INSERT INTO @growing SELECT i, repeat('g', 900) FROM generate_s
 
 func givenRoomy(t *testing.T, db *pgtest.Database, v volume) {
 	t.Helper()
-	rows := "10000"
-	if v.limited { // the copy has to be larger than a segment of the write-ahead log
-		rows = "40000"
-	}
-	twins(t, db, strings.NewReplacer("{tablespace}", v.tablespace, "{rows}", rows).Replace(roomySQL))
+	twins(t, db, strings.ReplaceAll(roomySQL, "{tablespace}", v.tablespace))
 	db.Exec(t, `VACUUM app.t`)
 	db.Exec(t, `VACUUM control.t`)
 }
