@@ -110,7 +110,7 @@ func TestNothingQueuesBehindLongTransaction(t *testing.T) {
 	for i, p := range besidePlaces {
 		t.Run(p.place+" "+p.table, func(t *testing.T) {
 			t.Parallel()
-			db, strategy := pgtest.New(t), strategies[i%2]
+			db, strategy := withRegistry.New(t), strategies[i%2]
 			o := givenItems(t, db, strategy)
 			both(t, db.Pool, besideSQL)
 			o.LockRetries = 1000
@@ -184,7 +184,7 @@ func TestNothingQueuesBehindWhoWillStay(t *testing.T) {
 // A prepared transaction is waited for beside the queue, like a session.
 func TestNothingQueuesBehindPreparedTransaction(t *testing.T) {
 	t.Parallel()
-	db := pgtest.New(t)
+	db := withRegistry.New(t)
 	o := givenItems(t, db, repack.ChangeLog)
 	o.LockRetries = 1000
 	runUntil(t, db, o, repack.PostSyncUpdate)
@@ -210,7 +210,7 @@ func TestNothingQueuesBehindPreparedTransaction(t *testing.T) {
 // pause; who stays to the end is named.
 func TestLongTransactionIsNamed(t *testing.T) {
 	t.Parallel()
-	db := pgtest.New(t)
+	db := withRegistry.New(t)
 	o := givenItems(t, db, repack.ChangeLog)
 	o.LockRetries = 2
 	runUntil(t, db, o, repack.Swap)

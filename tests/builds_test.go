@@ -35,7 +35,7 @@ CREATE INDEX "Held, ""so""" ON app.t (app.hold(n)) WHERE n::text <> '@'`
 
 func TestIndexBuildsInStatus(t *testing.T) {
 	t.Parallel()
-	db := pgtest.New(t)
+	db := withRegistry.New(t)
 	db.Exec(t, strings.Replace(heldBuildSQL, "@", strings.Repeat("long", 500), 1)) // longer than track_activity_query_size
 	before := db.Dump(t)
 	o := options(t, "app.t", repack.ChangeLog)

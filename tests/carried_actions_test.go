@@ -3,7 +3,6 @@ package tests
 import (
 	"testing"
 
-	"github.com/repack-go/repack/internal/tooling/pgtest"
 	"github.com/repack-go/repack/repack"
 )
 
@@ -31,7 +30,7 @@ func TestReferentialActionsKeepTheirOrder(t *testing.T) {
 	for i, table := range []string{"app.person", "app.message", "app.job"} {
 		t.Run(table, func(t *testing.T) {
 			t.Parallel()
-			db := pgtest.New(t)
+			db := withRegistry.New(t)
 			db.Exec(t, actionsSQL)
 			deletes := func(when string) {
 				t.Helper()

@@ -196,7 +196,7 @@ func plansOf(ctx context.Context, conn *pgx.Conn, sql string, args []any) ([]pla
 // planned in a database that has many other tables.
 func TestCatalogIsReadByIndexes(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 0, func(t *testing.T, db *pgtest.Database, strategy string) {
 		givenPlanned(t, db)
 		db.Exec(t, crowdSQL)
 		a, plans := &asked{args: map[string][]any{}}, explained{}

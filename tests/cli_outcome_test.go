@@ -206,7 +206,7 @@ func TestNoTableOrNoJob(t *testing.T) {
 // TestWhatWasDone reads what the commands say at their end.
 func TestWhatWasDone(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 1, func(t *testing.T, db *pgtest.Database, strategy string) {
 		db.Exec(t, smallSQL)
 		run := func(verb string, args ...string) *process {
 			t.Helper()

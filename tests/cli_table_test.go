@@ -88,9 +88,9 @@ ORDER BY 1`
 // the new one can be dropped without it.
 func TestKeepOld(t *testing.T) {
 	t.Parallel()
-	for _, when := range []string{"from the start", "at clean_up"} {
+	for n, when := range []string{"from the start", "at clean_up"} {
 		t.Run(when, func(t *testing.T) {
-			eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+			inTurn(t, n, func(t *testing.T, db *pgtest.Database, strategy string) {
 				s := newScenario(t, db)
 				db.Exec(t, `CREATE FUNCTION app.f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''fired''; END';
 					CREATE TRIGGER later BEFORE TRUNCATE ON app.t FOR EACH STATEMENT EXECUTE FUNCTION app.f();

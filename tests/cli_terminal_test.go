@@ -67,7 +67,7 @@ var lastLine = regexp.MustCompile(`(?m)^app\.t: \d+ \w+ → \d+ \w+ \(-?\d+ \w+,
 // each partition, and in JSON.
 func TestLastLine(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 0, func(t *testing.T, db *pgtest.Database, strategy string) {
 		db.Exec(t, smallSQL+`;
 			INSERT INTO app.t SELECT g, repeat('x', 500) FROM generate_series(1001, 20000) g;
 			DELETE FROM app.t WHERE id % 10 > 0;

@@ -239,7 +239,7 @@ func stopMidBackfill(t *testing.T, db *pgtest.Database, strategy string) (p *pro
 // on at once, while the server may not have noticed.
 func TestKilled(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 1, func(t *testing.T, db *pgtest.Database, strategy string) {
 		s := givenGate(t, db)
 		p, release := stopMidBackfill(t, db, strategy)
 		if err := p.cmd.Process.Kill(); err != nil {
@@ -259,9 +259,9 @@ func TestKilled(t *testing.T) {
 // answers with 130 and gives the job back.
 func TestInterrupted(t *testing.T) {
 	t.Parallel()
-	for _, signal := range []os.Signal{os.Interrupt, syscall.SIGTERM} {
+	for n, signal := range []os.Signal{os.Interrupt, syscall.SIGTERM} {
 		t.Run(fmt.Sprint(signal), func(t *testing.T) {
-			eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+			inTurn(t, n, func(t *testing.T, db *pgtest.Database, strategy string) {
 				s := givenGate(t, db)
 				p, release := stopMidBackfill(t, db, strategy)
 				if err := p.cmd.Process.Signal(signal); err != nil {

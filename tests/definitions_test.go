@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"log/slog"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 
@@ -38,10 +40,11 @@ func givenDefinitions(t *testing.T, db *pgtest.Database, condition string) {
 // to fail, there and back, and a second time.
 func TestDefinitionsThatReadOtherwise(t *testing.T) {
 	t.Parallel()
-	for name, condition := range conditions {
+	for n, name := range slices.Sorted(maps.Keys(conditions)) {
+		condition := conditions[name]
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+			inTurn(t, n, func(t *testing.T, db *pgtest.Database, strategy string) {
 				givenDefinitions(t, db, condition)
 				o := options(t, "app.t", strategy)
 				var log bytes.Buffer
@@ -91,7 +94,7 @@ func TestDefinitionsThatHaveChanged(t *testing.T) {
 // What reads otherwise may come to be during a job, and is carried over as it is.
 func TestDefinitionsMadeDuringAJob(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 0, func(t *testing.T, db *pgtest.Database, strategy string) {
 		givenDefinitions(t, db, conditions["varchar"])
 		o := options(t, "app.t", strategy)
 		runUntil(t, db, o, repack.PostSyncUpdate)
@@ -111,7 +114,7 @@ func TestDefinitionsMadeDuringAJob(t *testing.T) {
 // Materialized views, and what stands on them, like the rest.
 func TestMatviewsThatReadOtherwise(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 1, func(t *testing.T, db *pgtest.Database, strategy string) {
 		db.Exec(t, `
 			CREATE SCHEMA app;
 			CREATE TABLE app.t (id int PRIMARY KEY, a int, b int, s varchar(20));

@@ -43,7 +43,7 @@ func givenNoRoom(t *testing.T, db *pgtest.Database, o repack.Options) (shadow st
 // and recorded afterwards.
 func TestDiskFullUnrecorded(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 0, func(t *testing.T, db *pgtest.Database, strategy string) {
 		db.Exec(t, `CREATE SCHEMA app;`+fullSQL)
 		before := db.Dump(t)
 		o := options(t, "app.t", strategy)
@@ -68,7 +68,7 @@ func TestDiskFullUnrecorded(t *testing.T) {
 // repack reset.
 func TestDiskFullHeld(t *testing.T) {
 	t.Parallel()
-	db := pgtest.New(t)
+	db := withRegistry.New(t)
 	db.Exec(t, `CREATE SCHEMA app;`+fullSQL)
 	before := db.Dump(t)
 	o := options(t, "app.t", repack.ChangeLog)
@@ -93,7 +93,7 @@ func TestDiskFullHeld(t *testing.T) {
 // After the swap the old table is the way back, and is kept though the disk is full.
 func TestDiskFullAfterSwap(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 1, func(t *testing.T, db *pgtest.Database, strategy string) {
 		db.Exec(t, `CREATE SCHEMA app;`+fullSQL)
 		before := db.Dump(t)
 		o := options(t, "app.t", strategy)

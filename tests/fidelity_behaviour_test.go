@@ -166,7 +166,7 @@ var grantCases = []fidelityCase{
 // the shadow bears, before the swap and before the revert.
 func TestArrayTypeTakenDuringJob(t *testing.T) {
 	t.Parallel()
-	db := pgtest.New(t)
+	db := withRegistry.New(t)
 	db.Exec(t, `CREATE SCHEMA app; CREATE TABLE app.t (id int PRIMARY KEY); INSERT INTO app.t VALUES (1)`)
 	o := options(t, "app.t", repack.ChangeLog)
 	runUntil(t, db, o, repack.PostSyncUpdate)

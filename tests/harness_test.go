@@ -25,9 +25,9 @@ func TestMain(m *testing.M) { pgtest.Main(m) }
 
 var strategies = []string{repack.ChangeLog, repack.DirectTrigger}
 
-// withRegistry is a database in which the tool was before: what every job of a new
-// one begins with takes as long as a small table does. Tests of how the registry
-// comes about, or by whom, take pgtest.New.
+// withRegistry is a database in which the tool was before: to migrate the registry takes a
+// fifth of what a small table does. Tests of how the registry comes about, or by whom, of
+// refusals, and those that count what is sent take pgtest.New.
 var withRegistry = pgtest.NewTemplate(func(ctx context.Context, config *pgx.ConnConfig) error {
 	conn, err := session.Connect(ctx, session.NewTarget(config, session.NoPooler))
 	if err != nil {
@@ -38,7 +38,8 @@ var withRegistry = pgtest.NewTemplate(func(ctx context.Context, config *pgx.Conn
 })
 
 // eachStrategy runs a test once a strategy, in parallel, on databases of their own
-// in which the tool was before.
+// in which the tool was before: a test of setup, of the backfill or of sync_schema. What
+// comes later is the same code for both (inTurn).
 func eachStrategy(t *testing.T, test func(t *testing.T, db *pgtest.Database, strategy string)) {
 	t.Helper()
 	eachStrategyIn(t, withRegistry.New, test)
@@ -53,6 +54,32 @@ func eachStrategyIn(t *testing.T, newDatabase func(testing.TB) *pgtest.Database,
 			test(t, newDatabase(t), strategy)
 		})
 	}
+}
+
+// inTurn runs the nth case of a test with one strategy: from one n to the next it is
+// the other.
+func inTurn(t *testing.T, n int, test func(t *testing.T, db *pgtest.Database, strategy string)) {
+	t.Helper()
+	inTurnIn(t, n, withRegistry.New, test)
+}
+
+// inTurnIn is inTurn with a database of another kind.
+func inTurnIn(t *testing.T, n int, newDatabase func(testing.TB) *pgtest.Database, test func(t *testing.T, db *pgtest.Database, strategy string)) {
+	t.Helper()
+	for _, strategy := range turn(n) {
+		t.Run(strategy, func(t *testing.T) {
+			t.Parallel()
+			test(t, newDatabase(t), strategy)
+		})
+	}
+}
+
+// turn is whose turn it is in case n.
+func turn(n int) []string {
+	if thorough() {
+		return strategies
+	}
+	return strategies[n%2 : n%2+1]
 }
 
 // thoroughEnv makes tests do for each strategy what they otherwise do for one of

@@ -52,9 +52,9 @@ func TestWritesWhileChunkIsUncommitted(t *testing.T) {
 // Writers hold row locks while all chunks pass, and then commit or roll back.
 func TestChunksPassLockedRows(t *testing.T) {
 	t.Parallel()
-	for _, isolation := range []pgx.TxIsoLevel{pgx.ReadCommitted, pgx.RepeatableRead, pgx.Serializable} {
-		for _, keep := range []bool{true, false} {
-			eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	for n, isolation := range []pgx.TxIsoLevel{pgx.ReadCommitted, pgx.RepeatableRead, pgx.Serializable} {
+		for m, keep := range []bool{true, false} {
+			inTurn(t, n+m, func(t *testing.T, db *pgtest.Database, strategy string) {
 				o := givenItems(t, db, strategy)
 				var writer pgx.Tx
 				o = beforeStage(o, repack.Backfill, func() {
@@ -79,8 +79,8 @@ func TestChunksPassLockedRows(t *testing.T) {
 // than the shadow's first row or of their own.
 func TestWritesBetweenChunks(t *testing.T) {
 	t.Parallel()
-	for _, isolation := range []pgx.TxIsoLevel{pgx.ReadCommitted, pgx.RepeatableRead, pgx.Serializable} {
-		eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	for n, isolation := range []pgx.TxIsoLevel{pgx.ReadCommitted, pgx.RepeatableRead, pgx.Serializable} {
+		inTurn(t, n, func(t *testing.T, db *pgtest.Database, strategy string) {
 			o := givenItems(t, db, strategy)
 			var old pgx.Tx
 			o = beforeStage(o, repack.Backfill, func() { old = stillSnapshot(t, db, isolation) })
@@ -172,7 +172,7 @@ func TestReplicaRoleWriters(t *testing.T) {
 // how large a chunk may be is found out from small ones.
 func TestLockedChunksGrowFromSmall(t *testing.T) {
 	t.Parallel()
-	db := pgtest.New(t)
+	db := withRegistry.New(t)
 	db.Exec(t, `CREATE SCHEMA app; CREATE TABLE app.items (id bigint PRIMARY KEY) WITH (fillfactor = 10);
 		INSERT INTO app.items SELECT generate_series(1, 10000)`)
 	o := options(t, "app.items", repack.DirectTrigger)

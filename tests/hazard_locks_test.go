@@ -16,10 +16,10 @@ import (
 // run is continued afterwards.
 func TestLongWriterIsNamed(t *testing.T) {
 	t.Parallel()
-	for _, stage := range []repack.Stage{repack.Setup, repack.Swap} {
+	for n, stage := range []repack.Stage{repack.Setup, repack.Swap} {
 		t.Run(string(stage), func(t *testing.T) {
 			t.Parallel()
-			eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+			inTurn(t, n, func(t *testing.T, db *pgtest.Database, strategy string) {
 				o := givenItems(t, db, strategy)
 				o.LockRetries = 3
 				denied := watch(&o, lockNotObtained)
@@ -52,7 +52,7 @@ func TestLongWriterIsNamed(t *testing.T) {
 // A prepared transaction has no process that could be named.
 func TestPreparedTransactionIsNamed(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 0, func(t *testing.T, db *pgtest.Database, strategy string) {
 		o := givenItems(t, db, strategy)
 		o.LockRetries = 1
 		runUntil(t, db, o, repack.PostSyncUpdate)
@@ -78,7 +78,7 @@ func TestPreparedTransactionIsNamed(t *testing.T) {
 // the server scans the catalog. To read one takes a lock on its table.
 func TestRuleOfLockedTable(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 1, func(t *testing.T, db *pgtest.Database, strategy string) {
 		db.Exec(t, `
 			CREATE SCHEMA app;
 			CREATE TABLE app.t (id int PRIMARY KEY);

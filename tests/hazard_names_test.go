@@ -78,7 +78,7 @@ func TestNamesExchangedBeforeReplay(t *testing.T) {
 // its name for a while.
 func TestNamesExchangedWhileWritingThrough(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 0, func(t *testing.T, db *pgtest.Database, strategy string) {
 		o := givenItems(t, db, strategy)
 		db.Exec(t, `CREATE TABLE app.others AS TABLE app.items`)
 		run(t, db, atStep(o, repack.StepWritingThrough, func() {
@@ -114,7 +114,7 @@ func TestThingsAddedDuringJob(t *testing.T) {
 		for _, stage := range []repack.Stage{repack.Backfill, repack.Swap} {
 			t.Run(name+" before "+string(stage), func(t *testing.T) {
 				t.Parallel()
-				db := pgtest.New(t)
+				db := withRegistry.New(t)
 				o := givenItems(t, db, repack.ChangeLog)
 				control := controlDatabase(t)
 				twins(t, control, itemsSQL)

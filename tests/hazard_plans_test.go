@@ -30,7 +30,7 @@ DECLARE one app."items"; BEGIN one := ROW(id, 'mail ' || id, 'inserted'); INSERT
 // the table's name means.
 func TestFunctionsWithRowTypes(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 0, func(t *testing.T, db *pgtest.Database, strategy string) {
 		o := givenItems(t, db, strategy)
 		db.Exec(t, rowTypesSQL)
 		before := db.Dump(t)

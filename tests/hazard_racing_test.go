@@ -13,7 +13,7 @@ import (
 // inserts it again while the replay deletes it from the shadow.
 func TestReplayKeepsKeyInsertedAgain(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 1, func(t *testing.T, db *pgtest.Database, strategy string) {
 		o := givenItems(t, db, strategy)
 		var old pgx.Tx
 		o = beforeStage(o, repack.Swap, func() { old = stillSnapshot(t, db, pgx.RepeatableRead) })
@@ -35,7 +35,7 @@ func TestReplayKeepsKeyInsertedAgain(t *testing.T) {
 // The same with a TRUNCATE that waits in the log.
 func TestReplayKeepsRowsInsertedAfterTruncate(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 0, func(t *testing.T, db *pgtest.Database, strategy string) {
 		o := givenItems(t, db, strategy)
 		held := holdAtStep(t, db, o, repack.StepWritingThrough)
 
@@ -55,7 +55,7 @@ func TestReplayKeepsRowsInsertedAfterTruncate(t *testing.T) {
 // deletes a row that the replay has brought: its trigger cannot see it.
 func TestDrainedRowDeletedByOlderSnapshot(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 1, func(t *testing.T, db *pgtest.Database, strategy string) {
 		o := givenItems(t, db, strategy)
 		waiting := watch(&o, awaitingSnapshots)
 		var old, reader pgx.Tx

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -85,11 +87,11 @@ const awaitingSerializable = "waiting for serializable transactions from before 
 // new one; and as long as there are such, the run does not clean up.
 func TestWriteSkewAcrossTheSwap(t *testing.T) {
 	t.Parallel()
-	for name := range skews {
-		for _, wait := range []bool{false, true} {
+	for n, name := range slices.Sorted(maps.Keys(skews)) {
+		for m, wait := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, cleaning up %t", name, wait), func(t *testing.T) {
 				t.Parallel()
-				eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+				inTurn(t, n+m, func(t *testing.T, db *pgtest.Database, strategy string) {
 					o := givenItems(t, db, strategy)
 					s := &skew{t: t}
 					waiting := watch(&o, awaitingSerializable)
@@ -115,7 +117,7 @@ func TestWriteSkewOfOtherTables(t *testing.T) {
 	const fill = `
 		;
 		INSERT INTO app.items (id, email, note) SELECT i, 'mail ' || i, 'note' FROM generate_series(1, 200) AS i`
-	for kind, create := range map[string]string{
+	kinds := map[string]string{
 		"partition": `CREATE TABLE app.whole (id bigint PRIMARY KEY, email text, note text) PARTITION BY RANGE (id);
 			CREATE TABLE app.items PARTITION OF app.whole FOR VALUES FROM (0) TO (10000); CREATE INDEX ON app.items (email)`,
 		"identity": `
@@ -125,15 +127,16 @@ func TestWriteSkewOfOtherTables(t *testing.T) {
 			    note  text,
 			    n     int    GENERATED ALWAYS AS IDENTITY
 			)`,
-	} {
-		for name := range skews {
+	}
+	for m, kind := range slices.Sorted(maps.Keys(kinds)) {
+		for n, name := range slices.Sorted(maps.Keys(skews)) {
 			if kind == "identity" && name == "phantoms" {
 				continue // logged, and so the older snapshot is waited for
 			}
 			t.Run(kind+", "+name, func(t *testing.T) {
 				t.Parallel()
-				eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
-					db.Exec(t, `CREATE SCHEMA app; `+create+fill)
+				inTurn(t, m+n, func(t *testing.T, db *pgtest.Database, strategy string) {
+					db.Exec(t, `CREATE SCHEMA app; `+kinds[kind]+fill)
 					s := &skew{t: t}
 					o := beforeStage(options(t, "app.items", strategy), repack.CleanUp, s.finish)
 					run(t, db, atStep(o, repack.StepDrained, func() { s.begin(db, name) }))
@@ -146,10 +149,10 @@ func TestWriteSkewOfOtherTables(t *testing.T) {
 // The same on the way back.
 func TestWriteSkewAcrossTheRevert(t *testing.T) {
 	t.Parallel()
-	for name := range skews {
+	for n, name := range slices.Sorted(maps.Keys(skews)) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+			inTurn(t, n, func(t *testing.T, db *pgtest.Database, strategy string) {
 				o := givenItems(t, db, strategy)
 				runUntil(t, db, o, repack.Swap)
 				s := &skew{t: t}

@@ -58,7 +58,7 @@ const manyItems = `INSERT INTO @items SELECT i, 'mail ' || i, '' FROM generate_s
 // each meets what another has not taken away yet, or waits for it.
 func TestUniqueValuesMoveBetweenShares(t *testing.T) {
 	t.Parallel()
-	db := pgtest.New(t)
+	db := withRegistry.New(t)
 	o, seen := givenShares(t, db, func() {
 		both(t, db.Pool, manyItems,
 			`UPDATE @items SET email = 'free ' || id WHERE id <= 100`,
@@ -79,7 +79,7 @@ func TestUniqueValuesMoveBetweenShares(t *testing.T) {
 // session of a batch.
 func TestHotKeysInShares(t *testing.T) {
 	t.Parallel()
-	db := pgtest.New(t)
+	db := withRegistry.New(t)
 	o, seen := givenShares(t, db, func() {
 		for n := range 8 {
 			both(t, db.Pool,
@@ -120,7 +120,7 @@ func TestTruncateInShares(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			db := pgtest.New(t)
+			db := withRegistry.New(t)
 			o, seen := givenShares(t, db, func() { both(t, db.Pool, statements...) })
 			run(t, db, o)
 			alike(t, db, "items")
@@ -146,7 +146,7 @@ func givenWaitingShare(t *testing.T, db *pgtest.Database, o repack.Options) (hol
 // the batch that takes what the others have left.
 func TestShareWaitsInVain(t *testing.T) {
 	t.Parallel()
-	db := pgtest.New(t)
+	db := withRegistry.New(t)
 	o, seen := givenShares(t, db, func() {})
 	denied := watch(&o, lockNotObtained)
 	holder, done := givenWaitingShare(t, db, o)
@@ -162,7 +162,7 @@ func TestShareWaitsInVain(t *testing.T) {
 // One of the sessions is lost: what it has not replayed, the next run does.
 func TestShareTerminated(t *testing.T) {
 	t.Parallel()
-	db := pgtest.New(t)
+	db := withRegistry.New(t)
 	o, seen := givenShares(t, db, func() {})
 	o.LockTimeout = repack.DefaultLockTimeout
 	o.RetryFor = -1 // the run ends with its session
@@ -279,7 +279,7 @@ func TestDivisibleKeys(t *testing.T) {
 // A key that cannot be divided is replayed as it was.
 func TestIndivisibleKey(t *testing.T) {
 	t.Parallel()
-	db := pgtest.New(t)
+	db := withRegistry.New(t)
 	twins(t, db, `CREATE TABLE @bits (a bit varying PRIMARY KEY, v int)`)
 	o := options(t, "app.bits", repack.ChangeLog)
 	seen := countLogged(&o)
@@ -294,7 +294,8 @@ func TestIndivisibleKey(t *testing.T) {
 }
 
 // TestRandomWorkloadInShares has the writers of TestRandomWorkload get so far
-// ahead that several sessions catch up with them.
+// ahead that several sessions catch up with them. With the strategy that goes to the
+// end there it goes to the swap and back again here.
 func TestRandomWorkloadInShares(t *testing.T) {
 	t.Parallel()
 	for _, strategy := range strategies {
@@ -303,11 +304,16 @@ func TestRandomWorkloadInShares(t *testing.T) {
 			underWorkload(t, strategy, randomSeed(t), func(db *pgtest.Database, o repack.Options) {
 				o.Jobs, o.BatchSize = 4, 0
 				seen := countLogged(&o)
-				run(t, db, beforeStage(o, repack.PostSyncUpdate, func() {
+				ahead := beforeStage(o, repack.PostSyncUpdate, func() {
 					pgtest.WaitFor(t, func() bool {
 						return pgtest.Query[bool](t, db.Pool, `SELECT pg_relation_size('repack_job_1.repack_change_log_1') > 40 * 8192`)
 					}, "writers to get ahead")
-				}))
+				})
+				if strategy == repack.ChangeLog {
+					thereAndBack(t, db, ahead)
+				} else {
+					run(t, db, ahead)
+				}
 				if seen.of(divided) == 0 {
 					t.Error("no batch was divided")
 				}

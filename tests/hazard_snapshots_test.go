@@ -17,7 +17,7 @@ import (
 // over.
 func TestOlderSnapshotHoldsUpTheSwap(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 0, func(t *testing.T, db *pgtest.Database, strategy string) {
 		o := givenItems(t, db, strategy)
 		o.MaxSnapshotWait = 100 * time.Millisecond
 		var old pgx.Tx
@@ -45,7 +45,7 @@ func TestOlderSnapshotHoldsUpTheSwap(t *testing.T) {
 // table only after the swap, sees what it would have seen without the tool.
 func TestSnapshotReadsAcrossTheSwap(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 1, func(t *testing.T, db *pgtest.Database, strategy string) {
 		o := givenItems(t, db, strategy)
 		var late pgx.Tx
 		o = atStep(o, repack.StepDrained, func() {
@@ -70,7 +70,7 @@ func TestSnapshotReadsAcrossTheSwap(t *testing.T) {
 // A transaction may take over a snapshot that is older than itself.
 func TestImportedSnapshotReadsAcrossTheSwap(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 0, func(t *testing.T, db *pgtest.Database, strategy string) {
 		o := givenItems(t, db, strategy)
 		o.Until, o.MaxSnapshotWait = repack.Swap, 3*time.Second
 		waiting := watch(&o, awaitingSnapshots)
@@ -103,7 +103,7 @@ func TestImportedSnapshotReadsAcrossTheSwap(t *testing.T) {
 // of the application's own short reads.
 func TestShortSnapshotsDoNotHoldUpTheSwap(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 1, func(t *testing.T, db *pgtest.Database, strategy string) {
 		o := givenItems(t, db, strategy)
 		o.MaxSnapshotWait = time.Millisecond
 		idle := begin(t, db.Connect(t), pgx.ReadCommitted) // no snapshot between statements
@@ -116,7 +116,7 @@ func TestShortSnapshotsDoNotHoldUpTheSwap(t *testing.T) {
 // The owner sees little of other roles' sessions, but that they have a snapshot.
 func TestOlderSnapshotOfAnotherRole(t *testing.T) {
 	t.Parallel()
-	eachStrategyIn(t, pgtest.New, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurnIn(t, 1, pgtest.New, func(t *testing.T, db *pgtest.Database, strategy string) {
 		owner, o := givenOwner(t, db)
 		reader := db.Role(t)
 		db.Exec(t, `GRANT USAGE ON SCHEMA app TO `+reader+`; GRANT SELECT ON app.t TO `+reader)

@@ -38,7 +38,7 @@ func insertsAtOnce(t *testing.T, db *pgtest.Database, tx pgx.Tx, sql string) {
 // so neither wait for it nor log.
 func TestNothingIsStaleAfterSwitch(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 0, func(t *testing.T, db *pgtest.Database, strategy string) {
 		o := givenItems(t, db, strategy)
 		o.LockTimeout = queuing
 		h := haltAtStep(t, &o, repack.StepWritingThrough)
@@ -69,10 +69,10 @@ func TestNothingIsStaleAfterSwitch(t *testing.T) {
 // has been replayed since its snapshot, has made stale.
 func TestOlderWriterKeepsOffTheShadow(t *testing.T) {
 	t.Parallel()
-	for _, isolation := range []pgx.TxIsoLevel{pgx.RepeatableRead, pgx.Serializable} {
+	for n, isolation := range []pgx.TxIsoLevel{pgx.RepeatableRead, pgx.Serializable} {
 		t.Run(string(isolation), func(t *testing.T) {
 			t.Parallel()
-			eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+			inTurn(t, n, func(t *testing.T, db *pgtest.Database, strategy string) {
 				o := givenItems(t, db, strategy)
 				var old, older pgx.Tx
 				o = beforeStage(o, repack.Swap, func() {
@@ -127,7 +127,7 @@ func (c *counter) note(message string) {
 func TestDrainPausesWhileRowsAreLocked(t *testing.T) {
 	t.Parallel()
 	const pause = 20 * time.Millisecond
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 1, func(t *testing.T, db *pgtest.Database, strategy string) {
 		o := givenItems(t, db, strategy)
 		var old, holder pgx.Tx
 		o = beforeStage(o, repack.Swap, func() { old = stillSnapshot(t, db, pgx.RepeatableRead) })

@@ -42,10 +42,10 @@ func outlived(t *testing.T, r heldRun) {
 // A run that has lost its job to another copies nothing more.
 func TestLostJobIsNotCopied(t *testing.T) {
 	t.Parallel()
-	for _, transfer := range []repack.Transfer{repack.TransferServer, repack.TransferClient} {
+	for n, transfer := range []repack.Transfer{repack.TransferServer, repack.TransferClient} {
 		t.Run(string(transfer), func(t *testing.T) {
 			t.Parallel()
-			eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+			inTurn(t, n, func(t *testing.T, db *pgtest.Database, strategy string) {
 				o := givenItems(t, db, strategy)
 				o.Transfer = transfer
 				lost := holdAtChunk(t, db, o)
@@ -70,7 +70,7 @@ func TestLostJobIsNotCopied(t *testing.T) {
 // younger one would see, after the swap, rows that a TRUNCATE had removed.
 func TestLostJobIsNotReplayed(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 0, func(t *testing.T, db *pgtest.Database, strategy string) {
 		o := givenItems(t, db, strategy)
 		impatient := o
 		impatient.MaxSnapshotWait = time.Second

@@ -1,6 +1,8 @@
 package tests
 
 import (
+	"maps"
+	"slices"
 	"testing"
 
 	"github.com/repack-go/repack/internal/tooling/pgtest"
@@ -37,10 +39,11 @@ func TestTruncateInEveryPhase(t *testing.T) {
 			return atStep(o, step, func() { truncate(t, db) })
 		}
 	}
-	for name, phase := range phases {
+	for n, name := range slices.Sorted(maps.Keys(phases)) {
+		phase := phases[name]
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+			inTurn(t, n, func(t *testing.T, db *pgtest.Database, strategy string) {
 				run(t, db, phase(t, db, givenItems(t, db, strategy)))
 				alike(t, db, "items")
 			})
@@ -64,7 +67,7 @@ func TestTruncateBetweenChunks(t *testing.T) {
 // Revert does not bring back what was truncated since the swap.
 func TestTruncateAfterSwapThenRevert(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 1, func(t *testing.T, db *pgtest.Database, strategy string) {
 		o := givenItems(t, db, strategy)
 		runUntil(t, db, o, repack.Swap)
 		truncate(t, db)

@@ -3,6 +3,7 @@ package tests
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"testing"
 
@@ -18,10 +19,10 @@ var isolationLevels = []pgx.TxIsoLevel{pgx.ReadCommitted, pgx.RepeatableRead, pg
 // eachIsolation is eachStrategy for every isolation level.
 func eachIsolation(t *testing.T, test func(t *testing.T, db *pgtest.Database, strategy string, isolation pgx.TxIsoLevel)) {
 	t.Helper()
-	for _, isolation := range isolationLevels {
+	for n, isolation := range isolationLevels {
 		t.Run(string(isolation), func(t *testing.T) {
 			t.Parallel()
-			eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) { test(t, db, strategy, isolation) })
+			inTurn(t, n, func(t *testing.T, db *pgtest.Database, strategy string) { test(t, db, strategy, isolation) })
 		})
 	}
 }
@@ -148,10 +149,11 @@ func TestSerializableWritersOfOtherRows(t *testing.T) {
 			`INSERT INTO app.items VALUES (1003, 'mail 1003', '')`, `UPDATE app.items SET note = 'b' WHERE id = 4`,
 		},
 	}
-	for name, statements := range cases {
+	for n, name := range slices.Sorted(maps.Keys(cases)) {
+		statements := cases[name]
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+			inTurn(t, n, func(t *testing.T, db *pgtest.Database, strategy string) {
 				o := givenItems(t, db, strategy)
 				run(t, db, atStep(o, repack.StepDrained, func() {
 					a, b := stillSnapshot(t, db, pgx.Serializable), stillSnapshot(t, db, pgx.Serializable)
@@ -173,7 +175,7 @@ const serializationFailure = "40001"
 // trigger has swallowed an error.
 func TestSerializableConflictIsStillOne(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 0, func(t *testing.T, db *pgtest.Database, strategy string) {
 		o := givenItems(t, db, strategy)
 		run(t, db, atStep(o, repack.StepDrained, func() {
 			a, b := begin(t, db.Connect(t), pgx.Serializable), begin(t, db.Connect(t), pgx.Serializable)

@@ -15,7 +15,7 @@ import (
 // it would take; how long it took in the end is told.
 func TestExchangeOfManyKeysIsBounded(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 0, func(t *testing.T, db *pgtest.Database, strategy string) {
 		o := givenItems(t, db, strategy)
 		db.Exec(t, `DO $$ BEGIN FOR n IN 1..400 LOOP
 			EXECUTE format('CREATE TABLE app.child_%s (id int PRIMARY KEY, item bigint REFERENCES app.items)', n);

@@ -13,10 +13,10 @@ import (
 // nothing is left, and repacks after all.
 func TestResetFromEachStage(t *testing.T) {
 	t.Parallel()
-	for _, stage := range []repack.Stage{repack.Setup, repack.Backfill, repack.SyncSchema, repack.PostSyncUpdate} {
+	for n, stage := range []repack.Stage{repack.Setup, repack.Backfill, repack.SyncSchema, repack.PostSyncUpdate} {
 		t.Run(string(stage), func(t *testing.T) {
 			t.Parallel()
-			eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+			inTurn(t, n, func(t *testing.T, db *pgtest.Database, strategy string) {
 				s := newScenario(t, db)
 				o := options(t, "app.t", strategy)
 				runUntil(t, db, o, stage)
@@ -53,13 +53,13 @@ func revert(t *testing.T, db *pgtest.Database, o repack.Options) {
 // TestResetFromInside resets what was cancelled inside a stage.
 func TestResetFromInside(t *testing.T) {
 	t.Parallel()
-	for _, place := range append(atEachPlace(nil, []string{
+	for n, place := range append(atEachPlace(nil, []string{
 		repack.StepLoggedKeysRemoved, repack.StepIndexBuilt, repack.StepCaughtUp,
 		repack.StepWritingThrough, repack.StepDrained,
 	}), afterChunks(2)) {
 		t.Run(place.name, func(t *testing.T) {
 			t.Parallel()
-			eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+			inTurn(t, n, func(t *testing.T, db *pgtest.Database, strategy string) {
 				s := newScenario(t, db)
 				o := options(t, "app.t", strategy)
 				o.BatchSize = 100
@@ -78,13 +78,13 @@ func TestResetFromInside(t *testing.T) {
 // that is complete and from one that is not.
 func TestRevert(t *testing.T) {
 	t.Parallel()
-	for _, place := range atEachPlace([]repack.Stage{repack.CleanUp}, []string{repack.StepExchanged}) {
+	for n, place := range atEachPlace([]repack.Stage{repack.CleanUp}, []string{repack.StepExchanged}) {
 		if place.name == afterCleanUp {
 			continue
 		}
 		t.Run(place.name, func(t *testing.T) {
 			t.Parallel()
-			eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+			inTurn(t, n, func(t *testing.T, db *pgtest.Database, strategy string) {
 				s := newScenario(t, db)
 				before := db.QueryString(t, `SELECT 'app.t'::regclass::oid`)
 				o := options(t, "app.t", strategy)
@@ -114,12 +114,12 @@ func TestRevert(t *testing.T) {
 // TestCancelledRevertResumes cancels a revert at every place it passes.
 func TestCancelledRevertResumes(t *testing.T) {
 	t.Parallel()
-	for _, place := range atEachPlace(nil, []string{
+	for n, place := range atEachPlace(nil, []string{
 		repack.StepWritingThrough, repack.StepDrained, repack.StepExchangedBack, repack.StepCaptureDropped,
 	}) {
 		t.Run(place.name, func(t *testing.T) {
 			t.Parallel()
-			eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+			inTurn(t, n, func(t *testing.T, db *pgtest.Database, strategy string) {
 				s := newScenario(t, db)
 				o := options(t, "app.t", strategy)
 				runUntil(t, db, o, repack.Swap)
@@ -138,10 +138,10 @@ func TestCancelledRevertResumes(t *testing.T) {
 // before it had exchanged the tables; afterwards only revert may go on.
 func TestCancelledRevertThenRun(t *testing.T) {
 	t.Parallel()
-	for _, place := range atEachPlace(nil, []string{repack.StepWritingThrough, repack.StepDrained, repack.StepExchangedBack}) {
+	for n, place := range atEachPlace(nil, []string{repack.StepWritingThrough, repack.StepDrained, repack.StepExchangedBack}) {
 		t.Run(place.name, func(t *testing.T) {
 			t.Parallel()
-			eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+			inTurn(t, n, func(t *testing.T, db *pgtest.Database, strategy string) {
 				s := newScenario(t, db)
 				o := options(t, "app.t", strategy)
 				runUntil(t, db, o, repack.Swap)
@@ -173,10 +173,10 @@ func TestCancelledRevertThenRun(t *testing.T) {
 // has missed writes.
 func TestCancelledResetThenRun(t *testing.T) {
 	t.Parallel()
-	for _, stage := range []repack.Stage{repack.Setup, repack.PostSyncUpdate} {
+	for n, stage := range []repack.Stage{repack.Setup, repack.PostSyncUpdate} {
 		t.Run(string(stage), func(t *testing.T) {
 			t.Parallel()
-			eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+			inTurn(t, n, func(t *testing.T, db *pgtest.Database, strategy string) {
 				s := newScenario(t, db)
 				o := options(t, "app.t", strategy)
 				runUntil(t, db, o, stage)
@@ -206,10 +206,10 @@ func TestCancelledResetThenRun(t *testing.T) {
 // longer follows, so it must not come back without the writes since.
 func TestCancelledCleanUpThenRevert(t *testing.T) {
 	t.Parallel()
-	for _, keepOld := range []bool{false, true} {
+	for n, keepOld := range []bool{false, true} {
 		t.Run(map[bool]string{false: "drop old", true: "keep old"}[keepOld], func(t *testing.T) {
 			t.Parallel()
-			eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+			inTurn(t, n, func(t *testing.T, db *pgtest.Database, strategy string) {
 				s := newScenario(t, db)
 				o := options(t, "app.t", strategy)
 				o.KeepOld = keepOld
@@ -232,7 +232,7 @@ func TestCancelledCleanUpThenRevert(t *testing.T) {
 // TestInversesOutOfPlace asks for what the stage does not allow; nothing changes.
 func TestInversesOutOfPlace(t *testing.T) {
 	t.Parallel()
-	eachStrategyIn(t, pgtest.New, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurnIn(t, 0, pgtest.New, func(t *testing.T, db *pgtest.Database, strategy string) {
 		s := newScenario(t, db)
 		o := options(t, "app.t", strategy)
 		for name, inverse := range map[string]func(*repack.Repack, context.Context) error{

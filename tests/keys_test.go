@@ -266,29 +266,49 @@ func (c keyCase) run(t *testing.T, db *pgtest.Database, first, second string) {
 	twins(t, db, c.create()...)
 	before := db.Dump(t)
 	o := options(t, "app.t", first)
+	o.LockTimeout = queuing // nobody is in the way
 	began := time.Now()
-	for turn, stage := range []repack.Stage{repack.Setup, repack.Backfill, repack.SyncSchema, repack.PostSyncUpdate, repack.Swap} {
-		runUntil(t, db, o, stage)
+	stages := []repack.Stage{repack.Setup, repack.Backfill, repack.SyncSchema, repack.PostSyncUpdate, repack.Swap}
+	turn := 0
+	write := func() {
 		same()
 		both(t, db.Pool, c.work(turn)...)
 		if turn < 4 {
 			both(t, db.Pool, c.undo(turn)...)
 		}
 		same()
+		turn++
 	}
+	writing := o
+	for _, stage := range stages[:4] {
+		writing = atStage(writing, stage, write)
+	}
+	runUntil(t, db, writing, repack.Swap)
+	write()
 	revert(t, db, o)
 	same()
 	sameDump(t, db, before)
+	if turn != len(stages) {
+		t.Errorf("written %d times, want %d", turn, len(stages))
+	}
+
 	o.Strategy = second
-	for turn, stage := range []repack.Stage{repack.Setup, repack.SyncSchema, repack.Swap} {
-		runUntil(t, db, o, stage)
+	turn = 0
+	truncate := func() {
 		same()
 		both(t, db.Pool, "TRUNCATE @t", c.insert(c.fresh[turn], 600))
 		same()
+		turn++
+	}
+	for _, stage := range []repack.Stage{repack.Setup, repack.SyncSchema, repack.Swap} {
+		o = atStage(o, stage, truncate)
 	}
 	run(t, db, o)
 	same()
 	sameDump(t, db, before)
+	if turn != 3 {
+		t.Errorf("truncated %d times, want 3", turn)
+	}
 	if took := time.Since(began); took > time.Minute {
 		t.Errorf("a table of %d rows took %s", len(c.rows), took)
 	}
@@ -311,7 +331,7 @@ func TestKeys(t *testing.T) {
 // not the same, while changes are written through.
 func TestEqualKeysThatDiffer(t *testing.T) {
 	t.Parallel()
-	for _, c := range []struct{ name, before, column, from, to string }{
+	for n, c := range []struct{ name, before, column, from, to string }{
 		{"numeric", "SELECT 1", "id numeric", "1.0", "1.000"},
 		{"float", "SELECT 1", "id float8", "'-0'", "'0'"},
 		{
@@ -327,7 +347,7 @@ func TestEqualKeysThatDiffer(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+			inTurn(t, n, func(t *testing.T, db *pgtest.Database, strategy string) {
 				if c.before == "" {
 					givenExtension(t, db, c.name)
 				}

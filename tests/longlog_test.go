@@ -54,7 +54,7 @@ func shortAt(t *testing.T, db *pgtest.Database, o *repack.Options, steps ...stri
 // a job that keeps the old table read what has been logged since.
 func TestLongLogIsNotReadUnderLocks(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 0, func(t *testing.T, db *pgtest.Database, strategy string) {
 		o := givenItems(t, db, strategy)
 		runUntil(t, db, o, repack.PostSyncUpdate)
 		old := stillSnapshot(t, db, pgx.RepeatableRead)
@@ -83,7 +83,7 @@ func TestLongLogIsNotReadUnderLocks(t *testing.T) {
 // TestLongLogWithOldTableKept is the same for the last replay to an old table.
 func TestLongLogWithOldTableKept(t *testing.T) {
 	t.Parallel()
-	db := pgtest.New(t)
+	db := withRegistry.New(t)
 	o := givenItems(t, db, repack.ChangeLog)
 	o.KeepOld = true
 	runUntil(t, db, o, repack.Swap)
@@ -103,7 +103,7 @@ func TestLongLogWithOldTableKept(t *testing.T) {
 // while the log is to be retired: its change is not lost with the old log.
 func TestWriterHoldsUpNewLog(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 1, func(t *testing.T, db *pgtest.Database, strategy string) {
 		o := givenItems(t, db, strategy)
 		runUntil(t, db, o, repack.PostSyncUpdate)
 		bloatLog(t, db)
@@ -128,7 +128,7 @@ func TestWriterHoldsUpNewLog(t *testing.T) {
 // with or, after the swap, reverted; or nothing is left of it.
 func TestRetiredLogIsTakenOver(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 1, func(t *testing.T, db *pgtest.Database, strategy string) {
 		o := givenItems(t, db, strategy)
 		runUntil(t, db, o, repack.PostSyncUpdate)
 		endWithRetired(t, db, o, func(o repack.Options) error { return newRepack(t, db, o).Run(testContext(t)) }, 1)
@@ -144,7 +144,7 @@ func TestRetiredLogIsTakenOver(t *testing.T) {
 	})
 	t.Run("reset", func(t *testing.T) {
 		t.Parallel()
-		db := pgtest.New(t)
+		db := withRegistry.New(t)
 		o := givenItems(t, db, repack.ChangeLog)
 		before := db.Dump(t)
 		runUntil(t, db, o, repack.PostSyncUpdate)

@@ -56,7 +56,7 @@ func followsTable(t *testing.T, db *pgtest.Database, when string) {
 // TestMatviews: there and back, and there again, nothing about them changes.
 func TestMatviews(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 1, func(t *testing.T, db *pgtest.Database, strategy string) {
 		db.Exec(t, givenRoles(t, db).in(matviewSQL))
 		schema, rows := schemaOf(t, db), db.QueryString(t, matviewRowsSQL)
 		o := rebuilding(t, strategy)
@@ -100,7 +100,7 @@ func TestMatviewsKilledAnywhere(t *testing.T) {
 			}
 			t.Run(fmt.Sprintf("%s %d", step, skip), func(t *testing.T) {
 				t.Parallel()
-				db := pgtest.New(t)
+				db := withRegistry.New(t)
 				db.Exec(t, givenRoles(t, db).in(matviewSQL))
 				schema := schemaOf(t, db)
 				o := rebuilding(t, repack.ChangeLog)
@@ -149,10 +149,10 @@ func nth(step string, skip int) stopAt {
 // successor was built is not taken back.
 func TestMatviewRefreshedMeanwhile(t *testing.T) {
 	t.Parallel()
-	for _, refresh := range []string{"REFRESH MATERIALIZED VIEW", "REFRESH MATERIALIZED VIEW CONCURRENTLY"} {
+	for n, refresh := range []string{"REFRESH MATERIALIZED VIEW", "REFRESH MATERIALIZED VIEW CONCURRENTLY"} {
 		t.Run(refresh, func(t *testing.T) {
 			t.Parallel()
-			eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+			inTurn(t, n, func(t *testing.T, db *pgtest.Database, strategy string) {
 				db.Exec(t, `
 					CREATE SCHEMA app;
 					CREATE TABLE app.t (id int PRIMARY KEY);
@@ -174,7 +174,7 @@ func TestMatviewRefreshedMeanwhile(t *testing.T) {
 // TestMatviewIsNeverMissing reads it all the while.
 func TestMatviewIsNeverMissing(t *testing.T) {
 	t.Parallel()
-	db := pgtest.New(t)
+	db := withRegistry.New(t)
 	db.Exec(t, givenRoles(t, db).in(matviewSQL))
 	ctx, stop := context.WithCancel(testContext(t))
 	done := make(chan error, 1)
@@ -209,7 +209,7 @@ func TestMatviewIsNeverMissing(t *testing.T) {
 // nothing, and says who is in the way.
 func TestMatviewBehindALongReader(t *testing.T) {
 	t.Parallel()
-	db := pgtest.New(t)
+	db := withRegistry.New(t)
 	db.Exec(t, givenRoles(t, db).in(matviewSQL))
 	reader := begin(t, db.Connect(t), pgx.ReadCommitted)
 	mustExec(t, reader, `SELECT FROM app."The; mv"`)
@@ -297,7 +297,7 @@ func TestMatviewRefused(t *testing.T) {
 // would have.
 func TestMatviewBesideItsArrayTypesName(t *testing.T) {
 	t.Parallel()
-	db := pgtest.New(t)
+	db := withRegistry.New(t)
 	db.Exec(t, `
 		CREATE SCHEMA app;
 		CREATE TABLE app.t (id int PRIMARY KEY);
@@ -318,7 +318,7 @@ func TestMatviewBesideItsArrayTypesName(t *testing.T) {
 // TestMatviewAppearsDuringJob: without the flag the swap is not made.
 func TestMatviewAppearsDuringJob(t *testing.T) {
 	t.Parallel()
-	db := pgtest.New(t)
+	db := withRegistry.New(t)
 	db.Exec(t, `CREATE SCHEMA app; CREATE TABLE app.t (id int PRIMARY KEY); INSERT INTO app.t VALUES (1)`)
 	o := options(t, "app.t", repack.ChangeLog)
 	runUntil(t, db, o, repack.Backfill)

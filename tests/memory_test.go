@@ -35,7 +35,7 @@ func TestMaintenanceWorkMem(t *testing.T) {
 		}
 		t.Run(memory, func(t *testing.T) {
 			t.Parallel()
-			db := pgtest.New(t)
+			db := withRegistry.New(t)
 			db.Exec(t, noticedSQL)
 			o := options(t, "app.t", repack.ChangeLog)
 			o.MaintenanceWorkMem = memory
@@ -65,7 +65,7 @@ func TestMaintenanceWorkMem(t *testing.T) {
 // job that is gone on with.
 func TestMaintenanceWorkMemInvalid(t *testing.T) {
 	t.Parallel()
-	db := pgtest.New(t)
+	db := withRegistry.New(t)
 	db.Exec(t, smallSQL)
 	before := db.CatalogDump(t)
 	for _, memory := range []string{"much", "1kB", "-1", "1 PB", "100000TB", "1MB'; SELECT 1"} {
@@ -111,7 +111,7 @@ CREATE EVENT TRIGGER notice ON ddl_command_start WHEN tag IN ('CREATE INDEX') EX
 // order in which rows are copied have all the memory that there is.
 func TestBuildsArePlannedTogether(t *testing.T) {
 	t.Parallel()
-	db := pgtest.New(t)
+	db := withRegistry.New(t)
 	db.Exec(t, keysOfSizeSQL)
 	for _, c := range []struct {
 		order string

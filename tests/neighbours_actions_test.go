@@ -153,7 +153,7 @@ func TestKeysOneByOneActions(t *testing.T) {
 
 func keysOneByOneActions(t *testing.T, list []combination) {
 	t.Helper()
-	db := pgtest.New(t)
+	db := withRegistry.New(t)
 	twins(t, db, everyActionSQL(list))
 	before, round := db.Dump(t), 0
 	act := func() { round++; actAll(t, db, list, round) }

@@ -52,7 +52,7 @@ type family struct {
 
 func newFamily(t *testing.T) *family {
 	t.Helper()
-	db := pgtest.New(t)
+	db := withRegistry.New(t)
 	twins(t, db, familySQL)
 	return &family{db: db, before: db.Dump(t)}
 }

@@ -41,7 +41,7 @@ func TestKeysChangedWhileMovedOneByOne(t *testing.T) {
 	for i, step := range []string{repack.StepRowByRow, repack.StepKeyValidated, repack.StepExchanged, repack.StepKeyHandedOver} {
 		t.Run(step, func(t *testing.T) {
 			t.Parallel()
-			db := pgtest.New(t)
+			db := withRegistry.New(t)
 			control := controlDatabase(t, keyedTablesSQL, changedKeysSQL)
 			db.Exec(t, keyedTablesSQL)
 			run(t, db, atStep(oneByOne(t, "app.t", strategies[i%2]), step, func() { db.Exec(t, changedKeysSQL) }))
@@ -58,7 +58,7 @@ func TestPlanAfterKeysAreDropped(t *testing.T) {
 	for i, place := range atEachPlace(nil, []string{repack.StepExchanged, repack.StepKeyHandedOver}) {
 		t.Run(place.name, func(t *testing.T) {
 			t.Parallel()
-			db := pgtest.New(t)
+			db := withRegistry.New(t)
 			db.Exec(t, keyedTablesSQL)
 			o := oneByOne(t, "app.t", strategies[i%2])
 			cancelled(t, db, o, place, (*repack.Repack).Run)

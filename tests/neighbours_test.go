@@ -42,7 +42,7 @@ func TestKeysOneByOneInEveryPhase(t *testing.T) {
 	for i, table := range []string{"app.hub", "app.country", "app.kid_a", "app_other.kid_c"} {
 		t.Run(table, func(t *testing.T) {
 			t.Parallel()
-			db, strategy := pgtest.New(t), strategies[i%2]
+			db, strategy := withRegistry.New(t), strategies[i%2]
 			twins(t, db, hubSQL)
 			before := db.Dump(t)
 			round := 1
@@ -83,7 +83,7 @@ INSERT INTO child SELECT g, 0, g FROM generate_series(1, 1000) g`
 // ends, and no statement of theirs fails or waits for longer than the lock timeout.
 func TestThreeWritersInEveryOrder(t *testing.T) {
 	t.Parallel()
-	db := pgtest.New(t)
+	db := withRegistry.New(t)
 	db.Exec(t, threeWritersSQL)
 	before := db.Dump(t)
 	ctx, over := testContext(t), make(chan struct{})
@@ -146,7 +146,7 @@ func TestThreeWritersInEveryOrder(t *testing.T) {
 // in a deadlock.
 func TestChildAndParentOneByOne(t *testing.T) {
 	t.Parallel()
-	db := pgtest.New(t)
+	db := withRegistry.New(t)
 	db.Exec(t, `CREATE TABLE t (id int PRIMARY KEY, n int); INSERT INTO t SELECT generate_series(1, 1000);
 		CREATE TABLE child (id serial PRIMARY KEY, t int CONSTRAINT child_t REFERENCES t)`)
 	o := oneByOne(t, "t", repack.ChangeLog)
@@ -253,7 +253,7 @@ func TestExchangeOneByOneLocksNoNeighbour(t *testing.T) {
 	t.Parallel()
 	sent := map[int]int{}
 	for _, neighbours := range []int{1, 30} {
-		db := pgtest.New(t)
+		db := withRegistry.New(t)
 		db.Exec(t, fmt.Sprintf(`
 			CREATE TABLE parent (id int PRIMARY KEY);
 			CREATE TABLE t (id int PRIMARY KEY, parent int REFERENCES parent);

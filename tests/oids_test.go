@@ -38,7 +38,7 @@ var keptColumns = []string{
 // by revert, and through clean_up.
 func TestOIDKept(t *testing.T) {
 	t.Parallel()
-	eachStrategyIn(t, pgtest.New, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurnIn(t, 1, pgtest.New, func(t *testing.T, db *pgtest.Database, strategy string) {
 		db.Exec(t, keptSQL)
 		refused(t, db, "app.orders", append([]string{
 			"1 row", "table app.orders", "index app.orders_a", "constraint orders_a_check", "--ignore-oid",
@@ -83,7 +83,7 @@ func TestOIDKept(t *testing.T) {
 // swap in a column that nobody named.
 func TestOIDKeptOld(t *testing.T) {
 	t.Parallel()
-	db := pgtest.New(t)
+	db := withRegistry.New(t)
 	db.Exec(t, `CREATE SCHEMA app; CREATE TABLE app.t (id int PRIMARY KEY); CREATE TABLE app.kept (id int, rel regclass);
 		CREATE TABLE app.other (rel regclass)`)
 	db.Exec(t, `INSERT INTO app.kept VALUES (1, 'app.t')`)
@@ -118,7 +118,7 @@ func TestOIDKeptOld(t *testing.T) {
 // TestOIDIgnored leaves what is kept, and says so.
 func TestOIDIgnored(t *testing.T) {
 	t.Parallel()
-	db := pgtest.New(t)
+	db := withRegistry.New(t)
 	db.Exec(t, `CREATE SCHEMA app; CREATE TABLE app.t (id int PRIMARY KEY); CREATE TABLE app.kept (rel oid, kind regtype)`)
 	db.Exec(t, `INSERT INTO app.kept VALUES ('app.t'::regclass, 'app.t')`)
 	was := db.QueryString(t, `SELECT rel FROM app.kept`)
@@ -243,7 +243,7 @@ func TestOIDNotSearched(t *testing.T) {
 // TestOIDManyValues has three million values that are no table's.
 func TestOIDManyValues(t *testing.T) {
 	t.Parallel()
-	db := pgtest.New(t)
+	db := withRegistry.New(t)
 	db.Exec(t, `
 		CREATE SCHEMA app;
 		CREATE TABLE app.t (id int PRIMARY KEY);
@@ -262,7 +262,7 @@ func TestOIDManyValues(t *testing.T) {
 // after two, and says so.
 func TestOIDSearchEnds(t *testing.T) {
 	t.Parallel()
-	db := pgtest.New(t)
+	db := withRegistry.New(t)
 	db.Exec(t, `
 		CREATE SCHEMA app;
 		CREATE UNLOGGED TABLE app.slow (rels oid[]);
@@ -279,7 +279,7 @@ func TestOIDSearchEnds(t *testing.T) {
 // is still open at the exchange: that waits for it, and rewrites the value.
 func TestOIDWrittenMeanwhile(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 0, func(t *testing.T, db *pgtest.Database, strategy string) {
 		db.Exec(t, `CREATE SCHEMA app; CREATE TABLE app.t (id int PRIMARY KEY); CREATE TABLE app.kept (rel regclass)`)
 		o := options(t, "app.t", strategy)
 		o.UpdateOID = []string{"app.kept.rel"}

@@ -2,6 +2,8 @@ package tests
 
 import (
 	"errors"
+	"maps"
+	"slices"
 	"testing"
 
 	"github.com/repack-go/repack/internal/tooling/pgtest"
@@ -13,7 +15,7 @@ import (
 // as ever.
 func TestOlderDescription(t *testing.T) {
 	t.Parallel()
-	for name, older := range map[string]string{
+	versions := map[string]string{
 		"without a version":  `description - 'version'`,
 		"without properties": `description - 'version' - 'access_method' - 'replica_identity' - 'statistics'`,
 		"without properties of columns": `jsonb_set(description - 'version', '{columns}',
@@ -21,10 +23,12 @@ func TestOlderDescription(t *testing.T) {
 			 FROM   jsonb_array_elements(description -> 'columns') c))`,
 		"without a kind of index": `jsonb_set(description - 'version', '{indexes}',
 			(SELECT jsonb_agg(i - 'valid' - 'tablespace') FROM jsonb_array_elements(description -> 'indexes') i))`,
-	} {
+	}
+	for n, name := range slices.Sorted(maps.Keys(versions)) {
+		older := versions[name]
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+			inTurn(t, n, func(t *testing.T, db *pgtest.Database, strategy string) {
 				s := newScenario(t, db)
 				o := options(t, "app.t", strategy)
 				runUntil(t, db, o, repack.Backfill)
@@ -53,7 +57,7 @@ func TestOlderDescription(t *testing.T) {
 // TestNewerDescription leaves a job to the newer version that has begun it.
 func TestNewerDescription(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 1, func(t *testing.T, db *pgtest.Database, strategy string) {
 		s := newScenario(t, db)
 		o := options(t, "app.t", strategy)
 		runUntil(t, db, o, repack.Backfill)

@@ -25,7 +25,7 @@ var olderSQL = []string{
 // in the midst of a job, without a change; run upgrades it and ends the job.
 func TestOlderRegistryIsRead(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 0, func(t *testing.T, db *pgtest.Database, strategy string) {
 		s := newScenario(t, db)
 		o := options(t, "app.t", strategy)
 		runUntil(t, db, o, repack.Backfill)

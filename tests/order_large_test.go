@@ -20,7 +20,7 @@ func TestOrderByManyBlocks(t *testing.T) {
 	for name, size := range map[string][2]int{"one": {1, 0}, "two": {2, 0}, "four": {4, 0}, "batches": {2, 100}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			db := pgtest.New(t)
+			db := withRegistry.New(t)
 			twins(t, db, wideSQL)
 			o := options(t, "app.t", repack.ChangeLog)
 			o.OrderBy, o.Jobs, o.BatchSize = "a DESC", size[0], size[1]

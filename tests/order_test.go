@@ -69,7 +69,7 @@ func TestOrderBy(t *testing.T) {
 	} {
 		t.Run(asked, func(t *testing.T) {
 			t.Parallel()
-			db := pgtest.New(t)
+			db := withRegistry.New(t)
 			givenOrdered(t, db)
 			before := db.Dump(t)
 			o := options(t, "app.t", repack.ChangeLog)
@@ -86,7 +86,7 @@ func TestOrderBy(t *testing.T) {
 // TestOrderByPlan shows what is done.
 func TestOrderByPlan(t *testing.T) {
 	t.Parallel()
-	db := pgtest.New(t)
+	db := withRegistry.New(t)
 	givenOrdered(t, db)
 	out := cli(t, db, 0, "plan", "--sql", "--table", "app.t", "--order-by", "by_a", "--maintenance-work-mem", "9MB").stdout.String()
 	for _, want := range []string{
@@ -104,7 +104,7 @@ func TestOrderByPlan(t *testing.T) {
 // and what was not written to lies in order.
 func TestOrderByWithWriters(t *testing.T) {
 	t.Parallel()
-	db := pgtest.New(t)
+	db := withRegistry.New(t)
 	givenOrdered(t, db)
 	before := db.Dump(t)
 	o := options(t, "app.t", repack.ChangeLog)
@@ -146,7 +146,7 @@ func TestOrderByResumes(t *testing.T) {
 	for name, asked := range map[string]string{"without": "", "another": "b", "the same": "by_a"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			db := pgtest.New(t)
+			db := withRegistry.New(t)
 			givenOrdered(t, db)
 			before := db.Dump(t)
 			o := options(t, "app.t", repack.ChangeLog)
@@ -204,7 +204,7 @@ func cutCopy(t *testing.T, db *pgtest.Database, o repack.Options) {
 // copy that succeeds.
 func TestOrderByRewritten(t *testing.T) {
 	t.Parallel()
-	db := pgtest.New(t)
+	db := withRegistry.New(t)
 	givenOrdered(t, db)
 	o := options(t, "app.t", repack.ChangeLog)
 	o.OrderBy = "by_a"
@@ -220,7 +220,7 @@ func TestOrderByRewritten(t *testing.T) {
 // touched.
 func TestOrderByErrors(t *testing.T) {
 	t.Parallel()
-	db := pgtest.New(t)
+	db := withRegistry.New(t)
 	givenOrdered(t, db)
 	db.Exec(t, `CREATE TABLE app.one (id int PRIMARY KEY); CREATE UNIQUE INDEX only_one ON app.one ((true))`)
 	before := db.CatalogDump(t)
@@ -279,7 +279,7 @@ func TestOrderByErrors(t *testing.T) {
 // TestOrderByEmpty has nothing to put in order, and no block to record.
 func TestOrderByEmpty(t *testing.T) {
 	t.Parallel()
-	db := pgtest.New(t)
+	db := withRegistry.New(t)
 	db.Exec(t, `CREATE SCHEMA app; CREATE TABLE app.t (id int PRIMARY KEY)`)
 	o := options(t, "app.t", repack.ChangeLog)
 	o.OrderBy = "id DESC"
@@ -293,7 +293,7 @@ func TestOrderByEmpty(t *testing.T) {
 // TestOrderByOfPartitions orders the rows of each partition.
 func TestOrderByOfPartitions(t *testing.T) {
 	t.Parallel()
-	db := pgtest.New(t)
+	db := withRegistry.New(t)
 	db.Exec(t, `CREATE SCHEMA app;
 		CREATE TABLE app.t (id int PRIMARY KEY, a int) PARTITION BY RANGE (id);
 		CREATE TABLE app.low PARTITION OF app.t FOR VALUES FROM (0) TO (2000);

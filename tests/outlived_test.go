@@ -127,7 +127,7 @@ func TestOutlivedChecks(t *testing.T) {
 // among them, and one that is not valid.
 func TestMutableChecksThatHold(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 1, func(t *testing.T, db *pgtest.Database, strategy string) {
 		db.Exec(t, `
 			CREATE SCHEMA app;
 			CREATE TABLE app.t (id int PRIMARY KEY, at timestamptz CHECK (at > clock_timestamp()), k text);
@@ -144,7 +144,7 @@ func TestMutableChecksThatHold(t *testing.T) {
 // has ended. Mended, the same command goes on.
 func TestCheckExpiresDuringJob(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 0, func(t *testing.T, db *pgtest.Database, strategy string) {
 		db.Exec(t, `
 			CREATE SCHEMA app;
 			CREATE TABLE app.known (k text);
@@ -180,7 +180,7 @@ func TestCheckExpiresDuringJob(t *testing.T) {
 // type's check is not valid.
 func TestOutlivedDomain(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 1, func(t *testing.T, db *pgtest.Database, strategy string) {
 		db.Exec(t, `
 			CREATE SCHEMA app;
 			CREATE TABLE app.known (k text);

@@ -14,7 +14,7 @@ import (
 // beforehand, and again before the exchange and before a revert.
 func TestLargeDefaultPartition(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 0, func(t *testing.T, db *pgtest.Database, strategy string) {
 		db.Exec(t, `CREATE SCHEMA app; CREATE TABLE app.p (id int PRIMARY KEY, a int) PARTITION BY RANGE (id); CREATE TABLE app.t PARTITION OF app.p FOR VALUES FROM (1) TO (1000);
 			CREATE TABLE app.rest PARTITION OF app.p DEFAULT PARTITION BY RANGE (id); CREATE TABLE app."Rest" PARTITION OF app.rest FOR VALUES FROM (1000) TO (100000); CREATE TABLE app.small PARTITION OF app.rest DEFAULT;
 			INSERT INTO app.p SELECT g, g FROM generate_series(1, 40000) g`)

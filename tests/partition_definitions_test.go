@@ -2,6 +2,8 @@ package tests
 
 import (
 	"errors"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 
@@ -13,10 +15,11 @@ import (
 // compares by their text.
 func TestPartitionsThatReadOtherwise(t *testing.T) {
 	t.Parallel()
-	for name, condition := range conditions {
+	for n, name := range slices.Sorted(maps.Keys(conditions)) {
+		condition := conditions[name]
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+			inTurn(t, n, func(t *testing.T, db *pgtest.Database, strategy string) {
 				db.Exec(t, strings.ReplaceAll(`
 					CREATE SCHEMA app;
 					CREATE FUNCTION app.noted() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$;
@@ -51,7 +54,7 @@ func TestPartitionsThatReadOtherwise(t *testing.T) {
 // that is not the same as in a table made by its columns' text alone.
 func TestPartitionsWithInheritedDefinitions(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 1, func(t *testing.T, db *pgtest.Database, strategy string) {
 		db.Exec(t, fixture("partition_inherits"))
 		want := db.Dump(t)
 		o := options(t, "app.p1", strategy)
@@ -74,7 +77,7 @@ func TestPartitionsThatWouldNotBeAttached(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			db := pgtest.New(t)
+			db := withRegistry.New(t)
 			db.Exec(t, `CREATE SCHEMA app;
 				CREATE TABLE app.p (id int PRIMARY KEY, s varchar(20)) PARTITION BY RANGE (id);
 				CREATE TABLE app.p1 PARTITION OF app.p FOR VALUES FROM (0) TO (1000);

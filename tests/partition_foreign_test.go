@@ -25,7 +25,7 @@ INSERT INTO @p SELECT g, 'a' || g FROM generate_series(0, 1499) g`
 // TestForeignPartitions: partitions that are foreign tables are left alone, and named.
 func TestForeignPartitions(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 0, func(t *testing.T, db *pgtest.Database, strategy string) {
 		db.Exec(t, `CREATE FOREIGN DATA WRAPPER w; CREATE SERVER s FOREIGN DATA WRAPPER w`)
 		twins(t, db, foreignPartitionsSQL)
 		before, oids := db.Dump(t), partitionOIDs(t, db)

@@ -106,7 +106,7 @@ func TestPlanOfPartitionForeignKeys(t *testing.T) {
 // for, where no foreign key refers to the partitioned table.
 func TestOtherPartitionsAreFree(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 1, func(t *testing.T, db *pgtest.Database, strategy string) {
 		db.Exec(t, `CREATE SCHEMA app;`+partitionCases[0].sql)
 		reader := begin(t, db.Connect(t), pgx.ReadCommitted)
 		defer reader.Rollback(context.Background())
@@ -121,7 +121,7 @@ func TestOtherPartitionsAreFree(t *testing.T) {
 // deadlock with each.
 func TestPartitionedTableIsLockedFirst(t *testing.T) {
 	t.Parallel()
-	db := pgtest.New(t)
+	db := withRegistry.New(t)
 	db.Exec(t, `CREATE SCHEMA app; CREATE TABLE app.p (id int PRIMARY KEY) PARTITION BY RANGE (id); CREATE TABLE app.t PARTITION OF app.p FOR VALUES FROM (1) TO (1000);
 		CREATE TABLE app.rest PARTITION OF app.p DEFAULT; INSERT INTO app.p SELECT generate_series(1, 1500)`)
 	var reader pgx.Tx
@@ -176,7 +176,7 @@ func TestSlowForeignKeys(t *testing.T) {
 	for _, c := range slowKeys {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			db := pgtest.New(t)
+			db := withRegistry.New(t)
 			twins(t, db, keyedSQL)
 			db.Exec(t, c.sql)
 			before := db.Dump(t)
@@ -201,7 +201,7 @@ func TestSlowForeignKeys(t *testing.T) {
 // before the way back.
 func TestForeignKeySlowAtTheSwap(t *testing.T) {
 	t.Parallel()
-	db := pgtest.New(t)
+	db := withRegistry.New(t)
 	twins(t, db, keyedSQL)
 	both(t, db.Pool, `INSERT INTO @p SELECT g, g % 100 FROM generate_series(1, 9999) g ON CONFLICT DO NOTHING`)
 	before := db.Dump(t)
@@ -229,7 +229,7 @@ func TestForeignKeySlowAtTheSwap(t *testing.T) {
 // is ended in time, and tried again.
 func TestForeignKeySlowUnderLock(t *testing.T) {
 	t.Parallel()
-	db := pgtest.New(t)
+	db := withRegistry.New(t)
 	db.Exec(t, `CREATE SCHEMA app; CREATE TABLE app.slow (seconds float);
 		CREATE FUNCTION app.eq(int, int) RETURNS bool LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(seconds) FROM app.slow; RETURN $1 = $2; END';
 		CREATE OPERATOR app.=== (LEFTARG = int, RIGHTARG = int, FUNCTION = app.eq, COMMUTATOR = OPERATOR(app.===));
@@ -276,7 +276,7 @@ func TestForeignKeySlowUnderLock(t *testing.T) {
 // them the owners' rights do.
 func TestPartitionForeignKeysAsOwner(t *testing.T) {
 	t.Parallel()
-	eachStrategyIn(t, pgtest.New, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurnIn(t, 0, pgtest.New, func(t *testing.T, db *pgtest.Database, strategy string) {
 		owner, other, third := db.Role(t), db.Role(t), db.Role(t)
 		db.Exec(t, fmt.Sprintf(`CREATE SCHEMA app AUTHORIZATION %[1]s; CREATE SCHEMA up; GRANT CREATE ON DATABASE %[4]s TO %[1]s;
 			CREATE TABLE app.o (id int PRIMARY KEY); INSERT INTO app.o SELECT generate_series(0, 99);
@@ -324,10 +324,10 @@ var partitionedHub = strings.NewReplacer(
 // partitioned table: whatever an action does or a key forbids, with the same error.
 func TestPartitionForeignKeysInEveryPhase(t *testing.T) {
 	t.Parallel()
-	for _, table := range []string{"app.hub_a", "app.hub", "app.kid_a"} {
+	for n, table := range []string{"app.hub_a", "app.hub", "app.kid_a"} {
 		t.Run(table, func(t *testing.T) {
 			t.Parallel()
-			eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+			inTurn(t, n, func(t *testing.T, db *pgtest.Database, strategy string) {
 				twins(t, db, partitionedHub)
 				before := db.Dump(t)
 				round := 1
@@ -362,7 +362,7 @@ func partitionedHubAlike(t *testing.T, db *pgtest.Database) {
 // reverted and reset.
 func TestPartitionedTableWithForeignKeys(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 0, func(t *testing.T, db *pgtest.Database, strategy string) {
 		twins(t, db, keyedSQL)
 		schema := schemaOf(t, db)
 		same := func(when string) {
@@ -397,7 +397,7 @@ func TestPartitionedTableWithForeignKeys(t *testing.T) {
 // TestPartitionForeignKeyWriters has sessions write to tables at both ends of the
 // keys all the while; none may fail or wait for long.
 func TestPartitionForeignKeyWriters(t *testing.T) {
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 1, func(t *testing.T, db *pgtest.Database, strategy string) {
 		twins(t, db, keyedSQL)
 		ctx, cancel := context.WithCancel(testContext(t))
 		done := make(chan error, 2)
@@ -466,7 +466,7 @@ func TestVacuumOfNeighbours(t *testing.T) {
 	for _, table := range []string{"app.c", "app.u", "app.rest"} {
 		t.Run(table, func(t *testing.T) {
 			t.Parallel()
-			db := pgtest.New(t)
+			db := withRegistry.New(t)
 			twins(t, db, keyedSQL)
 			vacuum := begin(t, db.Connect(t), pgx.ReadCommitted)
 			defer vacuum.Rollback(context.Background())

@@ -108,10 +108,11 @@ func TestPartitionLeavesDuringRun(t *testing.T) {
 // by the next run and by reset alike.
 func TestPartitionLeavesBetweenRuns(t *testing.T) {
 	t.Parallel()
-	for way, sql := range leavings {
+	for n, way := range slices.Sorted(maps.Keys(leavings)) {
+		sql := leavings[way]
 		t.Run(way, func(t *testing.T) {
 			t.Parallel()
-			eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+			inTurn(t, n, func(t *testing.T, db *pgtest.Database, strategy string) {
 				db.Exec(t, leavingSQL)
 				o := options(t, "app.p", strategy)
 				runUntil(t, db, o, repack.Backfill)
@@ -132,7 +133,7 @@ func TestPartitionLeavesBetweenRuns(t *testing.T) {
 // TestPartitionAttachedDuringRun: one that comes during a run waits for the next.
 func TestPartitionAttachedDuringRun(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 0, func(t *testing.T, db *pgtest.Database, strategy string) {
 		db.Exec(t, leavingSQL)
 		o := options(t, "app.p", strategy)
 		run(t, db, leaveAt(o, beforeSwap, func() {
@@ -151,7 +152,7 @@ func TestPartitionAttachedDuringRun(t *testing.T) {
 // TestNoPartitions: a partitioned table without any has nothing to repack.
 func TestNoPartitions(t *testing.T) {
 	t.Parallel()
-	db := pgtest.New(t)
+	db := withRegistry.New(t)
 	db.Exec(t, `CREATE SCHEMA app; CREATE TABLE app.p (id int PRIMARY KEY) PARTITION BY RANGE (id)`)
 	before := db.Dump(t)
 	run(t, db, options(t, "app.p", repack.ChangeLog))

@@ -149,7 +149,7 @@ func refusedLoosely(t *testing.T, conn execer, sql string) {
 // a key forbids.
 func TestPartitionedRefersInEveryPhase(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 0, func(t *testing.T, db *pgtest.Database, strategy string) {
 		twins(t, db, refersSQL)
 		before, round := db.Dump(t), 0
 		write := func() {
@@ -212,7 +212,7 @@ func partitionChanges(n int) string {
 // all keys at every moment, and no row is written that is not checked.
 func TestPartitionsThatComeAndGo(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 1, func(t *testing.T, db *pgtest.Database, strategy string) {
 		twins(t, db, refersSQL)
 		n, seen := 0, map[string]int{}
 		change := func(step string) {
@@ -298,7 +298,7 @@ func TestPartitionedRefersReset(t *testing.T) {
 				if nth > 1 && step == repack.StepExchanged {
 					t.Skip("it is exchanged once")
 				}
-				db := pgtest.New(t)
+				db := withRegistry.New(t)
 				twins(t, db, refersSQL)
 				catalog, dump := db.CatalogDump(t), db.Dump(t)
 				o := options(t, "app.t", strategies[i%2])
@@ -372,7 +372,7 @@ func TestPartitionedRefersWithoutScan(t *testing.T) {
 // TestPartitionedRefersManyPartitions are refused with figures, by name, once.
 func TestPartitionedRefersManyPartitions(t *testing.T) {
 	t.Parallel()
-	db := pgtest.New(t)
+	db := withRegistry.New(t)
 	db.Exec(t, `CREATE SCHEMA app; CREATE TABLE app.t (id int PRIMARY KEY); CREATE TABLE app.p (id int, t int CONSTRAINT "the key" REFERENCES app.t, CONSTRAINT other FOREIGN KEY (t) REFERENCES app.t) PARTITION BY LIST (id);
 		DO $$ BEGIN FOR i IN 1..20 LOOP EXECUTE format('CREATE TABLE app.p%s PARTITION OF app.p FOR VALUES IN (%s)', i, i); END LOOP; END $$`)
 	before := db.Dump(t)
@@ -435,7 +435,7 @@ func TestPartitionedRefersLater(t *testing.T) {
 	for i, step := range []string{repack.StepCaughtUp, repack.StepDrained, repack.StepKeyAdded, repack.StepKeyValidated, repack.StepExchanged} {
 		t.Run(step, func(t *testing.T) {
 			t.Parallel()
-			db := pgtest.New(t)
+			db := withRegistry.New(t)
 			schema := `CREATE SCHEMA app; CREATE TABLE app.t (id int PRIMARY KEY); INSERT INTO app.t SELECT generate_series(1, 100); CREATE TABLE app.p (id int, t int) PARTITION BY RANGE (id);
 				CREATE TABLE app.p1 PARTITION OF app.p FOR VALUES FROM (0) TO (1000); INSERT INTO app.p SELECT g, g FROM generate_series(1, 100) g;
 				CREATE TABLE app.q (id int, t int CONSTRAINT k REFERENCES app.t) PARTITION BY RANGE (id); CREATE TABLE app.q1 PARTITION OF app.q FOR VALUES FROM (0) TO (1000); INSERT INTO app.q SELECT g, g FROM generate_series(1, 100) g`
@@ -461,7 +461,7 @@ func TestPartitionedRefersLater(t *testing.T) {
 // and nobody waits behind us until then.
 func TestPartitionIsReadForLong(t *testing.T) {
 	t.Parallel()
-	db := pgtest.New(t)
+	db := withRegistry.New(t)
 	twins(t, db, refersSQL)
 	before := db.Dump(t)
 	o := options(t, "app.t", repack.ChangeLog)
@@ -503,7 +503,7 @@ INSERT INTO @p SELECT g, g % 100, g % 50 FROM generate_series(1, 1999) g`
 // TestPartitionedRefersWriters has sessions write to tables at both ends of the keys all
 // the while, in both orders; none may fail or wait for long.
 func TestPartitionedRefersWriters(t *testing.T) {
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 1, func(t *testing.T, db *pgtest.Database, strategy string) {
 		twins(t, db, referredSQL)
 		before := db.Dump(t)
 		ctx, cancel := context.WithCancel(testContext(t))
@@ -571,7 +571,7 @@ func writeReferring(ctx context.Context, conn *pgx.Conn, w int) error {
 // been read gets its name, too.
 func TestPartitionAddedBeforeHandOver(t *testing.T) {
 	t.Parallel()
-	db := pgtest.New(t)
+	db := withRegistry.New(t)
 	db.Exec(t, `CREATE SCHEMA app; CREATE TABLE app.o (id int PRIMARY KEY); CREATE TABLE app.t (id int PRIMARY KEY, o int REFERENCES app.o); INSERT INTO app.t VALUES (1);
 		CREATE TABLE app.p (id int, t int CONSTRAINT k REFERENCES app.t) PARTITION BY RANGE (id); CREATE TABLE app.p1 PARTITION OF app.p FOR VALUES FROM (0) TO (100)`)
 	// The key of the table comes first, in the same round.

@@ -253,7 +253,7 @@ func TestAttachScansNothing(t *testing.T) {
 	for _, c := range partitionCases {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			db := pgtest.New(t)
+			db := withRegistry.New(t)
 			db.Exec(t, `CREATE SCHEMA app;`+c.sql)
 			o := options(t, "app.t", repack.ChangeLog)
 			runUntil(t, db, o, repack.PostSyncUpdate)
@@ -384,7 +384,7 @@ func TestPartitionWrites(t *testing.T) {
 // TestPartitionWriters has two sessions write through the partitioned table all
 // the while.
 func TestPartitionWriters(t *testing.T) {
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 0, func(t *testing.T, db *pgtest.Database, strategy string) {
 		twins(t, db, `
 			CREATE TABLE @p (id int PRIMARY KEY, n int) PARTITION BY RANGE (id);
 			CREATE TABLE @t PARTITION OF @p FOR VALUES FROM (0) TO (10000);
@@ -474,13 +474,13 @@ func planIsCarriedOut(t *testing.T, db *pgtest.Database, o repack.Options, dump 
 // are those that are then held.
 func TestPlanOfPartitions(t *testing.T) {
 	t.Parallel()
-	for _, c := range partitionCases {
+	for n, c := range partitionCases {
 		if c.name != "beside a default" && c.name != "triggers" && c.name != "hash of text" && !strings.HasPrefix(c.name, "levels") {
 			continue
 		}
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+			inTurn(t, n, func(t *testing.T, db *pgtest.Database, strategy string) {
 				db.Exec(t, `CREATE SCHEMA app;`+c.sql)
 				dump := db.Dump(t)
 				o := options(t, "app.t", strategy)
@@ -496,7 +496,7 @@ func TestPlanOfPartitions(t *testing.T) {
 // the exchange back asks for a lock.
 func TestRevertOfPartitionScansNothing(t *testing.T) {
 	t.Parallel()
-	db := pgtest.New(t)
+	db := withRegistry.New(t)
 	db.Exec(t, `CREATE SCHEMA app;`+partitionCases[0].sql)
 	o := options(t, "app.t", repack.ChangeLog)
 	runUntil(t, db, o, repack.Swap)
@@ -513,7 +513,7 @@ func TestRevertOfPartitionScansNothing(t *testing.T) {
 // attached, unless that has been made the older one.
 func TestOlderIndexLikeAttached(t *testing.T) {
 	t.Parallel()
-	eachStrategyIn(t, pgtest.New, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurnIn(t, 1, pgtest.New, func(t *testing.T, db *pgtest.Database, strategy string) {
 		db.Exec(t, `
 			CREATE SCHEMA app;
 			CREATE TABLE app.p (id int PRIMARY KEY, a int) PARTITION BY RANGE (id);
@@ -539,7 +539,7 @@ func TestOlderIndexLikeAttached(t *testing.T) {
 // with the job, in each way that a job can end.
 func TestHashOfTextLeavesNothing(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 1, func(t *testing.T, db *pgtest.Database, strategy string) {
 		db.Exec(t, `
 			CREATE SCHEMA app;
 			CREATE TABLE app.p (a text PRIMARY KEY, b int) PARTITION BY HASH (a);
@@ -701,7 +701,7 @@ func TestPartitionedTableRefused(t *testing.T) {
 // TestPartitionAndMatviewAsOwner: plain SQL rights do, those of the owners.
 func TestPartitionAndMatviewAsOwner(t *testing.T) {
 	t.Parallel()
-	eachStrategyIn(t, pgtest.New, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurnIn(t, 0, pgtest.New, func(t *testing.T, db *pgtest.Database, strategy string) {
 		owner, other := db.Role(t), db.Role(t)
 		db.Exec(t, fmt.Sprintf(`
 			CREATE SCHEMA app AUTHORIZATION %[1]s;
@@ -781,7 +781,7 @@ func TestCutPartition(t *testing.T) {
 			whole := &cutter{}
 			cut(t, strategy, whole)
 			total := whole.messages.Load()
-			cuts := int64(5)
+			cuts := int64(3)
 			if thorough() {
 				cuts = 20
 			}
@@ -803,7 +803,7 @@ UPDATE @p SET id = id + 1000 WHERE id % 11 = 0`
 // being repacked are none of the run's business.
 func TestPartitionsGoneDuringRun(t *testing.T) {
 	t.Parallel()
-	db := pgtest.New(t)
+	db := withRegistry.New(t)
 	twins(t, db, partitionedSQL)
 	detached := pgtest.Query[uint32](t, db.Pool, `SELECT 'app.b1'::regclass::oid`)
 	o := options(t, "app.p", repack.ChangeLog)
@@ -822,7 +822,7 @@ func TestPartitionsGoneDuringRun(t *testing.T) {
 // with its triggers enabled, is looked at first.
 func TestTriggerDisabledBeforeExchange(t *testing.T) {
 	t.Parallel()
-	db := pgtest.New(t)
+	db := withRegistry.New(t)
 	db.Exec(t, `
 		CREATE SCHEMA app;
 		CREATE TABLE app.t (id int PRIMARY KEY);

@@ -3,6 +3,8 @@ package tests
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -79,7 +81,7 @@ func TestPartitionBulkTakesFewIDs(t *testing.T) {
 // TestFewRowsOfAPartitionAreWrittenThrough has nothing pending for rows that are few.
 func TestFewRowsOfAPartitionAreWrittenThrough(t *testing.T) {
 	t.Parallel()
-	db := pgtest.New(t)
+	db := withRegistry.New(t)
 	twins(t, db, bulkPartitionSQL)
 	o := atStep(options(t, "app.items", repack.ChangeLog), repack.StepDrained, func() {
 		both(t, db.Pool, `
@@ -96,14 +98,15 @@ func TestFewRowsOfAPartitionAreWrittenThrough(t *testing.T) {
 // every place of a run, as it can without one.
 func TestTempFileLimit(t *testing.T) {
 	t.Parallel()
-	for name, limit := range map[string]string{
+	limits := map[string]string{
 		"role":             `ALTER ROLE %[1]s SET temp_file_limit = '1MB'`,
 		"database":         `ALTER DATABASE %[2]s SET temp_file_limit = '1MB'`,
 		"role in database": `ALTER ROLE %[1]s IN DATABASE %[2]s SET temp_file_limit = '1MB'`,
-	} {
+	}
+	for n, name := range slices.Sorted(maps.Keys(limits)) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			eachStrategyIn(t, pgtest.New, func(t *testing.T, db *pgtest.Database, strategy string) {
+			inTurn(t, n, func(t *testing.T, db *pgtest.Database, strategy string) {
 				if name == "role" { // is for all databases, those of other tests among them
 					db = pgtest.NewOn(t, pgtest.NewServer(t, nil))
 				}
@@ -112,7 +115,7 @@ func TestTempFileLimit(t *testing.T) {
 					INSERT INTO @acct SELECT g, repeat(md5(g::text), 3), 0 FROM generate_series(1, 40000) g`)
 				db.Exec(t, fmt.Sprintf(`GRANT USAGE ON SCHEMA app, control TO %[1]s; GRANT ALL ON app.acct, control.acct TO %[1]s;
 					ALTER ROLE %[1]s SET work_mem = '64kB'`, role))
-				db.Exec(t, fmt.Sprintf(limit, role, db.Name))
+				db.Exec(t, fmt.Sprintf(limits[name], role, db.Name))
 				config := db.Config(t)
 				config.User = role
 				write := func() {

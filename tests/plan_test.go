@@ -110,7 +110,7 @@ SELECT (SELECT count(*) FROM pg_class) + (SELECT count(*) FROM pg_namespace) + (
 
 func TestPlanChangesNothing(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 0, func(t *testing.T, db *pgtest.Database, strategy string) {
 		givenPlanned(t, db)
 		before, count := db.Dump(t), pgtest.Query[int64](t, db.Pool, relationsSQL)
 		// It waits for nobody but those who keep readers out.
@@ -280,10 +280,10 @@ func planEquals(t *testing.T, plan []string, run *statements, needless ...string
 // What the plan shows is what a run sends, and the other way round.
 func TestPlanIsWhatRunSends(t *testing.T) {
 	t.Parallel()
-	for _, keep := range []bool{false, true} {
+	for n, keep := range []bool{false, true} {
 		t.Run(fmt.Sprintf("keep old %t", keep), func(t *testing.T) {
 			t.Parallel()
-			eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+			inTurn(t, n, func(t *testing.T, db *pgtest.Database, strategy string) {
 				givenPlanned(t, db)
 				o := options(t, "app.orders", strategy)
 				o.KeepOld, o.LockTimeout = keep, queuing // there is much to exchange
@@ -345,7 +345,7 @@ func TestPlanByHandIsARepack(t *testing.T) {
 func planByHand(t *testing.T, strategy string, keys repack.ForeignKeys) {
 	t.Helper()
 	t.Run(strategy, func(t *testing.T) {
-		db := pgtest.New(t)
+		db := withRegistry.New(t)
 		givenPlanned(t, db)
 		before, rows := db.Dump(t), db.Checksum(t, "app.orders")
 		oid := pgtest.Query[uint32](t, db.Pool, `SELECT 'app.orders'::regclass::oid`)
@@ -436,7 +436,7 @@ func sameLocks(t *testing.T, step repack.PlannedStep, held []string) {
 // same as before the job.
 func TestPlanOfAJob(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 0, func(t *testing.T, db *pgtest.Database, strategy string) {
 		givenPlanned(t, db)
 		o := options(t, "app.orders", strategy)
 		o.LockTimeout = queuing // there is much to exchange
@@ -472,7 +472,7 @@ func TestPlanOfAJob(t *testing.T) {
 
 func TestPlanOfAChangedTable(t *testing.T) {
 	t.Parallel()
-	db := pgtest.New(t)
+	db := withRegistry.New(t)
 	db.Exec(t, `CREATE TABLE public.t (id int PRIMARY KEY)`)
 	o := options(t, "t", repack.ChangeLog)
 	runUntil(t, db, o, repack.Backfill)

@@ -125,7 +125,7 @@ func TestPoolerRefused(t *testing.T) {
 // TestPoolerOfSessions repacks through a pooler that cleans no session.
 func TestPoolerOfSessions(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 1, func(t *testing.T, db *pgtest.Database, strategy string) {
 		config, own := givenPooler(t, db, map[string]string{"pool_mode": "session", "server_reset_query": ""})
 		o := options(t, "app.t", strategy)
 		o.Pooler = repack.PoolerSession

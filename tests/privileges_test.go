@@ -56,7 +56,7 @@ func givenOwner(t *testing.T, db *pgtest.Database) (role string, o repack.Option
 // needed before.
 func TestOwnerWithCreateOnDatabase(t *testing.T) {
 	t.Parallel()
-	eachStrategyIn(t, pgtest.New, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurnIn(t, 1, pgtest.New, func(t *testing.T, db *pgtest.Database, strategy string) {
 		role, o := givenOwner(t, db)
 		writer := db.Role(t)
 		db.Exec(t, `
@@ -236,7 +236,7 @@ func TestMissingPrivileges(t *testing.T) {
 // schemas of the administrator, empty, for the next run.
 func TestPreparedSchemas(t *testing.T) {
 	t.Parallel()
-	eachStrategyIn(t, pgtest.New, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurnIn(t, 0, pgtest.New, func(t *testing.T, db *pgtest.Database, strategy string) {
 		role, o := givenOwner(t, db)
 		db.Exec(t, fmt.Sprintf(`
 			REVOKE CREATE ON DATABASE %[1]s FROM %[2]s;
@@ -277,9 +277,9 @@ func TestPreparedSchemas(t *testing.T) {
 // and of those that own its neighbours.
 func TestOwnerThroughMembership(t *testing.T) {
 	t.Parallel()
-	for _, schema := range []string{"", "prepared"} {
+	for n, schema := range []string{"", "prepared"} {
 		t.Run("schema "+schema, func(t *testing.T) {
-			eachStrategyIn(t, pgtest.New, func(t *testing.T, db *pgtest.Database, strategy string) {
+			inTurnIn(t, n, pgtest.New, func(t *testing.T, db *pgtest.Database, strategy string) {
 				owner, o := givenOwner(t, db)
 				neighbour, runner := db.Role(t), db.Role(t)
 				db.Exec(t, strings.NewReplacer("{o}", owner, "{n}", neighbour, "{r}", runner, "{d}", db.Name).Replace(`

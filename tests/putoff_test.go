@@ -14,7 +14,7 @@ import (
 // long as snapshots may be waited for, and the job can be gone on with.
 func TestDrainEnds(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 1, func(t *testing.T, db *pgtest.Database, strategy string) {
 		o := givenItems(t, db, strategy)
 		stop := o
 		errStop := errors.New("stopped")
@@ -46,7 +46,7 @@ func TestDrainEnds(t *testing.T) {
 // change replayed without the lock, and clean_up done the second time.
 func TestCleanUpTriesAgain(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 1, func(t *testing.T, db *pgtest.Database, strategy string) {
 		o := givenItems(t, db, strategy)
 		o.KeepOld = true
 		runUntil(t, db, o, repack.Swap)

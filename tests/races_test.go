@@ -163,7 +163,7 @@ type race struct {
 // end when it comes to the next one, or says that it cannot.
 func (i interleaving) run(t *testing.T) {
 	t.Helper()
-	db := pgtest.New(t)
+	db := withRegistry.New(t)
 	twins(t, db, racedSQL)
 	r := &race{interleaving: i, t: t, db: db, ctx: testContext(t)}
 	for range i.racers {
@@ -298,17 +298,22 @@ func (r *race) note(message string) {
 }
 
 // sampleOfRaces has all operations meet every step, at once where they do not
-// fail each other, and each of them some steps alone.
+// fail each other, and each of them some steps alone: a replay that falls back to single
+// rows, as it does for all of them at once, would hide what it does to a batch. With one
+// strategy they write before the step and commit after it, with the other they read before
+// it and write after it; from one step to the next the strategies change places.
 func sampleOfRaces() []interleaving {
 	var sample []interleaving
 	for s, strategy := range strategies {
 		for p, place := range racePlaces {
 			alone := racers[(p+s*len(racers)/2)%len(racers) : (p+s*len(racers)/2)%len(racers)+1]
-			sample = append(sample,
-				interleaving{strategy, place, pgx.ReadCommitted, across, racers},
-				interleaving{strategy, place, pgx.RepeatableRead, snapshot, racers},
-				interleaving{strategy, place, pgx.Serializable, raceOrders[p%2], alone},
-			)
+			sample = append(sample, interleaving{strategy, place, pgx.Serializable, raceOrders[p%2], alone})
+			if slices.Contains(turn(p), strategy) {
+				sample = append(sample, interleaving{strategy, place, pgx.ReadCommitted, across, racers})
+			}
+			if slices.Contains(turn(p+1), strategy) {
+				sample = append(sample, interleaving{strategy, place, pgx.RepeatableRead, snapshot, racers})
+			}
 			switch p % 4 {
 			case s:
 				sample = append(sample, interleaving{strategy, place, pgx.ReadCommitted, prepared, racers})

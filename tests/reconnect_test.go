@@ -30,10 +30,10 @@ func wantOneJob(t *testing.T, db *pgtest.Database) {
 // lock again, and what is done is reported as done.
 func TestLockConnectionLost(t *testing.T) {
 	t.Parallel()
-	for _, name := range []string{"at a chunk", beforeSyncSchema, "at " + repack.StepExchanged, afterCleanUp} {
+	for n, name := range []string{"at a chunk", beforeSyncSchema, "at " + repack.StepExchanged, afterCleanUp} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+			inTurn(t, n, func(t *testing.T, db *pgtest.Database, strategy string) {
 				s := newScenario(t, db)
 				o := options(t, "app.t", strategy)
 				p := afterChunks(1)

@@ -27,7 +27,7 @@ func otherOIDs(t *testing.T, db *pgtest.Database) *pgtest.Database {
 // There is no going on with that job, and it can be removed.
 func TestRestoredDumpIsReset(t *testing.T) {
 	t.Parallel()
-	for _, stage := range []repack.Stage{repack.Setup, repack.Backfill, repack.PostSyncUpdate, repack.Swap} {
+	for n, stage := range []repack.Stage{repack.Setup, repack.Backfill, repack.PostSyncUpdate, repack.Swap} {
 		for _, keep := range []bool{false, true} {
 			if keep && stage != repack.Swap {
 				continue
@@ -38,7 +38,7 @@ func TestRestoredDumpIsReset(t *testing.T) {
 			}
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
-				eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+				inTurn(t, n, func(t *testing.T, db *pgtest.Database, strategy string) {
 					s := newScenario(t, db)
 					o := options(t, "app.t", strategy)
 					o.KeepOld = keep
@@ -81,7 +81,7 @@ func refusedRestored(t *testing.T, s *scenario, o repack.Options) {
 // TestRestoredDumpFinishing restores what clean_up had begun to remove.
 func TestRestoredDumpFinishing(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 1, func(t *testing.T, db *pgtest.Database, strategy string) {
 		s := newScenario(t, db)
 		o := options(t, "app.t", strategy)
 		cancelled(t, db, o, atEachPlace(nil, []string{repack.StepCaptureEnded})[0],
@@ -97,10 +97,10 @@ func TestRestoredDumpFinishing(t *testing.T) {
 // the registry that knows it. The same is left where a registry has been dropped.
 func TestRestoredWithoutRegistry(t *testing.T) {
 	t.Parallel()
-	for _, stage := range []repack.Stage{repack.Backfill, repack.Swap} {
+	for n, stage := range []repack.Stage{repack.Backfill, repack.Swap} {
 		t.Run(string(stage), func(t *testing.T) {
 			t.Parallel()
-			eachStrategyIn(t, pgtest.New, func(t *testing.T, db *pgtest.Database, strategy string) {
+			inTurnIn(t, n, pgtest.New, func(t *testing.T, db *pgtest.Database, strategy string) {
 				s := newScenario(t, db)
 				o := options(t, "app.t", strategy)
 				runUntil(t, db, o, stage)
@@ -126,10 +126,10 @@ func TestRestoredWithoutRegistry(t *testing.T) {
 // whose function is not in it, cannot be created there, and nothing is to be reset.
 func TestRestoredSchemaOfTable(t *testing.T) {
 	t.Parallel()
-	for _, stage := range []repack.Stage{repack.Backfill, repack.Swap} {
+	for n, stage := range []repack.Stage{repack.Backfill, repack.Swap} {
 		t.Run(string(stage), func(t *testing.T) {
 			t.Parallel()
-			eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+			inTurn(t, n, func(t *testing.T, db *pgtest.Database, strategy string) {
 				db.Exec(t, smallSQL)
 				before, rows := db.Dump(t), db.Checksum(t, "app.t")
 				o := options(t, "app.t", strategy)
@@ -158,7 +158,7 @@ func TestRestoredSchemaOfTable(t *testing.T) {
 // triggers having been dropped already.
 func TestRestoredTriggersGone(t *testing.T) {
 	t.Parallel()
-	eachStrategyIn(t, pgtest.New, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurnIn(t, 1, pgtest.New, func(t *testing.T, db *pgtest.Database, strategy string) {
 		s := newScenario(t, db)
 		o := options(t, "app.t", strategy)
 		runUntil(t, db, o, repack.Backfill)
@@ -176,7 +176,7 @@ func TestRestoredTriggersGone(t *testing.T) {
 // only is called like a table's.
 func TestOrphansOfOthersStay(t *testing.T) {
 	t.Parallel()
-	eachStrategyIn(t, pgtest.New, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurnIn(t, 0, pgtest.New, func(t *testing.T, db *pgtest.Database, strategy string) {
 		s := newScenario(t, db)
 		o := options(t, "app.t", strategy)
 		runUntil(t, db, o, repack.Backfill)
@@ -202,7 +202,7 @@ func TestOrphansOfOthersStay(t *testing.T) {
 // that name are there: they stay.
 func TestRestoredNextToOthers(t *testing.T) {
 	t.Parallel()
-	eachStrategyIn(t, pgtest.New, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurnIn(t, 1, pgtest.New, func(t *testing.T, db *pgtest.Database, strategy string) {
 		s := newScenario(t, db)
 		o := options(t, "app.t", strategy)
 		runUntil(t, db, o, repack.Backfill)
@@ -227,10 +227,10 @@ func TestRestoredNextToOthers(t *testing.T) {
 // repacked, with the registry in the dump and without it.
 func TestRestoredPartitions(t *testing.T) {
 	t.Parallel()
-	for _, dumped := range []bool{true, false} {
+	for n, dumped := range []bool{true, false} {
 		t.Run(map[bool]string{true: "registry", false: "no registry"}[dumped], func(t *testing.T) {
 			t.Parallel()
-			eachStrategyIn(t, pgtest.New, func(t *testing.T, db *pgtest.Database, strategy string) {
+			inTurnIn(t, n, pgtest.New, func(t *testing.T, db *pgtest.Database, strategy string) {
 				db.Exec(t, `CREATE SCHEMA app;
 					CREATE TABLE app.p (id int PRIMARY KEY, note text) PARTITION BY RANGE (id);
 					CREATE TABLE app.p1 PARTITION OF app.p FOR VALUES FROM (0) TO (100);

@@ -12,10 +12,10 @@ import (
 // TestStopAfterEachStage stops once, after each stage, and goes on.
 func TestStopAfterEachStage(t *testing.T) {
 	t.Parallel()
-	for _, stage := range stagesOfJob {
+	for n, stage := range stagesOfJob {
 		t.Run(string(stage), func(t *testing.T) {
 			t.Parallel()
-			eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+			inTurn(t, n, func(t *testing.T, db *pgtest.Database, strategy string) {
 				s := newScenario(t, db)
 				o := options(t, "app.t", strategy)
 				runUntil(t, db, o, stage)
@@ -36,7 +36,7 @@ func TestStopAfterEachStage(t *testing.T) {
 // between, and asks for each stage twice.
 func TestStopAfterAllStages(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 0, func(t *testing.T, db *pgtest.Database, strategy string) {
 		s := newScenario(t, db)
 		o := options(t, "app.t", strategy)
 		runUntil(t, db, o, repack.PreValidate)
@@ -67,10 +67,10 @@ var runPlaces = atEachPlace([]repack.Stage{repack.Setup}, []string{
 // TestCancelledRunResumes cancels at every place a run passes, and runs again.
 func TestCancelledRunResumes(t *testing.T) {
 	t.Parallel()
-	for _, place := range append(runPlaces, afterChunks(3)) {
+	for n, place := range append(runPlaces, afterChunks(3)) {
 		t.Run(place.name, func(t *testing.T) {
 			t.Parallel()
-			eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+			inTurn(t, n, func(t *testing.T, db *pgtest.Database, strategy string) {
 				s := newScenario(t, db)
 				o := options(t, "app.t", strategy)
 				o.BatchSize = 100
@@ -107,7 +107,7 @@ func afterChunks(n int) stopAt {
 // the failure in the status.
 func TestFailingHookResumes(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 0, func(t *testing.T, db *pgtest.Database, strategy string) {
 		s := newScenario(t, db)
 		o := options(t, "app.t", strategy)
 		failure := errors.New("a failure of the test")

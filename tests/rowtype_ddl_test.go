@@ -26,7 +26,7 @@ WHERE  pronamespace = 'app'::regnamespace`
 // table has.
 func TestRowTypeDDLDuringJob(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 0, func(t *testing.T, db *pgtest.Database, strategy string) {
 		r := givenRoles(t, db)
 		db.Exec(t, r.in(carriedTableSQL)+computedSQL)
 		o := options(t, "app.t", strategy)
@@ -72,7 +72,7 @@ func TestRowTypeDDLDuringJob(t *testing.T) {
 // exchange comes is carried over as it is then.
 func TestRowTypeReplacedMeanwhile(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 1, func(t *testing.T, db *pgtest.Database, strategy string) {
 		r := givenRoles(t, db)
 		db.Exec(t, r.in(carriedTableSQL)+computedSQL)
 		o := options(t, "app.t", strategy)
@@ -95,7 +95,7 @@ func TestRowTypeReplacedMeanwhile(t *testing.T) {
 // rebuilt with those of the new table.
 func TestRowTypeMatviews(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 0, func(t *testing.T, db *pgtest.Database, strategy string) {
 		r := givenRoles(t, db)
 		db.Exec(t, r.in(carriedTableSQL)+computedSQL+`
 			CREATE MATERIALIZED VIEW app.mv AS SELECT t.id, app.label(t) AS label, (SELECT n.b FROM app.next(1) n) AS first FROM app.t; CREATE UNIQUE INDEX ON app.mv (id)`)

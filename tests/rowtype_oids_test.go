@@ -11,7 +11,7 @@ import (
 // and rewritten when they are named.
 func TestRowTypeOIDs(t *testing.T) {
 	t.Parallel()
-	eachStrategyIn(t, pgtest.New, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurnIn(t, 0, pgtest.New, func(t *testing.T, db *pgtest.Database, strategy string) {
 		db.Exec(t, `CREATE SCHEMA app; CREATE TABLE app.t (id int PRIMARY KEY); CREATE FUNCTION app.f(app.t) RETURNS int LANGUAGE sql AS 'SELECT 1';
 			CREATE FUNCTION app.f(app.t[]) RETURNS int LANGUAGE sql AS 'SELECT 2'; CREATE FUNCTION app.g() RETURNS app.t LANGUAGE sql AS 'TABLE app.t';
 			CREATE TABLE app.job (call regprocedure, name regproc, them oid[]);

@@ -11,7 +11,7 @@ import (
 // partitioned table.
 func TestRowTypePartitions(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 1, func(t *testing.T, db *pgtest.Database, strategy string) {
 		db.Exec(t, `CREATE SCHEMA app; CREATE TABLE app.t (id int PRIMARY KEY, b text) PARTITION BY RANGE (id);
 			CREATE TABLE app.t1 PARTITION OF app.t FOR VALUES FROM (0) TO (10); CREATE TABLE app.t2 PARTITION OF app.t FOR VALUES FROM (10) TO (20);
 			INSERT INTO app.t SELECT g, 'b' || g FROM generate_series(1, 15) g;

@@ -49,7 +49,7 @@ CREATE FUNCTION app.outs(x int, OUT r app.t, OUT n int) LANGUAGE plpgsql AS 'BEG
 // the swap, after the end, and after a revert.
 func TestRowTypeInOpenSessions(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 0, func(t *testing.T, db *pgtest.Database, strategy string) {
 		r := givenRoles(t, db)
 		db.Exec(t, r.in(carriedTableSQL)+rowCallsSQL)
 		// One session goes through everything; others are opened before the swap and call
@@ -109,7 +109,7 @@ CREATE EVENT TRIGGER wait ON ddl_command_end WHEN TAG IN ('ALTER ROUTINE') EXECU
 // it ends as it would have without it, whether it began with the old function or not.
 func TestRowTypeCallsAcrossExchange(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 1, func(t *testing.T, db *pgtest.Database, strategy string) {
 		r := givenRoles(t, db)
 		db.Exec(t, r.in(carriedTableSQL)+rowCallsSQL+heldInExchangeSQL)
 		o := options(t, "app.t", strategy)
@@ -150,7 +150,7 @@ func TestRowTypeCallsAcrossExchange(t *testing.T) {
 // before the exchange is in the middle of, and a revert does not either.
 func TestRowTypeCallOutlivesExchange(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 0, func(t *testing.T, db *pgtest.Database, strategy string) {
 		r := givenRoles(t, db)
 		db.Exec(t, r.in(carriedTableSQL)+`
 			CREATE FUNCTION app.late(n int) RETURNS SETOF app.t LANGUAGE plpgsql AS $$

@@ -155,7 +155,7 @@ WHERE  n.nspname LIKE 'repack\_%' AND NOT coalesce('search_path=pg_catalog, pg_t
 // may use, with default privileges that open whatever is made.
 func TestNothingIsOpenToOthers(t *testing.T) {
 	t.Parallel()
-	eachStrategyIn(t, pgtest.New, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurnIn(t, 1, pgtest.New, func(t *testing.T, db *pgtest.Database, strategy string) {
 		twins(t, db, racedSQL)
 		role, stranger := db.Role(t), db.Role(t)
 		db.Exec(t, fmt.Sprintf(`GRANT CREATE ON DATABASE %[1]s TO %[2]s; GRANT ALL ON SCHEMA app TO %[2]s;

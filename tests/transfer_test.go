@@ -24,7 +24,7 @@ func TestTransfer(t *testing.T) {
 	for way, through := range map[repack.Transfer]bool{repack.TransferAuto: false, repack.TransferServer: false, repack.TransferClient: true} {
 		t.Run(string(way), func(t *testing.T) {
 			t.Parallel()
-			db := pgtest.New(t)
+			db := withRegistry.New(t)
 			db.Exec(t, plainTypesSQL)
 			before := db.Dump(t)
 			const bits = `
@@ -88,7 +88,7 @@ func TestTransferWithinServer(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			db := pgtest.New(t)
+			db := withRegistry.New(t)
 			db.Exec(t, `
 				CREATE SCHEMA app;
 				CREATE TYPE app.size AS ENUM ('s');

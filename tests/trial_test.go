@@ -142,7 +142,7 @@ func TestTrialRefuses(t *testing.T) {
 // tries, and alter it in ways that let others do so. It must not wait for them.
 func TestTrialLocksNothing(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 1, func(t *testing.T, db *pgtest.Database, strategy string) {
 		db.Exec(t, `
 			CREATE SCHEMA app;
 			CREATE TABLE app.up (id int PRIMARY KEY);
@@ -192,7 +192,7 @@ func TestTrialLocksNothing(t *testing.T) {
 // its name alone never means it.
 func TestTrialOfHiddenName(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 0, func(t *testing.T, db *pgtest.Database, strategy string) {
 		db.Exec(t, `CREATE SCHEMA app; CREATE TABLE app.pg_class (id int PRIMARY KEY, a text); CREATE TABLE app.log (id int);
 			CREATE FUNCTION app.touch() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
 			CREATE TRIGGER touch BEFORE UPDATE ON app.pg_class FOR EACH ROW EXECUTE FUNCTION app.touch();

@@ -19,18 +19,18 @@ import (
 // at once, before the swap, inside runs and after it, and is never alarmed.
 func TestVerifyWhileWritten(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 1, func(t *testing.T, db *pgtest.Database, strategy string) {
 		givenWorkload(t, db, workloadRows)
 		w := startWorkload(t, db, randomSeed(t))
 		o := options(t, "app.t", strategy)
 		o.LockRetries, o.BatchSize, o.Verify = 100, 2000, repack.VerifyFull
 		runUntil(t, db, o, repack.PostSyncUpdate)
-		for range 5 {
+		for range 3 {
 			verify(t, db, o)
 		}
 		runUntil(t, db, o, repack.Swap)
 		var pending int64
-		for range 5 {
+		for range 3 {
 			pending += verify(t, db, o).Pending
 		}
 		run(t, db, o)
@@ -47,7 +47,7 @@ func TestVerifyWhileWritten(t *testing.T) {
 // is in neither table nor the log, and in all of them when it commits.
 func TestVerifySeesOnlyWhatIsCommitted(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 1, func(t *testing.T, db *pgtest.Database, strategy string) {
 		o := givenDocs(t, db, strategy)
 		runUntil(t, db, o, repack.SyncSchema)
 		tx := begin(t, db.Connect(t), pgx.ReadCommitted)
@@ -66,7 +66,7 @@ func TestVerifySeesOnlyWhatIsCommitted(t *testing.T) {
 // no lock beyond the bound, and says who holds it.
 func TestVerifyLeavesWritersAlone(t *testing.T) {
 	t.Parallel()
-	db := pgtest.New(t)
+	db := withRegistry.New(t)
 	o := givenDocs(t, db, repack.ChangeLog)
 	runUntil(t, db, o, repack.PostSyncUpdate)
 	holder := begin(t, db.Connect(t), pgx.ReadCommitted)
@@ -85,7 +85,7 @@ func TestVerifyLeavesWritersAlone(t *testing.T) {
 // sees it in the log, and not a table that is empty for no reason.
 func TestVerifyComesAfterTruncate(t *testing.T) {
 	t.Parallel()
-	db := pgtest.New(t)
+	db := withRegistry.New(t)
 	o := givenDocs(t, db, repack.ChangeLog)
 	o.LockRetries = 100
 	runUntil(t, db, o, repack.PostSyncUpdate)
@@ -124,7 +124,7 @@ func TestVerifySample(t *testing.T) {
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			db := pgtest.New(t)
+			db := withRegistry.New(t)
 			db.Exec(t, `CREATE SCHEMA app; CREATE TABLE app.wide (id int PRIMARY KEY, n int, pad text)`)
 			db.Exec(t, `ALTER TABLE app.wide ALTER COLUMN pad SET STORAGE PLAIN`)
 			db.Exec(t, `INSERT INTO app.wide SELECT i, i, repeat('x', 4000) FROM generate_series(1, 1000) AS i`)
@@ -157,7 +157,7 @@ func withVerify(o repack.Options, mode repack.VerifyMode) repack.Options {
 // swaps.
 func TestVerifyOff(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 1, func(t *testing.T, db *pgtest.Database, strategy string) {
 		o := givenDocs(t, db, strategy)
 		o.Verify = repack.VerifyOff
 		runUntil(t, db, corrupted(t, db, o, `DELETE FROM `+shadowDocs+` WHERE id = 42`), repack.PostSyncUpdate)
@@ -173,7 +173,7 @@ func TestVerifyOff(t *testing.T) {
 // comparison.
 func TestVerifyOffSwapsWhatever(t *testing.T) {
 	t.Parallel()
-	db := pgtest.New(t)
+	db := withRegistry.New(t)
 	o := withVerify(givenDocs(t, db, repack.ChangeLog), repack.VerifyOff)
 	run(t, db, corrupted(t, db, o, `DELETE FROM `+shadowDocs+` WHERE id = 42`))
 	if n := pgtest.Query[int](t, db.Pool, `SELECT count(*)::int FROM app.docs`); n != 999 {
@@ -185,7 +185,7 @@ func TestVerifyOffSwapsWhatever(t *testing.T) {
 // compare.
 func TestVerifyFromPostSyncUpdateToCleanUp(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 0, func(t *testing.T, db *pgtest.Database, strategy string) {
 		o := givenDocs(t, db, strategy)
 		refuses := func(want error) {
 			t.Helper()
@@ -221,7 +221,7 @@ func TestVerifyFromPostSyncUpdateToCleanUp(t *testing.T) {
 // TestVerifyWaitsForNoRun: a job is one process's at a time.
 func TestVerifyWaitsForNoRun(t *testing.T) {
 	t.Parallel()
-	db := pgtest.New(t)
+	db := withRegistry.New(t)
 	o := givenDocs(t, db, repack.ChangeLog)
 	running := o
 	held := holdAtStep(t, db, running, repack.StepCaughtUp)
@@ -264,7 +264,7 @@ func TestVerifyKeys(t *testing.T) {
 	for n, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			db := pgtest.New(t)
+			db := withRegistry.New(t)
 			db.Exec(t, fmt.Sprintf(`CREATE SCHEMA app; CREATE TYPE app.pair AS (a int, b int); CREATE TABLE app.t (%s, n int);
 				INSERT INTO app.t (%s, n) SELECT %s, i FROM generate_series(1, 100) AS i`, c.columns, c.key, c.row))
 			o := withVerify(options(t, "app.t", strategies[n%len(strategies)]), repack.VerifyFull)
@@ -293,7 +293,7 @@ func TestVerifyKeysThatAreAlmostEqual(t *testing.T) {
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			db := pgtest.New(t)
+			db := withRegistry.New(t)
 			db.Exec(t, `CREATE SCHEMA app`)
 			if _, err := db.Pool.Exec(testContext(t), c.prepare); err != nil {
 				t.Skipf("this server has not what it takes: %v", err)

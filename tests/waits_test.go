@@ -45,7 +45,7 @@ func watchWaits(t *testing.T, db *pgtest.Database) (w *waits, stop func()) {
 	ctx, cancel := context.WithCancel(testContext(t))
 	var group sync.WaitGroup
 	group.Go(func() {
-		ticker := time.NewTicker(5 * time.Millisecond)
+		ticker := time.NewTicker(10 * time.Millisecond)
 		defer ticker.Stop()
 		for ctx.Err() == nil {
 			if err := w.sample(ctx, conn); err != nil && ctx.Err() == nil {
@@ -146,9 +146,9 @@ const waitMargin = 200 * time.Millisecond
 // TestLongestWait measures how long statements of the application wait for the
 // tool, in every stage, with others in its way.
 func TestLongestWait(t *testing.T) {
-	for _, n := range nuisances {
+	for m, n := range nuisances {
 		t.Run(n.name, func(t *testing.T) {
-			eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+			inTurn(t, m, func(t *testing.T, db *pgtest.Database, strategy string) {
 				givenWorkload(t, db, crashRows)
 				writers := startOutlivingWorkload(t, db, randomSeed(t))
 				seen, stop := watchWaits(t, db)

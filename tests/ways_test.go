@@ -124,10 +124,10 @@ func says(t *testing.T, err error, run, revert bool) {
 // and back, and run ends the job once the cause is gone.
 func TestWayOn(t *testing.T) {
 	t.Parallel()
-	for _, c := range strandings {
+	for n, c := range strandings {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+			inTurn(t, n+1, func(t *testing.T, db *pgtest.Database, strategy string) {
 				o, before, err := c.given(t, db, strategy)
 				says(t, err, true, !c.finishing)
 				says(t, newRepack(t, db, o).Run(testContext(t)), true, !c.finishing)
@@ -201,7 +201,7 @@ func TestWayBack(t *testing.T) {
 // behind its exchange.
 func TestRevertThatIsStopped(t *testing.T) {
 	t.Parallel()
-	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+	inTurn(t, 0, func(t *testing.T, db *pgtest.Database, strategy string) {
 		c := strandings[0]
 		o, before, _ := c.given(t, db, strategy)
 		says(t, newRepack(t, db, o).Revert(testContext(t)), false, true)

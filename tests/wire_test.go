@@ -3,6 +3,8 @@ package tests
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -103,11 +105,12 @@ func TestRoundTripsUnderTheLock(t *testing.T) {
 		read += fmt.Sprintf("; CREATE MATERIALIZED VIEW app.m%[1]d AS SELECT * FROM app.t; CREATE INDEX ON app.m%[1]d (id)", i)
 	}
 	const most = 12
-	for name, setup := range map[string]string{"little": ordinarySQL, "much": much.String(), "read": read} {
+	setups := map[string]string{"little": ordinarySQL, "much": much.String(), "read": read}
+	for n, name := range slices.Sorted(maps.Keys(setups)) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
-				db.Exec(t, setup)
+			inTurn(t, n, func(t *testing.T, db *pgtest.Database, strategy string) {
+				db.Exec(t, setups[name])
 				o := options(t, "app.t", strategy)
 				o.RebuildMatviews = true
 				o.LockTimeout = 5 * time.Second // a busy machine has to do it at the first attempt
