@@ -54,8 +54,11 @@ var otherAdditions = []string{
 	`COMMENT ON INDEX app.t_a IS 'new'; COMMENT ON CONSTRAINT later ON app.t IS 'new'; COMMENT ON CONSTRAINT t_pkey ON app.t IS 'key'`,
 	`COMMENT ON SEQUENCE app.t_id_seq IS 'sequence'; ALTER SEQUENCE app.t_id_seq INCREMENT 10 CACHE 5`,
 	`CREATE TRIGGER new_trigger AFTER UPDATE ON app.t FOR EACH ROW EXECUTE FUNCTION app.note(); COMMENT ON TRIGGER new_trigger ON app.t IS 'new'`,
-	`CREATE CONSTRAINT TRIGGER constraint_trigger AFTER INSERT ON app.t DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION app.note(); COMMENT ON CONSTRAINT constraint_trigger ON app.t IS 'new'`,
-	`ALTER TABLE app.t ENABLE ALWAYS TRIGGER old_trigger; ALTER TRIGGER old_trigger ON app.t DEPENDS ON EXTENSION plpgsql; ALTER INDEX app.t_a DEPENDS ON EXTENSION plpgsql`,
+	`CREATE CONSTRAINT TRIGGER constraint_trigger AFTER INSERT ON app.t DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION app.note();
+		COMMENT ON CONSTRAINT constraint_trigger ON app.t IS 'new'`,
+	`ALTER TABLE app.t ENABLE ALWAYS TRIGGER old_trigger;
+		ALTER TRIGGER old_trigger ON app.t DEPENDS ON EXTENSION plpgsql;
+		ALTER INDEX app.t_a DEPENDS ON EXTENSION plpgsql`,
 	`CREATE POLICY new_policy ON app.t FOR SELECT TO {alice} USING (a > 3); ALTER TABLE app.t ENABLE ROW LEVEL SECURITY; DROP POLICY old_policy ON app.t`,
 	`CREATE RULE new_rule AS ON UPDATE TO app.t DO ALSO INSERT INTO app.log (what) VALUES ('rule')`,
 	`ALTER TABLE app.t ADD CONSTRAINT new_check CHECK (a < 1000) NOT VALID`,
@@ -264,12 +267,16 @@ func TestStructureChangedDuringJob(t *testing.T) {
 // refusableCases are what pre_validate would have refused.
 var refusableCases = []struct{ name, sql, shows string }{
 	{"materialized view", `CREATE MATERIALIZED VIEW app.m AS SELECT count(*) FROM app.t`, `REFRESH MATERIALIZED VIEW app.m; SELECT m.count - (SELECT count(*) FROM app.t) FROM app.m`},
-	{"inheriting table", `CREATE TABLE app.heir () INHERITS (app.t); INSERT INTO app.heir (id, a) VALUES (7000, 1)`, `SELECT count(*) - 1 FROM app.t WHERE id = 7000`},
-	{"table it inherits from", `CREATE TABLE app.base (a int); ALTER TABLE app.t INHERIT app.base`, `SELECT (SELECT count(*) FROM app.base) - (SELECT count(*) FROM app.t)`},
+	{"inheriting table", `CREATE TABLE app.heir () INHERITS (app.t);
+		INSERT INTO app.heir (id, a) VALUES (7000, 1)`, `SELECT count(*) - 1 FROM app.t WHERE id = 7000`},
+	{"table it inherits from", `CREATE TABLE app.base (a int);
+		ALTER TABLE app.t INHERIT app.base`, `SELECT (SELECT count(*) FROM app.base) - (SELECT count(*) FROM app.t)`},
 	{"function of its type", `CREATE FUNCTION app.of(x app.t) RETURNS int LANGUAGE sql RETURN 2 * x.a`, `SELECT app.of(t) - 2 * a FROM app.t WHERE id = 1`},
 	{"column of its type", `CREATE TABLE app.holder (x app.t)`, `INSERT INTO app.holder SELECT t FROM app.t WHERE id = 1; SELECT count(*) - 1 FROM app.holder`},
-	{"composite type it is made of", `CREATE TYPE app.made AS (id int, a int, b text, e int); ALTER TABLE app.t OF app.made`, `SELECT count(*) - 1 FROM pg_class WHERE oid = 'app.t'::regclass AND reloftype <> 0`},
-	{"partitioned table with a key to it", `CREATE TABLE app.parts (t int REFERENCES app.t) PARTITION BY LIST (t); CREATE TABLE app.part1 PARTITION OF app.parts DEFAULT`, `SELECT count(*) - 2 FROM pg_constraint WHERE confrelid = 'app.t'::regclass`},
+	{"composite type it is made of", `CREATE TYPE app.made AS (id int, a int, b text, e int);
+		ALTER TABLE app.t OF app.made`, `SELECT count(*) - 1 FROM pg_class WHERE oid = 'app.t'::regclass AND reloftype <> 0`},
+	{"partitioned table with a key to it", `CREATE TABLE app.parts (t int REFERENCES app.t) PARTITION BY LIST (t);
+		CREATE TABLE app.part1 PARTITION OF app.parts DEFAULT`, `SELECT count(*) - 2 FROM pg_constraint WHERE confrelid = 'app.t'::regclass`},
 	{"trigger elsewhere that names it", `CREATE CONSTRAINT TRIGGER far AFTER INSERT ON app.child FROM app.t DEFERRABLE FOR EACH ROW EXECUTE FUNCTION app.note()`, `SELECT count(*) - 1 FROM pg_trigger WHERE tgconstrrelid = 'app.t'::regclass AND tgname = 'far'`},
 	{"publication of all tables", `CREATE PUBLICATION everything FOR ALL TABLES`, `SELECT 0`},
 	{"default that draws from its identity", `CREATE TABLE app.drawer (id int DEFAULT nextval('app.t_id_seq'))`, `SELECT count(*) - 1 FROM pg_attrdef d WHERE adrelid = 'app.drawer'::regclass AND pg_get_expr(adbin, adrelid) = 'nextval(''app.t_id_seq''::regclass)'`},

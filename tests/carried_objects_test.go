@@ -103,8 +103,9 @@ var publicationCases = []carriedCase{
 	},
 	{
 		name: "by schema and by table with a filter", since: 15,
-		setup:  `CREATE PUBLICATION doubly FOR TABLES IN SCHEMA app, TABLE app.t WHERE (id > 4)`,
-		probes: []probe{{`ALTER PUBLICATION doubly DROP TABLES IN SCHEMA app; SELECT pubname, schemaname, tablename, rowfilter FROM pg_publication_tables WHERE pubname = 'doubly'`, "doubly|app|t|(id > 4)"}},
+		setup: `CREATE PUBLICATION doubly FOR TABLES IN SCHEMA app, TABLE app.t WHERE (id > 4)`,
+		probes: []probe{{`ALTER PUBLICATION doubly DROP TABLES IN SCHEMA app;
+			SELECT pubname, schemaname, tablename, rowfilter FROM pg_publication_tables WHERE pubname = 'doubly'`, "doubly|app|t|(id > 4)"}},
 	},
 }
 
@@ -113,7 +114,8 @@ var publicationCases = []carriedCase{
 var generatedPublicationCases = []carriedCase{
 	{
 		name: "generated columns", since: 18,
-		setup:  `ALTER TABLE app.t ADD g int GENERATED ALWAYS AS (a + 1) STORED; CREATE PUBLICATION g FOR TABLE app.t (id, g) WITH (publish_generated_columns = stored)`,
+		setup: `ALTER TABLE app.t ADD g int GENERATED ALWAYS AS (a + 1) STORED;
+			CREATE PUBLICATION g FOR TABLE app.t (id, g) WITH (publish_generated_columns = stored)`,
 		probes: []probe{{`SELECT pubname, attnames FROM pg_publication_tables`, "g|{id,g}"}},
 	},
 }
@@ -140,8 +142,12 @@ var statisticsCases = []carriedCase{
 	},
 	{
 		name: "in other schemas, on expressions",
-		setup: `CREATE SCHEMA "Stats; 1"; CREATE STATISTICS "Stats; 1".one ON (a + 1) FROM app.t; CREATE STATISTICS "Stats; 1".two (mcv) ON a, (lower(b)), (a % 3) FROM app.t;
-			CREATE STATISTICS app.three ON (b || ' FROM app.t'), (a * 2) FROM app.t; ALTER STATISTICS "Stats; 1".two SET STATISTICS 55; ANALYZE app.t;
+		setup: `CREATE SCHEMA "Stats; 1";
+			CREATE STATISTICS "Stats; 1".one ON (a + 1) FROM app.t;
+			CREATE STATISTICS "Stats; 1".two (mcv) ON a, (lower(b)), (a % 3) FROM app.t;
+			CREATE STATISTICS app.three ON (b || ' FROM app.t'), (a * 2) FROM app.t;
+			ALTER STATISTICS "Stats; 1".two SET STATISTICS 55;
+			ANALYZE app.t;
 			COMMENT ON STATISTICS "Stats; 1".two IS 'two'`,
 		probes: []probe{{fmt.Sprintf(analysedSQL, `'one', 'two', 'three'`), "\"Stats; 1\"|one|1\napp|three|1\n\"Stats; 1\"|two|1"}},
 	},
@@ -161,17 +167,26 @@ var constraintStateCases = []carriedCase{
 			CREATE TABLE app.near (t int REFERENCES app.t ON UPDATE CASCADE DEFERRABLE INITIALLY DEFERRED, u int REFERENCES app.t (id) MATCH FULL ON DELETE SET DEFAULT)`,
 		probes: []probe{
 			{`UPDATE app.t SET u = 7 WHERE id = 8`, "ERROR 23P01"},
-			{`SET CONSTRAINTS ALL DEFERRED; UPDATE app.t SET u = 7 WHERE id = 8; UPDATE app.t SET u = 8 WHERE id = 7; SET CONSTRAINTS ALL IMMEDIATE; SELECT u FROM app.t WHERE id IN (7, 8) ORDER BY id`, "8\n7"},
+			{`SET CONSTRAINTS ALL DEFERRED;
+				UPDATE app.t SET u = 7 WHERE id = 8;
+				UPDATE app.t SET u = 8 WHERE id = 7;
+				SET CONSTRAINTS ALL IMMEDIATE;
+				SELECT u FROM app.t WHERE id IN (7, 8) ORDER BY id`, "8\n7"},
 			{`INSERT INTO app.near VALUES (555555, 1); SELECT 'later'`, "later"},
 			{`INSERT INTO app.near VALUES (555555, 1); SET CONSTRAINTS app.near_t_fkey IMMEDIATE`, "ERROR 23503"},
 		},
 	},
 	{
 		name: "not valid",
-		setup: `CREATE TABLE app.parent (id int PRIMARY KEY); INSERT INTO app.parent VALUES (1), (2);
+		setup: `CREATE TABLE app.parent (id int PRIMARY KEY);
+			INSERT INTO app.parent VALUES (1), (2);
 			ALTER TABLE app.t ADD CONSTRAINT later CHECK (id <> 50) NOT VALID, ADD CONSTRAINT "fk; later" FOREIGN KEY (a) REFERENCES app.parent ON DELETE SET NULL DEFERRABLE NOT VALID;
-			CREATE TABLE app.child (t int); INSERT INTO app.child VALUES (999999); ALTER TABLE app.child ADD CONSTRAINT orphan FOREIGN KEY (t) REFERENCES app.t ON DELETE CASCADE NOT VALID;
-			COMMENT ON CONSTRAINT later ON app.t IS 'later'; COMMENT ON CONSTRAINT "fk; later" ON app.t IS 'fk'; COMMENT ON CONSTRAINT orphan ON app.child IS 'orphan';
+			CREATE TABLE app.child (t int);
+			INSERT INTO app.child VALUES (999999);
+			ALTER TABLE app.child ADD CONSTRAINT orphan FOREIGN KEY (t) REFERENCES app.t ON DELETE CASCADE NOT VALID;
+			COMMENT ON CONSTRAINT later ON app.t IS 'later';
+			COMMENT ON CONSTRAINT "fk; later" ON app.t IS 'fk';
+			COMMENT ON CONSTRAINT orphan ON app.child IS 'orphan';
 			UPDATE app.t SET a = NULL WHERE id = 3`,
 		write: `INSERT INTO app.child VALUES (1)`,
 		probes: []probe{

@@ -38,11 +38,16 @@ var securityCases = []carriedCase{
 		setup: `ALTER TABLE app.t OWNER TO {alice}; GRANT CREATE ON SCHEMA app TO {alice};
 			ALTER TABLE app.t ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
 			CREATE POLICY p ON app.t USING (a = 1)`,
-		probes: []probe{{`SET ROLE {alice}; SELECT count(*) FROM app.t WHERE a <> 1`, "0"}, {`SET ROLE {alice}; SELECT count(*) FROM app.t WHERE id < 30 AND id <> 3`, "3"}},
+		probes: []probe{{`SET ROLE {alice};
+			SELECT count(*) FROM app.t WHERE a <> 1`, "0"}, {`SET ROLE {alice};
+			SELECT count(*) FROM app.t WHERE id < 30 AND id <> 3`, "3"}},
 	},
 	{
-		name:   "enabled without a policy, forced without being enabled",
-		setup:  `GRANT SELECT ON app.t TO {alice}; ALTER TABLE app.t ENABLE ROW LEVEL SECURITY; CREATE POLICY later ON app.log USING (true); ALTER TABLE app.log FORCE ROW LEVEL SECURITY`,
+		name: "enabled without a policy, forced without being enabled",
+		setup: `GRANT SELECT ON app.t TO {alice};
+			ALTER TABLE app.t ENABLE ROW LEVEL SECURITY;
+			CREATE POLICY later ON app.log USING (true);
+			ALTER TABLE app.log FORCE ROW LEVEL SECURITY`,
 		probes: []probe{{`SET ROLE {alice}; SELECT count(*) FROM app.t`, "0"}},
 	},
 	{
@@ -51,7 +56,9 @@ var securityCases = []carriedCase{
 			INSERT INTO app.member VALUES ('{alice}', 1), ('{alice}', 2), ('{bob}', 3);
 			GRANT SELECT ON app.t, app.member, app.log TO {alice}, {bob};
 			GRANT INSERT ON app.log TO {alice};
-			ALTER TABLE app.t ENABLE ROW LEVEL SECURITY; ALTER TABLE app.member ENABLE ROW LEVEL SECURITY; ALTER TABLE app.log ENABLE ROW LEVEL SECURITY;
+			ALTER TABLE app.t ENABLE ROW LEVEL SECURITY;
+			ALTER TABLE app.member ENABLE ROW LEVEL SECURITY;
+			ALTER TABLE app.log ENABLE ROW LEVEL SECURITY;
 			CREATE POLICY mine ON app.member USING (who = current_user);
 			CREATE POLICY members ON app.t USING (EXISTS (SELECT FROM app.member m WHERE m.a = t.a AND m.who = current_user));
 			CREATE POLICY known ON app.log FOR INSERT WITH CHECK (what IN (SELECT t.b FROM app.t));
@@ -77,9 +84,18 @@ var securityCases = []carriedCase{
 		name: "chains of grants",
 		setup: `GRANT SELECT, INSERT ON app.t TO {alice} WITH GRANT OPTION;
 			GRANT UPDATE (a, b) ON app.t TO {alice} WITH GRANT OPTION;
-			SET ROLE {alice}; GRANT SELECT ON app.t TO {bob} WITH GRANT OPTION; GRANT INSERT ON app.t TO PUBLIC; GRANT UPDATE (b) ON app.t TO {bob} WITH GRANT OPTION; RESET ROLE;
-			SET ROLE {bob}; GRANT SELECT ON app.t TO {carol}; GRANT SELECT (a) ON app.t TO {carol}; GRANT UPDATE (b) ON app.t TO {carol}; RESET ROLE;
-			GRANT SELECT ON app.t TO {carol}; GRANT REFERENCES, TRIGGER ON app.t TO {carol}`,
+			SET ROLE {alice};
+			GRANT SELECT ON app.t TO {bob} WITH GRANT OPTION;
+			GRANT INSERT ON app.t TO PUBLIC;
+			GRANT UPDATE (b) ON app.t TO {bob} WITH GRANT OPTION;
+			RESET ROLE;
+			SET ROLE {bob};
+			GRANT SELECT ON app.t TO {carol};
+			GRANT SELECT (a) ON app.t TO {carol};
+			GRANT UPDATE (b) ON app.t TO {carol};
+			RESET ROLE;
+			GRANT SELECT ON app.t TO {carol};
+			GRANT REFERENCES, TRIGGER ON app.t TO {carol}`,
 		probes: []probe{
 			{`SET ROLE {carol}; SELECT count(*) FROM app.t WHERE id < 3`, "2"},
 			{`SET ROLE {carol}; UPDATE app.t SET b = 'x' WHERE id = 1 RETURNING b`, "x"},

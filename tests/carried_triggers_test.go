@@ -175,7 +175,8 @@ var refusingTriggerCases = []carriedCase{
 	},
 	{
 		name: "with odd names and schemas",
-		setup: `CREATE SCHEMA "My ""Functions"""; CREATE FUNCTION "My ""Functions"""."Do it; %s"() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = app AS $$
+		setup: `CREATE SCHEMA "My ""Functions""";
+			CREATE FUNCTION "My ""Functions"""."Do it; %s"() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = app AS $$
 			BEGIN INSERT INTO log (what) VALUES ('done'); RETURN NULL; END $$;
 			CREATE TRIGGER "00_before everything" AFTER UPDATE ON app.t FOR EACH ROW EXECUTE FUNCTION "My ""Functions"""."Do it; %s"('%s', '$1', '{{x}}');
 			CREATE TRIGGER "RI_ConstraintTrigger_x" AFTER UPDATE ON app.t FOR EACH ROW EXECUTE FUNCTION app.note();

@@ -14,7 +14,8 @@ const freshSQL = `INSERT INTO app.t (id, a, b) VALUES (5000, 77, 'fresh');`
 var viewCases = []carriedCase{
 	{
 		name: "views on views, joins and unions",
-		setup: `CREATE TABLE app.other (id int PRIMARY KEY, t int REFERENCES app.t, b text); INSERT INTO app.other SELECT g, g, 'o' || g FROM generate_series(1, 20) g;
+		setup: `CREATE TABLE app.other (id int PRIMARY KEY, t int REFERENCES app.t, b text);
+			INSERT INTO app.other SELECT g, g, 'o' || g FROM generate_series(1, 20) g;
 			CREATE VIEW app.z_first AS SELECT * FROM app.t;
 			CREATE VIEW app.a_second AS SELECT z.id, o.b FROM app.z_first z JOIN app.other o ON o.t = z.id;
 			CREATE VIEW app.b_both AS SELECT s.id, t.b FROM app.a_second s LEFT JOIN app.t USING (id) UNION ALL SELECT max(id), 'max' FROM app.t UNION SELECT -1, what FROM app.log;
@@ -23,7 +24,8 @@ var viewCases = []carriedCase{
 			CREATE VIEW app.e_whole AS SELECT row_to_json(t) AS r, t IS NULL AS n, to_jsonb(t.*) ? 'a' AS has FROM app.t;
 			CREATE VIEW app.f_sample AS SELECT id FROM ONLY app.t TABLESAMPLE system (100) REPEATABLE (1);
 			CREATE VIEW app.g_sys AS SELECT tableoid::regclass AS r, 'app.t'::regclass AS c, ctid IS NULL AS x FROM app.t WHERE id = 1;
-			COMMENT ON VIEW app.b_both IS 'both'; GRANT SELECT ON app.a_second TO {alice}`,
+			COMMENT ON VIEW app.b_both IS 'both';
+			GRANT SELECT ON app.a_second TO {alice}`,
 		probes: []probe{
 			{`INSERT INTO app.t (id, b) VALUES (5000, 'x'); INSERT INTO app.other VALUES (5000, 5000, 'y'); SELECT id, b FROM app.a_second WHERE id = 5000`, "5000|y"},
 			{freshSQL + `SELECT b FROM app.b_both WHERE id = 5000`, "max"},
@@ -72,7 +74,9 @@ var viewCases = []carriedCase{
 	},
 	{
 		name: "in other schemas, of the table's name",
-		setup: `CREATE SCHEMA "Other"; CREATE VIEW "Other".t AS SELECT * FROM app.t; CREATE VIEW "Other"."select" AS SELECT t.b, x.a FROM "Other".t JOIN app.t x USING (id);
+		setup: `CREATE SCHEMA "Other";
+			CREATE VIEW "Other".t AS SELECT * FROM app.t;
+			CREATE VIEW "Other"."select" AS SELECT t.b, x.a FROM "Other".t JOIN app.t x USING (id);
 			CREATE VIEW public.t AS SELECT id FROM "Other".t`,
 		probes: []probe{{freshSQL + `SELECT b, a FROM "Other"."select" WHERE a = 77`, "fresh|77"}, {freshSQL + `SELECT id FROM public.t WHERE id = 5000`, "5000"}},
 	},
@@ -92,7 +96,10 @@ var writtenViewCases = []carriedCase{
 			COMMENT ON VIEW app."The; view" IS 'it''s a view'; COMMENT ON COLUMN app."The; view"."It's" IS 'id'`,
 		probes: []probe{
 			{freshSQL + `SET LOCAL ROLE {bob}; SELECT b FROM app."The; view" WHERE "number %s" = 77`, "fresh"},
-			{`SET ROLE {carol}; INSERT INTO app."The; view" ("It's", "number %s") VALUES (5001, 8); RESET ROLE; SELECT a, b FROM app.t WHERE id = 5001`, "8|from the view"},
+			{`SET ROLE {carol};
+				INSERT INTO app."The; view" ("It's", "number %s") VALUES (5001, 8);
+				RESET ROLE;
+				SELECT a, b FROM app.t WHERE id = 5001`, "8|from the view"},
 			{`SET ROLE {carol}; INSERT INTO app."The; view" ("It's", "number %s") VALUES (5001, -8)`, "ERROR 44000"},
 			{`SET ROLE {carol}; SELECT count(*) FROM app.t`, "ERROR 42501"},
 			{`DROP TABLE app.t`, "ERROR 2BP01"},
@@ -112,7 +119,8 @@ var writtenViewCases = []carriedCase{
 			COMMENT ON TRIGGER instead ON app.upper IS 'instead'`,
 		write: `INSERT INTO app.upper (id, b) SELECT max(id) + 1000, 'by view' FROM app.t; UPDATE app.upper SET b = 'seven' WHERE id = 7`,
 		probes: []probe{
-			{clean + `INSERT INTO app.upper VALUES (6000, 'x'); SELECT b, (SELECT string_agg(what, ';') FROM app.log) FROM app.t WHERE id = 6000`, "in x|around AFTER INSERT STATEMENT app.upper"},
+			{clean + `INSERT INTO app.upper VALUES (6000, 'x');
+				SELECT b, (SELECT string_agg(what, ';') FROM app.log) FROM app.t WHERE id = 6000`, "in x|around AFTER INSERT STATEMENT app.upper"},
 			{`UPDATE app.upper SET b = 'x' WHERE id = 5; SELECT b FROM app.t WHERE id = 5`, "up x"},
 			{`DELETE FROM app.upper WHERE id = 5; SELECT count(*) FROM app.t WHERE id = 5`, "0"},
 		},
@@ -121,7 +129,8 @@ var writtenViewCases = []carriedCase{
 		name: "written to through rules",
 		setup: `CREATE VIEW app.ruled AS SELECT id, a, b FROM app.t;
 			CREATE RULE "ins; it's" AS ON INSERT TO app.ruled DO INSTEAD INSERT INTO app.t (id, a, b) VALUES (NEW.id, NEW.a, 'rule ' || NEW.b) RETURNING id, a, b;
-			CREATE RULE upd AS ON UPDATE TO app.ruled WHERE NEW.a > 5 DO INSTEAD (UPDATE app.t SET b = NEW.b WHERE id = OLD.id; INSERT INTO app.log (what) VALUES ('rule'));
+			CREATE RULE upd AS ON UPDATE TO app.ruled WHERE NEW.a > 5 DO INSTEAD (UPDATE app.t SET b = NEW.b WHERE id = OLD.id;
+			INSERT INTO app.log (what) VALUES ('rule'));
 			CREATE RULE upd_else AS ON UPDATE TO app.ruled DO INSTEAD NOTHING;
 			CREATE RULE del AS ON DELETE TO app.ruled DO INSTEAD DELETE FROM app.t WHERE t.id = OLD.id RETURNING OLD.*;
 			CREATE RULE "also" AS ON INSERT TO app.ruled DO ALSO NOTIFY view_written;
@@ -164,9 +173,12 @@ var ruleCases = []carriedCase{
 		name: "on the table",
 		setup: `CREATE RULE "log; it" AS ON UPDATE TO app.t WHERE OLD.a IS DISTINCT FROM NEW.a DO ALSO INSERT INTO app.log (what) VALUES ('was ' || OLD.a || ' of ' || (SELECT count(*) FROM app.t WHERE id < 4));
 			CREATE RULE keep AS ON DELETE TO app.t WHERE OLD.id < 50 DO INSTEAD UPDATE app.t SET b = 'deleted' WHERE id = OLD.id;
-			CREATE RULE off AS ON UPDATE TO app.t DO INSTEAD NOTHING; ALTER TABLE app.t DISABLE RULE off;
-			CREATE RULE replica AS ON UPDATE TO app.t DO ALSO INSERT INTO app.log (what) VALUES ('replica'); ALTER TABLE app.t ENABLE REPLICA RULE replica;
-			CREATE RULE always AS ON UPDATE TO app.t DO ALSO NOTIFY app_changed, 'it''s'; ALTER TABLE app.t ENABLE ALWAYS RULE always;
+			CREATE RULE off AS ON UPDATE TO app.t DO INSTEAD NOTHING;
+			ALTER TABLE app.t DISABLE RULE off;
+			CREATE RULE replica AS ON UPDATE TO app.t DO ALSO INSERT INTO app.log (what) VALUES ('replica');
+			ALTER TABLE app.t ENABLE REPLICA RULE replica;
+			CREATE RULE always AS ON UPDATE TO app.t DO ALSO NOTIFY app_changed, 'it''s';
+			ALTER TABLE app.t ENABLE ALWAYS RULE always;
 			COMMENT ON RULE keep ON app.t IS 'it''s kept'`,
 		probes: []probe{
 			{clean + `UPDATE app.t SET a = a + 1 WHERE id = 5; SELECT what FROM app.log`, "was 5 of 3"},
@@ -178,7 +190,8 @@ var ruleCases = []carriedCase{
 		name: "on the table, for INSERT",
 		setup: `CREATE RULE ins AS ON INSERT TO app.t WHERE NEW.a = 99 DO INSTEAD NOTHING;
 			CREATE RULE also AS ON INSERT TO app.t DO ALSO INSERT INTO app.log (what) VALUES (NEW.b)`,
-		probes: []probe{{clean + `INSERT INTO app.t (a, b) VALUES (1, 'one'), (99, 'none'); SELECT what, (SELECT count(*) FROM app.t WHERE a = 99) FROM app.log ORDER BY n`, "one|0\nnone|0"}},
+		probes: []probe{{clean + `INSERT INTO app.t (a, b) VALUES (1, 'one'), (99, 'none');
+			SELECT what, (SELECT count(*) FROM app.t WHERE a = 99) FROM app.log ORDER BY n`, "one|0\nnone|0"}},
 	},
 	{
 		name: "of other tables",
@@ -186,7 +199,8 @@ var ruleCases = []carriedCase{
 			CREATE RULE copy AS ON INSERT TO app.other DO ALSO INSERT INTO app.t (a, b) VALUES (NEW.id, NEW.b);
 			CREATE RULE upsert AS ON UPDATE TO app.other DO ALSO INSERT INTO app.t AS x (id, b) VALUES (OLD.id, NEW.b) ON CONFLICT ON CONSTRAINT t_pkey DO UPDATE SET b = EXCLUDED.b || x.a;
 			CREATE RULE "off; it's" AS ON DELETE TO app.other WHERE EXISTS (SELECT FROM app.t WHERE t.id = OLD.id) DO ALSO DELETE FROM app.t WHERE id = OLD.id;
-			ALTER TABLE app.other DISABLE RULE "off; it's"; COMMENT ON RULE "off; it's" ON app.other IS 'off';
+			ALTER TABLE app.other DISABLE RULE "off; it's";
+			COMMENT ON RULE "off; it's" ON app.other IS 'off';
 			INSERT INTO app.other VALUES (1, 'x')`,
 		write: `INSERT INTO app.other VALUES (9, 'by rule')`,
 		probes: []probe{

@@ -15,8 +15,12 @@ import (
 func TestLargeDefaultPartition(t *testing.T) {
 	t.Parallel()
 	inTurn(t, 0, func(t *testing.T, db *pgtest.Database, strategy string) {
-		db.Exec(t, `CREATE SCHEMA app; CREATE TABLE app.p (id int PRIMARY KEY, a int) PARTITION BY RANGE (id); CREATE TABLE app.t PARTITION OF app.p FOR VALUES FROM (1) TO (1000);
-			CREATE TABLE app.rest PARTITION OF app.p DEFAULT PARTITION BY RANGE (id); CREATE TABLE app."Rest" PARTITION OF app.rest FOR VALUES FROM (1000) TO (100000); CREATE TABLE app.small PARTITION OF app.rest DEFAULT;
+		db.Exec(t, `CREATE SCHEMA app;
+			CREATE TABLE app.p (id int PRIMARY KEY, a int) PARTITION BY RANGE (id);
+			CREATE TABLE app.t PARTITION OF app.p FOR VALUES FROM (1) TO (1000);
+			CREATE TABLE app.rest PARTITION OF app.p DEFAULT PARTITION BY RANGE (id);
+			CREATE TABLE app."Rest" PARTITION OF app.rest FOR VALUES FROM (1000) TO (100000);
+			CREATE TABLE app.small PARTITION OF app.rest DEFAULT;
 			INSERT INTO app.p SELECT g, g FROM generate_series(1, 40000) g`)
 		dump := db.Dump(t)
 		o := options(t, "app.t", strategy)

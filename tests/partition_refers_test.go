@@ -63,21 +63,39 @@ var refersTables = []string{"t", "p", "p1", "p2a", "p2b", "plain"}
 // refersCases have partitioned tables that refer to app.t.
 var refersCases = []fidelityCase{
 	{name: "every kind of key, with levels", sql: strings.ReplaceAll(refersSQL, "@", "app.")},
-	{name: "set null of some columns", since: 15, sql: `CREATE TABLE app.t (a int, b int, PRIMARY KEY (a, b)); INSERT INTO app.t VALUES (1, 2), (3, 4);
+	{name: "set null of some columns", since: 15, sql: `CREATE TABLE app.t (a int, b int, PRIMARY KEY (a, b));
+		INSERT INTO app.t VALUES (1, 2), (3, 4);
 		CREATE TABLE app.p (id int, a int, b int, CONSTRAINT one FOREIGN KEY (a, b) REFERENCES app.t ON DELETE SET NULL (b), CONSTRAINT two FOREIGN KEY (a, b) REFERENCES app.t ON DELETE SET NULL) PARTITION BY HASH (id);
-		CREATE TABLE app.p0 (b int, id int, a int); ALTER TABLE app.p ATTACH PARTITION app.p0 FOR VALUES WITH (MODULUS 2, REMAINDER 0);
-		CREATE TABLE app.p1 PARTITION OF app.p FOR VALUES WITH (MODULUS 2, REMAINDER 1); INSERT INTO app.p SELECT g, 1, 2 FROM generate_series(1, 50) g`},
-	{name: "not valid, or for some partitions", since: 18, sql: `CREATE TABLE app.t (id int PRIMARY KEY); INSERT INTO app.t SELECT generate_series(1, 100); CREATE TABLE app.p (id int, t int) PARTITION BY RANGE (id);
-		CREATE TABLE app.p1 PARTITION OF app.p FOR VALUES FROM (0) TO (100); CREATE TABLE app.p2 PARTITION OF app.p FOR VALUES FROM (100) TO (200) PARTITION BY RANGE (id);
-		CREATE TABLE app.p2a PARTITION OF app.p2 FOR VALUES FROM (100) TO (150); CREATE TABLE app.p2b PARTITION OF app.p2 DEFAULT; CREATE TABLE app.p3 PARTITION OF app.p DEFAULT;
-		INSERT INTO app.p SELECT g, CASE WHEN g < 100 THEN 100000 ELSE 1 END FROM generate_series(0, 250) g; ALTER TABLE app.p ADD CONSTRAINT k FOREIGN KEY (t) REFERENCES app.t NOT VALID;
-		ALTER TABLE app.p2 VALIDATE CONSTRAINT k; ALTER TABLE app.p ADD CONSTRAINT l FOREIGN KEY (t) REFERENCES app.t ON DELETE CASCADE NOT VALID; ALTER TABLE app.p2b VALIDATE CONSTRAINT l`},
-	{name: "not enforced", since: 18, sql: `CREATE TABLE app.t (id int PRIMARY KEY); INSERT INTO app.t VALUES (1); CREATE TABLE app.p (id int, t int CONSTRAINT k REFERENCES app.t NOT ENFORCED, CONSTRAINT l FOREIGN KEY (t) REFERENCES app.t ON DELETE CASCADE NOT ENFORCED) PARTITION BY RANGE (id);
-		CREATE TABLE app.p1 PARTITION OF app.p FOR VALUES FROM (0) TO (100); CREATE TABLE app.p2 PARTITION OF app.p DEFAULT PARTITION BY RANGE (id); CREATE TABLE app.p2a PARTITION OF app.p2 DEFAULT;
+		CREATE TABLE app.p0 (b int, id int, a int);
+		ALTER TABLE app.p ATTACH PARTITION app.p0 FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+		CREATE TABLE app.p1 PARTITION OF app.p FOR VALUES WITH (MODULUS 2, REMAINDER 1);
+		INSERT INTO app.p SELECT g, 1, 2 FROM generate_series(1, 50) g`},
+	{name: "not valid, or for some partitions", since: 18, sql: `CREATE TABLE app.t (id int PRIMARY KEY);
+		INSERT INTO app.t SELECT generate_series(1, 100);
+		CREATE TABLE app.p (id int, t int) PARTITION BY RANGE (id);
+		CREATE TABLE app.p1 PARTITION OF app.p FOR VALUES FROM (0) TO (100);
+		CREATE TABLE app.p2 PARTITION OF app.p FOR VALUES FROM (100) TO (200) PARTITION BY RANGE (id);
+		CREATE TABLE app.p2a PARTITION OF app.p2 FOR VALUES FROM (100) TO (150);
+		CREATE TABLE app.p2b PARTITION OF app.p2 DEFAULT;
+		CREATE TABLE app.p3 PARTITION OF app.p DEFAULT;
+		INSERT INTO app.p SELECT g, CASE WHEN g < 100 THEN 100000 ELSE 1 END FROM generate_series(0, 250) g;
+		ALTER TABLE app.p ADD CONSTRAINT k FOREIGN KEY (t) REFERENCES app.t NOT VALID;
+		ALTER TABLE app.p2 VALIDATE CONSTRAINT k;
+		ALTER TABLE app.p ADD CONSTRAINT l FOREIGN KEY (t) REFERENCES app.t ON DELETE CASCADE NOT VALID;
+		ALTER TABLE app.p2b VALIDATE CONSTRAINT l`},
+	{name: "not enforced", since: 18, sql: `CREATE TABLE app.t (id int PRIMARY KEY);
+		INSERT INTO app.t VALUES (1);
+		CREATE TABLE app.p (id int, t int CONSTRAINT k REFERENCES app.t NOT ENFORCED, CONSTRAINT l FOREIGN KEY (t) REFERENCES app.t ON DELETE CASCADE NOT ENFORCED) PARTITION BY RANGE (id);
+		CREATE TABLE app.p1 PARTITION OF app.p FOR VALUES FROM (0) TO (100);
+		CREATE TABLE app.p2 PARTITION OF app.p DEFAULT PARTITION BY RANGE (id);
+		CREATE TABLE app.p2a PARTITION OF app.p2 DEFAULT;
 		INSERT INTO app.p SELECT g, 7 FROM generate_series(0, 200) g`},
-	{name: "period", since: 18, needs: "btree_gist", sql: `CREATE TABLE app.t (id int, at daterange, n int NOT NULL UNIQUE, PRIMARY KEY (id, at WITHOUT OVERLAPS)); INSERT INTO app.t (n, id, at) SELECT g, g, '[2020-01-01,2030-01-01)' FROM generate_series(1, 50) g;
-		CREATE TABLE app.p (id int, at daterange, t int, CONSTRAINT k FOREIGN KEY (t, PERIOD at) REFERENCES app.t (id, PERIOD at)) PARTITION BY RANGE (id); CREATE TABLE app.p1 PARTITION OF app.p FOR VALUES FROM (0) TO (100);
-		CREATE TABLE app.p2 PARTITION OF app.p DEFAULT; INSERT INTO app.p SELECT g, '[2021-01-01,2022-01-01)', 1 + g % 50 FROM generate_series(0, 200) g`},
+	{name: "period", since: 18, needs: "btree_gist", sql: `CREATE TABLE app.t (id int, at daterange, n int NOT NULL UNIQUE, PRIMARY KEY (id, at WITHOUT OVERLAPS));
+		INSERT INTO app.t (n, id, at) SELECT g, g, '[2020-01-01,2030-01-01)' FROM generate_series(1, 50) g;
+		CREATE TABLE app.p (id int, at daterange, t int, CONSTRAINT k FOREIGN KEY (t, PERIOD at) REFERENCES app.t (id, PERIOD at)) PARTITION BY RANGE (id);
+		CREATE TABLE app.p1 PARTITION OF app.p FOR VALUES FROM (0) TO (100);
+		CREATE TABLE app.p2 PARTITION OF app.p DEFAULT;
+		INSERT INTO app.p SELECT g, '[2021-01-01,2022-01-01)', 1 + g % 50 FROM generate_series(0, 200) g`},
 }
 
 // TestPartitionedRefers repacks what partitioned tables refer to, there and back and there.
@@ -201,10 +219,12 @@ func valid(t *testing.T, db *pgtest.Database) {
 func partitionChanges(n int) string {
 	return fmt.Sprintf(`CREATE TABLE @new%[1]d PARTITION OF @p FOR VALUES FROM (%[1]d0000) TO (%[1]d1000);
 		INSERT INTO @p (id, r, t) VALUES (%[1]d0001, 1, 1);
-		CREATE TABLE @attached%[1]d (id int NOT NULL, r int NOT NULL, code text, m int, a int DEFAULT 1, b int DEFAULT 0, t int); INSERT INTO @attached%[1]d (id, r, t) VALUES (%[1]d5001, 1, 2);
+		CREATE TABLE @attached%[1]d (id int NOT NULL, r int NOT NULL, code text, m int, a int DEFAULT 1, b int DEFAULT 0, t int);
+		INSERT INTO @attached%[1]d (id, r, t) VALUES (%[1]d5001, 1, 2);
 		ALTER TABLE @p ATTACH PARTITION @attached%[1]d FOR VALUES FROM (%[1]d5000) TO (%[1]d6000);
 		CREATE TABLE @same%[1]d (id int NOT NULL, r int NOT NULL, code text, m int, a int DEFAULT 1, b int DEFAULT 0, t int CONSTRAINT p_t REFERENCES @t ON UPDATE CASCADE ON DELETE CASCADE);
-		INSERT INTO @same%[1]d (id, r, t) VALUES (%[1]d7001, 1, 2); ALTER TABLE @p ATTACH PARTITION @same%[1]d FOR VALUES FROM (%[1]d7000) TO (%[1]d8000);
+		INSERT INTO @same%[1]d (id, r, t) VALUES (%[1]d7001, 1, 2);
+		ALTER TABLE @p ATTACH PARTITION @same%[1]d FOR VALUES FROM (%[1]d7000) TO (%[1]d8000);
 		CREATE TABLE @below%[1]d PARTITION OF @p2 FOR VALUES IN (90%[1]d)`, n)
 }
 
@@ -345,8 +365,13 @@ func TestPartitionedRefersReset(t *testing.T) {
 func TestPartitionedRefersWithoutScan(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
-	db.Exec(t, `CREATE SCHEMA app; CREATE TABLE app.t (id int PRIMARY KEY); INSERT INTO app.t VALUES (1); CREATE TABLE app.p (id int, t int REFERENCES app.t) PARTITION BY RANGE (id);
-		CREATE TABLE app.p1 PARTITION OF app.p FOR VALUES FROM (0) TO (100000); CREATE TABLE app.p2 PARTITION OF app.p DEFAULT; INSERT INTO app.p SELECT g, 1 FROM generate_series(1, 100) g`)
+	db.Exec(t, `CREATE SCHEMA app;
+		CREATE TABLE app.t (id int PRIMARY KEY);
+		INSERT INTO app.t VALUES (1);
+		CREATE TABLE app.p (id int, t int REFERENCES app.t) PARTITION BY RANGE (id);
+		CREATE TABLE app.p1 PARTITION OF app.p FOR VALUES FROM (0) TO (100000);
+		CREATE TABLE app.p2 PARTITION OF app.p DEFAULT;
+		INSERT INTO app.p SELECT g, 1 FROM generate_series(1, 100) g`)
 	scans := func() int {
 		db.Exec(t, `SELECT pg_stat_force_next_flush()`)
 		return pgtest.Query[int](t, db.Pool, `SELECT sum(pg_stat_get_numscans(c.oid)) FROM pg_class c WHERE c.relname IN ('p1', 'p2')`)
@@ -373,7 +398,9 @@ func TestPartitionedRefersWithoutScan(t *testing.T) {
 func TestPartitionedRefersManyPartitions(t *testing.T) {
 	t.Parallel()
 	db := withRegistry.New(t)
-	db.Exec(t, `CREATE SCHEMA app; CREATE TABLE app.t (id int PRIMARY KEY); CREATE TABLE app.p (id int, t int CONSTRAINT "the key" REFERENCES app.t, CONSTRAINT other FOREIGN KEY (t) REFERENCES app.t) PARTITION BY LIST (id);
+	db.Exec(t, `CREATE SCHEMA app;
+		CREATE TABLE app.t (id int PRIMARY KEY);
+		CREATE TABLE app.p (id int, t int CONSTRAINT "the key" REFERENCES app.t, CONSTRAINT other FOREIGN KEY (t) REFERENCES app.t) PARTITION BY LIST (id);
 		DO $$ BEGIN FOR i IN 1..20 LOOP EXECUTE format('CREATE TABLE app.p%s PARTITION OF app.p FOR VALUES IN (%s)', i, i); END LOOP; END $$`)
 	before := db.Dump(t)
 	o := options(t, "app.t", repack.ChangeLog)
@@ -399,10 +426,17 @@ func TestPartitionedRefersOfRoles(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
 	owner, other := db.Role(t), db.Role(t)
-	db.Exec(t, fmt.Sprintf(`CREATE SCHEMA app AUTHORIZATION %[1]s; CREATE SCHEMA far; GRANT CREATE ON DATABASE %[3]s TO %[1]s;
-		CREATE TABLE app.t (id int PRIMARY KEY); INSERT INTO app.t SELECT generate_series(1, 100); CREATE TABLE app.p (id int, t int REFERENCES app.t ON DELETE CASCADE) PARTITION BY RANGE (id);
-		CREATE TABLE far.p1 PARTITION OF app.p FOR VALUES FROM (0) TO (1000); INSERT INTO app.p SELECT g, g FROM generate_series(1, 100) g;
-		ALTER TABLE app.t OWNER TO %[1]s; ALTER TABLE app.p OWNER TO %[1]s; ALTER TABLE far.p1 OWNER TO %[2]s`, owner, other, pgx.Identifier{db.Name}.Sanitize()))
+	db.Exec(t, fmt.Sprintf(`CREATE SCHEMA app AUTHORIZATION %[1]s;
+		CREATE SCHEMA far;
+		GRANT CREATE ON DATABASE %[3]s TO %[1]s;
+		CREATE TABLE app.t (id int PRIMARY KEY);
+		INSERT INTO app.t SELECT generate_series(1, 100);
+		CREATE TABLE app.p (id int, t int REFERENCES app.t ON DELETE CASCADE) PARTITION BY RANGE (id);
+		CREATE TABLE far.p1 PARTITION OF app.p FOR VALUES FROM (0) TO (1000);
+		INSERT INTO app.p SELECT g, g FROM generate_series(1, 100) g;
+		ALTER TABLE app.t OWNER TO %[1]s;
+		ALTER TABLE app.p OWNER TO %[1]s;
+		ALTER TABLE far.p1 OWNER TO %[2]s`, owner, other, pgx.Identifier{db.Name}.Sanitize()))
 	config := db.Config(t)
 	config.User = owner
 	as, err := repack.New(config, options(t, "app.t", repack.ChangeLog))
@@ -436,9 +470,15 @@ func TestPartitionedRefersLater(t *testing.T) {
 		t.Run(step, func(t *testing.T) {
 			t.Parallel()
 			db := withRegistry.New(t)
-			schema := `CREATE SCHEMA app; CREATE TABLE app.t (id int PRIMARY KEY); INSERT INTO app.t SELECT generate_series(1, 100); CREATE TABLE app.p (id int, t int) PARTITION BY RANGE (id);
-				CREATE TABLE app.p1 PARTITION OF app.p FOR VALUES FROM (0) TO (1000); INSERT INTO app.p SELECT g, g FROM generate_series(1, 100) g;
-				CREATE TABLE app.q (id int, t int CONSTRAINT k REFERENCES app.t) PARTITION BY RANGE (id); CREATE TABLE app.q1 PARTITION OF app.q FOR VALUES FROM (0) TO (1000); INSERT INTO app.q SELECT g, g FROM generate_series(1, 100) g`
+			schema := `CREATE SCHEMA app;
+				CREATE TABLE app.t (id int PRIMARY KEY);
+				INSERT INTO app.t SELECT generate_series(1, 100);
+				CREATE TABLE app.p (id int, t int) PARTITION BY RANGE (id);
+				CREATE TABLE app.p1 PARTITION OF app.p FOR VALUES FROM (0) TO (1000);
+				INSERT INTO app.p SELECT g, g FROM generate_series(1, 100) g;
+				CREATE TABLE app.q (id int, t int CONSTRAINT k REFERENCES app.t) PARTITION BY RANGE (id);
+				CREATE TABLE app.q1 PARTITION OF app.q FOR VALUES FROM (0) TO (1000);
+				INSERT INTO app.q SELECT g, g FROM generate_series(1, 100) g`
 			changes := `ALTER TABLE app.p ADD CONSTRAINT k FOREIGN KEY (t) REFERENCES app.t ON DELETE CASCADE;
 				ALTER TABLE app.q DROP CONSTRAINT k; ALTER TABLE app.q ADD CONSTRAINT k FOREIGN KEY (t) REFERENCES app.t ON DELETE SET NULL`
 			if i == 0 || i == 1 { // there are no other keys at the beginning
@@ -572,8 +612,12 @@ func writeReferring(ctx context.Context, conn *pgx.Conn, w int) error {
 func TestPartitionAddedBeforeHandOver(t *testing.T) {
 	t.Parallel()
 	db := withRegistry.New(t)
-	db.Exec(t, `CREATE SCHEMA app; CREATE TABLE app.o (id int PRIMARY KEY); CREATE TABLE app.t (id int PRIMARY KEY, o int REFERENCES app.o); INSERT INTO app.t VALUES (1);
-		CREATE TABLE app.p (id int, t int CONSTRAINT k REFERENCES app.t) PARTITION BY RANGE (id); CREATE TABLE app.p1 PARTITION OF app.p FOR VALUES FROM (0) TO (100)`)
+	db.Exec(t, `CREATE SCHEMA app;
+		CREATE TABLE app.o (id int PRIMARY KEY);
+		CREATE TABLE app.t (id int PRIMARY KEY, o int REFERENCES app.o);
+		INSERT INTO app.t VALUES (1);
+		CREATE TABLE app.p (id int, t int CONSTRAINT k REFERENCES app.t) PARTITION BY RANGE (id);
+		CREATE TABLE app.p1 PARTITION OF app.p FOR VALUES FROM (0) TO (100)`)
 	// The key of the table comes first, in the same round.
 	run(t, db, atStep(options(t, "app.t", repack.ChangeLog), repack.StepKeyHandedOver, func() { db.Exec(t, `CREATE TABLE app.p2 PARTITION OF app.p DEFAULT`) }))
 	if names := pgtest.Column[string](t, db.Pool, `SELECT conname::text FROM pg_constraint WHERE conrelid = 'app.p2'::regclass`); !slices.Equal(names, []string{"k"}) {

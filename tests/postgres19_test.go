@@ -99,14 +99,15 @@ func TestPlanKnowsServerRepack(t *testing.T) {
 	t.Parallel()
 	db := withRegistry.New(t)
 	for name, c := range map[string]struct{ sql, why string }{
-		"plain":              {`CREATE TABLE app.t (id int PRIMARY KEY)`, ""},
-		"identity":           {`CREATE TABLE app.t (id int NOT NULL UNIQUE); ALTER TABLE app.t REPLICA IDENTITY USING INDEX t_id_key`, ""},
-		"unlogged":           {`CREATE UNLOGGED TABLE app.t (id int PRIMARY KEY)`, "unlogged"},
-		"full":               {`CREATE TABLE app.t (id int PRIMARY KEY); ALTER TABLE app.t REPLICA IDENTITY FULL`, "FULL"},
-		"nothing":            {`CREATE TABLE app.t (id int PRIMARY KEY); ALTER TABLE app.t REPLICA IDENTITY NOTHING`, "NOTHING"},
-		"unique":             {`CREATE TABLE app.t (id int NOT NULL UNIQUE)`, "no primary key"},
-		"deferrable":         {`CREATE TABLE app.t (id int PRIMARY KEY DEFERRABLE, a int NOT NULL UNIQUE)`, "deferrable"},
-		"deferrable with id": {`CREATE TABLE app.t (id int PRIMARY KEY DEFERRABLE, a int NOT NULL UNIQUE); ALTER TABLE app.t REPLICA IDENTITY USING INDEX t_a_key`, ""},
+		"plain":      {`CREATE TABLE app.t (id int PRIMARY KEY)`, ""},
+		"identity":   {`CREATE TABLE app.t (id int NOT NULL UNIQUE); ALTER TABLE app.t REPLICA IDENTITY USING INDEX t_id_key`, ""},
+		"unlogged":   {`CREATE UNLOGGED TABLE app.t (id int PRIMARY KEY)`, "unlogged"},
+		"full":       {`CREATE TABLE app.t (id int PRIMARY KEY); ALTER TABLE app.t REPLICA IDENTITY FULL`, "FULL"},
+		"nothing":    {`CREATE TABLE app.t (id int PRIMARY KEY); ALTER TABLE app.t REPLICA IDENTITY NOTHING`, "NOTHING"},
+		"unique":     {`CREATE TABLE app.t (id int NOT NULL UNIQUE)`, "no primary key"},
+		"deferrable": {`CREATE TABLE app.t (id int PRIMARY KEY DEFERRABLE, a int NOT NULL UNIQUE)`, "deferrable"},
+		"deferrable with id": {`CREATE TABLE app.t (id int PRIMARY KEY DEFERRABLE, a int NOT NULL UNIQUE);
+			ALTER TABLE app.t REPLICA IDENTITY USING INDEX t_a_key`, ""},
 	} {
 		db.Exec(t, `DROP SCHEMA IF EXISTS app CASCADE; CREATE SCHEMA app;`+c.sql)
 		plan := planOf(t, db, options(t, "app.t", repack.ChangeLog))

@@ -182,7 +182,9 @@ func TestPublishedDuringJob(t *testing.T) {
 		runUntil(t, db, o, repack.Backfill)
 		write := func() {
 			for _, table := range []string{"app.t", "app.model"} {
-				db.Exec(t, fmt.Sprintf(`UPDATE %[1]s SET a = a || '!' WHERE id %% 3 = 0; DELETE FROM %[1]s WHERE id = (SELECT max(id) FROM %[1]s); UPDATE %[1]s SET id = 5000 + id WHERE id = 7`, table))
+				db.Exec(t, fmt.Sprintf(`UPDATE %[1]s SET a = a || '!' WHERE id %% 3 = 0;
+					DELETE FROM %[1]s WHERE id = (SELECT max(id) FROM %[1]s);
+					UPDATE %[1]s SET id = 5000 + id WHERE id = 7`, table))
 			}
 		}
 		db.Exec(t, `ALTER TABLE app.model REPLICA IDENTITY FULL; CREATE PUBLICATION every FOR ALL TABLES`)
@@ -223,7 +225,11 @@ func TestPublishedRefused(t *testing.T) {
 		}
 	}
 	if db.Version() >= 15 {
-		db.Exec(t, `DROP PUBLICATION "the lot"; CREATE SCHEMA mine; CREATE SCHEMA mine_old; CREATE PUBLICATION own FOR TABLES IN SCHEMA app, mine_old; CREATE TABLE app.t (id int PRIMARY KEY)`)
+		db.Exec(t, `DROP PUBLICATION "the lot";
+			CREATE SCHEMA mine;
+			CREATE SCHEMA mine_old;
+			CREATE PUBLICATION own FOR TABLES IN SCHEMA app, mine_old;
+			CREATE TABLE app.t (id int PRIMARY KEY)`)
 		o := options(t, "app.t", repack.ChangeLog)
 		o.ShadowSchema = "mine"
 		var refusal *repack.RefusedError

@@ -98,7 +98,8 @@ func TestRowTypeMatviews(t *testing.T) {
 	inTurn(t, 0, func(t *testing.T, db *pgtest.Database, strategy string) {
 		r := givenRoles(t, db)
 		db.Exec(t, r.in(carriedTableSQL)+computedSQL+`
-			CREATE MATERIALIZED VIEW app.mv AS SELECT t.id, app.label(t) AS label, (SELECT n.b FROM app.next(1) n) AS first FROM app.t; CREATE UNIQUE INDEX ON app.mv (id)`)
+			CREATE MATERIALIZED VIEW app.mv AS SELECT t.id, app.label(t) AS label, (SELECT n.b FROM app.next(1) n) AS first FROM app.t;
+			CREATE UNIQUE INDEX ON app.mv (id)`)
 		schema := schemaOf(t, db)
 		o := options(t, "app.t", strategy)
 		o.RebuildMatviews, o.LockTimeout = true, queuing

@@ -10,9 +10,14 @@ var rowTypeCases = []carriedCase{
 	{
 		name: "arguments and results",
 		setup: `CREATE FUNCTION app.label(r app.t) RETURNS text LANGUAGE sql STABLE PARALLEL SAFE COST 17 AS $$ SELECT r.id || ':' || coalesce(r.b, '') $$;
-			GRANT CREATE ON SCHEMA app TO {alice}; ALTER FUNCTION app.label OWNER TO {alice}; COMMENT ON FUNCTION app.label IS 'it''s computed';
-			REVOKE EXECUTE ON FUNCTION app.label FROM PUBLIC; GRANT EXECUTE ON FUNCTION app.label TO {bob} WITH GRANT OPTION;
-			SET ROLE {bob}; GRANT EXECUTE ON FUNCTION app.label TO {carol}; RESET ROLE;
+			GRANT CREATE ON SCHEMA app TO {alice};
+			ALTER FUNCTION app.label OWNER TO {alice};
+			COMMENT ON FUNCTION app.label IS 'it''s computed';
+			REVOKE EXECUTE ON FUNCTION app.label FROM PUBLIC;
+			GRANT EXECUTE ON FUNCTION app.label TO {bob} WITH GRANT OPTION;
+			SET ROLE {bob};
+			GRANT EXECUTE ON FUNCTION app.label TO {carol};
+			RESET ROLE;
 			CREATE FUNCTION app."Next; it's"(n int DEFAULT 3) RETURNS SETOF app.t LANGUAGE plpgsql SECURITY DEFINER ROWS 7 SET work_mem = '5MB' SET search_path = app, "My; Schema"
 			AS $$ BEGIN RETURN QUERY SELECT * FROM t ORDER BY id LIMIT n; END $$;
 			CREATE FUNCTION app.one(bigint) RETURNS app.t LANGUAGE sql STABLE STRICT LEAKPROOF AS 'SELECT * FROM app.t WHERE id = $1';
@@ -23,7 +28,8 @@ var rowTypeCases = []carriedCase{
 			CREATE FUNCTION app.many(app.t, int) RETURNS int LANGUAGE sql AS 'SELECT $2';
 			CREATE PROCEDURE app.store(r app.t, INOUT n int DEFAULT 5) LANGUAGE plpgsql AS 'BEGIN INSERT INTO app.log (what) VALUES (r.b); n := n + 1; END';
 			CREATE PROCEDURE app.give(OUT r app.t) LANGUAGE plpgsql AS 'DECLARE x app.t; y app.t%ROWTYPE; BEGIN SELECT * INTO x FROM app.t WHERE id = 2; y := x; r := y; END';
-			COMMENT ON PROCEDURE app.store IS 'stores'; GRANT EXECUTE ON PROCEDURE app.store TO {bob};
+			COMMENT ON PROCEDURE app.store IS 'stores';
+			GRANT EXECUTE ON PROCEDURE app.store TO {bob};
 			CREATE FUNCTION app.like(app.t, text) RETURNS bool LANGUAGE sql STABLE SUPPORT textlike_support AS 'SELECT $1.b LIKE $2'`,
 		probes: []probe{
 			{`SET LOCAL search_path = app; SELECT app.label(t), t.label FROM app.t WHERE id = 2`, "2:b2|2:b2"},
@@ -63,7 +69,10 @@ var rowTypeCases = []carriedCase{
 			CREATE AGGREGATE app.said_all(int) (SFUNC = app.put, STYPE = app.t, FINALFUNC = app.said, FINALFUNC_MODIFY = SHAREABLE);
 			CREATE AGGREGATE app.sorted(ORDER BY app.t) (SFUNC = app.add, STYPE = int, INITCOND = '0');
 			CREATE AGGREGATE app.most(app.t[]) (SFUNC = array_cat, STYPE = app.t[]);
-			COMMENT ON AGGREGATE app.total(app.t) IS 'total'; ALTER AGGREGATE app.newest(app.t) OWNER TO {alice}; REVOKE ALL ON FUNCTION app.newest FROM PUBLIC; GRANT EXECUTE ON FUNCTION app.newest TO {bob};
+			COMMENT ON AGGREGATE app.total(app.t) IS 'total';
+			ALTER AGGREGATE app.newest(app.t) OWNER TO {alice};
+			REVOKE ALL ON FUNCTION app.newest FROM PUBLIC;
+			GRANT EXECUTE ON FUNCTION app.newest TO {bob};
 			CREATE VIEW app.totals AS SELECT app.total(t) AS n, (app.newest(t ORDER BY id)).b, app.said_all(a ORDER BY id) FROM app.t WHERE id < 3;
 			CREATE FUNCTION app.total_of() RETURNS int LANGUAGE sql RETURN (SELECT app.total(t) FROM app.t WHERE id < 4)`,
 		probes: []probe{
@@ -81,10 +90,15 @@ var rowTypeCases = []carriedCase{
 			CREATE FUNCTION app.nth(int, int) RETURNS app.t LANGUAGE sql STABLE AS 'SELECT * FROM app.t WHERE id = $1 + $2';
 			CREATE OPERATOR app.=== (FUNCTION = app.same, LEFTARG = app.t, RIGHTARG = app.t, COMMUTATOR = OPERATOR(app.===), NEGATOR = OPERATOR(app.!==), RESTRICT = eqsel, JOIN = eqjoinsel, HASHES, MERGES);
 			CREATE OPERATOR app.!== (FUNCTION = app.differ, LEFTARG = app.t, RIGHTARG = app.t, COMMUTATOR = OPERATOR(app.!==), NEGATOR = OPERATOR(app.===));
-			CREATE OPERATOR app.!! (FUNCTION = app.shout, RIGHTARG = app.t); CREATE OPERATOR app.%% (FUNCTION = app.nth, LEFTARG = int, RIGHTARG = int);
-			COMMENT ON OPERATOR app.=== (app.t, app.t) IS 'same'; GRANT CREATE ON SCHEMA app TO {alice}; ALTER OPERATOR app.!! (NONE, app.t) OWNER TO {alice};
-			CREATE CAST (app.t AS text) WITH FUNCTION app.shout(app.t) AS ASSIGNMENT; CREATE CAST (text AS app.t) WITH FUNCTION app.made(text) AS IMPLICIT;
-			CREATE CAST (app.t AS varchar) WITH INOUT; COMMENT ON CAST (app.t AS text) IS 'shouts';
+			CREATE OPERATOR app.!! (FUNCTION = app.shout, RIGHTARG = app.t);
+			CREATE OPERATOR app.%% (FUNCTION = app.nth, LEFTARG = int, RIGHTARG = int);
+			COMMENT ON OPERATOR app.=== (app.t, app.t) IS 'same';
+			GRANT CREATE ON SCHEMA app TO {alice};
+			ALTER OPERATOR app.!! (NONE, app.t) OWNER TO {alice};
+			CREATE CAST (app.t AS text) WITH FUNCTION app.shout(app.t) AS ASSIGNMENT;
+			CREATE CAST (text AS app.t) WITH FUNCTION app.made(text) AS IMPLICIT;
+			CREATE CAST (app.t AS varchar) WITH INOUT;
+			COMMENT ON CAST (app.t AS text) IS 'shouts';
 			CREATE FUNCTION app.aaa(app.t) RETURNS text LANGUAGE sql RETURN ($1)::text || (OPERATOR(app.!!) $1);
 			CREATE VIEW app.cast AS SELECT t::text AS s, OPERATOR(app.!!) t AS u, t OPERATOR(app.===) 'b2'::text AS v, (1 OPERATOR(app.%%) 2).b FROM app.t WHERE id = 2`,
 		probes: []probe{
@@ -98,18 +112,26 @@ var rowTypeCases = []carriedCase{
 		setup: `CREATE FUNCTION app.known(app.t) RETURNS bool LANGUAGE sql STABLE AS 'SELECT $1.id < 3';
 			CREATE FUNCTION app.number(app.t) RETURNS int LANGUAGE sql STABLE AS 'SELECT coalesce($1.id, 8)';
 			CREATE FUNCTION app.get(bigint) RETURNS app.t LANGUAGE sql STABLE AS 'SELECT * FROM app.t WHERE id = $1';
-			GRANT SELECT ON app.t, app.log TO {bob}; ALTER TABLE app.t ENABLE ROW LEVEL SECURITY; ALTER TABLE app.log ENABLE ROW LEVEL SECURITY;
-			CREATE POLICY known ON app.t USING (app.known(t.*) AND app.known(ROW(t.id, 2, 'x'))); CREATE POLICY p ON app.log USING (app.known(ROW(log.n, 2, log.what)::app.t));
+			GRANT SELECT ON app.t, app.log TO {bob};
+			ALTER TABLE app.t ENABLE ROW LEVEL SECURITY;
+			ALTER TABLE app.log ENABLE ROW LEVEL SECURITY;
+			CREATE POLICY known ON app.t USING (app.known(t.*) AND app.known(ROW(t.id, 2, 'x')));
+			CREATE POLICY p ON app.log USING (app.known(ROW(log.n, 2, log.what)::app.t));
 			ALTER TABLE app.t ALTER a SET DEFAULT app.number(NULL::app.t);
 			CREATE TRIGGER noted AFTER UPDATE ON app.t FOR EACH ROW WHEN (app.number(new.*) > 50 AND new.b IN ('x', 'y')) EXECUTE FUNCTION app.note();
 			CREATE RULE marked AS ON INSERT TO app.t WHERE app.number(new.*) < 0 DO ALSO INSERT INTO app.log (what) VALUES ('rule');
 			CREATE TABLE app.other (n int, x int DEFAULT app.number(ROW(7, 1, '')), y text DEFAULT (app.get(2)).b);
 			CREATE TRIGGER t1 BEFORE INSERT ON app.other FOR EACH ROW WHEN (app.number(ROW(new.n, 1, '')) > 5) EXECUTE FUNCTION app.note();
 			CREATE TRIGGER t2 BEFORE INSERT ON app.other FOR EACH ROW WHEN (app.number(ROW(new.n, 1, '')) > 0) EXECUTE FUNCTION app.note();
-			ALTER TABLE app.other ENABLE ALWAYS TRIGGER t1, DISABLE TRIGGER t2; COMMENT ON TRIGGER t1 ON app.other IS 't1';
+			ALTER TABLE app.other ENABLE ALWAYS TRIGGER t1, DISABLE TRIGGER t2;
+			COMMENT ON TRIGGER t1 ON app.other IS 't1';
 			CREATE RULE r AS ON DELETE TO app.other WHERE app.known(ROW(old.n, 1, '')) DO ALSO INSERT INTO app.log (what) VALUES ('known');
-			SET search_path = app; CREATE VIEW app.calls AS SELECT t.known, app.number(t) AS n FROM app.t; ALTER VIEW app.calls ALTER n SET DEFAULT app.number(NULL); RESET search_path;
-			CREATE VIEW app.apart AS SELECT (app.get(n)).b, (ROW(1, 2, 'x')::app.t).a FROM app.other; CREATE VIEW app.above AS SELECT * FROM app.calls`,
+			SET search_path = app;
+			CREATE VIEW app.calls AS SELECT t.known, app.number(t) AS n FROM app.t;
+			ALTER VIEW app.calls ALTER n SET DEFAULT app.number(NULL);
+			RESET search_path;
+			CREATE VIEW app.apart AS SELECT (app.get(n)).b, (ROW(1, 2, 'x')::app.t).a FROM app.other;
+			CREATE VIEW app.above AS SELECT * FROM app.calls`,
 		probes: []probe{
 			{`SET LOCAL ROLE {bob}; SELECT count(*) FROM app.t`, "2"},
 			{`INSERT INTO app.t (id) VALUES (900) RETURNING a`, "8"},
