@@ -345,7 +345,7 @@ func TestPlanByHandIsARepack(t *testing.T) {
 func planByHand(t *testing.T, strategy string, keys repack.ForeignKeys) {
 	t.Helper()
 	t.Run(strategy, func(t *testing.T) {
-		db := withRegistry.New(t)
+		db := pgtest.New(t)
 		givenPlanned(t, db)
 		before, rows := db.Dump(t), db.Checksum(t, "app.orders")
 		oid := pgtest.Query[uint32](t, db.Pool, `SELECT 'app.orders'::regclass::oid`)
