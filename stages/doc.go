@@ -15,11 +15,11 @@
 //	               │              │      │
 //	               │              ├─ stages/steps       what all of them share
 //	               │              │      │
-//	               │              ├─ stages/checks      what is refused, one check for each
 //	               │              ├─ stages/oids        OIDs of the table stored as data
+//	               │              ├─ stages/checks      what is refused, one check for each
+//	               │              ├─ stages/compare     table and copy, while both change
 //	               │              ├─ stages/chunker     ranges of blocks for workers
 //	               │              ├─ stages/builds      how indexes are built
-//	               │              ├─ stages/compare     table and copy, while both change
 //	               │              ├─ stages/snapshots   waiting for older snapshots
 //	               │              └─ stages/throttle    giving way to the application
 //	               │                     │
@@ -38,12 +38,13 @@
 // these packages:
 //
 //	pre_validate      prevalidate.go      preflight
-//	setup             setup.go            shadow
+//	setup             setup.go            shadow, preflight
 //	backfill          backfill.go         copier
-//	sync_schema       syncschema.go       shadow
+//	sync_schema       syncschema.go       shadow, replay
 //	post_sync_update  postsyncupdate.go   replay, compare (verify.go)
-//	swap              swap.go             replay, neighbours, matviews; exchange.go, exchanging.go
-//	clean_up          cleanup.go          shadow
+//	swap              swap.go             replay, neighbours, shadow, matviews, preflight;
+//	                                      exchange.go, exchanging.go, following.go
+//	clean_up          cleanup.go          shadow, replay
 //
 // The inverses are revert.go and reset.go. restored.go is for a job that a dump has
 // brought to another database.

@@ -66,6 +66,7 @@ func (e *Env) swapKnown(ctx context.Context) error {
 //	ALTER TABLE "repack_job_N"."t" SET SCHEMA "app";
 //	CREATE OR REPLACE FUNCTION "repack_job_N"."repack_capture_N"() …;  -- for the old table
 //	CREATE OR REPLACE TRIGGER "00_repack_insert" AFTER INSERT ON "app"."t" …;
+//	ALTER TABLE "app"."t" ENABLE ALWAYS TRIGGER "00_repack_insert";  -- and the other triggers
 //
 // Between LOCK and DROP, it reads the description of the table, runs the checks and reads
 // the change log. Before COMMIT, swapKnown compares the new table with that description. For

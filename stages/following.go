@@ -59,7 +59,7 @@ func followSQL(link *strategy.Link, xid string) []string {
 	}
 }
 
-// Rebuild rebuilds the materialized views that read the replaced table, and ends the
+// rebuildMatviews rebuilds the materialized views that read the replaced table, and ends the
 // writes to that table.
 func (e *Env) rebuildMatviews(ctx context.Context) error {
 	if len(e.Source.Matviews) == 0 {
@@ -73,7 +73,7 @@ func (e *Env) rebuildMatviews(ctx context.Context) error {
 
 func (e *Env) rebuilder() *matviews.Rebuilder { return &matviews.Rebuilder{Worker: e.Worker} }
 
-// planMatviews plans Rebuild.
+// planMatviews plans rebuildMatviews.
 func (p *planner) planMatviews() []steps.Transaction {
 	if len(p.Source.Matviews) == 0 {
 		return nil
