@@ -149,7 +149,7 @@ func (p *planner) planJoin(ctx context.Context) ([]steps.Transaction, error) {
 	return p.planMover(p.Env).PlanJoin(ctx, !p.joins)
 }
 
-// PlanHandOver plans endOneByOne.
+// planHandOver plans endOneByOne.
 func (p *planner) planHandOver(ctx context.Context) ([]steps.Transaction, error) {
 	if p.Job.Options.RowByRow == "" {
 		return nil, nil

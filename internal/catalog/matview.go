@@ -93,10 +93,11 @@ func readMatviews(ctx context.Context, q Querier, list []Matview, like *Table) e
 }
 
 // ReadMatview describes one materialized view without its query. It returns ErrNotFound
-// if there is no such relation.
-func ReadMatview(ctx context.Context, q Querier, oid uint32) (*Table, error) {
+// if there is no such relation. It needs one round trip if the materialized view has no other
+// extras than like, which describes it as it was, or the one that it replaces.
+func ReadMatview(ctx context.Context, q Querier, oid uint32, like *Table) (*Table, error) {
 	one := []Matview{{OID: oid}}
-	err := ReadMatviews(ctx, q, one)
+	err := readMatviews(ctx, q, one, &Table{Matviews: []Matview{{OID: oid, Relation: like}}})
 	return one[0].Relation, err
 }
 

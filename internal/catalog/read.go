@@ -39,6 +39,16 @@ func Read(ctx context.Context, q Querier, oid uint32) (*Table, error) {
 	return t, ReadMatviews(ctx, q, t.Matviews)
 }
 
+// ReadLike is Read, in one round trip if the table has no other extras than like, which
+// describes the same table as it was, or its copy. With materialized views it is one more.
+func ReadLike(ctx context.Context, q Querier, oid uint32, like *Table) (*Table, error) {
+	tables, err := describeLikely(ctx, q, []uint32{oid}, withMatviews, func(uint32) Extras { return like.Extras() })
+	if err != nil {
+		return nil, err
+	}
+	return tables[0], readMatviews(ctx, q, tables[0].Matviews, like)
+}
+
 // Queue adds Read of a table to b. After b's results have been read, of which one may be
 // ErrNotFound, call Complete.
 //

@@ -95,6 +95,25 @@ func TestRoundTrips(t *testing.T) {
 		if took := trips() - before; took != c.known {
 			t.Errorf("reading %s again took %d round trips, want %d", c.table, took, c.known)
 		}
+		before = trips()
+		if _, err := ReadLike(t.Context(), conn, oid, last); err != nil {
+			t.Fatal(err)
+		}
+		if took := trips() - before; took != c.known {
+			t.Errorf("reading %s like before took %d round trips, want %d", c.table, took, c.known)
+		}
+		for _, m := range last.Matviews { // m2 reads m1, so m1 has dependents
+			if _, err := ReadMatview(t.Context(), conn, m.OID, m.Relation); err != nil { // the driver may prepare a query
+				t.Fatal(err)
+			}
+			before := trips()
+			if _, err := ReadMatview(t.Context(), conn, m.OID, m.Relation); err != nil {
+				t.Fatal(err)
+			}
+			if took := trips() - before; took != 1 {
+				t.Errorf("reading %s like before took %d round trips, want 1", m.Relation.Name, took)
+			}
+		}
 		for _, want := range []int{2, 1} {
 			before := trips()
 			if _, err := ReadGrants(t.Context(), conn, oid); err != nil {

@@ -253,7 +253,7 @@ func unhideSQL(matviews []catalog.Matview, built, parked string) []string {
 	return statements
 }
 
-// DropSQL drops the materialized views with their names in a schema of the job.
+// dropSQL drops the materialized views with their names in a schema of the job.
 func dropSQL(matviews []catalog.Matview, schema string) []string {
 	var statements []string
 	for _, m := range slices.Backward(matviews) { // a materialized view before those that it reads
@@ -386,7 +386,7 @@ func (r *Rebuilder) matviewAsBuilt(ctx context.Context, tx *lock.Tx, m catalog.M
 	if err != nil {
 		return nil, fmt.Errorf("look up materialized view %s: %w", m.Relation.Name, err)
 	}
-	is, err := catalog.ReadMatview(ctx, tx, m.OID)
+	is, err := catalog.ReadMatview(ctx, tx, m.OID, m.Relation)
 	if err != nil {
 		return nil, err
 	}
@@ -413,7 +413,7 @@ func (r *Rebuilder) grantMatview(matviews []catalog.Matview, i int, built string
 			if err := steps.DoAll(ctx, tx, catalog.GrantsSQL("TABLE "+was.Name.String(), was.Owner, has.Grants, was.Grants)); err != nil {
 				return err
 			}
-			is, err := catalog.ReadMatview(ctx, tx, successor)
+			is, err := catalog.ReadMatview(ctx, tx, successor, was)
 			if err != nil {
 				return err
 			}

@@ -63,7 +63,7 @@ func (w *Worker) Drift(now *catalog.Table) error {
 
 // CheckDrift compares the source with what it was at setup.
 func (w *Worker) CheckDrift(ctx context.Context, q catalog.Querier) error {
-	now, err := catalog.Read(ctx, q, w.Job.Source)
+	now, err := catalog.ReadLike(ctx, q, w.Job.Source, w.Source)
 	if err != nil {
 		return w.GoneOr(err)
 	}
