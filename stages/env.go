@@ -84,11 +84,7 @@ func (e *Env) Open(ctx context.Context, job *registry.Job) error {
 	}
 	// The key is looked up by the table's OID, not by its name: the shadow may have been
 	// moved to any schema by now.
-	keyOf := job.Source
-	if job.Swapped() {
-		keyOf = *job.Shadow
-	}
-	key, err := catalog.ReadKey(ctx, e.Pool, keyOf, job.KeyIndex)
+	key, err := catalog.ReadKey(ctx, e.Pool, e.InUse(), job.KeyIndex)
 	if err != nil {
 		return err
 	}

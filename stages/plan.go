@@ -162,11 +162,7 @@ func newPlanner(ctx context.Context, e *Env) (*planner, error) {
 		return nil, err
 	}
 	p.Schema = p.Job.ShadowSchema
-	inUse := e.Source.OID
-	if p.Job.Swapped() {
-		inUse = *p.Job.Shadow
-	}
-	if p.oids, err = p.StoredOIDs().Rewriting(ctx, p.Pool, inUse); err != nil {
+	if p.oids, err = p.StoredOIDs().Rewriting(ctx, p.Pool, p.InUse()); err != nil {
 		return nil, err
 	}
 	p.neighbour, err = p.neighbours(ctx)

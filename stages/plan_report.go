@@ -48,11 +48,7 @@ CROSS  JOIN LATERAL (SELECT count(*) AS columns, sum((1 - null_frac) * avg_width
 WHERE  c.oid = $1`
 
 func (p *planner) disk(ctx context.Context) (d Disk, err error) {
-	oid := p.Source.OID
-	if p.Job.Swapped() {
-		oid = *p.Job.Shadow
-	}
-	err = p.Pool.QueryRow(ctx, diskSQL, oid).Scan(&d.TableBytes, &d.ToastBytes, &d.IndexBytes, &d.Rows, &d.LiveFraction)
+	err = p.Pool.QueryRow(ctx, diskSQL, p.InUse()).Scan(&d.TableBytes, &d.ToastBytes, &d.IndexBytes, &d.Rows, &d.LiveFraction)
 	if err != nil {
 		return d, fmt.Errorf("measure %s: %w", p.Source.Name, err)
 	}

@@ -193,11 +193,7 @@ func (e *Env) forbidden(ctx context.Context, err error) error {
 	if !errors.As(err, &pgErr) || pgErr.Code != pgerrcode.InsufficientPrivilege {
 		return err
 	}
-	oid := e.Job.Source
-	if e.Job.Swapped() {
-		oid = *e.Job.Shadow
-	}
-	now, readErr := catalog.Read(ctx, e.Pool, oid)
+	now, readErr := catalog.Read(ctx, e.Pool, e.InUse())
 	if readErr != nil {
 		return err
 	}

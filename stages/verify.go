@@ -55,11 +55,7 @@ func (e *Env) comparer(replay func(context.Context) error) compare.Comparer {
 
 // checkNames makes sure that the names in the comparison are those of the job's tables.
 func (e *Env) checkNames(ctx context.Context) error {
-	table, copied := e.Job.Source, *e.Job.Shadow
-	if e.Job.Swapped() {
-		table, copied = copied, table
-	}
-	for oid, want := range map[uint32]catalog.Name{table: e.Link.From, copied: e.Link.To} {
+	for oid, want := range map[uint32]catalog.Name{e.InUse(): e.Link.From, e.Copied(): e.Link.To} {
 		have, ok, err := nameOf(ctx, e.Pool, oid)
 		if err != nil {
 			return err

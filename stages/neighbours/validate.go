@@ -10,11 +10,7 @@ import (
 
 // ValidateForeignKeys validates the keys that were valid before the exchange.
 func (m *Mover) ValidateForeignKeys(ctx context.Context) error {
-	oid := m.Job.Source
-	if m.Job.Swapped() {
-		oid = *m.Job.Shadow
-	}
-	return m.ValidateKeysOf(ctx, oid)
+	return m.ValidateKeysOf(ctx, m.InUse())
 }
 
 // ValidateKeysOf does what ValidateForeignKeys does, for the table with that OID.

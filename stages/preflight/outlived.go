@@ -298,11 +298,7 @@ func (p *Inspector) Expired(ctx context.Context, err error) error {
 // nameExpired finds a row for the message. If it finds none, or the search fails, the error
 // is reported without a row.
 func (p *Inspector) nameExpired(ctx context.Context, check string) *outlivedRow {
-	inUse := p.Job.Source
-	if p.Job.Swapped() {
-		inUse = *p.Job.Shadow
-	}
-	rows, err := p.Pool.Query(ctx, checksSQL, inUse)
+	rows, err := p.Pool.Query(ctx, checksSQL, p.InUse())
 	if err != nil {
 		return nil
 	}

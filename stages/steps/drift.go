@@ -86,11 +86,7 @@ func (w *Worker) QueueSameTables(b *pgx.Batch) {
 
 // names returns the arguments of sameTablesSQL.
 func (w *Worker) names() []any {
-	from, to := w.Job.Source, *w.Job.Shadow
-	if w.Job.Swapped() {
-		from, to = to, from
-	}
-	return []any{w.Link.From.String(), from, w.Link.To.String(), to}
+	return []any{w.Link.From.String(), w.InUse(), w.Link.To.String(), w.Copied()}
 }
 
 func (w *Worker) areSameTables(row pgx.Row) error {
