@@ -3,7 +3,6 @@ package stages
 import (
 	"context"
 
-	"github.com/repack-go/repack/stages/copier"
 	"github.com/repack-go/repack/stages/steps"
 )
 
@@ -21,12 +20,4 @@ func planBackfill(ctx context.Context, p *planner) ([]steps.Step, error) {
 		return nil, err
 	}
 	return p.Steps(ctx, t)
-}
-
-// copier copies the rows.
-func (e *Env) copier() *copier.Copier {
-	return &copier.Copier{
-		Request: e.Request, Jobs: e.Jobs, BatchSize: e.BatchSize, Throttle: e.Throttle, Transfer: e.Transfer,
-		MaintenanceWorkMem: e.MaintenanceWorkMem,
-	}
 }

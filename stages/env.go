@@ -9,6 +9,7 @@ import (
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/registry"
 	"github.com/repack-go/repack/stages/copier"
+	"github.com/repack-go/repack/stages/matviews"
 	"github.com/repack-go/repack/stages/neighbours"
 	"github.com/repack-go/repack/stages/preflight"
 	"github.com/repack-go/repack/stages/replay"
@@ -111,4 +112,20 @@ func (e *Env) builder() *shadow.Builder {
 // preflight looks for what cannot be carried over.
 func (e *Env) preflight() *preflight.Inspector {
 	return &preflight.Inspector{Request: e.Request, Asked: e.ForeignKeys}
+}
+
+// rebuilder rebuilds the materialized views on the table.
+func (e *Env) rebuilder() *matviews.Rebuilder { return &matviews.Rebuilder{Worker: e.Worker} }
+
+// mover moves the foreign keys between the table and its neighbours.
+func (e *Env) mover() *neighbours.Mover {
+	return &neighbours.Mover{Worker: e.Worker, Asked: e.ForeignKeys}
+}
+
+// copier copies the rows.
+func (e *Env) copier() *copier.Copier {
+	return &copier.Copier{
+		Request: e.Request, Jobs: e.Jobs, BatchSize: e.BatchSize, Throttle: e.Throttle, Transfer: e.Transfer,
+		MaintenanceWorkMem: e.MaintenanceWorkMem,
+	}
 }
