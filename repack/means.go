@@ -12,7 +12,6 @@ import (
 
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/session"
-	"github.com/repack-go/repack/stages"
 	"github.com/repack-go/repack/stages/checks"
 	"github.com/repack-go/repack/stages/preflight"
 )
@@ -220,7 +219,7 @@ func (r *Repack) fit(ctx context.Context, conn *pgx.Conn, name catalog.Name) (in
 	}
 	need := func(jobs int) int { return poolSize(jobs) + beside }
 	if free < need(1) {
-		return 0, &checks.RefusedError{Table: name, Reasons: []stages.Reason{{
+		return 0, &checks.RefusedError{Table: name, Reasons: []checks.Reason{{
 			Object: "connections",
 			Why:    fmt.Sprintf("%s has %d left, and %d are needed", whose, free, need(1)),
 			Remedy: "raise CONNECTION LIMIT or max_connections, or end other sessions",

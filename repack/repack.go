@@ -434,7 +434,7 @@ func (r *Repack) describe(ctx context.Context, e *stages.Env, oid uint32, name c
 		if err != nil {
 			return err
 		}
-		return &checks.RefusedError{Table: name, Reasons: []stages.Reason{{Why: "there is no such table", Remedy: notFound(near)}}}
+		return &checks.RefusedError{Table: name, Reasons: []checks.Reason{{Why: "there is no such table", Remedy: notFound(near)}}}
 	}
 	if e.Source, err = catalog.Read(ctx, e.Pool, oid); err != nil || e.OrderBy == "" {
 		return err

@@ -11,6 +11,7 @@ import (
 
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/lock"
+	"github.com/repack-go/repack/stages/checks"
 	"github.com/repack-go/repack/stages/oids"
 	"github.com/repack-go/repack/stages/snapshots"
 	"github.com/repack-go/repack/stages/steps"
@@ -23,7 +24,7 @@ type exchanging struct {
 
 	out, in   uint32         // OIDs of the table in use, and of the one that takes its place
 	table     *catalog.Table // the one in use, as lookAt has read it
-	reasons   []Reason
+	reasons   []checks.Reason
 	recompile []string       // see catalog.Table.RecompileSQL
 	pending   error          // ErrPutOff if the log is not empty
 	xid       string         // ID of the transaction

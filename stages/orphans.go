@@ -176,7 +176,7 @@ func unknownToAll(ctx context.Context, q catalog.Querier, o orphan, table catalo
 			return fmt.Errorf("look for the job of schema %q in %s: %w", o.Schema, jobs, err)
 		}
 		if known {
-			return &checks.RefusedError{Table: table, Reasons: []Reason{{
+			return &checks.RefusedError{Table: table, Reasons: []checks.Reason{{
 				Object: "schema " + o.Schema, Why: fmt.Sprintf("belongs to a job of the registry in schema %q", schema),
 				Remedy: fmt.Sprintf("repack reset with --registry-schema %s and the name of that job's table", schema),
 			}}}

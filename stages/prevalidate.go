@@ -3,7 +3,6 @@ package stages
 import (
 	"context"
 
-	"github.com/repack-go/repack/stages/checks"
 	"github.com/repack-go/repack/stages/steps"
 )
 
@@ -22,6 +21,3 @@ func preValidate(ctx context.Context, e *Env) error {
 func planPreValidate(ctx context.Context, p *planner) ([]steps.Step, error) {
 	return p.Steps(ctx, steps.Transaction{Does: "look for what cannot be carried over and for missing privileges", Locks: (*steps.Planner).Reading})
 }
-
-// Reason is one reason to refuse, and what to do about it.
-type Reason = checks.Reason

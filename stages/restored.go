@@ -82,7 +82,7 @@ func release(ctx context.Context, tx *lock.Tx, table, function catalog.Name) err
 	}
 	for _, name := range tables {
 		if name != table {
-			return &checks.RefusedError{Table: table, Reasons: []Reason{{
+			return &checks.RefusedError{Table: table, Reasons: []checks.Reason{{
 				Object: "function " + function.String(), Why: fmt.Sprintf("is called by triggers of %s, and not of a job of this table", name),
 				Remedy: fmt.Sprintf("repack reset --table '%s'", name),
 			}}}

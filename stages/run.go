@@ -137,7 +137,7 @@ func (e *Env) begin(ctx context.Context, s registry.Stage) error {
 func (e *Env) refresh(ctx context.Context) error {
 	b := &pgx.Batch{}
 	now := catalog.Queue(b, e.Job.Source, e.Source)
-	var reasons []Reason
+	var reasons []checks.Reason
 	e.queueChecks(b, &reasons, e.Job.Source, e.Source)
 	failed := e.Pool.SendBatch(ctx, b).Close()
 	if failed != nil && !errors.Is(failed, strategy.ErrNotCapturing) {
@@ -209,13 +209,13 @@ func (e *Env) forbidden(ctx context.Context, err error) error {
 // queueChecks adds the checks to b, except those that checks.Complete adds. It also asks
 // whether changes are being captured; if not, b returns strategy.ErrNotCapturing. like is the
 // table as it was.
-func (e *Env) queueChecks(b *pgx.Batch, reasons *[]Reason, oid uint32, like *catalog.Table) {
+func (e *Env) queueChecks(b *pgx.Batch, reasons *[]checks.Reason, oid uint32, like *catalog.Table) {
 	checks.QueueTable(b, reasons, oid, e.Allowed(), like, e.Link)
 	found := b.QueuedQueries[b.Len()-1]
 	take := found.Fn
 	found.Fn = func(results pgx.BatchResults) error {
 		err := take(results)
-		if err == nil && slices.ContainsFunc(*reasons, func(r Reason) bool { return r.Why == checks.NotCapturing }) {
+		if err == nil && slices.ContainsFunc(*reasons, func(r checks.Reason) bool { return r.Why == checks.NotCapturing }) {
 			return strategy.ErrNotCapturing
 		}
 		return err
@@ -225,7 +225,7 @@ func (e *Env) queueChecks(b *pgx.Batch, reasons *[]Reason, oid uint32, like *cat
 // checkAgain looks for what preValidate would have refused and what has appeared since.
 // Otherwise a later stage would fail because of it, clean_up at the latest. t is the table
 // as it is now. like and reasons are those of queueChecks.
-func (e *Env) checkAgain(ctx context.Context, q catalog.Querier, t, like *catalog.Table, reasons []Reason) error {
+func (e *Env) checkAgain(ctx context.Context, q catalog.Querier, t, like *catalog.Table, reasons []checks.Reason) error {
 	found, err := checks.Complete(ctx, q, t, like, e.Allowed(), reasons)
 	if err != nil {
 		return err

@@ -7,6 +7,7 @@ import (
 
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/lock"
+	"github.com/repack-go/repack/stages/checks"
 	"github.com/repack-go/repack/stages/steps"
 )
 
@@ -28,7 +29,7 @@ func (x *exchanging) rewriteOIDs() steps.Action {
 // the job do not say what to do about it. Nothing has been exchanged.
 type OIDsHeldError struct {
 	Table   catalog.Name
-	Reasons []Reason
+	Reasons []checks.Reason
 }
 
 func (e *OIDsHeldError) Error() string {

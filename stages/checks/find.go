@@ -47,14 +47,14 @@ func queueTable(b *pgx.Batch, reasons *[]Reason, oid uint32, allowed Allowed, li
 	sql, args := link.NotCapturing(5)
 	gone := Check{SQL: sql, Why: NotCapturing}
 	other := Check{OtherCapture.SQL + " AND $4", OtherCapture.Why, OtherCapture.Remedy}
-	Queue(b, reasons, append(always[:len(always):len(always)], other, gone), append([]any{oid, allowed.Matviews, allowed.Published, begins}, args...)...)
+	queue(b, reasons, append(always[:len(always):len(always)], other, gone), append([]any{oid, allowed.Matviews, allowed.Published, begins}, args...)...)
 	queueExtra(b, reasons, oid, like.Extras())
 }
 
 func queueExtra(b *pgx.Batch, reasons *[]Reason, oid uint32, extras catalog.Extras) {
 	for _, of := range ofExtras {
 		if extras&of.extra != 0 {
-			Queue(b, reasons, of.checks, oid)
+			queue(b, reasons, of.checks, oid)
 		}
 	}
 }
@@ -88,7 +88,7 @@ func complete(ctx context.Context, q catalog.Querier, oid uint32, rebuilds bool,
 	b := &pgx.Batch{}
 	for _, m := range matviews {
 		onMatview := Check{matviewDependentsSQL, fmt.Sprintf("depends on materialized view %s, which is rebuilt", m.Relation.Name), dropIt}
-		Queue(b, &reasons, append([]Check{onMatview}, matviewChecks...), m.OID, true)
+		queue(b, &reasons, append([]Check{onMatview}, matviewChecks...), m.OID, true)
 	}
 	return reasons, q.SendBatch(ctx, b).Close()
 }
@@ -119,13 +119,13 @@ func rebuildable(ctx context.Context, q catalog.Querier, oid uint32, rebuilds bo
 // it.
 func Look(ctx context.Context, q catalog.Querier, checks []Check, args ...any) (reasons []Reason, err error) {
 	b := &pgx.Batch{}
-	Queue(b, &reasons, checks, args...)
+	queue(b, &reasons, checks, args...)
 	return reasons, q.SendBatch(ctx, b).Close()
 }
 
-// Queue does what Look does, as a part of b. The checks share what is read of the table's
+// queue does what Look does, as a part of b. The checks share what is read of the table's
 // row type, so that the server plans and reads it once.
-func Queue(b *pgx.Batch, reasons *[]Reason, checks []Check, args ...any) {
+func queue(b *pgx.Batch, reasons *[]Reason, checks []Check, args ...any) {
 	queries := make([]string, len(checks))
 	with := ""
 	for i, check := range checks {

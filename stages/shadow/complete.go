@@ -52,9 +52,9 @@ func (b *Builder) DropKeySQL() []string {
 	return []string{steps.DropSQL("INDEX", catalog.Name{Schema: b.Job.ShadowSchema, Name: made[0].Name}.String())}
 }
 
-// MissingIndexes returns the indexes that shadow, as its description shows, lacks. Exclusion and
+// missingIndexes returns the indexes that shadow, as its description shows, lacks. Exclusion and
 // temporal constraints create their own indexes.
-func (b *Builder) MissingIndexes(shadow *catalog.Table) []catalog.Index {
+func (b *Builder) missingIndexes(shadow *catalog.Table) []catalog.Index {
 	source := b.Target()
 	return slices.DeleteFunc(slices.Clone(source.Indexes), func(i catalog.Index) bool {
 		_, there := shadow.Index(i.Name)
@@ -132,7 +132,7 @@ func (b *Builder) statisticsSQL(shadow *catalog.Table) []string {
 // what CreateShadow gives it.
 func (b *Builder) CompleteSQL() (statements []string) {
 	made := b.Made()
-	for _, index := range b.MissingIndexes(made) {
+	for _, index := range b.missingIndexes(made) {
 		statements = append(statements, b.indexSQL(index)...)
 	}
 	return slices.Concat(statements, b.lacksSQL(made))

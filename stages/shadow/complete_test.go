@@ -26,7 +26,7 @@ func TestMissingIndexes(t *testing.T) {
 	shadow := &catalog.Table{Indexes: []catalog.Index{{Name: "there"}, {Name: "of another"}}}
 	b := &Builder{Worker: &steps.Worker{Source: source}}
 	var got []string
-	for _, i := range b.MissingIndexes(shadow) {
+	for _, i := range b.missingIndexes(shadow) {
 		got = append(got, i.Name)
 	}
 	if want := []string{"key", "plain", "one"}; !slices.Equal(got, want) {

@@ -28,7 +28,7 @@ func (b *Builder) BuildIndexes(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	lists, err := b.builds().Plan(ctx, b.Pool, b.MissingIndexes(shadow))
+	lists, err := b.builds().Plan(ctx, b.Pool, b.missingIndexes(shadow))
 	if err != nil {
 		return err
 	}
@@ -126,7 +126,7 @@ func (b *Builder) WatchBuilds(ctx context.Context) (stop func()) {
 // PlanIndexes returns the statements of BuildIndexes for the shadow as its description shows
 // it.
 func (b *Builder) PlanIndexes(ctx context.Context, shadow *catalog.Table) (all []string, err error) {
-	lists, err := b.builds().Plan(ctx, b.Pool, b.MissingIndexes(shadow))
+	lists, err := b.builds().Plan(ctx, b.Pool, b.missingIndexes(shadow))
 	if err != nil {
 		return nil, err
 	}

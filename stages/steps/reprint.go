@@ -18,9 +18,9 @@ import (
 // errLearned rolls back the objects that were created to learn from.
 var errLearned = errors.New("the definitions have been learned")
 
-// Learn parses the definitions of the table with that OID, and of everything that refers to
+// learn parses the definitions of the table with that OID, and of everything that refers to
 // it, once more, and remembers how the server prints them.
-func (w *Worker) Learn(ctx context.Context, oid uint32) error {
+func (w *Worker) learn(ctx context.Context, oid uint32) error {
 	t, err := catalog.Read(ctx, w.Pool, oid)
 	if err != nil {
 		return w.GoneOr(err)
@@ -35,13 +35,13 @@ func (w *Worker) Learn(ctx context.Context, oid uint32) error {
 var ErrUnlearned = errors.New("it is not known how the definitions will read")
 
 // Learning runs exchange for the table with that OID. If some definitions have not been
-// parsed once more, it runs Learn, and then exchange again.
+// parsed once more, it runs learn, and then exchange again.
 func (w *Worker) Learning(ctx context.Context, oid uint32, exchange func(context.Context) error) error {
 	err := exchange(ctx)
 	if !errors.Is(err, ErrUnlearned) {
 		return err
 	}
-	if err := w.Learn(ctx, oid); err != nil {
+	if err := w.learn(ctx, oid); err != nil {
 		return err
 	}
 	err = exchange(ctx)
@@ -51,7 +51,7 @@ func (w *Worker) Learning(ctx context.Context, oid uint32, exchange func(context
 	return err
 }
 
-// LearnOld runs Learn for the old table, with the description from before the swap.
+// LearnOld runs learn for the old table, with the description from before the swap.
 func (w *Worker) LearnOld(ctx context.Context) error { return w.learnOf(ctx, w.Source, w.Job.Source) }
 
 func (w *Worker) learnOf(ctx context.Context, t *catalog.Table, oid uint32) error {
@@ -101,7 +101,7 @@ func (w *Worker) SameQuery(ctx context.Context, tx *lock.Tx, m catalog.Matview, 
 	return nil
 }
 
-// LearnMatviews does what Learn does for what belongs to materialized views, except their
+// LearnMatviews does what learn does for what belongs to materialized views, except their
 // queries.
 func (w *Worker) LearnMatviews(ctx context.Context, tx pgx.Tx, free string, matviews []catalog.Matview) error {
 	for _, m := range matviews {

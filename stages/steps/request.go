@@ -31,7 +31,7 @@ type Request struct {
 // Clone returns a request whose job, source and link can be replaced without r.
 func (r *Request) Clone() Request {
 	c := *r
-	c.Worker = r.Worker.Clone()
+	c.Worker = r.clone()
 	return c
 }
 

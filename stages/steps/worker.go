@@ -42,8 +42,8 @@ type Worker struct {
 	longest time.Duration // the longest time of the locks that this run has recorded
 }
 
-// Clone returns a worker whose job, source and link can be replaced without w.
-func (w *Worker) Clone() *Worker {
+// clone returns a worker whose job, source and link can be replaced without w.
+func (w *Worker) clone() *Worker {
 	c := *w
 	return &c
 }
