@@ -149,15 +149,11 @@ func shape(t *catalog.Table) []checks.Reason {
 
 // MissingPrivileges returns the GRANT for every privilege that the job needs and lacks.
 func (p *Inspector) MissingPrivileges(ctx context.Context) ([]checks.Reason, error) {
-	schemas := []string{}
-	if p.ShadowSchema != "" {
-		schemas = []string{p.ShadowSchema, p.ShadowSchema + "_old"}
-	}
 	matviews := []uint32{}
 	for _, m := range p.Source.Matviews {
 		matviews = append(matviews, m.OID)
 	}
-	rows, err := p.Pool.Query(ctx, privilegesSQL, p.Source.OID, schemas, p.Source.Roles(), matviews, p.Source.ActsAs())
+	rows, err := p.Pool.Query(ctx, privilegesSQL, p.Source.OID, p.Prepared(), p.Source.Roles(), matviews, p.Source.ActsAs())
 	if err != nil {
 		return nil, fmt.Errorf("check privileges: %w", err)
 	}

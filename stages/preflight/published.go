@@ -79,10 +79,7 @@ func (p *Inspector) ofPublishedSchemas(ctx context.Context) ([]checks.Reason, er
 	if p.MayBePublished() {
 		return nil, nil
 	}
-	schemas := []string{p.Registry.Schema()}
-	if p.ShadowSchema != "" {
-		schemas = append(schemas, p.ShadowSchema, p.ShadowSchema+"_old")
-	}
+	schemas := append([]string{p.Registry.Schema()}, p.Prepared()...)
 	rows, err := p.Pool.Query(ctx, publishedSchemasSQL, schemas)
 	if err != nil {
 		return nil, fmt.Errorf("look for publications of schemas: %w", err)

@@ -61,14 +61,21 @@ func (r *Request) StoredOIDs() oids.Search {
 			s.Matviews = append(s.Matviews, m.OID)
 		}
 	}
-	if r.ShadowSchema != "" {
-		s.Without = append(s.Without, r.ShadowSchema, r.ShadowSchema+"_old")
-	}
+	s.Without = append(s.Without, r.Prepared()...)
 	if r.Job != nil {
 		s.Without = append(s.Without, r.Job.ShadowSchema, r.Job.OldSchema)
 		s.Update, s.Ignore = r.Job.Options.UpdateOID, r.IgnoreOID || r.Job.Options.IgnoreOID
 	}
 	return s
+}
+
+// Prepared returns the schemas that an administrator has prepared for the job: those of the
+// shadow and of the old table. It is empty, and not nil, if the job has schemas of its own.
+func (r *Request) Prepared() []string {
+	if r.ShadowSchema == "" {
+		return []string{}
+	}
+	return []string{r.ShadowSchema, r.ShadowSchema + "_old"}
 }
 
 // JobNumbered names a job's artefacts. The schemas have the job's number. The log and the
@@ -83,8 +90,8 @@ func (r *Request) JobNumbered(number string) *registry.Job {
 		ShadowSchema: "repack_job_" + number, OldSchema: "repack_job_" + number + "_old", OwnSchemas: true,
 		ChangeLog: "repack_change_log_" + number, Capture: CapturePrefix + number,
 	}
-	if r.ShadowSchema != "" {
-		job.ShadowSchema, job.OldSchema, job.OwnSchemas = r.ShadowSchema, r.ShadowSchema+"_old", false
+	if prepared := r.Prepared(); len(prepared) > 0 {
+		job.ShadowSchema, job.OldSchema, job.OwnSchemas = prepared[0], prepared[1], false
 	}
 	for r.Source.HasName(job.ChangeLog) || r.Source.HasName(strategy.RetiredName(job.ChangeLog)) {
 		job.ChangeLog += "_"
