@@ -144,8 +144,10 @@ func (d *description) take(chosen func(part) bool) error {
 // is planned once for a connection, whatever other extras a table has.
 func (d *description) ofExtras(these Extras) (statements []string) {
 	for _, e := range extras {
-		sql := d.statement(func(n int) bool { return d.lists[n].part.extra == e.extra })
-		if these&e.extra != 0 && sql != "" {
+		if these&e.extra == 0 {
+			continue
+		}
+		if sql := d.statement(func(n int) bool { return d.lists[n].part.extra == e.extra }); sql != "" {
 			statements = append(statements, sql)
 		}
 	}
