@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -68,60 +69,54 @@ func TestRoundTrips(t *testing.T) {
 	} {
 		oid := pgtest.Query[uint32](t, db.Pool, `SELECT $1::text::regclass::oid`, c.table)
 		conn, trips := givenCounted(t, db)
-		var last *Table
-		for _, want := range []int{c.first, c.again, c.again} {
+		takes := func(want int, what string, work func() error) {
+			t.Helper()
 			before := trips()
-			var err error
-			if last, err = Read(t.Context(), conn, oid); err != nil {
+			if err := work(); err != nil {
 				t.Fatal(err)
 			}
 			if took := trips() - before; took != want {
-				t.Errorf("reading %s took %d round trips, want %d", c.table, took, want)
+				t.Errorf("%s took %d round trips, want %d", what, took, want)
 			}
 		}
-		readKnown := func() {
+		var last *Table
+		for _, want := range []int{c.first, c.again, c.again} {
+			takes(want, "reading "+c.table, func() (err error) {
+				last, err = Read(t.Context(), conn, oid)
+				return err
+			})
+		}
+		readKnown := func() error {
 			b := &pgx.Batch{}
 			is := Queue(b, oid, last)
 			if err := conn.SendBatch(t.Context(), b).Close(); err != nil {
-				t.Fatal(err)
+				return err
 			}
-			if err := Complete(t.Context(), conn, is, last); err != nil {
-				t.Fatal(err)
-			}
+			return Complete(t.Context(), conn, is, last)
 		}
-		readKnown() // the driver may prepare a query
-		before := trips()
-		readKnown()
-		if took := trips() - before; took != c.known {
-			t.Errorf("reading %s again took %d round trips, want %d", c.table, took, c.known)
-		}
-		before = trips()
-		if _, err := ReadLike(t.Context(), conn, oid, last); err != nil {
+		if err := readKnown(); err != nil { // the driver may prepare a query
 			t.Fatal(err)
 		}
-		if took := trips() - before; took != c.known {
-			t.Errorf("reading %s like before took %d round trips, want %d", c.table, took, c.known)
-		}
+		takes(c.known, "reading "+c.table+" again", readKnown)
+		takes(c.known, "reading "+c.table+" like before", func() error {
+			_, err := ReadLike(t.Context(), conn, oid, last)
+			return err
+		})
 		for _, m := range last.Matviews { // m2 reads m1, so m1 has dependents
-			if _, err := ReadMatview(t.Context(), conn, m.OID, m.Relation); err != nil { // the driver may prepare a query
+			readOne := func() error {
+				_, err := ReadMatview(t.Context(), conn, m.OID, m.Relation)
+				return err
+			}
+			if err := readOne(); err != nil { // the driver may prepare a query
 				t.Fatal(err)
 			}
-			before := trips()
-			if _, err := ReadMatview(t.Context(), conn, m.OID, m.Relation); err != nil {
-				t.Fatal(err)
-			}
-			if took := trips() - before; took != 1 {
-				t.Errorf("reading %s like before took %d round trips, want 1", m.Relation.Name, took)
-			}
+			takes(1, fmt.Sprintf("reading %s like before", m.Relation.Name), readOne)
 		}
 		for _, want := range []int{2, 1} {
-			before := trips()
-			if _, err := ReadGrants(t.Context(), conn, oid); err != nil {
-				t.Fatal(err)
-			}
-			if took := trips() - before; took != want {
-				t.Errorf("reading the grants of %s took %d round trips, want %d", c.table, took, want)
-			}
+			takes(want, "reading the grants of "+c.table, func() error {
+				_, err := ReadGrants(t.Context(), conn, oid)
+				return err
+			})
 		}
 	}
 }
