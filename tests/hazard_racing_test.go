@@ -65,7 +65,13 @@ func TestDrainedRowDeletedByOlderSnapshot(t *testing.T) {
 		}))
 		awaitLog(t, waiting, done)
 		both(t, old, `INSERT INTO @items VALUES (1000, 'mail 1000', '')`)
+		xmin := pgtest.Query[string](t, db.Pool, `SELECT backend_xmin::text FROM pg_stat_activity WHERE pid = $1`, pid(reader))
 		commit(t, old)
+		// While a transaction of another test's database is older than all of ours, every
+		// snapshot has the same xmin, and the run must wait for it as for an imported one.
+		pgtest.WaitFor(t, func() bool {
+			return pgtest.Query[string](t, db.Pool, `SELECT pg_snapshot_xmin(pg_current_snapshot())::xid::text`) != xmin
+		}, "older transactions of other databases to end")
 		late := stillSnapshot(t, db, pgx.RepeatableRead) // sees row 1000, but not in the shadow
 		commit(t, reader)
 		pgtest.WaitFor(t, func() bool {
