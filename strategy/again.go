@@ -48,6 +48,9 @@ const logRememberedSQL = `
 
 // logTried is logTriedSQL.
 func (l *Link) logTried() string {
+	if l.Carries {
+		return ""
+	}
 	remember := func(keys string) string {
 		return fmt.Sprintf(logRememberedSQL, l.Log, l.logColumns(""), keys, loggedLimit, 20*loggedLimit)
 	}
@@ -90,6 +93,9 @@ const againRowsSQL = `
 
 // again is againSQL.
 func (l *Link) again(immediate string) string {
+	if l.Carries { // it would delete and insert rows: see attempts
+		return ""
+	}
 	rows := func(keys string) string {
 		keys += fmt.Sprintf(" UNION SELECT %s FROM %s l WHERE l.ctid = ANY (logged)", l.logColumns("l"), l.Log)
 		return fmt.Sprintf(againRowsSQL, l.To, l.fromKey("r"), l.oldRows(), l.toIsFrom("t", "r"), keys, l.logColumns(""), l.toIsLog("t", "k"),

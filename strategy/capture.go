@@ -3,6 +3,7 @@ package strategy
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/repack-go/repack/internal/catalog"
@@ -136,9 +137,9 @@ func (l *Link) LogCapture() Capture {
 	if l.keyTrigger() {
 		updates, triggers = logNewSQL, l.triggers(newTable, false)
 	}
-	body := "\n#variable_conflict use_column\nBEGIN" + l.mirror() + l.logRows(updates) + "\n    RETURN NULL;\nEND\n"
+	body := "\n#variable_conflict use_column\nBEGIN" + l.mirror() + l.moveKey() + l.logRows(updates) + "\n    RETURN NULL;\nEND\n"
 	settings := ""
-	if l.MirrorSince != "" {
+	if l.MirrorSince != "" || l.Carries {
 		settings = writeThroughSettings
 	}
 	return Capture{Function: fmt.Sprintf(functionSQL, l.Capture, catalog.Literal(body), settings), Triggers: triggers}
@@ -208,6 +209,30 @@ const skipRowTriggerSQL = `
         RETURN NULL;
     END IF;`
 
+// moveKeySQL gives the row of To the new key, when a key changes. Otherwise what only To has
+// of the row would be lost: a replay sees the old key and the new one, and not that they
+// belong together.
+const moveKeySQL = `
+    IF TG_OP = 'UPDATE' AND TG_LEVEL = 'ROW' THEN
+        BEGIN
+            UPDATE %[1]s t SET %[2]s WHERE %[3]s;
+        EXCEPTION WHEN OTHERS THEN
+            NULL;
+        END;
+    END IF;`
+
+// moveKey is moveKeySQL if To has values that must survive.
+func (l *Link) moveKey() string {
+	if !l.Carries || !l.keyTrigger() {
+		return ""
+	}
+	set := list(l.Key, ", ", func(_ int, k catalog.KeyColumn) string {
+		m := l.mapping(k.Name)
+		return catalog.Quote(m.To) + " = " + m.value("NEW")
+	})
+	return fmt.Sprintf(moveKeySQL, l.To, set, l.toIsFrom("t", "OLD"))
+}
+
 // WriteThrough returns the capture that writes changes to the copy in the application's
 // own transaction. completedBy is the id, as text, of the transaction whose commit made
 // the copy equal to the table. While completedBy is empty, all writers above READ
@@ -219,7 +244,7 @@ func (l *Link) WriteThrough(completedBy string) Capture {
 	}
 	before := l.mirror()
 	if l.keyTrigger() {
-		before += skipRowTriggerSQL
+		before += l.moveKey() + skipRowTriggerSQL
 	}
 	body := fmt.Sprintf(writeThroughSQL, xid, catalog.Literal(l.From.Schema), catalog.Literal(l.From.Name),
 		l.attempts(immediate, l.Reread), l.attempts(immediate, true), l.logRows(logBothSQL), before, l.overRowLimit(), l.again(immediate), l.logTried())
@@ -241,6 +266,9 @@ func (l *Link) attempts(immediate string, reread bool) string {
 	attempts := ""
 	if !l.Replace {
 		attempts = fmt.Sprintf(attemptSQL, immediate, l.upsertRows(rows))
+	}
+	if l.Carries { // to delete and insert a row would lose what only To has of it
+		return attempts
 	}
 	return attempts + fmt.Sprintf(attemptSQL, immediate, l.replaceRows(rows))
 }
@@ -323,10 +351,11 @@ func (l *Link) replaceRows(rows string) string {
 // onConflict is what an INSERT does when the copy has the key already: update the row
 // in place.
 func (l *Link) onConflict() string {
-	if len(l.Assigned) == 0 {
+	assigned := slices.DeleteFunc(slices.Clone(l.Assigned), func(m Mapping) bool { return m.To == "" })
+	if len(assigned) == 0 {
 		return "DO NOTHING"
 	}
-	return "DO UPDATE SET " + list(l.Assigned, ", ", func(_ int, m Mapping) string {
+	return "DO UPDATE SET " + list(assigned, ", ", func(_ int, m Mapping) string {
 		return catalog.Quote(m.To) + " = EXCLUDED." + catalog.Quote(m.To)
 	})
 }

@@ -67,7 +67,7 @@ LIMIT    %[5]d`
 // the same planner settings.
 func (c *Comparison) Duplicates(ctx context.Context, tx pgx.Tx, limit int) ([]Mismatch, error) {
 	rows, err := tx.Query(ctx, fmt.Sprintf(duplicatesSQL,
-		c.keyTexts("r"), c.keyAs("f", same), c.From, c.fromKey("f"), limit))
+		c.keyTexts("r", true), c.keyAs("f", same), c.From, c.fromKey("f"), limit))
 	if err != nil {
 		return nil, fmt.Errorf("look for duplicate keys in %s: %w", c.From, err)
 	}

@@ -1,6 +1,7 @@
 package strategy
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -21,6 +22,12 @@ type Link struct {
 	// Assigned are the columns that an update in place sets. They include the key's
 	// columns: equal values need not be identical (1.0 and 1.00).
 	Assigned []Mapping
+	// Carries is set if To has columns that From does not have, and whose values must
+	// survive: To is the old table, and a revert puts it back.
+	Carries bool
+	// Wide is set if From is the new table: values are compared in the form that they have
+	// there.
+	Wide bool
 	// Replace is set if a row of To cannot be updated in place, because To has an
 	// identity column GENERATED ALWAYS outside the key.
 	Replace bool
@@ -38,6 +45,8 @@ type Link struct {
 	// Deferrable are the names of To's key, unique and exclusion constraints that are
 	// deferrable, and so could be checked as late as the application's COMMIT.
 	Deferrable []string
+	// FromDeferrable are those of From, for Reverse. It is set if they differ.
+	FromDeferrable *[]string
 	// MirrorSince is the id of the transaction that exchanged the tables. It is set
 	// while SERIALIZABLE transactions from before the exchange may still run: see
 	// mirrorSQL.
@@ -46,11 +55,44 @@ type Link struct {
 	Rows registry.RowByRow
 }
 
-// Mapping says which column of From fills which column of To.
-type Mapping struct{ From, To string }
+// Mapping says how a column of To is filled from a row of From, and the reverse. If From or
+// To is empty, only the other table has the column.
+type Mapping struct {
+	From, To string
+	// Value is the expression for the column of To, on a row of From. Back is the one for
+	// the column of From, on a row of To. Empty: the column itself. Alias stands for the
+	// alias of the row.
+	Value, Back string
+	// Renamed is the name of the column of To once To is in use, and Parked the one of the
+	// column of From while From is not. Empty: it is the same.
+	Renamed, Parked string
+}
+
+// Alias stands for the alias of a row in the expressions of a Mapping.
+const Alias = "\x00"
 
 // value is the expression for the column of To, on a row of From with that alias.
-func (m Mapping) value(alias string) string { return qualified(alias, m.From) }
+func (m Mapping) value(alias string) string {
+	if m.Value == "" {
+		return qualified(alias, m.From)
+	}
+	return strings.ReplaceAll(m.Value, Alias, alias)
+}
+
+// back is the expression for the column of From, on a row of To with that alias.
+func (m Mapping) back(alias string) string { return Mapping{From: m.To, Value: m.Back}.value(alias) }
+
+// reversed is the mapping once To is in use and From is not.
+func (m Mapping) reversed() Mapping {
+	r := Mapping{From: cmp.Or(m.Renamed, m.To), To: cmp.Or(m.Parked, m.From), Value: m.Back, Back: m.Value}
+	if m.Renamed != "" {
+		r.Parked = m.To
+	}
+	if m.Parked != "" {
+		r.Renamed = m.From
+	}
+	return r
+}
 
 // NewLink returns a Link that maps the columns of t to columns of the same name. It
 // does not query the server.
@@ -79,11 +121,16 @@ func (l *Link) Reverse(new, old catalog.Name) *Link {
 	r := *l
 	r.MirrorSince = ""
 	r.From, r.To = new, old
+	r.Wide = !l.Wide
+	r.Carries = r.Wide && slices.ContainsFunc(l.Columns, func(m Mapping) bool { return m.To == "" })
+	if l.FromDeferrable != nil {
+		r.Deferrable, r.FromDeferrable = *l.FromDeferrable, &l.Deferrable
+	}
 	r.Columns, r.Assigned = reversed(l.Columns), reversed(l.Assigned)
 	r.Key = make([]catalog.KeyColumn, len(l.Key))
 	for i, k := range l.Key {
 		r.Key[i] = k
-		r.Key[i].Name = l.toName(k.Name)
+		r.Key[i].Name = l.mapping(k.Name).reversed().From
 	}
 	return &r
 }
@@ -92,7 +139,7 @@ func (l *Link) Reverse(new, old catalog.Name) *Link {
 func reversed(mappings []Mapping) []Mapping {
 	r := make([]Mapping, len(mappings))
 	for i, m := range mappings {
-		r[i] = Mapping{From: m.To, To: m.From}
+		r[i] = m.reversed()
 	}
 	return r
 }
@@ -107,15 +154,18 @@ func (l *Link) isKey(from string) bool {
 	return false
 }
 
-// toName returns the name in To of a column of From.
-func (l *Link) toName(from string) string {
+// mapping returns how a column of From fills one of To.
+func (l *Link) mapping(from string) Mapping {
 	for _, m := range l.Columns {
 		if m.From == from {
-			return m.To
+			return m
 		}
 	}
-	return from
+	return Mapping{From: from, To: from}
 }
+
+// toName returns the name in To of a column of From.
+func (l *Link) toName(from string) string { return l.mapping(from).To }
 
 // qualified quotes a column and, if alias is not empty, puts the alias before it.
 func qualified(alias, column string) string {
@@ -134,12 +184,33 @@ func list[T any](elements []T, separator string, text func(i int, e T) string) s
 	return strings.Join(texts, separator)
 }
 
+// filled returns the columns of To that are written.
+func (l *Link) filled() []Mapping {
+	return slices.DeleteFunc(slices.Clone(l.Columns), func(m Mapping) bool { return m.To == "" })
+}
+
+// carried returns the columns of To whose values must survive.
+func (l *Link) carried() []Mapping {
+	return slices.DeleteFunc(l.filled(), func(m Mapping) bool { return !l.Carries || m.From != "" })
+}
+
+// compared returns the columns that can be compared: those of both tables, and those that the
+// new table has in addition.
+func (l *Link) compared() []Mapping {
+	return slices.DeleteFunc(l.filled(), func(m Mapping) bool { return l.Wide && m.From == "" })
+}
+
 func (l *Link) toColumns() string {
-	return list(l.Columns, ", ", func(_ int, m Mapping) string { return catalog.Quote(m.To) })
+	return list(l.filled(), ", ", func(_ int, m Mapping) string { return catalog.Quote(m.To) })
 }
 
 func (l *Link) fromColumns(alias string) string {
-	return list(l.Columns, ", ", func(_ int, m Mapping) string { return m.value(alias) })
+	return list(l.filled(), ", ", func(_ int, m Mapping) string { return m.value(alias) })
+}
+
+// fromColumnsAsTo is fromColumns with the names that the columns have in To.
+func (l *Link) fromColumnsAsTo(alias string) string {
+	return list(l.filled(), ", ", func(_ int, m Mapping) string { return m.value(alias) + " AS " + catalog.Quote(m.To) })
 }
 
 func (l *Link) fromKey(alias string) string {
@@ -196,6 +267,13 @@ func (l *Link) toIsFrom(to, from string) string {
 func (l *Link) fromIsFrom(a, b string) string {
 	return list(l.Key, " AND ", func(_ int, k catalog.KeyColumn) string {
 		return qualified(a, k.Name) + " " + k.Equal + " " + qualified(b, k.Name)
+	})
+}
+
+// toIsTo compares the keys of two row sets that have To's columns.
+func (l *Link) toIsTo(a, b string) string {
+	return list(l.Key, " AND ", func(_ int, k catalog.KeyColumn) string {
+		return qualified(a, l.toName(k.Name)) + " " + k.Equal + " " + qualified(b, l.toName(k.Name))
 	})
 }
 

@@ -20,8 +20,8 @@ func givenLink() *Link {
 	return &Link{
 		From: catalog.Name{Schema: "app", Name: "t"}, To: catalog.Name{Schema: "s", Name: "T"},
 		Log: catalog.Name{Schema: "s", Name: "log"}, Capture: catalog.Name{Schema: "s", Name: "capture"},
-		Columns:  []Mapping{{"id", "Id"}, {`a"b`, `b"a`}, {"c", "C"}},
-		Assigned: []Mapping{{"id", "Id"}, {`a"b`, `b"a`}},
+		Columns:  []Mapping{{From: "id", To: "Id"}, {From: `a"b`, To: `b"a`}, {From: "c", To: "C"}},
+		Assigned: []Mapping{{From: "id", To: "Id"}, {From: `a"b`, To: `b"a`}},
 		Key:      []catalog.KeyColumn{{Name: "id", Equal: plainEqual, Hashed: true}, {Name: `a"b`, Equal: "OPERATOR(ext.=)"}},
 	}
 }
@@ -263,14 +263,14 @@ func TestMayBeLate(t *testing.T) {
 // TestDiffer: generated columns differ only where their text does, too.
 func TestDiffer(t *testing.T) {
 	t.Parallel()
-	a, g := []Mapping{{"a", "A"}}, []Mapping{{"g", `g"`}}
+	a, g := []Mapping{{From: "a", To: "A"}}, []Mapping{{From: "g", To: `g"`}}
 	const copied = `NOT record_image_eq(ROW(f."a"), ROW(t."A"))`
 	const computed = `NOT record_image_eq(ROW(f."g"), ROW(t."g""")) AND NOT record_image_eq(ROW(f."g"::text), ROW(t."g"""::text))`
 	for _, c := range []struct {
 		copied, generated []Mapping
 		want              string
 	}{{a, nil, copied}, {nil, g, computed}, {a, g, copied + " OR " + computed}} {
-		if got := differ(c.copied, c.generated); got != c.want {
+		if got := (&Link{}).differ(c.copied, c.generated); got != c.want {
 			t.Errorf("%s, want %s", got, c.want)
 		}
 	}

@@ -61,7 +61,10 @@ func (l *Link) mirror() string {
 	}
 	key := "SELECT " + l.fromKey("r") + " FROM "
 	write := fmt.Sprintf(mirrorInsertSQL, l.To, l.toColumns(), l.fromColumns("n"), l.newRows(), l.toKey(""), l.onConflict())
-	if l.Replace {
+	switch {
+	case l.Replace && l.Carries: // the log has the key
+		write = "\n                NULL;"
+	case l.Replace:
 		write = remove(key+l.newRows()+" r") + write
 	}
 	update := remove(key+l.oldRows()+" r EXCEPT "+key+l.newRows()+" r") + write

@@ -65,11 +65,11 @@ WITH taken AS (
     ORDER BY %[3]s
 ), gone AS (
     DELETE FROM %[4]s t USING keys k WHERE %[5]s
-    RETURNING 1
+    RETURNING %[11]s
 ), copied AS (
     INSERT INTO %[4]s (%[6]s) OVERRIDING SYSTEM VALUE
     SELECT %[7]s
-    FROM   keys k, %[8]s f
+    FROM   keys k, %[8]s f%[12]s
     WHERE  %[9]s AND (SELECT count(*) FROM gone) >= 0
     RETURNING 1
 )
@@ -110,7 +110,7 @@ WITH taken AS (
     RETURNING 1
 ), replaced AS (
     DELETE FROM %[8]s t USING (SELECT %[7]s FROM present p) AS k (%[3]s) WHERE %[9]s
-    RETURNING 1
+    RETURNING %[11]s
 ), stale AS MATERIALIZED (
     SELECT k.*, t.xmin AS version FROM absent k, %[8]s t WHERE %[9]s
 ), gone AS (
@@ -118,7 +118,7 @@ WITH taken AS (
     RETURNING 1
 ), copied AS (
     INSERT INTO %[8]s (%[10]s) OVERRIDING SYSTEM VALUE
-    SELECT p.* FROM present p
+    SELECT %[12]s FROM present p%[13]s
     WHERE  (SELECT count(*) FROM replaced) + (SELECT count(*) FROM gone) >= 0
     RETURNING 1
 )
@@ -156,7 +156,7 @@ func (l *Link) batchOf(concurrent bool) string {
 // ReplaySQL returns the statements of ReplayRange and ReplayAll for a log without
 // TRUNCATE. $1 and $2 of the last are the TIDs that bound the range.
 func (l *Link) ReplaySQL(concurrent bool) []string {
-	return []string{nestLoopsSQL, l.batchOf(concurrent)}
+	return []string{l.settingsSQL(), l.batchOf(concurrent)}
 }
 
 // ReplayShare replays a share of such a range. Transactions may replay the other shares
@@ -170,7 +170,7 @@ func (l *Link) ReplayShare(ctx context.Context, tx pgx.Tx, first, end int64, sha
 // replay runs a batch statement, and then deletes truncated rows if the log asks for
 // it.
 func (l *Link) replay(ctx context.Context, tx pgx.Tx, sql string, first, end int64) (Replayed, error) {
-	if _, err := tx.Exec(ctx, nestLoopsSQL); err != nil {
+	if _, err := tx.Exec(ctx, l.settingsSQL()); err != nil {
 		return Replayed{}, fmt.Errorf("set planner options: %w", err)
 	}
 	var r Replayed
@@ -187,14 +187,52 @@ func (l *Link) replay(ctx context.Context, tx pgx.Tx, sql string, first, end int
 
 // batch is batchSQL for this link.
 func (l *Link) batch(share Share) string {
+	join := ""
+	if l.Carries {
+		join = " LEFT JOIN gone g ON " + l.toIsFrom("g", "f")
+	}
+	values := list(l.filled(), ", ", func(_ int, m Mapping) string { return l.carry(m, m.value("f")) })
 	return fmt.Sprintf(batchSQL, l.Log, l.logColumns("l"), l.logColumns(""), l.To, l.toIsLog("t", "k"),
-		l.toColumns(), l.fromColumns("f"), l.From, l.fromIsLog("f", "k"), l.inShare("l", share))
+		l.toColumns(), values, l.From, l.fromIsLog("f", "k"), l.inShare("l", share), l.returning(), join)
 }
 
 // concurrentBatch is concurrentBatchSQL for this link.
 func (l *Link) concurrentBatch() string {
-	return fmt.Sprintf(concurrentBatchSQL, l.Log, l.logColumns("l"), l.logColumns(""), l.fromColumns("f"), l.From,
-		l.fromIsLog("f", "k"), l.fromKey("p"), l.To, l.toIsLog("t", "k"), l.toColumns())
+	values, join := "p.*", ""
+	if l.Carries {
+		values = list(l.filled(), ", ", func(_ int, m Mapping) string { return l.carry(m, qualified("p", m.To)) })
+		join = " LEFT JOIN replaced g ON " + l.toIsTo("g", "p")
+	}
+	return fmt.Sprintf(concurrentBatchSQL, l.Log, l.logColumns("l"), l.logColumns(""), l.fromColumnsAsTo("f"), l.From,
+		l.fromIsLog("f", "k"), l.toKey("p"), l.To, l.toIsLog("t", "k"), l.toColumns(), l.returning(), values, join)
+}
+
+// returning is what the DELETE of a batch returns of the rows of To: their keys and the values
+// that must survive.
+func (l *Link) returning() string {
+	if !l.Carries {
+		return "1"
+	}
+	return l.toKey("t") + list(l.carried(), "", func(_ int, m Mapping) string { return ", " + qualified("t", m.To) })
+}
+
+// carry is the value of a column of To in a batch. If the value must survive, it is the one
+// of the row g that the batch has deleted, if there was one.
+func (l *Link) carry(m Mapping, value string) string {
+	if !l.Carries || m.From != "" {
+		return value
+	}
+	return fmt.Sprintf("CASE WHEN %s IS NOT DISTINCT FROM NULL THEN %s ELSE %s END",
+		qualified("g", l.toName(l.Key[0].Name)), value, qualified("g", m.To))
+}
+
+// settingsSQL are the planner settings of a batch. A batch that carries values joins the rows
+// that it has deleted, which have no index.
+func (l *Link) settingsSQL() string {
+	if !l.Carries {
+		return nestLoopsSQL
+	}
+	return nestLoopsSQL + ";\nSET LOCAL enable_hashjoin = on"
 }
 
 // ReplayAll replays the whole log in one statement. If no session can write to From,

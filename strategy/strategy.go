@@ -93,6 +93,19 @@ func (ChangeLog) CopySQL(l *Link) string {
 	return fmt.Sprintf(copySQL, l.To, l.toColumns(), l.fromColumns("f"), l.From)
 }
 
+// copyAnySQL copies some rows.
+const copyAnySQL = `
+INSERT INTO %[1]s (%[2]s) OVERRIDING SYSTEM VALUE
+SELECT %[3]s
+FROM   ONLY %[4]s f
+LIMIT  %[5]d`
+
+// CopyAnySQL returns the statement that copies some rows, at most so many. It takes the locks of
+// ChangeLog.CopySQL.
+func (l *Link) CopyAnySQL(atMost int) string {
+	return fmt.Sprintf(copyAnySQL, l.To, l.toColumns(), l.fromColumns("f"), l.From, atMost)
+}
+
 // copyOrderedSQL copies all rows in a given order.
 const copyOrderedSQL = `
 INSERT INTO %[1]s (%[2]s) OVERRIDING SYSTEM VALUE
@@ -159,6 +172,6 @@ ON     CONFLICT (%[9]s) DO NOTHING`
 // CopySQL returns the statement that copies rows under row locks FOR SHARE. It takes
 // ROW SHARE on From and ROW EXCLUSIVE on To and the log, until the transaction ends.
 func (DirectTrigger) CopySQL(l *Link) string {
-	return fmt.Sprintf(lockedCopySQL, l.To, l.toColumns(), l.fromColumns("f"), l.From,
-		l.Log, l.logColumns(""), l.fromKey("f"), l.fromKey("p"), l.toKey(""))
+	return fmt.Sprintf(lockedCopySQL, l.To, l.toColumns(), l.fromColumnsAsTo("f"), l.From,
+		l.Log, l.logColumns(""), l.fromKey("f"), l.toKey("p"), l.toKey(""))
 }

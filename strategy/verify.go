@@ -1,6 +1,7 @@
 package strategy
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 
@@ -106,7 +107,7 @@ const copyRangeSQL = `
 // rows.
 func (c *Comparison) CopyRange(ctx context.Context, tx pgx.Tx, first, end int64) (Compared, error) {
 	rows := fmt.Sprintf(copyRangeSQL, c.keyAs("t", c.toName), qualified("f", c.Key[0].Name),
-		differ(c.Columns, c.generated), c.To, c.From, c.toIsFrom("t", "f"))
+		c.differ(c.compared(), c.generated), c.To, c.From, c.toIsFrom("t", "f"))
 	return c.compare(ctx, tx, rows, TID(first), TID(end))
 }
 
@@ -143,7 +144,7 @@ const keysSQL = `
 // key that neither relation has is correct.
 func (c *Comparison) Keys(ctx context.Context, tx pgx.Tx, keys [][]string) (Compared, error) {
 	rows := fmt.Sprintf(keysSQL, c.logColumns("k"), qualified("f", c.Key[0].Name),
-		qualified("t", c.toName(c.Key[0].Name)), differ(c.Columns, c.generated), c.keysQuery(),
+		qualified("t", c.toName(c.Key[0].Name)), c.differ(c.compared(), c.generated), c.keysQuery(),
 		c.From, c.fromIsLog("f", "k"), c.To, c.toIsLog("t", "k"))
 	return c.compare(ctx, tx, rows, c.keyArguments(keys)...)
 }
@@ -161,7 +162,7 @@ func (c *Comparison) compare(ctx context.Context, tx pgx.Tx, rows string, args .
 	var found Compared
 	var kinds []string
 	var keys [][]string
-	sql := fmt.Sprintf(verdictsSQL, c.keyTexts("r"), rows)
+	sql := fmt.Sprintf(verdictsSQL, c.keyTexts("r", true), rows)
 	if err := tx.QueryRow(ctx, sql, args...).Scan(&found.Rows, &kinds, &keys); err != nil {
 		return Compared{}, fmt.Errorf("compare %s with %s: %w", c.To, c.From, err)
 	}
@@ -240,11 +241,11 @@ func (c *Comparison) differingColumns(ctx context.Context, tx pgx.Tx, key []stri
 		return nil, fmt.Errorf("set planner options: %w", err)
 	}
 	name := func(m Mapping, differs string) string {
-		return fmt.Sprintf("CASE WHEN %s THEN %s END", differs, catalog.Literal(m.From))
+		return fmt.Sprintf("CASE WHEN %s THEN %s END", differs, catalog.Literal(cmp.Or(m.From, m.To)))
 	}
-	names := list(c.Columns, ", ", func(_ int, m Mapping) string { return name(m, differ([]Mapping{m}, nil)) })
+	names := list(c.compared(), ", ", func(_ int, m Mapping) string { return name(m, c.differ([]Mapping{m}, nil)) })
 	if len(c.generated) > 0 {
-		names += ", " + list(c.generated, ", ", func(_ int, m Mapping) string { return name(m, differ(nil, []Mapping{m})) })
+		names += ", " + list(c.generated, ", ", func(_ int, m Mapping) string { return name(m, c.differ(nil, []Mapping{m})) })
 	}
 	sql := fmt.Sprintf(differingColumnsSQL, names, c.keysQuery(), c.From, c.fromIsLog("f", "k"), c.To, c.toIsLog("t", "k"))
 	if err := tx.QueryRow(ctx, sql, c.keyArguments([][]string{key})...).Scan(&columns); err != nil {
@@ -293,9 +294,13 @@ func (c *Comparison) keyAs(alias string, name func(from string) string) string {
 
 // keyTexts writes the key columns with the output functions of their types. A cast to
 // text need not do that.
-func (c *Comparison) keyTexts(alias string) string {
-	return list(c.Key, ", ", func(i int, _ catalog.KeyColumn) string {
-		return fmt.Sprintf("format('%%s', %s)", qualified(alias, logColumn(i)))
+func (l *Link) keyTexts(alias string, asLog bool) string {
+	return list(l.Key, ", ", func(i int, k catalog.KeyColumn) string {
+		name := k.Name
+		if asLog {
+			name = logColumn(i)
+		}
+		return fmt.Sprintf("format('%%s', %s)", qualified(alias, name))
 	})
 }
 
@@ -307,12 +312,19 @@ func (c *Comparison) logIsLog(a, b string) string {
 }
 
 // differ is true if the rows f of From and t of To differ: in the image of copied
-// columns, or in both the image and the text of generated columns.
-func differ(copied, generated []Mapping) string {
+// columns, or in both the image and the text of generated columns. Values are compared in the
+// form that they have in the new table.
+func (l *Link) differ(copied, generated []Mapping) string {
+	from := func(m Mapping) string { return m.value("f") }
+	to := func(m Mapping) string { return qualified("t", m.To) }
+	if l.Wide {
+		from = func(m Mapping) string { return qualified("f", m.From) }
+		to = func(m Mapping) string { return m.back("t") }
+	}
 	image := func(columns []Mapping, cast string) string {
-		from := list(columns, ", ", func(_ int, m Mapping) string { return m.value("f") + cast })
-		to := list(columns, ", ", func(_ int, m Mapping) string { return qualified("t", m.To) + cast })
-		return fmt.Sprintf("NOT record_image_eq(ROW(%s), ROW(%s))", from, to)
+		return fmt.Sprintf("NOT record_image_eq(ROW(%s), ROW(%s))",
+			list(columns, ", ", func(_ int, m Mapping) string { return from(m) + cast }),
+			list(columns, ", ", func(_ int, m Mapping) string { return to(m) + cast }))
 	}
 	if len(generated) == 0 {
 		return image(copied, "")
