@@ -33,6 +33,7 @@ type Job struct {
 	Capture      string
 	KeyIndex     string
 	Description  json.RawMessage // the source at setup, an encoded catalog.Table
+	Alteration   json.RawMessage // what the job changes, an encoded alter.Alteration; null: nothing
 
 	Partitioned *int64 // id of the Partitioned that the job belongs to
 
@@ -290,7 +291,7 @@ func statements(ctx context.Context, q catalog.Querier, sql string, args ...any)
 // columns are the columns of a Job.
 const columns = `
          id, table_schema, table_name, source, shadow, strategy, options, stage, stage_done, state,
-         shadow_schema, old_schema, own_schemas, change_log, capture, key_index, description,
+         shadow_schema, old_schema, own_schemas, change_log, capture, key_index, description, alteration,
          partitioned, filenode, blocks, row_estimate, completed_by, swapped_at, longest_lock_ms,
          runner_host, runner_pid, runner_since, error, interrupted, created_at, updated_at, finished_at`
 
@@ -298,7 +299,7 @@ const columns = `
 // version does not have. In the LATERAL subquery a column name means the table's column
 // if there is one, otherwise the default. Therefore commands that only read need not
 // upgrade the registry.
-const jobWithDefaults = `(VALUES (NULL::bigint, NULL::bigint, false)) older (partitioned, longest_lock_ms, interrupted),
+const jobWithDefaults = `(VALUES (NULL::bigint, NULL::bigint, false, NULL::jsonb)) older (partitioned, longest_lock_ms, interrupted, alteration),
          LATERAL (SELECT` + columns + ` FROM %[1]s) job`
 
 // findSQL finds a job by the OID of its table, or by the table's name. At the swap the

@@ -109,6 +109,26 @@ AND     (partitioned = $1
              WHERE  c.relkind = 'p'))
 ORDER BY id`
 
+const jobsOfCascadeSQL = `
+SELECT   job.*
+FROM     ` + jobWithDefaults + `
+WHERE    state IN ('active', 'reverting', 'resetting', 'finishing') AND job.alteration #>> '{asked,group}' = $1
+ORDER BY id`
+
+// JobsOfCascade returns the unfinished jobs of tables that are altered before the table with
+// that name, ordered by id.
+func (r *Registry) JobsOfCascade(ctx context.Context, q catalog.Querier, name catalog.Name) ([]*Job, error) {
+	rows, err := q.Query(ctx, fmt.Sprintf(jobsOfCascadeSQL, r.job), name.String())
+	if err != nil {
+		return nil, fmt.Errorf("look for jobs of the cascade of %s: %w", name, err)
+	}
+	jobs, err := pgx.CollectRows(rows, pgx.RowToAddrOfStructByName[Job])
+	if err != nil {
+		return nil, fmt.Errorf("look for jobs of the cascade of %s: %w", name, err)
+	}
+	return jobs, nil
+}
+
 // JobsOfPartitioned returns the unfinished jobs of repack id, of the partitioned table with
 // this OID, ordered by id. It includes jobs of tables that are no longer partitions. It also
 // includes jobs of partitions that are gone, no matter whether repack id has begun them. An

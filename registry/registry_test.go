@@ -122,6 +122,47 @@ func TestJobIsReadAsWritten(t *testing.T) {
 	}
 }
 
+// TestAlterationIsReadAsWritten: nil is stored as NULL, and read as nil.
+func TestAlterationIsReadAsWritten(t *testing.T) {
+	t.Parallel()
+	db, r, job, runner := given(t)
+	conn := connect(t, db)
+	for _, want := range []string{"", `{"asked": {"alter": ["DROP a"]}}`, ""} {
+		job.Alteration = nil
+		if want != "" {
+			job.Alteration = []byte(want)
+		}
+		if err := r.Update(t.Context(), conn, job, runner.Claim); err != nil {
+			t.Fatal(err)
+		}
+		got, err := r.Get(t.Context(), conn, job.ID)
+		if err != nil || string(got.Alteration) != want || (got.Alteration == nil) != (want == "") {
+			t.Errorf("alteration %q, %v; want %q", got.Alteration, err, want)
+		}
+		isNull := pgtest.Query[bool](t, conn, `SELECT alteration IS NULL FROM "Odd registry".job`)
+		if isNull != (want == "") {
+			t.Errorf("alteration %q is stored as NULL: %t", want, isNull)
+		}
+	}
+}
+
+// TestInsertedAlteration: Insert stores what a job changes, and NULL for nothing.
+func TestInsertedAlteration(t *testing.T) {
+	t.Parallel()
+	db, r, job, runner := given(t)
+	conn := connect(t, db)
+	if got, err := r.Get(t.Context(), conn, job.ID); err != nil || got.Alteration != nil {
+		t.Errorf("a job that changes nothing has %q, %v", got.Alteration, err)
+	}
+	const want = `{"asked": {"to_bigint": true}}`
+	altered := *job
+	altered.ID, altered.TableName, altered.Source, altered.Shadow, altered.Alteration = job.ID+1, "u", 4713, nil, []byte(want)
+	within(t, db, func(tx pgx.Tx) error { return r.Insert(t.Context(), tx, &altered, runner) })
+	if got, err := r.Get(t.Context(), conn, altered.ID); err != nil || string(got.Alteration) != want {
+		t.Errorf("alteration %q, %v; want %s", got.Alteration, err, want)
+	}
+}
+
 // TestOneJobATable checks that a table cannot have a second unfinished job.
 func TestOneJobATable(t *testing.T) {
 	t.Parallel()

@@ -41,11 +41,11 @@ const insertSQL = `
 WITH begun AS (
 INSERT INTO %[1]s (
     id, table_schema, table_name, source, shadow, strategy, options, stage, stage_done,
-    shadow_schema, old_schema, own_schemas, change_log, capture, key_index, description, partitioned,
+    shadow_schema, old_schema, own_schemas, change_log, capture, key_index, description, alteration, partitioned,
     claim, runner_host, runner_pid, runner_since)
 VALUES (
     @id, @table_schema, @table_name, @source, @shadow, @strategy, @options, @stage, true,
-    @shadow_schema, @old_schema, @own_schemas, @change_log, @capture, @key_index, @description, @partitioned,
+    @shadow_schema, @old_schema, @own_schemas, @change_log, @capture, @key_index, @description, @alteration, @partitioned,
     @claim, @host, @pid, now())
 RETURNING id, stage
 )
@@ -58,7 +58,8 @@ func (r *Registry) Insert(ctx context.Context, tx pgx.Tx, j *Job, runner Runner)
 		"id": j.ID, "table_schema": j.TableSchema, "table_name": j.TableName, "source": j.Source,
 		"shadow": j.Shadow, "strategy": j.Strategy, "options": j.Options, "stage": j.Stage,
 		"shadow_schema": j.ShadowSchema, "old_schema": j.OldSchema, "own_schemas": j.OwnSchemas,
-		"change_log": j.ChangeLog, "capture": j.Capture, "key_index": j.KeyIndex, "description": j.Description, "partitioned": j.Partitioned,
+		"change_log": j.ChangeLog, "capture": j.Capture, "key_index": j.KeyIndex, "description": j.Description,
+		"alteration": j.Alteration, "partitioned": j.Partitioned,
 		"claim": runner.Claim, "host": runner.Host, "pid": runner.PID,
 	})
 	if err != nil {
@@ -251,13 +252,14 @@ func requireMoved(n int64, err error, doing string) error {
 const updateSQL = `
 UPDATE %[1]s
 SET    filenode = $3, blocks = $4, row_estimate = $5, completed_by = $6, swapped_at = $7, state = $8,
-       options = $9, description = $10, partitioned = $11, longest_lock_ms = greatest(longest_lock_ms, $12), updated_at = now(),
+       options = $9, description = $10, partitioned = $11, longest_lock_ms = greatest(longest_lock_ms, $12),
+       alteration = $13, updated_at = now(),
        finished_at = CASE WHEN $8 IN ('done', 'reverted', 'reset') THEN clock_timestamp() END
 WHERE  id = $1 AND claim = $2`
 
 // Update writes what changes of a job between its stages: measurements, CompletedBy,
-// SwappedAt, the state, the options, the description, Partitioned, and LongestLockMS.
-// It returns ErrStageMoved if claim is not the job's.
+// SwappedAt, the state, the options, the description, the alteration, Partitioned, and
+// LongestLockMS. It returns ErrStageMoved if claim is not the job's.
 func (r *Registry) Update(ctx context.Context, q catalog.Querier, j *Job, claim string) error {
 	b := &pgx.Batch{}
 	r.QueueUpdate(b, j, claim)
@@ -267,7 +269,7 @@ func (r *Registry) Update(ctx context.Context, q catalog.Querier, j *Job, claim 
 // QueueUpdate adds the statement of Update to b.
 func (r *Registry) QueueUpdate(b *pgx.Batch, j *Job, claim string) {
 	b.Queue(fmt.Sprintf(updateSQL, r.job), j.ID, claim, j.Filenode, j.Blocks, j.RowEstimate, j.CompletedBy, j.SwappedAt,
-		j.State, j.Options, j.Description, j.Partitioned, j.LongestLockMS).Exec(func(tag pgconn.CommandTag) error {
+		j.State, j.Options, j.Description, j.Partitioned, j.LongestLockMS, j.Alteration).Exec(func(tag pgconn.CommandTag) error {
 		return requireMoved(tag.RowsAffected(), nil, fmt.Sprintf("update job %d", j.ID))
 	})
 }
