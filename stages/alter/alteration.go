@@ -1,0 +1,321 @@
+package alter
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/repack-go/repack/internal/catalog"
+	"github.com/repack-go/repack/strategy"
+)
+
+// Alteration is what a job changes. It is fixed before setup, and stored with the job.
+type Alteration struct {
+	Asked Request       `json:"asked"`
+	Delta catalog.Delta `json:"delta"`
+	// Columns are those that are stored, in the source, in the target, or in both.
+	Columns []Column `json:"columns"`
+	// Renames are new names of columns of the target, by the names that they have until the
+	// new table is in use. The swap renames them last: until then, triggers, policies and
+	// views that mention them can be created from their texts.
+	Renames map[string]string `json:"renames"`
+	// Key are the columns of the source that identify rows. KeyIndex is the index of the
+	// target that does. LogTypes are types that take the keys of both tables.
+	Key      []string `json:"key"`
+	KeyIndex string   `json:"key_index"`
+	LogTypes []string `json:"log_types"`
+	// Sequences are those that draw values for altered columns, and get another type.
+	Sequences []Sequence `json:"sequences"`
+}
+
+// Column is a column of the source, of the target, or of both.
+type Column struct {
+	Source string `json:"source"` // empty: the target alone has it
+	Target string `json:"target"` // empty: the source alone has it
+	// Up is the value in the target, and Down the one in the source.
+	Up   Value `json:"up"`
+	Down Value `json:"down"`
+}
+
+// Value is what a column is filled with, from a row of the other table: the column itself, or
+// cast to the type Cast, or else an expression of the other table's columns. The server has
+// printed the expression.
+type Value struct {
+	Cast       string `json:"cast,omitempty"`
+	Expression string `json:"expression,omitempty"`
+}
+
+// on makes the value one of a row with an alias. column is that of the row's table. The
+// expression names columns alone, or with the name of the table.
+func (v Value) on(table, column string) string {
+	switch {
+	case v.Expression != "":
+		return fmt.Sprintf("(SELECT %s FROM (SELECT (%s).*) AS %s)", v.Expression, strategy.Alias, catalog.Quote(table))
+	case v.Cast != "":
+		return fmt.Sprintf("(%s.%s)::%s", strategy.Alias, catalog.Quote(column), v.Cast)
+	default:
+		return ""
+	}
+}
+
+// Sequence is a sequence that gets another type.
+type Sequence struct {
+	Name   catalog.Name `json:"name"`
+	Column string       `json:"column"` // for which it draws values
+	Was    string       `json:"was"`
+	Is     string       `json:"is"`
+}
+
+// Decode returns a stored alteration, or nil if text is null. It returns
+// *catalog.NewerError if a newer version of repack has written it.
+func Decode(text json.RawMessage) (*Alteration, error) {
+	if len(text) == 0 {
+		return nil, nil
+	}
+	a := &Alteration{}
+	if err := json.Unmarshal(text, a); err != nil {
+		return nil, fmt.Errorf("decode alteration: %w", err)
+	}
+	return a, nil
+}
+
+// Encode returns the alteration in the form in which it is stored: null for nil.
+func (a *Alteration) Encode() (json.RawMessage, error) {
+	if a == nil {
+		return nil, nil
+	}
+	text, err := json.Marshal(a)
+	if err != nil {
+		return nil, fmt.Errorf("encode alteration: %w", err)
+	}
+	return text, nil
+}
+
+// Reversible reports whether changes since the swap reach the old table, so that it can be put
+// back.
+func (a *Alteration) Reversible() bool { return a == nil || !a.Asked.NoRevert }
+
+// Target returns the description that t has with the alteration. If a is nil, it is t.
+func (a *Alteration) Target(t *catalog.Table) *catalog.Table {
+	if a == nil {
+		return t
+	}
+	return a.widened(a.Delta.Of(t), func(s Sequence) (from, to string) { return s.Was, s.Is })
+}
+
+// Source returns the description that t, which has the alteration, would have without it. If
+// a is nil, it is t.
+func (a *Alteration) Source(t *catalog.Table) *catalog.Table {
+	if a == nil {
+		return t
+	}
+	return a.widened(a.Delta.Reversed().Of(t), func(s Sequence) (from, to string) { return s.Is, s.Was })
+}
+
+// widened returns t with the types of sequences.
+func (a *Alteration) widened(t *catalog.Table, way func(Sequence) (from, to string)) *catalog.Table {
+	t.Sequences = slices.Clone(t.Sequences)
+	for i, s := range t.Sequences {
+		for _, w := range a.Sequences {
+			if from, to := way(w); w.Name.Name == s.Name.Name && s.Type == from {
+				t.Sequences[i] = retyped(s, to)
+			}
+		}
+	}
+	return t
+}
+
+// bounds are the values that a sequence of a type can have.
+var bounds = map[string][2]int64{
+	"smallint": {-1 << 15, 1<<15 - 1},
+	"integer":  {-1 << 31, 1<<31 - 1},
+	"bigint":   {-1 << 63, 1<<63 - 1},
+}
+
+// retyped returns a sequence as ALTER SEQUENCE … AS leaves it: a bound that was the one of
+// the old type becomes the one of the new type.
+//
+// https://www.postgresql.org/docs/current/sql-altersequence.html
+func retyped(s catalog.Sequence, to string) catalog.Sequence {
+	was, is := bounds[s.Type], bounds[to]
+	if s.Max == was[1] {
+		s.Max = is[1]
+	}
+	if s.Min == was[0] {
+		s.Min = is[0]
+	}
+	s.Type = to
+	return s
+}
+
+// SequencesSQL returns the statements that give sequences their types in the target t. The
+// sequences of identity columns are made anew, with their types. A statement takes SHARE ROW
+// EXCLUSIVE on the sequence.
+func (a *Alteration) SequencesSQL(t *catalog.Table) []string {
+	if a == nil {
+		return nil
+	}
+	var statements []string
+	for _, s := range a.Sequences {
+		if !a.identity(t, s) {
+			statements = append(statements, fmt.Sprintf("ALTER SEQUENCE %s AS %s", s.Name, s.Is))
+		}
+	}
+	return statements
+}
+
+// fitSQL gives a sequence that is beyond the range of a type the greatest value there is, or
+// the least one if it descends. Every row fits by then.
+const fitSQL = `
+SELECT setval(%[1]s::regclass, coalesce((SELECT CASE WHEN q.seqincrement > 0 THEN max(t.%[3]s) ELSE min(t.%[3]s) END FROM %[2]s t), q.seqstart))
+FROM   pg_sequence q, %[4]s s
+WHERE  q.seqrelid = %[1]s::regclass AND s.last_value NOT BETWEEN %[5]d AND %[6]d`
+
+// SequencesBackSQL returns the statements that give sequences their types in the source again.
+// t is the target, under the name that it has now.
+func (a *Alteration) SequencesBackSQL(t *catalog.Table) []string {
+	if a == nil {
+		return nil
+	}
+	var statements []string
+	for _, s := range a.Sequences {
+		if a.narrows(s) {
+			statements = append(statements, fmt.Sprintf(fitSQL, catalog.Literal(s.Name.String()), t.Name, catalog.Quote(s.Column), s.Name, bounds[s.Was][0], bounds[s.Was][1]))
+		}
+		if !a.identity(t, s) {
+			statements = append(statements, fmt.Sprintf("ALTER SEQUENCE %s AS %s", s.Name, s.Was))
+		}
+	}
+	return statements
+}
+
+// narrows reports whether the sequence has a narrower type in the source.
+func (a *Alteration) narrows(s Sequence) bool {
+	return slices.Index(integers, s.Was) < slices.Index(integers, s.Is)
+}
+
+// identity reports whether the sequence belongs to an identity column of t.
+func (a *Alteration) identity(t *catalog.Table, s Sequence) bool {
+	return slices.ContainsFunc(t.Sequences, func(o catalog.Sequence) bool { return o.Identity && o.Name == s.Name })
+}
+
+// Link makes link, from the source to the shadow, follow the alteration. table is the source.
+func (a *Alteration) Link(link *strategy.Link, table *catalog.Table) {
+	if a == nil {
+		return
+	}
+	target := a.Target(table)
+	link.Columns, link.Assigned, link.Replace = nil, nil, false
+	for _, c := range a.Columns {
+		m := strategy.Mapping{
+			From: c.Source, To: c.Target, Renamed: a.Renames[c.Target],
+			Value: c.Up.on(table.Name.Name, c.Source), Back: c.Down.on(table.Name.Name, cmp.Or(a.Renames[c.Target], c.Target)),
+		}
+		link.Columns = append(link.Columns, m)
+		if c.Source == "" { // its value may depend on others
+			link.Assigned = append(link.Assigned, m)
+		}
+		if c.Source == "" || c.Target == "" {
+			continue
+		}
+		column, _ := table.Column(c.Source)
+		isKey := slices.Contains(a.Key, c.Source)
+		switch {
+		case column.Identity != "a":
+			link.Assigned = append(link.Assigned, m)
+		case !isKey:
+			link.Replace = true
+		}
+	}
+	link.Key = slices.Clone(link.Key)
+	for i := range link.Key { // it may have been read from the new table
+		link.Key[i].Name, link.Key[i].Type = a.Key[i], a.LogTypes[i]
+	}
+	source := link.Deferrable
+	link.Deferrable, link.FromDeferrable = deferrable(target), &source
+}
+
+func deferrable(t *catalog.Table) (names []string) {
+	for _, c := range t.Constraints {
+		if c.Deferrable {
+			names = append(names, c.Name)
+		}
+	}
+	return names
+}
+
+// RenamesColumns reports whether columns get new names.
+func (a *Alteration) RenamesColumns() bool { return a != nil && len(a.Renames) > 0 }
+
+// RenameSQL returns the statements that give the columns of the new table their names. They
+// take ACCESS EXCLUSIVE on it.
+func (a *Alteration) RenameSQL(table catalog.Name) []string {
+	if a == nil {
+		return nil
+	}
+	return renameSQL(table, a.Renames)
+}
+
+// RenameBackSQL undoes RenameSQL.
+func (a *Alteration) RenameBackSQL(table catalog.Name) []string {
+	if a == nil {
+		return nil
+	}
+	back := map[string]string{}
+	for from, to := range a.Renames {
+		back[to] = from
+	}
+	return renameSQL(table, back)
+}
+
+// renameSQL renames columns. Two may exchange their names, so all get others first.
+func renameSQL(table catalog.Name, names map[string]string) (statements []string) {
+	rename := func(from, to string) {
+		statements = append(statements, fmt.Sprintf("ALTER TABLE %s RENAME COLUMN %s TO %s", table, catalog.Quote(from), catalog.Quote(to)))
+	}
+	from := slices.Sorted(maps.Keys(names))
+	for i, name := range from {
+		rename(name, fmt.Sprintf("repack_renamed_%d", i))
+	}
+	for i, name := range from {
+		rename(fmt.Sprintf("repack_renamed_%d", i), names[name])
+	}
+	return statements
+}
+
+// Comparable returns t, the source, without generated columns that the target computes in
+// another way or does not have. If a is nil, it is t.
+func (a *Alteration) Comparable(t *catalog.Table) *catalog.Table {
+	if a == nil {
+		return t
+	}
+	c := *t
+	c.Columns = slices.DeleteFunc(slices.Clone(t.Columns), func(column catalog.Column) bool {
+		was, _ := a.Delta.Was.Column(column.Name)
+		is, there := a.Delta.Is.Column(column.Name)
+		_, renamed := a.Renames[column.Name]
+		return column.Generated != "" && (!there || renamed || was.Type != is.Type || was.Generated != is.Generated || was.Expression != is.Expression)
+	})
+	return &c
+}
+
+// Lines describes what is changed, a difference on each line.
+func (a *Alteration) Lines() ([]string, error) {
+	lines := []string{}
+	if a == nil {
+		return lines, nil
+	}
+	differences, err := a.Delta.Differences()
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range differences {
+		lines = append(lines, d.Text())
+	}
+	for _, s := range a.Sequences {
+		lines = append(lines, fmt.Sprintf("sequence %s: %s becomes %s", s.Name, s.Was, s.Is))
+	}
+	return lines, nil
+}
