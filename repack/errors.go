@@ -7,6 +7,7 @@ import (
 	"github.com/repack-go/repack/migrations"
 	"github.com/repack-go/repack/registry"
 	"github.com/repack-go/repack/stages"
+	"github.com/repack-go/repack/stages/alter"
 	"github.com/repack-go/repack/stages/checks"
 	"github.com/repack-go/repack/stages/compare"
 	"github.com/repack-go/repack/stages/preflight"
@@ -57,6 +58,9 @@ type (
 	// OutlivedError names a check that a row no longer satisfies, so the row cannot be
 	// copied.
 	OutlivedError = preflight.OutlivedError
+	// UnfitError names rows that the other table cannot take, when a job alters the table:
+	// before the swap the new table, after it the old one. Nothing was lost.
+	UnfitError = alter.UnfitError
 	// RestoredError reports a job that came with a dump of another database. Only Reset
 	// can be used with it.
 	RestoredError = stages.RestoredError
@@ -76,6 +80,9 @@ var (
 	// ErrNotSwapped reports that Revert is not possible, because the tables have not
 	// been exchanged.
 	ErrNotSwapped = stages.ErrNotSwapped
+	// ErrIrreversible reports that Revert is not possible, because the job was begun with
+	// Options.NoRevert.
+	ErrIrreversible = stages.ErrIrreversible
 	// ErrFinishing reports that neither Reset nor Revert is possible, because clean_up
 	// has begun and the old table misses writes.
 	ErrFinishing = stages.ErrFinishing

@@ -154,6 +154,59 @@ type Options struct {
 	// change during the job are stored wherever there is space. A job keeps the order
 	// that it was begun with.
 	OrderBy string
+	// Alter changes the table while it is repacked. Each text is a list of actions of
+	// ALTER TABLE, separated by commas, such as "ALTER COLUMN amount TYPE numeric(12,2),
+	// DROP COLUMN legacy", or a whole ALTER TABLE statement for this table.
+	//
+	// A job keeps the changes that it was begun with: those of Alter and of the fields
+	// up to NoRevert. A run that resumes it asks for the same ones, or for none. If it
+	// asks for others, it returns *UsageError, and nothing has changed.
+	Alter []string
+	// ToBigint changes the type of the key's integer and smallint columns to bigint,
+	// and that of the sequences in their defaults: of all of them, or of BigintColumns.
+	ToBigint bool
+	// BigintColumns are the columns of the key that become bigint, each as SQL writes
+	// it: folded to lower case unless quoted. Columns imply ToBigint.
+	BigintColumns []string
+	// Set are assignments COLUMN = EXPRESSION, such as "email = lower(email)". The
+	// expression is evaluated on a row of the source, and fills the column of the new
+	// table.
+	Set []string
+	// Down are assignments COLUMN = EXPRESSION for columns that only the old table has.
+	// The expression is evaluated on a row of the new table that was inserted after the
+	// swap, so that Revert finds a value in the old table. Default: the column's
+	// default, or else NULL. Down needs a change of the table.
+	Down []string
+	// ColumnOrder is the order of the new table's columns: "packed", which loses the
+	// least space to alignment, or a list of columns, separated by commas, in which *
+	// stands for all others. Names are written as SQL writes them. Default: the order
+	// does not change.
+	ColumnOrder string
+	// Tablespace is the tablespace that the table moves to, and IndexTablespace the one
+	// that its indexes move to. They are names, not quoted. Default: they stay where
+	// they are.
+	Tablespace      string
+	IndexTablespace string
+	// AllowLossy are columns, each as SQL writes it, whose values may lose a part when
+	// they are converted, such as digits after the point. It does no harm for columns
+	// whose values lose nothing. Without it, such a change is refused. AllowLossy needs
+	// a change of the table.
+	AllowLossy []string
+	// Cascade, with ToBigint, first makes every column bigint that refers to the key by a
+	// foreign key, or to a column that does so. Each table has a job of its own; the table
+	// comes last. Run goes on with all of them, and Revert and Reset of this table undo all.
+	// Until can only be PreValidate, Swap or CleanUp.
+	//
+	// Without it, a key that becomes wider than a column that refers to it is refused, unless
+	// NoCascade is set.
+	Cascade bool
+	// NoCascade allows columns that refer to the key and stay narrower: they cannot take the
+	// greater values.
+	NoCascade bool
+	// NoRevert gives up the way back: no write after the swap reaches the old table, and
+	// Revert is not possible. Without it, a change from which there is no way back is
+	// refused. NoRevert needs a change of the table.
+	NoRevert bool
 	// KeepOld keeps the old table at clean_up instead of dropping it.
 	KeepOld bool
 	// RebuildMatviews allows materialized views on the table. After the swap they are
@@ -233,7 +286,8 @@ type Options struct {
 	// Hooks are called during the run. Default: none.
 	Hooks Hooks
 
-	yield bool // Jobs has its default
+	yield bool   // Jobs has its default
+	group string // the table whose cascade this table is altered in, as SQL writes it
 }
 
 // maxDefaultJobs keeps the default small, because the server has other work.
@@ -259,6 +313,10 @@ func (o Options) withDefaults() (Options, error) {
 	if o.OrderBy != "" && o.Strategy != ChangeLog {
 		return o, &UsageError{fmt.Errorf("order %q: strategy %s copies ranges of blocks under short row locks, not rows in order; use %s",
 			o.OrderBy, o.Strategy, ChangeLog)}
+	}
+	o.ToBigint = o.ToBigint || len(o.BigintColumns) > 0
+	if err := o.checkAlteration(); err != nil {
+		return o, err
 	}
 	if _, err := session.ParsePooler(o.Pooler); err != nil {
 		return o, &UsageError{err}

@@ -50,7 +50,9 @@ type (
 // Plan takes ACCESS SHARE on the table, in read-only sessions. It creates and changes
 // nothing, does not wait for other processes, and may be called at any time.
 func (r *Repack) Plan(ctx context.Context) (*Plan, error) {
-	plan, err := r.plan(ctx)
+	planning := *r
+	planning.runs = true
+	plan, err := planning.plan(ctx)
 	return plan, r.unable(ctx, err)
 }
 
@@ -92,6 +94,9 @@ func (r *Repack) plan(ctx context.Context) (*Plan, error) {
 	e.KeepOld, e.RebuildMatviews = false, false
 	update, ignore, published := e.UpdateOID, e.IgnoreOID, e.PublishedOK
 	e.UpdateOID, e.IgnoreOID, e.PublishedOK = nil, false, false
+	if err := r.keepAlteration(e, job); err != nil {
+		return nil, err
+	}
 	if err := e.Open(ctx, job); err != nil {
 		return nil, err
 	}

@@ -35,6 +35,8 @@ type Repack struct {
 	// of.
 	partitioned *int64
 	tenure      *tenure // of one call: see persist
+	member      bool    // the table is one of a cascade that another call goes through
+	runs        bool    // the options must not ask for other changes than those of the job
 	resets      bool    // a job of another database is no error
 }
 
@@ -61,9 +63,30 @@ func New(config *pgx.ConnConfig, options Options) (*Repack, error) {
 // has made sure that none will be refused. Partitions that are done are not repacked
 // again until all are done.
 func (r *Repack) Run(ctx context.Context) error {
-	return r.persist(ctx, func(ctx context.Context, r *Repack) error {
-		return r.visiting(ctx, r.runVisited, func(p *partitioned) error { return p.run(ctx) })
+	again := *r
+	again.runs = true
+	return again.persist(ctx, func(ctx context.Context, r *Repack) error {
+		return r.visiting(ctx, r.runAny, func(p *partitioned) error { return p.run(ctx) })
 	})
+}
+
+// runAny repacks a table, or the tables of a cascade.
+func (r *Repack) runAny(ctx context.Context, v *visit) error {
+	if !r.options.Cascade {
+		err := r.runVisited(ctx, v)
+		if !errors.Is(err, errCascade) {
+			return err
+		}
+		if v, err = r.visit(ctx); err != nil {
+			return err
+		}
+		defer v.close(ctx)
+	}
+	c, err := r.cascadeOf(ctx, v, true)
+	if err != nil {
+		return err
+	}
+	return c.run(ctx)
 }
 
 // visiting runs table for a table, or over for the partitions of a partitioned table.
@@ -95,6 +118,9 @@ func (r *Repack) runVisited(ctx context.Context, v *visit) error {
 	err := r.hold(ctx, v, r.describe, r.noting(func(ctx context.Context, e *stages.Env) error {
 		if e.Job != nil && (e.Job.State == registry.Reverting || e.Job.State == registry.Resetting) {
 			return fmt.Errorf("the job of %s is %s: go on with repack revert or repack reset", e.Source.Name, e.Job.State)
+		}
+		if e.Job != nil && e.Alter.Cascade && !r.member {
+			return errCascade
 		}
 		if e.Job == nil {
 			if r.partitioned != nil && e.Source.Partition == nil {
@@ -142,9 +168,25 @@ func (r *Repack) Reset(ctx context.Context) error {
 // undo ends the job, or the jobs of all partitions.
 func (r *Repack) undo(ctx context.Context, inverse func(context.Context, *stages.Env) error) error {
 	return r.persist(ctx, func(ctx context.Context, r *Repack) error {
-		table := func(ctx context.Context, v *visit) error { return r.undoVisited(ctx, v, inverse) }
+		table := func(ctx context.Context, v *visit) error { return r.undoAny(ctx, v, inverse) }
 		return r.visiting(ctx, table, func(p *partitioned) error { return p.undo(ctx, inverse) })
 	})
+}
+
+// undoAny ends the job of a table, or the jobs of a cascade.
+func (r *Repack) undoAny(ctx context.Context, v *visit, inverse func(context.Context, *stages.Env) error) error {
+	c, err := r.cascadeOf(ctx, v, false)
+	if err != nil {
+		return err
+	}
+	if len(c.members) == 0 {
+		return r.undoVisited(ctx, v, inverse)
+	}
+	key, err := r.job(ctx, v.conn, v.oid, v.name)
+	if err != nil {
+		return err
+	}
+	return c.undo(ctx, key)
 }
 
 func (r *Repack) undoTable(ctx context.Context, inverse func(context.Context, *stages.Env) error) error {
@@ -392,7 +434,7 @@ func (r *Repack) env(ctx context.Context) (*stages.Env, func(), error) {
 				Locks:        lock.Policy{Timeout: o.LockTimeout, Retries: o.LockRetries, KillAfter: o.KillBlockers, Pool: pool, Log: o.Logger},
 			},
 			Strategy: chosen, ShadowSchema: o.ShadowSchema, KeepOld: o.KeepOld, RebuildMatviews: o.RebuildMatviews, OrderBy: o.OrderBy,
-			UpdateOID: update, IgnoreOID: o.IgnoreOID, PublishedOK: o.PublishedOK, Partitioned: r.partitioned,
+			UpdateOID: update, IgnoreOID: o.IgnoreOID, PublishedOK: o.PublishedOK, Alter: o.alteration(), Partitioned: r.partitioned,
 		},
 		Jobs: o.Jobs, Throttle: throttle.New(pool, o.Jobs, o.yield), BatchSize: o.BatchSize, Transfer: o.Transfer,
 		Verify: o.Verify, MaintenanceWorkMem: o.MaintenanceWorkMem, ForeignKeys: o.ForeignKeys,
@@ -447,8 +489,12 @@ func (r *Repack) describe(ctx context.Context, e *stages.Env, oid uint32, name c
 	return err
 }
 
-// claim takes over a job whose process is gone.
+// claim takes over a job whose process is gone. For a run that asks for other changes
+// than those of the job, it returns *UsageError and changes nothing.
 func (r *Repack) claim(ctx context.Context, conn *pgx.Conn, e *stages.Env, job *registry.Job) error {
+	if err := r.keepAlteration(e, job); err != nil {
+		return err
+	}
 	if err := r.registry.Claim(ctx, conn, job, e.Runner); err != nil {
 		return err
 	}

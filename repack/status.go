@@ -12,6 +12,7 @@ import (
 	"github.com/repack-go/repack/internal/session"
 	"github.com/repack-go/repack/migrations"
 	"github.com/repack-go/repack/registry"
+	"github.com/repack-go/repack/stages/alter"
 	"github.com/repack-go/repack/stages/builds"
 	"github.com/repack-go/repack/strategy"
 )
@@ -40,6 +41,12 @@ type Status struct {
 	// to a role that lacks the privileges of the role that runs the job.
 	IndexBuilds []IndexBuild `json:"index_builds"`
 	LastError   *string      `json:"last_error"`
+	// Alteration is what the job changes, one difference in each line.
+	Alteration []string `json:"alteration"`
+	// Revertible says, after the swap, whether Revert can put the old table back: "yes", or
+	// "no" with the reason, such as rows that the old table cannot take. It is nil before the
+	// swap and after clean_up has begun.
+	Revertible *string `json:"revertible"`
 	// LongestLockMS is the longest time, in milliseconds, for which a transaction of
 	// the job blocked the application: from the request for its first strong lock to
 	// its commit. It is nil before the first such transaction.
@@ -143,7 +150,7 @@ func (r *Repack) visitAny(ctx context.Context) (*visit, error) {
 func (r *Repack) status(ctx context.Context, conn *pgx.Conn, job *registry.Job) (Status, error) {
 	s := Status{
 		Job: job.ID, Table: job.Table().String(), Schema: job.TableSchema, Name: job.TableName,
-		Strategy: job.Strategy, Stage: job.Stage, StageDone: job.StageDone, Swapped: job.Swapped(), IndexBuilds: []IndexBuild{},
+		Strategy: job.Strategy, Stage: job.Stage, StageDone: job.StageDone, Swapped: job.Swapped(), IndexBuilds: []IndexBuild{}, Alteration: []string{},
 		LongestLockMS: job.LongestLockMS, LastError: job.Error, StartedAt: job.CreatedAt, UpdatedAt: job.UpdatedAt, FinishedAt: job.FinishedAt,
 	}
 	copied, err := r.registry.Copied(ctx, conn, job.ID)
@@ -162,13 +169,23 @@ func (r *Repack) status(ctx context.Context, conn *pgx.Conn, job *registry.Job) 
 		s.Runner = &Runner{Host: *job.RunnerHost, PID: *job.RunnerPID, Since: *job.RunnerSince}
 	}
 	s.State = state(job, s.Runner != nil)
+	alteration, err := alter.Decode(job.Alteration)
+	if err != nil {
+		return s, fmt.Errorf("job %d: %w", job.ID, err)
+	}
+	if s.Alteration, err = alteration.Lines(); err != nil {
+		return s, err
+	}
 	if job.FinishedAt != nil {
 		return s, nil
 	}
 	if s.PendingChanges, err = pending(ctx, conn, job); err != nil {
 		return s, err
 	}
-	s.IndexBuilds, err = builds.Read(ctx, conn, job)
+	if s.IndexBuilds, err = builds.Read(ctx, conn, job); err != nil {
+		return s, err
+	}
+	s.Revertible, err = revertible(ctx, conn, job, alteration)
 	return s, err
 }
 

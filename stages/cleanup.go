@@ -86,7 +86,7 @@ func (e *Env) releaseNew(ctx context.Context) error {
 // of the log is replayed into it under the same lock. detachNew returns ErrPutOff if that
 // would take too long.
 func (e *Env) detachNew(ctx context.Context) error {
-	return e.ChangeJob(ctx, e.Locks, func(ctx context.Context, tx *lock.Tx, job *steps.JobRow) error {
+	err := e.ChangeJob(ctx, e.Locks, func(ctx context.Context, tx *lock.Tx, job *steps.JobRow) error {
 		name, ok, err := nameOf(ctx, tx, *e.Job.Shadow)
 		if err != nil || !ok {
 			return err
@@ -94,6 +94,7 @@ func (e *Env) detachNew(ctx context.Context) error {
 		job.State = registry.Finishing
 		return e.release(name).Do(ctx, tx) // the table may have been renamed since the swap
 	})
+	return e.UnfitChanges(ctx, err)
 }
 
 // release is the transaction of detachNew, for the table with that name.

@@ -2,12 +2,14 @@ package stages
 
 import (
 	"context"
+	"fmt"
 	"reflect"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/registry"
+	"github.com/repack-go/repack/stages/alter"
 	"github.com/repack-go/repack/stages/copier"
 	"github.com/repack-go/repack/stages/matviews"
 	"github.com/repack-go/repack/stages/neighbours"
@@ -56,6 +58,9 @@ func (e *Env) Open(ctx context.Context, job *registry.Job) error {
 		return err
 	}
 	e.Source, e.OrderBy = source, job.Options.OrderBy
+	if e.Alteration, err = alter.Decode(job.Alteration); err != nil {
+		return fmt.Errorf("job %d: %w", job.ID, err)
+	}
 	if other, err := foreign(ctx, e.Pool, job); err != nil {
 		return err
 	} else if other {
@@ -85,7 +90,7 @@ func (e *Env) Open(ctx context.Context, job *registry.Job) error {
 	}
 	// The key is looked up by the table's OID, not by its name: the shadow may have been
 	// moved to any schema by now.
-	key, err := catalog.ReadKey(ctx, e.Pool, e.InUse(), job.KeyIndex)
+	key, err := catalog.ReadKey(ctx, e.Pool, e.InUse(), e.KeyIndex())
 	if err != nil {
 		return err
 	}

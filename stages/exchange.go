@@ -30,20 +30,19 @@ func (e *Env) swapKnown(ctx context.Context) error {
 	reverse := e.Reverse()
 	err := e.ChangeJob(ctx, e.mover().ExchangePolicy(), func(ctx context.Context, tx *lock.Tx, job *steps.JobRow) error {
 		x = &exchanging{Env: e, out: e.Job.Source, in: *e.Job.Shadow}
-		if err := x.exchange().Do(ctx, tx); err != nil {
+		return x.exchange(func(ctx context.Context, tx *lock.Tx) error {
+			now := time.Now()
+			description, err := catalog.Encode(x.table)
+			if err != nil {
+				return err
+			}
+			link, xid := x.follow(reverse)
+			job.SwappedAt, job.CompletedBy, job.Description, job.Options.RowByRow = &now, completedBy(xid), description, link.Rows
+			b := &pgx.Batch{}
+			e.QueueJob(b, job)
+			reread, err = x.parity(ctx, tx, b, e.Job.OldTable())
 			return err
-		}
-		now := time.Now()
-		description, err := catalog.Encode(x.table)
-		if err != nil {
-			return err
-		}
-		link, xid := x.follow(reverse)
-		job.SwappedAt, job.CompletedBy, job.Description, job.Options.RowByRow = &now, completedBy(xid), description, link.Rows
-		b := &pgx.Batch{}
-		e.QueueJob(b, job)
-		reread, err = x.parity(ctx, tx, b, e.Job.OldTable())
-		return err
+		}).Do(ctx, tx)
 	})
 	if err != nil {
 		return err
@@ -68,10 +67,13 @@ func (e *Env) swapKnown(ctx context.Context) error {
 //	CREATE OR REPLACE TRIGGER "00_repack_insert" AFTER INSERT ON "app"."t" …;
 //	ALTER TABLE "app"."t" ENABLE ALWAYS TRIGGER "00_repack_insert";  -- and the other triggers
 //
+// finish records the exchange and compares the new table with what it must be. Columns get new
+// names after that, and then also the functions that name them.
+//
 // Between LOCK and DROP, it reads the description of the table, runs the checks and reads
-// the change log. Before COMMIT, swapKnown compares the new table with that description. For
+// the change log. Before COMMIT, finish compares the new table with that description. For
 // a table with more objects, there are more statements, as the lists below show.
-func (x *exchanging) exchange() steps.Transaction {
+func (x *exchanging) exchange(finish func(context.Context, *lock.Tx) error) steps.Transaction {
 	old := x.Job.OldTable()
 	locked := slices.Concat([]steps.Action{steps.Unplanned(x.readOwner)}, x.lockForExchange(x.Job.ShadowTable()), []steps.Action{steps.Unplanned(func(ctx context.Context, tx *lock.Tx) error {
 		if err := x.Drift(x.table); err != nil {
@@ -92,25 +94,40 @@ func (x *exchanging) exchange() steps.Transaction {
 					x.mover().RetireRowByRowSQL(x.table),
 					shadow.RetireSQL(x.table, old),
 					x.table.BoundSQL(old, true),
-					x.builder().DressSQL(x.table),
+					x.builder().DressSQL(x.becomes()),
 				)
 			}),
 			x.done(exchangeSteps/4, 1),
 			steps.Unplanned(x.readGrants), // a new sequence has default privileges
 			steps.SendBounded(func() []string {
-				link, xid := x.follow(x.Reverse())
-				return slices.Concat(
-					shadow.GrantsSQL(x.granted, x.table),
+				statements := slices.Concat(
+					shadow.GrantsSQL(x.granted, x.becomes()),
 					x.table.AttachSQL(), // a partition
-					shadow.InstallSQL(x.Moving(x.table), old),
-					followSQL(link, xid),
-					x.recompile,
+					shadow.InstallSQL(x.Moving(x.becomes()), old),
+					x.Alteration.SequencesSQL(x.table),
 				)
+				if !x.Alteration.RenamesColumns() {
+					statements = append(statements, x.followingSQL()...)
+				}
+				return statements
 			}),
 			x.done(exchangeSteps/4, 3),
 			x.rewriteOIDs(),
+			steps.Unplanned(finish),
+			steps.SendBounded(func() []string { // with the names that all else has from now on
+				if !x.Alteration.RenamesColumns() {
+					return nil
+				}
+				return slices.Concat(x.Alteration.RenameSQL(x.table.Name), x.followingSQL())
+			}),
 		),
 	}
+}
+
+// followingSQL makes writes reach the old table from now on.
+func (x *exchanging) followingSQL() []string {
+	link, xid := x.follow(x.Reverse())
+	return slices.Concat(x.followSQL(link, xid), x.recompile)
 }
 
 // checked names the foreign keys for which the server checks every row in the exchange.
@@ -158,7 +175,10 @@ func (x *exchanging) lockForExchange(place catalog.Name) []steps.Action {
 			if err := x.lookAt(ctx, tx); err != nil {
 				return err
 			}
-			if !x.Reprints.Knows(x.table) {
+			if x.reverting() && x.Alteration.RenamesColumns() { // the texts are others under the lock
+				return x.mover().MayBeTogether(x.table)
+			}
+			if !x.Reprints.Knows(x.table) || !x.Reprints.Knows(x.becomes()) {
 				return steps.ErrUnlearned
 			}
 			return x.mover().MayBeTogether(x.table)
@@ -186,6 +206,11 @@ func (x *exchanging) lockForExchange(place catalog.Name) []steps.Action {
 			},
 		},
 		steps.Unplanned(func(ctx context.Context, tx *lock.Tx) error {
+			if x.reverting() && x.Alteration.RenamesColumns() {
+				if err := steps.DoAll(ctx, tx, x.Alteration.RenameBackSQL(x.table.Name)); err != nil {
+					return err
+				}
+			}
 			if err := x.lookAt(ctx, tx); err != nil {
 				return err
 			}
@@ -290,8 +315,15 @@ func completedBy(xid string) *string {
 	return &xid
 }
 
-// parity compares the table in place with the description of the table that it replaces,
-// which has been moved to retired. It leaves out foreign keys that have still
+// reverting reports whether the old table takes the place of the new one.
+func (x *exchanging) reverting() bool { return x.in == x.Job.Source }
+
+// becomes is the description that the table which is put in place must have: that of the table
+// that it replaces, with what the job changes.
+func (x *exchanging) becomes() *catalog.Table { return x.Becomes(x.table, x.out) }
+
+// parity compares the table in place with what it must have become. The table that it replaces
+// has been moved to retired. It leaves out foreign keys that have still
 // to be validated. It also makes sure that no session waits for a value of a retired
 // sequence. reread names the definitions that have not changed, but that the server now
 // prints differently. The queries that are already in b are sent together with those of
@@ -305,12 +337,12 @@ func (x *exchanging) parity(ctx context.Context, tx *lock.Tx, b *pgx.Batch, reti
 	if err := catalog.Complete(ctx, tx, is, x.table); err != nil {
 		return nil, err
 	}
-	differences, err := x.Reprints.Diff(x.Moving(x.table).Unvalidated(), x.Moving(is).Unvalidated())
+	differences, err := x.Reprints.Diff(x.Moving(x.becomes()).Unvalidated(), x.Moving(is).Unvalidated())
 	if err != nil {
 		return nil, err
 	}
 	if len(differences) > 0 {
 		return nil, &steps.ParityError{Table: x.table.Name, Differences: differences}
 	}
-	return catalog.Reread(x.table, is), nil
+	return catalog.Reread(x.becomes(), is), nil
 }

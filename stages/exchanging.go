@@ -109,7 +109,7 @@ func (x *exchanging) follow(link *strategy.Link) (after *strategy.Link, followed
 
 // exchanging plans what an exchange would know.
 func (p *planner) exchanging(ctx context.Context) (*exchanging, error) {
-	x := &exchanging{Env: p.Env, table: p.Source, xid: unnumbered, oids: p.oids, granted: &catalog.Table{Grants: p.shadow.Grants}}
+	x := &exchanging{Env: p.Env, out: p.Job.Source, table: p.Source, xid: unnumbered, oids: p.oids, granted: &catalog.Table{Grants: p.shadow.Grants}}
 	for _, s := range p.Source.Sequences {
 		if !s.Identity {
 			continue

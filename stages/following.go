@@ -43,9 +43,12 @@ func (e *Env) unfollow() steps.Transaction {
 // followSQL makes the writes to link's table reach the replaced table. While foreign keys
 // are moved one by one, they reach it row by row. While materialized views read the
 // replaced table, they are written through, at once; xid is then the ID of the
-// transaction that exchanges the tables. Otherwise xid is empty, and the keys are logged.
-func followSQL(link *strategy.Link, xid string) []string {
+// transaction that exchanges the tables. Otherwise xid is empty, and the keys are logged. If
+// there is no way back, no write reaches the replaced table.
+func (e *Env) followSQL(link *strategy.Link, xid string) []string {
 	switch {
+	case !e.Alteration.Reversible():
+		return nil
 	case link.Rows != "":
 		return link.RowByRow().SQL()
 	case xid == "":

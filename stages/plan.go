@@ -26,9 +26,11 @@ type Plan struct {
 	// not known yet, and the names of artefacts have N in its place.
 	Job *PlannedJob `json:"job"`
 	// Refused lists the reasons to refuse. If there are any, everything after it is empty.
-	Refused  []Refusal `json:"refused"`
-	Disk     Disk      `json:"disk"`
-	WaitsFor []Session `json:"waits_for"`
+	Refused []Refusal `json:"refused"`
+	// Alteration is what the job changes, one difference in each line.
+	Alteration []string  `json:"alteration"`
+	Disk       Disk      `json:"disk"`
+	WaitsFor   []Session `json:"waits_for"`
 	// NotSearched lists the columns in which repack did not look for OIDs that change, and
 	// the reasons.
 	NotSearched []string `json:"not_searched_for_oids"`
@@ -77,7 +79,7 @@ func NewPlan(ctx context.Context, e *Env, until registry.Stage, running bool) (*
 	plan := &Plan{
 		Table: e.Source.Name.String(), Schema: e.Source.Name.Schema, Name: e.Source.Name.Name,
 		Strategy: e.Strategy.Name(), Until: until, LockRetries: e.Locks.Retries, KillAfter: e.Locks.KillAfter.Seconds(),
-		Refused: []Refusal{}, WaitsFor: []Session{}, NotSearched: []string{}, Standbys: []snapshots.Standby{}, Carried: []Carried{}, Stages: []PlannedStage{},
+		Refused: []Refusal{}, Alteration: []string{}, WaitsFor: []Session{}, NotSearched: []string{}, Standbys: []snapshots.Standby{}, Carried: []Carried{}, Stages: []PlannedStage{},
 	}
 	if e.Job == nil {
 		if err := plan.check(ctx, e); err != nil {
@@ -90,6 +92,9 @@ func NewPlan(ctx context.Context, e *Env, until registry.Stage, running bool) (*
 	}
 	p, err := newPlanner(ctx, e)
 	if err != nil {
+		return nil, err
+	}
+	if plan.Alteration, err = e.Alteration.Lines(); err != nil {
 		return nil, err
 	}
 	if plan.Disk, err = p.disk(ctx); err != nil {
@@ -110,12 +115,16 @@ func NewPlan(ctx context.Context, e *Env, until registry.Stage, running bool) (*
 	return plan, err
 }
 
-// check is pre_validate without its log messages and without the dry build, which writes.
+// check is pre_validate without its log messages and without the dry build, which writes. If
+// the table is to be altered, a model of it is made all the same, and rolled back.
 func (plan *Plan) check(ctx context.Context, e *Env) error {
 	p := e.preflight()
 	err := p.Look(ctx)
 	if p.OIDs != nil {
 		plan.NotSearched = p.OIDs.Unsearched()
+	}
+	if err == nil {
+		err = p.Alter(ctx)
 	}
 	if err == nil {
 		return nil

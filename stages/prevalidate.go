@@ -14,7 +14,7 @@ func preValidate(ctx context.Context, e *Env) error {
 	if err := p.Run(ctx); err != nil {
 		return err
 	}
-	e.validated, e.key = true, p.Key
+	e.validated, e.key, e.Alteration = true, p.Key, p.Alteration
 	return nil
 }
 

@@ -2,6 +2,7 @@ package stages
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -10,6 +11,7 @@ import (
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/lock"
 	"github.com/repack-go/repack/registry"
+	"github.com/repack-go/repack/stages/alter"
 	"github.com/repack-go/repack/stages/shadow"
 	"github.com/repack-go/repack/stages/steps"
 )
@@ -27,10 +29,16 @@ func Revert(ctx context.Context, e *Env) error {
 	if !e.Job.Swapped() && e.Job.State != registry.Reverting {
 		return ErrNotSwapped
 	}
+	if e.Job.Swapped() && !e.Alteration.Reversible() {
+		return ErrIrreversible
+	}
 	if err := e.AwaitSerializable(ctx); err != nil {
 		return e.failed(ctx, fmt.Errorf("revert: %w", err))
 	}
 	if e.Job.Swapped() {
+		if err := e.fitsBack(ctx); err != nil {
+			return e.failed(ctx, fmt.Errorf("revert: %w", err))
+		}
 		if err := e.oidsAnswered(ctx, *e.Job.Shadow); err != nil {
 			return e.failed(ctx, fmt.Errorf("revert: %w", err))
 		}
@@ -69,6 +77,24 @@ func Revert(ctx context.Context, e *Env) error {
 	return e.discard(ctx, registry.Reverted)
 }
 
+// ErrIrreversible reports that the job was begun with the option to give up the way back.
+var ErrIrreversible = errors.New("there is no way back: the job was begun with --no-revert, and the old table has no write since the swap")
+
+// fitsBack makes sure, before any lock, that the old table can take all rows that have been
+// written since the swap. It replays them. If a row does not fit, it returns an
+// *alter.UnfitError: the new table stays in use, and its changes are captured as before.
+func (e *Env) fitsBack(ctx context.Context) error {
+	if e.Alteration == nil || e.Concurrent() {
+		return nil
+	}
+	err := e.replayer().CatchUpShort(ctx)
+	var unfit *alter.UnfitError
+	if errors.As(err, &unfit) {
+		unfit.Refused = true
+	}
+	return err
+}
+
 // exchangeBack is exchange with the tables in the opposite roles. The old table still has
 // what DressSQL gives a shadow, but not what DDL has done to the new table since the swap.
 // If there was such DDL, nothing is exchanged.
@@ -89,7 +115,7 @@ func (e *Env) exchangeBackKnown(ctx context.Context) error {
 		if err := x.backExchange().Do(ctx, tx); err != nil {
 			return err
 		}
-		description, err := catalog.Encode(x.table.ValidAsIn(e.Source))
+		description, err := catalog.Encode(x.becomes().ValidAsIn(e.Source))
 		if err != nil {
 			return err
 		}
@@ -103,7 +129,7 @@ func (e *Env) exchangeBackKnown(ctx context.Context) error {
 		return err
 	}
 	e.TellReread(x.table.Name, reread)
-	e.Source = x.table.ValidAsIn(e.Source)
+	e.Source = x.becomes().ValidAsIn(e.Source)
 	e.SetLink(e.Link.Key)
 	return nil
 }
@@ -120,6 +146,7 @@ func (x *exchanging) backExchange() steps.Transaction {
 	return steps.Transaction{Actions: append(locked,
 		steps.SendBounded(func() []string {
 			statements := slices.Concat(
+				x.Alteration.SequencesBackSQL(x.table),
 				shadow.DropKeysSQL(x.Moving(x.table)),
 				x.table.DetachSQL(), // a partition
 				x.mover().RetireRowByRowSQL(x.table),
@@ -128,10 +155,10 @@ func (x *exchanging) backExchange() steps.Transaction {
 				x.builder().ReinstateSQL(),
 				shadow.ShowSequencesSQL(x.table),
 				x.table.AttachSQL(), // a partition
-				shadow.InstallSQL(x.Moving(x.table), parked),
+				shadow.InstallSQL(x.Moving(x.becomes()), parked),
 			)
 			if link, xid := x.follow(x.Forward()); xid != "" || link.MirrorSince != "" {
-				statements = append(statements, followSQL(link, xid)...)
+				statements = append(statements, x.followSQL(link, xid)...)
 			}
 			return append(statements, x.recompile...)
 		}),
@@ -158,7 +185,7 @@ func (e *Env) validateBound(ctx context.Context) error {
 // driftSinceSwap compares the new table with what the source was at the swap. It leaves out
 // what joins the table to other objects: the old table takes that over as it is now.
 func (e *Env) driftSinceSwap(now *catalog.Table) error {
-	changes, err := e.Reprints.Diff(e.Source.WithoutLinks(), now.WithoutLinks())
+	changes, err := e.Reprints.Diff(e.Alteration.Target(e.Source).WithoutLinks(), now.WithoutLinks())
 	if err != nil {
 		return err
 	}

@@ -26,13 +26,17 @@ func setup(ctx context.Context, e *Env) error {
 	if err != nil {
 		return err
 	}
+	alteration, err := e.Alteration.Encode()
+	if err != nil {
+		return err
+	}
 	var id int64
 	create := func(ctx context.Context, tx *lock.Tx) error {
 		job := e.newJob(id)
 		if err := steps.CaptureOptions(ctx, tx, &job.Options); err != nil {
 			return err
 		}
-		job.KeyIndex, job.Description = index.Name, description
+		job.KeyIndex, job.Description, job.Alteration = index.Name, description, alteration
 		e.Job = job
 		e.SetLink(e.key)
 		return e.creation().Do(ctx, tx)

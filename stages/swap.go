@@ -40,6 +40,9 @@ func swap(ctx context.Context, e *Env) error {
 		if err := e.oidsAnswered(ctx, e.Job.Source); err != nil {
 			return err
 		}
+		if err := e.wideEnough(ctx); err != nil {
+			return err
+		}
 		if err := e.untilExchanged(ctx, e.swapTables); err != nil {
 			return err
 		}
@@ -93,7 +96,7 @@ func planSwap(ctx context.Context, p *planner) ([]steps.Step, error) {
 		if err != nil {
 			return nil, err
 		}
-		exchange := x.exchange()
+		exchange := x.exchange(nil)
 		exchange.Locks = p.exchangeLocks
 		list = append(append(list, joins...), exchange)
 	}

@@ -26,6 +26,9 @@ var ErrNothingToVerify = errors.New("there is nothing to verify: only from post_
 // It takes ACCESS SHARE on both tables and the change log, chunk by chunk.
 func Verify(ctx context.Context, e *Env, mode registry.VerifyMode) (*compare.Result, error) {
 	stage := e.Job.Stage
+	if e.Job.Swapped() && !e.Alteration.Reversible() {
+		return nil, ErrNothingToVerify
+	}
 	if e.Job.State != registry.Active || stage != registry.PostSyncUpdate && stage != registry.Swap {
 		return nil, ErrNothingToVerify
 	}
@@ -48,7 +51,7 @@ func Verify(ctx context.Context, e *Env, mode registry.VerifyMode) (*compare.Res
 // comparer returns how this run compares. replay replays the change log; or nil.
 func (e *Env) comparer(replay func(context.Context) error) compare.Comparer {
 	return compare.Comparer{
-		Pool: e.Pool, Locks: e.OfRows(), Log: e.Log, Job: e.Job, Source: e.Source, Link: e.Link,
+		Pool: e.Pool, Locks: e.OfRows(), Log: e.Log, Job: e.Job, Source: e.Alteration.Comparable(e.Source), Link: e.Link,
 		Jobs: e.Jobs, Throttle: e.Throttle, BatchSize: e.BatchSize, Replay: replay,
 	}
 }

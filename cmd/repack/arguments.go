@@ -194,9 +194,14 @@ func names(flags []cli.Flag) []string {
 	return list
 }
 
+// isBool reports whether f takes no value from the next argument. The only GenericFlag
+// is --to-bigint, whose value is part of its word.
 func isBool(f cli.Flag) bool {
-	_, ok := f.(*cli.BoolFlag)
-	return ok
+	switch f.(type) {
+	case *cli.BoolFlag, *cli.GenericFlag:
+		return true
+	}
+	return false
 }
 
 // likeness is the similarity (Jaro-Winkler, 0 to 1) above which a word is suggested.

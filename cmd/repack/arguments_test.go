@@ -83,6 +83,9 @@ func TestArrange(t *testing.T) {
 		"help run":                           "help run",
 		"version extra":                      "version extra",
 		"run --order-by a=b -t x":            "run --order-by=a=b --table=x",
+		"run --to-bigint --until swap x":     "run --to-bigint --until=swap --table=x",
+		"plan --to-bigint=a,b x":             "plan --to-bigint=a,b --table=x",
+		"run --to-bigint x --no-revert":      "run --to-bigint --no-revert --table=x",
 		"demo --rows 10 --strategy=b --keep": "demo --rows=10 --strategy=b --keep",
 	} {
 		got, err := arrange(app, append([]string{"repack"}, strings.Fields(typed)...))

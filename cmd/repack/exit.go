@@ -40,6 +40,7 @@ func exitCode(ctx context.Context, err error) int {
 		behind   *repack.NotConvergingError
 		restored *repack.RestoredError
 		newer    *repack.NewerJobError
+		unfit    *repack.UnfitError
 	)
 	switch {
 	case err == nil:
@@ -50,8 +51,8 @@ func exitCode(ctx context.Context, err error) int {
 		return exitUsage
 	case errors.As(err, &refused), errors.As(err, &rights), errors.As(err, &pooler), errors.As(err, &drift), errors.As(err, &held),
 		errors.As(err, &restored), errors.As(err, &newer),
-		errors.Is(err, repack.ErrSwapped), errors.Is(err, repack.ErrNotSwapped), errors.Is(err, repack.ErrFinishing), errors.Is(err, repack.ErrNoJob),
-		errors.Is(err, repack.ErrNothingToVerify), errors.Is(err, repack.ErrNewerRegistry):
+		errors.Is(err, repack.ErrSwapped), errors.Is(err, repack.ErrNotSwapped), errors.Is(err, repack.ErrFinishing), errors.Is(err, repack.ErrIrreversible), errors.Is(err, repack.ErrNoJob),
+		errors.As(err, &unfit) && unfit.Refused, errors.Is(err, repack.ErrNothingToVerify), errors.Is(err, repack.ErrNewerRegistry):
 		return exitRefused
 	case errors.As(err, &busy), errors.As(err, &locked), errors.As(err, &snapshot), errors.As(err, &behind), errors.Is(err, repack.ErrPutOff):
 		return exitBusy

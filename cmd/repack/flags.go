@@ -109,13 +109,24 @@ func options(c *cli.Context) (*pgx.ConnConfig, repack.Options, error) {
 	if c.IsSet("retry-for") && retryFor == 0 {
 		retryFor = -1
 	}
+	toBigint := bigint(c)
 	return config, repack.Options{
-		Table:              c.String("table"),
-		Strategy:           c.String("strategy"),
-		Until:              repack.Stage(c.String("until")),
-		BatchSize:          c.Int("batch-size"),
-		Transfer:           repack.Transfer(c.String("transfer")),
-		OrderBy:            c.String("order-by"),
+		Table:           c.String("table"),
+		Strategy:        c.String("strategy"),
+		Until:           repack.Stage(c.String("until")),
+		BatchSize:       c.Int("batch-size"),
+		Transfer:        repack.Transfer(c.String("transfer")),
+		OrderBy:         c.String("order-by"),
+		Alter:           c.StringSlice("alter"),
+		ToBigint:        toBigint.given,
+		BigintColumns:   toBigint.columns,
+		Set:             c.StringSlice("set"),
+		Down:            c.StringSlice("down"),
+		ColumnOrder:     c.String("column-order"),
+		Tablespace:      c.String("tablespace"),
+		IndexTablespace: c.String("index-tablespace"),
+		AllowLossy:      c.StringSlice("allow-lossy"),
+		Cascade:         c.Bool("cascade"), NoCascade: c.Bool("no-cascade"), NoRevert: c.Bool("no-revert"),
 		KeepOld:            c.Bool("keep-old"),
 		RebuildMatviews:    c.Bool("rebuild-matviews"),
 		UpdateOID:          c.StringSlice("update-oid"),

@@ -93,6 +93,12 @@ func (t planText) head(b *strings.Builder, plan *repack.Plan) {
 		}
 		fmt.Fprintf(b, "Job %d is %s stage %s: what follows is what is left to do.\n", j.Job, stands, j.Stage)
 	}
+	if len(plan.Alteration) > 0 {
+		fmt.Fprintf(b, "\nWhat is changed, and nothing else:\n")
+		for _, line := range plan.Alteration {
+			fmt.Fprintf(b, "  %s\n", line)
+		}
+	}
 	d := plan.Disk
 	fmt.Fprintf(b, "\nDisk: at most %s (table %s, TOAST %s, indexes %s), and about as much write-ahead log: %s.\n",
 		bytes(d.AtMost), bytes(d.TableBytes), bytes(d.ToastBytes), bytes(d.IndexBytes), bytes(d.WAL))

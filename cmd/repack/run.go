@@ -55,7 +55,7 @@ func runFlags() []cli.Flag {
 	for _, s := range registry.Stages {
 		names = append(names, string(s))
 	}
-	return []cli.Flag{
+	return slices.Concat([]cli.Flag{
 		tableFlag(),
 		&cli.StringFlag{
 			Name: "strategy", Value: repack.ChangeLog,
@@ -73,6 +73,7 @@ func runFlags() []cli.Flag {
 				"one statement copies all rows: it is not parallel, holds one snapshot until it ends, and starts again if interrupted; " +
 				"rows that change during the job are stored wherever there is space",
 		},
+	}, alterFlags(), []cli.Flag{
 		&cli.BoolFlag{Name: "keep-old", Usage: "keep the old table at clean_up, separate from all tables in use"},
 		&cli.BoolFlag{Name: "rebuild-matviews", Usage: "after the swap, build materialized views on the table again, with the rows of that moment (default: such a table is refused)"},
 		oidFlags()[0], oidFlags()[1], publishedFlag(),
@@ -86,7 +87,7 @@ func runFlags() []cli.Flag {
 			Usage: "compare shadow and source before the swap: off, sample (about a sixteenth of the rows) or full; if rows differ, the job does not swap",
 		},
 		&cli.StringFlag{Name: "shadow-schema", Usage: "`SCHEMA` that has been prepared for the shadow; the old table goes to SCHEMA_old (default: both schemas are created)"},
-	}
+	})
 }
 
 func revertCommand() *cli.Command {

@@ -100,6 +100,16 @@ func writeText(w io.Writer, list []repack.Status) error {
 				return err
 			}
 		}
+		for _, line := range s.Alteration {
+			if _, err := fmt.Fprintf(w, "job %d changes %s\n", s.Job, line); err != nil {
+				return err
+			}
+		}
+		if s.Revertible != nil {
+			if _, err := fmt.Fprintf(w, "job %d revertible: %s\n", s.Job, *s.Revertible); err != nil {
+				return err
+			}
+		}
 		if s.State == "interrupted" {
 			if _, err := fmt.Fprintf(w, "job %d was interrupted: run the same command again to go on, or undo it with: repack %s --table '%s'\n",
 				s.Job, wayBack(s), s.Table); err != nil {

@@ -16,6 +16,7 @@ import (
 	"github.com/repack-go/repack/internal/lock"
 	"github.com/repack-go/repack/internal/session"
 	"github.com/repack-go/repack/registry"
+	"github.com/repack-go/repack/stages/alter"
 	"github.com/repack-go/repack/stages/chunker"
 	"github.com/repack-go/repack/stages/steps"
 	"github.com/repack-go/repack/stages/throttle"
@@ -149,12 +150,24 @@ func (c *Copier) copyOne(ctx context.Context, chunk *registry.Chunk, copyChunk f
 		err = copyChunk(chunk)
 	}
 	if err != nil {
-		return fmt.Errorf("copy blocks %d to %d: %w", chunk.First, chunk.End, err)
+		return fmt.Errorf("copy blocks %d to %d: %w", chunk.First, chunk.End, c.unfit(ctx, *chunk, err))
 	}
 	chunk.Took = time.Since(began)
 	c.Log.Debug("chunk copied", "job", c.Job.ID, "first_block", chunk.First, "end_block", chunk.End,
 		"rows", chunk.Rows, "took", chunk.Took)
 	return nil
+}
+
+// unfit names the rows of the chunk that the shadow cannot take, if that is the error.
+func (c *Copier) unfit(ctx context.Context, chunk registry.Chunk, err error) error {
+	err = c.Unfit(ctx, err, func(tx pgx.Tx) ([]strategy.Unfit, error) {
+		return c.Link.UnfitRows(ctx, tx, chunk.First, chunk.End, alter.MostUnfit)
+	})
+	var unfit *alter.UnfitError
+	if errors.As(err, &unfit) {
+		unfit.Refused = true
+	}
+	return err
 }
 
 func (c *Copier) chunkDone(ctx context.Context, progress steps.Progress) error {

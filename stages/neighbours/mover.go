@@ -271,6 +271,9 @@ func (m *Mover) Apart(t *catalog.Table) error {
 	if t.Partition != nil {
 		return fmt.Errorf("%s is a partition, whose foreign keys PostgreSQL moves when it is detached and attached", t.Name)
 	}
+	if m.Alteration != nil {
+		return fmt.Errorf("%s is altered, and a row that does not fit one of the two tables must not be an error of the application", t.Name)
+	}
 	return nil
 }
 

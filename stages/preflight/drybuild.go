@@ -13,6 +13,7 @@ import (
 
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/session"
+	"github.com/repack-go/repack/stages/alter"
 	"github.com/repack-go/repack/stages/checks"
 	"github.com/repack-go/repack/stages/steps"
 	"github.com/repack-go/repack/strategy"
@@ -42,7 +43,7 @@ func (p *Inspector) dryBuild(ctx context.Context) (tried dryBuilt, err error) {
 		if err := steps.CaptureOptions(ctx, tx, &dry.Job.Options); err != nil {
 			return err
 		}
-		dry.Job.KeyIndex = index.Name
+		dry.Key, dry.Job.KeyIndex = p.Key, index.Name
 		dry.SetLink(p.Key)
 		if err := dry.buildDry(ctx, tx, &tried); err != nil {
 			return err
@@ -50,8 +51,12 @@ func (p *Inspector) dryBuild(ctx context.Context) (tried dryBuilt, err error) {
 		return errDryBuildOver
 	})
 	p.Reprints = dry.Reprints // the definitions of the copy are those of the table
+	p.Alteration = dry.Alteration
 	var refused *checks.RefusedError
+	var unfit *alter.UnfitError
 	switch {
+	case errors.As(err, &unfit):
+		return tried, unfit
 	case errors.Is(err, errDryBuildOver):
 		return tried, nil
 	case errors.As(err, &refused):
@@ -111,6 +116,9 @@ func (p *Inspector) buildDry(ctx context.Context, tx pgx.Tx, t *dryBuilt) (err e
 			return err
 		}
 	}
+	if t.reasons, err = p.alter(ctx, tx); err != nil || len(t.reasons) > 0 {
+		return err
+	}
 	if err := steps.Do(ctx, tx, slices.Concat(p.builder().CreateCapture(p.Strategy.Capture(p.Link)), p.builder().CreateShadow())...); err != nil {
 		return err
 	}
@@ -161,6 +169,11 @@ func (p *Inspector) unlike(ctx context.Context, tx pgx.Tx) ([]checks.Reason, err
 	if err := p.Reprints.Learn(ctx, tx, p.Job.OldSchema, p.Source, p.Source.OID); err != nil {
 		return nil, err
 	}
+	if p.Alteration != nil {
+		if err := p.Reprints.Learn(ctx, tx, p.Job.OldSchema, p.builder().Target(), p.Source.OID); err != nil {
+			return nil, err
+		}
+	}
 	if err := p.LearnMatviews(ctx, tx, p.Job.OldSchema, p.Source.Matviews); err != nil {
 		return nil, err
 	}
@@ -188,13 +201,13 @@ func (p *Inspector) unlike(ctx context.Context, tx pgx.Tx) ([]checks.Reason, err
 	return reasons, nil
 }
 
-const copyRowSQL = `INSERT INTO %[1]s (%[2]s) OVERRIDING SYSTEM VALUE SELECT %[2]s FROM ONLY %[3]s LIMIT 1`
-
 // copyRow copies a row. A row that violates a check that is not immutable is not copied:
 // the search for rows that have outlived a check names it.
 func (p *Inspector) copyRow(ctx context.Context, tx pgx.Tx, t *dryBuilt) error {
-	row := fmt.Sprintf(copyRowSQL, p.Job.ShadowTable(), catalog.QuoteAll(p.Source.Stored()), p.Source.Name)
-	err := steps.ExecEach(ctx, tx, []string{row})
+	if p.Alteration != nil {
+		return p.copySample(ctx, tx)
+	}
+	err := steps.ExecEach(ctx, tx, []string{p.Link.CopyAnySQL(1)})
 	var pgErr *pgconn.PgError
 	if errors.As(err, &pgErr) && pgErr.Code == pgerrcode.CheckViolation &&
 		slices.ContainsFunc(t.checks, func(c mutableCheck) bool { return c.Name == pgErr.ConstraintName }) {
@@ -208,11 +221,11 @@ func (p *Inspector) copyRow(ctx context.Context, tx pgx.Tx, t *dryBuilt) error {
 // the copied row. If the application has changed the row in the meantime, other columns
 // differ as well. Such a row is ignored.
 func (p *Inspector) computedOtherwise(ctx context.Context, tx pgx.Tx) ([]checks.Reason, error) {
-	if !slices.ContainsFunc(p.Source.Columns, func(c catalog.Column) bool { return c.Generated != "" }) {
+	computed := *p.Alteration.Comparable(p.Source)
+	if !slices.ContainsFunc(computed.Columns, func(c catalog.Column) bool { return c.Generated != "" }) {
 		return nil, nil
 	}
-	computed := *p.Source
-	computed.Columns = slices.Clone(p.Source.Columns)
+	computed.Columns = slices.Clone(computed.Columns)
 	for i, c := range computed.Columns {
 		if c.Generated == "v" { // compare it as if it were stored
 			computed.Columns[i].Generated = "s"

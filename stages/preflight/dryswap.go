@@ -41,6 +41,7 @@ func (p *Inspector) trySwap(ctx context.Context, tx pgx.Tx) ([]checks.Reason, er
 	if hidden {
 		p.Log.Debug("triggers and rules are not tried: the table's name is hidden by another one", "table", p.Source.Name.String())
 	}
+	copied = p.Alteration.Target(copied)
 	if err := steps.ExecAll(ctx, tx, []string{fmt.Sprintf("SET LOCAL lock_timeout = %d", max(p.Locks.Timeout.Milliseconds(), 1))}); err != nil {
 		return nil, err
 	}
@@ -282,6 +283,9 @@ func (r *drySwap) differ(ctx context.Context, object string, was, is *catalog.Ta
 func (r *drySwap) replace(ctx context.Context) error {
 	if r.untyped() {
 		return nil
+	}
+	if err := r.views(ctx); err != nil {
+		return err
 	}
 	dependents, err := r.Source.TriedIn(ctx, r.tx, r.Job.ShadowSchema)
 	if err != nil {

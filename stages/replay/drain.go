@@ -82,10 +82,11 @@ func (r *Replayer) DrainLocked() []steps.Action {
 // No session can write in between. The commit completes the copy: a snapshot that sees the
 // commit sees all rows of the copy.
 func (r *Replayer) writeThrough(ctx context.Context) error {
-	return r.ChangeJob(ctx, r.Locks, func(ctx context.Context, tx *lock.Tx, job *steps.JobRow) error {
+	err := r.ChangeJob(ctx, r.Locks, func(ctx context.Context, tx *lock.Tx, job *steps.JobRow) error {
 		job.CompletedBy = new(string)
 		return r.Switching(job.CompletedBy).Do(ctx, tx)
 	})
+	return r.UnfitChanges(ctx, err)
 }
 
 // Switching is the transaction of writeThrough. It sets xid to its own ID.

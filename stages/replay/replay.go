@@ -130,7 +130,7 @@ func (r *Replayer) pass(ctx context.Context) (total strategy.Replayed, err error
 		}
 		done, collided, err := r.replay(ctx, taken, shares)
 		if err != nil {
-			return total, err
+			return total, r.UnfitChanges(ctx, err)
 		}
 		r.Log.Debug("batch replayed", "job", r.Job.ID, "first_block", taken.first, "end_block", taken.end,
 			"logged", done.Logged, "copied", done.Copied, "shares", shares, "took", time.Since(began))
@@ -177,12 +177,14 @@ func (r *Replayer) batch(ctx context.Context, taken logRange) (done strategy.Rep
 		return done, err
 	}
 	r.Log.Debug("replay batch collided", "job", r.Job.ID, "first_block", taken.first, "error", err)
-	if err := r.Perform(ctx, steps.Transaction{OfRows: true, Actions: r.RemoveLogged()}); err != nil {
-		return done, err
-	}
-	err = r.Perform(ctx, ofRange)
-	if !strategy.Collision(err) {
-		return done, err
+	if !r.Link.Carries { // otherwise the rows of the copy have values that the table does not have
+		if err := r.Perform(ctx, steps.Transaction{OfRows: true, Actions: r.RemoveLogged()}); err != nil {
+			return done, err
+		}
+		err = r.Perform(ctx, ofRange)
+		if !strategy.Collision(err) {
+			return done, err
+		}
 	}
 	err = r.Perform(ctx, r.Replaying("", r.Concurrent(), func(ctx context.Context, tx pgx.Tx) (err error) {
 		done, err = r.Link.ReplayAll(ctx, tx, r.Concurrent())

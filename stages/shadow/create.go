@@ -66,8 +66,16 @@ func (b *Builder) CreateCapture(capture strategy.Capture) []steps.Action {
 }
 
 // Target describes the table that the shadow is to become. The shadow is built from it, and
-// not from the source. Today the two are equal.
-func (b *Builder) Target() *catalog.Table { return b.Source }
+// not from the source.
+func (b *Builder) Target() *catalog.Table { return b.Alteration.Target(b.Source) }
+
+// key returns the index of the target that identifies rows.
+func (b *Builder) key() (catalog.Index, bool) {
+	if b.Alteration != nil {
+		return b.Target().Index(b.Alteration.KeyIndex)
+	}
+	return b.Source.Index(b.Job.KeyIndex)
+}
 
 // shadowSQL creates the shadow as the backfill needs it.
 func (b *Builder) shadowSQL() []string {
@@ -82,7 +90,7 @@ func (b *Builder) shadowSQL() []string {
 // Made describes the indexes and constraints that shadowSQL has created.
 func (b *Builder) Made() *catalog.Table {
 	t := &catalog.Table{Name: b.Job.ShadowTable()}
-	if index, ok := b.Target().Index(b.Job.KeyIndex); ok && b.Strategy.WritesThrough() {
+	if index, ok := b.key(); ok && b.Strategy.WritesThrough() {
 		t.Indexes = []catalog.Index{index}
 		if c, ok := b.Target().Constraint(index.Constraint); ok {
 			t.Constraints = []catalog.Constraint{c}
@@ -94,7 +102,7 @@ func (b *Builder) Made() *catalog.Table {
 // keySQL builds the key's index on an empty shadow. If the index belongs to a constraint, it
 // adds the constraint.
 func (b *Builder) keySQL(shadow catalog.Name) []string {
-	index, _ := b.Target().Index(b.Job.KeyIndex)
+	index, _ := b.key()
 	statements := []string{
 		"SET LOCAL default_tablespace = " + catalog.Literal(index.Tablespace),
 		index.CreateSQL(shadow),
@@ -125,7 +133,7 @@ func (b *Builder) sameToast(there bool) error {
 //
 // It takes ACCESS EXCLUSIVE on the shadow.
 func (b *Builder) identifySQL(shadow catalog.Name) []string {
-	index, _ := b.Target().Index(b.Job.KeyIndex)
+	index, _ := b.key()
 	switch {
 	case !b.Strategy.WritesThrough():
 		return []string{catalog.ReplicaIdentity{Kind: "f"}.SQL(shadow.String())}
@@ -140,8 +148,8 @@ func (b *Builder) identifySQL(shadow catalog.Name) []string {
 // identifySQL.
 func (b *Builder) marksSQL(shadow catalog.Name) []string {
 	statements := b.Target().MarksSQL(shadow)
-	if b.Source.ReplicaIdentity.Kind == "d" && len(b.identifySQL(shadow)) > 0 {
-		statements = append(statements, b.Source.ReplicaIdentity.SQL(shadow.String()))
+	if identity := b.Target().ReplicaIdentity; identity.Kind == "d" && len(b.identifySQL(shadow)) > 0 {
+		statements = append(statements, identity.SQL(shadow.String()))
 	}
 	return statements
 }

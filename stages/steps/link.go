@@ -17,6 +17,7 @@ func (w *Worker) SetLink(key []catalog.KeyColumn) {
 	w.Link.PerRow = w.Link.PerRow || j.Options.RowTriggers
 	w.Link.Counted = j.Options.CountRows
 	w.Link.Rows = j.Options.RowByRow
+	w.Alteration.Link(w.Link, w.Source)
 	if j.Swapped() {
 		w.Link = w.Link.Reverse(j.Table(), j.OldTable())
 	}

@@ -25,10 +25,24 @@ func (w *Worker) learn(ctx context.Context, oid uint32) error {
 	if err != nil {
 		return w.GoneOr(err)
 	}
-	if w.Reprints.Knows(t) {
-		return nil
+	for _, d := range []*catalog.Table{t, w.Becomes(t, oid)} {
+		if w.Reprints.Knows(d) {
+			continue
+		}
+		if err := w.learnOf(ctx, d, oid); err != nil {
+			return err
+		}
 	}
-	return w.learnOf(ctx, t, oid)
+	return nil
+}
+
+// Becomes returns the description that the table which replaces t must have. oid is that of t:
+// the source, or after the swap the new table.
+func (w *Worker) Becomes(t *catalog.Table, oid uint32) *catalog.Table {
+	if oid == w.Job.Source {
+		return w.Alteration.Target(t)
+	}
+	return w.Alteration.Source(t)
 }
 
 // ErrUnlearned reports that some definitions have not been parsed once more.
@@ -52,7 +66,13 @@ func (w *Worker) Learning(ctx context.Context, oid uint32, exchange func(context
 }
 
 // LearnOld runs learn for the old table, with the description from before the swap.
-func (w *Worker) LearnOld(ctx context.Context) error { return w.learnOf(ctx, w.Source, w.Job.Source) }
+func (w *Worker) LearnOld(ctx context.Context) error {
+	err := w.learnOf(ctx, w.Source, w.Job.Source)
+	if err != nil || w.Alteration == nil {
+		return err
+	}
+	return w.learnOf(ctx, w.Alteration.Target(w.Source), w.Job.Source)
+}
 
 func (w *Worker) learnOf(ctx context.Context, t *catalog.Table, oid uint32) error {
 	free, _ := w.Places()
@@ -70,7 +90,7 @@ func (w *Worker) learnOf(ctx context.Context, t *catalog.Table, oid uint32) erro
 
 // Learned makes sure, under the lock, that no definition has been added or changed since.
 func (w *Worker) Learned(t *catalog.Table) error {
-	if !w.Reprints.Knows(t) {
+	if !w.Reprints.Knows(t) || w.Job != nil && !w.Reprints.Knows(w.Becomes(t, w.InUse())) {
 		return fmt.Errorf("a definition of %s has just been changed: %w", t.Name, ErrPutOff)
 	}
 	return nil

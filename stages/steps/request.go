@@ -5,6 +5,7 @@ import (
 
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/registry"
+	"github.com/repack-go/repack/stages/alter"
 	"github.com/repack-go/repack/stages/checks"
 	"github.com/repack-go/repack/stages/oids"
 	"github.com/repack-go/repack/strategy"
@@ -23,6 +24,9 @@ type Request struct {
 	IgnoreOID       bool                 // allows other tables to store OIDs of the table
 	PublishedOK     bool                 // allows publications FOR ALL TABLES
 	OrderBy         string               // order of the copied rows: see catalog.ReadOrder; empty: as they come
+	// Alter is what to change of the table: what the job was begun with, or what the user
+	// asks for if there is no job yet.
+	Alter alter.Request
 	// Partitioned is the ID of the repack of the partitioned table that this job is a
 	// part of.
 	Partitioned *int64

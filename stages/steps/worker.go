@@ -14,6 +14,7 @@ import (
 	"github.com/repack-go/repack/internal/lock"
 	"github.com/repack-go/repack/internal/session"
 	"github.com/repack-go/repack/registry"
+	"github.com/repack-go/repack/stages/alter"
 	"github.com/repack-go/repack/strategy"
 )
 
@@ -32,6 +33,8 @@ type Worker struct {
 	Job    *registry.Job  // nil before setup
 	Source *catalog.Table // the source as at setup
 	Link   *strategy.Link // from which table to which the changes go; nil before setup
+	// Alteration is what the job changes; or nil.
+	Alteration *alter.Alteration
 	// Reprints is what is known of how the server prints definitions that it parses again.
 	Reprints catalog.Reprints
 

@@ -1,0 +1,110 @@
+package preflight
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/repack-go/repack/internal/catalog"
+	"github.com/repack-go/repack/stages/alter"
+	"github.com/repack-go/repack/stages/checks"
+	"github.com/repack-go/repack/stages/steps"
+	"github.com/repack-go/repack/strategy"
+)
+
+// alter finds out what the user asks to change, and makes the link of the dry build follow it.
+// It creates a model of the table in the schema of the shadow, and removes it.
+func (p *Inspector) alter(ctx context.Context, tx pgx.Tx) (reasons []checks.Reason, err error) {
+	if p.Request.Alter.None() {
+		return nil, nil
+	}
+	key, _ := p.Source.Key()
+	model := alter.Model{Asked: p.Request.Alter, Source: p.Source, Key: key, Schema: p.Job.ShadowSchema, Published: p.MayBePublished()}
+	if p.Alteration, reasons, err = model.Make(ctx, tx); err != nil || len(reasons) > 0 {
+		return reasons, err
+	}
+	p.SetLink(p.Key)
+	return nil, nil
+}
+
+// Alter finds out what the user asks to change, in a transaction of its own. It returns
+// *checks.RefusedError.
+func (p *Inspector) Alter(ctx context.Context) error {
+	if p.Request.Alter.None() {
+		return nil
+	}
+	model := *p
+	model.Request = p.Clone()
+	var reasons []checks.Reason
+	// The sessions of a plan are read-only.
+	err := pgx.BeginTxFunc(ctx, p.Pool, pgx.TxOptions{AccessMode: pgx.ReadWrite}, func(tx pgx.Tx) (err error) {
+		model.Job = p.JobNumbered(fmt.Sprintf("trial_%d", tx.Conn().PgConn().PID()))
+		index, _ := p.Source.Key()
+		if model.Key, err = catalog.ReadKey(ctx, tx, p.Source.OID, index.Name); err != nil {
+			return err
+		}
+		if err := steps.Do(ctx, tx, model.builder().CreateSchemas()...); err != nil {
+			return err
+		}
+		if reasons, err = model.alter(ctx, tx); err != nil {
+			return err
+		}
+		return errDryBuildOver
+	})
+	if !errors.Is(err, errDryBuildOver) {
+		return err
+	}
+	p.Alteration = model.Alteration
+	if len(reasons) > 0 {
+		return &checks.RefusedError{Table: p.Source.Name, Reasons: reasons}
+	}
+	return nil
+}
+
+// A sample has the rows of so many blocks, and at most so many rows.
+const (
+	sampleBlocks = 256
+	sampleRows   = 1000
+)
+
+// copySample converts some rows. If one of them does not fit, it names those that it finds.
+func (p *Inspector) copySample(ctx context.Context, tx pgx.Tx) error {
+	err := pgx.BeginFunc(ctx, tx, func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, p.Link.CopyAnySQL(sampleRows))
+		return err
+	})
+	if !strategy.IsUnfit(err) || strategy.Collision(err) {
+		return err
+	}
+	blocks, measured := strategy.Blocks(ctx, tx, p.Source.Name)
+	if measured != nil {
+		return errors.Join(err, measured)
+	}
+	rows, looked := p.Link.UnfitRows(ctx, tx, 0, min(blocks, sampleBlocks), alter.MostUnfit)
+	if looked != nil || len(rows) == 0 {
+		return errors.Join(err, looked)
+	}
+	unfit := &alter.UnfitError{Table: p.Source.Name, Rows: rows, Refused: true, Unbegun: true, Err: err}
+	for _, k := range p.Key {
+		unfit.KeyColumns = append(unfit.KeyColumns, k.Name)
+	}
+	return unfit
+}
+
+// views refuses views whose columns would have another type: PostgreSQL cannot replace them.
+func (r *drySwap) views(ctx context.Context) error {
+	if r.Alteration == nil || len(r.reasons) > 0 {
+		return nil
+	}
+	retyped, err := r.Source.RetypedViews(ctx, r.tx, r.copied.Name, r.Job.ShadowSchema)
+	for _, v := range retyped {
+		why := fmt.Sprintf("its column %s would be %s and not %s, and PostgreSQL cannot replace a view by one with another type", catalog.Quote(v.Column), v.Is, v.Was)
+		if v.Why != "" {
+			why = "would not work on the new table: " + v.Why
+		}
+		r.reasons = append(r.reasons, checks.Reason{Object: "view " + v.View, Why: why, Remedy: "drop it for the time of the repack"})
+	}
+	return err
+}

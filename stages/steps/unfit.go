@@ -1,0 +1,47 @@
+package steps
+
+import (
+	"context"
+	"errors"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/repack-go/repack/internal/lock"
+	"github.com/repack-go/repack/stages/alter"
+	"github.com/repack-go/repack/strategy"
+)
+
+// Unfit returns an *alter.UnfitError that names rows, if err says that the copy cannot take a
+// row, and the job alters the table. Otherwise it returns err. find looks for the rows in a
+// transaction, which is rolled back.
+func (w *Worker) Unfit(ctx context.Context, err error, find func(tx pgx.Tx) ([]strategy.Unfit, error)) error {
+	if w.Alteration == nil || !strategy.IsUnfit(err) || ctx.Err() != nil {
+		return err
+	}
+	unfit := &alter.UnfitError{Table: w.Job.Table(), Swapped: w.Job.Swapped(), Err: err}
+	for _, k := range w.Link.Key {
+		unfit.KeyColumns = append(unfit.KeyColumns, k.Name)
+	}
+	failed := w.TransactBy(ctx, w.OfRows(), func(_ context.Context, tx *lock.Tx) (err error) {
+		if unfit.Rows, err = find(tx); err == nil {
+			err = errFound
+		}
+		return err
+	})
+	switch {
+	case !errors.Is(failed, errFound):
+		return errors.Join(err, failed)
+	case len(unfit.Rows) == 0: // the application has changed them meanwhile
+		return err
+	}
+	return unfit
+}
+
+var errFound = errors.New("the rows have been found")
+
+// UnfitChanges is Unfit for an error of a replay.
+func (w *Worker) UnfitChanges(ctx context.Context, err error) error {
+	return w.Unfit(ctx, err, func(tx pgx.Tx) ([]strategy.Unfit, error) {
+		return w.Link.UnfitChanges(ctx, tx, alter.MostUnfit, w.Concurrent())
+	})
+}
