@@ -12,9 +12,6 @@ import (
 // The two describe an empty model of the table, which has no links to other objects.
 type Delta struct{ Was, Is *Table }
 
-// Reversed returns the delta in the other direction.
-func (d Delta) Reversed() Delta { return Delta{Was: d.Is, Is: d.Was} }
-
 // Of returns t with the delta: every property that differs between Was and Is becomes that of
 // Is, and the others stay as t has them. Members of lists are matched by their names.
 func (d Delta) Of(t *Table) *Table {

@@ -52,7 +52,7 @@ type Value struct {
 func (v Value) on(table, column string) string {
 	switch {
 	case v.Expression != "":
-		return fmt.Sprintf("(SELECT %s FROM (SELECT (%s).*) AS %s)", v.Expression, strategy.Alias, catalog.Quote(table))
+		return fmt.Sprintf("(SELECT %s FROM (SELECT %s.*) AS %s)", v.Expression, strategy.Alias, catalog.Quote(table))
 	case v.Cast != "":
 		return fmt.Sprintf("(%s.%s)::%s", strategy.Alias, catalog.Quote(column), v.Cast)
 	default:
@@ -102,29 +102,25 @@ func (a *Alteration) Target(t *catalog.Table) *catalog.Table {
 	if a == nil {
 		return t
 	}
-	return a.widened(a.Delta.Of(t), func(s Sequence) (from, to string) { return s.Was, s.Is })
-}
-
-// Source returns the description that t, which has the alteration, would have without it. If
-// a is nil, it is t.
-func (a *Alteration) Source(t *catalog.Table) *catalog.Table {
-	if a == nil {
-		return t
-	}
-	return a.widened(a.Delta.Reversed().Of(t), func(s Sequence) (from, to string) { return s.Is, s.Was })
-}
-
-// widened returns t with the types of sequences.
-func (a *Alteration) widened(t *catalog.Table, way func(Sequence) (from, to string)) *catalog.Table {
-	t.Sequences = slices.Clone(t.Sequences)
-	for i, s := range t.Sequences {
+	target := a.Delta.Of(t)
+	target.Sequences = slices.Clone(target.Sequences)
+	for i, s := range target.Sequences {
 		for _, w := range a.Sequences {
-			if from, to := way(w); w.Name.Name == s.Name.Name && s.Type == from {
-				t.Sequences[i] = retyped(s, to)
+			if w.Name.Name == s.Name.Name && s.Type == w.Was {
+				target.Sequences[i] = retyped(s, w.Is)
 			}
 		}
 	}
-	return t
+	return target
+}
+
+// Restored returns the description that t, the new table, would have without the alteration.
+// source is that of the source at the swap. If a is nil, it is t.
+func (a *Alteration) Restored(source, t *catalog.Table) *catalog.Table {
+	if a == nil {
+		return t
+	}
+	return catalog.Delta{Was: a.Target(source), Is: source}.Of(t)
 }
 
 // bounds are the values that a sequence of a type can have.

@@ -181,8 +181,37 @@ func (m *Model) checked(ctx context.Context, expression, column, name string, fr
 		if printed, why, err = m.prove(ctx, sql, to, false); err != nil || why == "" {
 			return fmt.Sprintf("(%s)::%s", printed, to.Type), why, err
 		}
+		if enum, err := m.isEnum(ctx, from.Type, to.Type); err != nil || enum {
+			why, err = m.explain(ctx, sql)
+			if err != nil || why == "" {
+				return sql, "", err
+			}
+		}
 	}
 	return value, why, nil
+}
+
+const enumSQL = `SELECT bool_or(typtype = 'e') FROM pg_type WHERE oid = ANY ($1::text[]::regtype[])`
+
+// isEnum reports whether one of the types is an enum. The server takes the casts between enum
+// and text for ones whose result may change, because a label may be renamed.
+func (m *Model) isEnum(ctx context.Context, types ...string) (is bool, err error) {
+	err = m.tx.QueryRow(ctx, enumSQL, types).Scan(&is)
+	return is, err
+}
+
+// explain makes the server parse an expression whose names are all qualified. why is what it
+// says against it; or empty.
+func (m *Model) explain(ctx context.Context, expression string) (why string, err error) {
+	err = m.undone(ctx, func() error {
+		_, err := m.tx.Exec(ctx, fmt.Sprintf("EXPLAIN SELECT %s FROM %s", expression, m.name()))
+		if said, is := said(err); is {
+			why = said
+			return nil
+		}
+		return err
+	})
+	return why, err
 }
 
 const fastDefaultSQL = `
@@ -301,6 +330,18 @@ func (m *Model) upRetyped(ctx context.Context, c *column) error {
 	})
 	if err != nil {
 		return err
+	}
+	if why != "" && using == "" {
+		enum, err := m.isEnum(ctx, c.was.Type, c.is.Type)
+		if err != nil {
+			return err
+		}
+		if enum {
+			printed = fmt.Sprintf("(%s)::%s", name, c.is.Type)
+			if why, err = m.explain(ctx, printed); err != nil {
+				return err
+			}
+		}
 	}
 	if why != "" {
 		m.refuse("column "+name, "its values cannot be converted to "+c.is.Type+": "+why,

@@ -175,6 +175,7 @@ func (m *Model) make(ctx context.Context) (*Alteration, error) {
 	if err != nil {
 		return nil, err
 	}
+	m.own(was)
 	a := &Alteration{Asked: m.Asked, Delta: catalog.Delta{Was: was}}
 	var columns []*column
 	err = m.undone(ctx, func() error {
@@ -198,6 +199,7 @@ func (m *Model) make(ctx context.Context) (*Alteration, error) {
 		if a.Delta.Is, _, err = m.read(ctx); err != nil {
 			return err
 		}
+		m.own(a.Delta.Is)
 		for _, c := range columns {
 			c.is, _ = a.Delta.Is.Column(c.Target)
 		}
@@ -218,6 +220,17 @@ func (m *Model) make(ctx context.Context) (*Alteration, error) {
 		}
 	}
 	return a, nil
+}
+
+// own gives the model's statistics objects the names and owners of the source's.
+func (m *Model) own(model *catalog.Table) {
+	for i, s := range model.Statistics {
+		for _, o := range m.Source.Statistics {
+			if o.Name.Name == s.Name.Name {
+				model.Statistics[i].Name, model.Statistics[i].Owner = o.Name, o.Owner
+			}
+		}
+	}
 }
 
 func (m *Model) name() catalog.Name { return m.Source.Name.In(m.Schema) }

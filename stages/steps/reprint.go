@@ -25,15 +25,14 @@ func (w *Worker) learn(ctx context.Context, oid uint32) error {
 	if err != nil {
 		return w.GoneOr(err)
 	}
-	for _, d := range []*catalog.Table{t, w.Becomes(t, oid)} {
-		if w.Reprints.Knows(d) {
-			continue
-		}
-		if err := w.learnOf(ctx, d, oid); err != nil {
-			return err
-		}
+	if w.Reprints.Knows(t) && w.Reprints.Knows(w.Becomes(t, oid)) {
+		return nil
 	}
-	return nil
+	err = w.learnOf(ctx, t, oid)
+	if err != nil || w.Alteration == nil {
+		return err
+	}
+	return w.learnOf(ctx, w.Becomes(t, oid), oid) // the same texts may read otherwise there
 }
 
 // Becomes returns the description that the table which replaces t must have. oid is that of t:
@@ -42,7 +41,7 @@ func (w *Worker) Becomes(t *catalog.Table, oid uint32) *catalog.Table {
 	if oid == w.Job.Source {
 		return w.Alteration.Target(t)
 	}
-	return w.Alteration.Source(t)
+	return w.Alteration.Restored(w.Source, t)
 }
 
 // ErrUnlearned reports that some definitions have not been parsed once more.

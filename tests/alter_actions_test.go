@@ -1,0 +1,182 @@
+package tests
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/repack-go/repack/internal/tooling/pgtest"
+	"github.com/repack-go/repack/repack"
+)
+
+// actionsDDL is a table with something of everything that an action can touch.
+const actionsDDL = `
+CREATE SCHEMA app;
+CREATE TYPE app.mood AS ENUM ('calm', 'wild');
+CREATE TABLE app.t (
+    id   bigint PRIMARY KEY,
+    a    text COLLATE "C" NOT NULL,
+    n    int DEFAULT 3,
+    m    int,
+    old  text NOT NULL DEFAULT 'x',
+    g    int GENERATED ALWAYS AS (n * 2) STORED,
+    v    varchar(10) UNIQUE,
+    mood text,
+    r    real,
+    CONSTRAINT positive CHECK (n > 0)
+) WITH (fillfactor = 90, autovacuum_enabled = false);
+CREATE INDEX i ON app.t (lower(a)) WHERE n > 5;
+CREATE INDEX j ON app.t (m DESC NULLS LAST) INCLUDE (v);
+CREATE STATISTICS app.s ON n, m FROM app.t;
+COMMENT ON COLUMN app.t.a IS 'a';
+COMMENT ON CONSTRAINT positive ON app.t IS 'positive';
+COMMENT ON INDEX app.j IS 'j';
+GRANT SELECT (a, m) ON app.t TO PUBLIC;
+INSERT INTO app.t (id, a, n, m, v, mood, r) SELECT g, 'a' || g, g, g % 10, g, CASE WHEN g % 2 = 0 THEN 'calm' ELSE 'wild' END, g / 4.0 FROM generate_series(1, 200) g`
+
+// TestAlterActions compares with a database in which plain SQL does the same: the dump, and
+// the rows.
+func TestAlterActions(t *testing.T) {
+	t.Parallel()
+	for n, c := range []struct {
+		name    string
+		alter   []string
+		options func(*repack.Options)
+		plain   []string // if it is not ALTER TABLE with each of alter
+	}{
+		{"add", []string{`ADD COLUMN b int, ADD c text DEFAULT 'new' NOT NULL`, `ADD d int GENERATED ALWAYS AS (n + m) STORED, ADD e app.mood DEFAULT 'calm'`, `ADD f varchar(3) UNIQUE, ADD h int CHECK (h > 0)`}, nil, nil},
+		{"drop", []string{`DROP COLUMN m, DROP COLUMN IF EXISTS nothing`, `DROP g, DROP COLUMN old`}, nil, nil},
+		{"types", []string{
+			`ALTER v TYPE text, ALTER COLUMN r SET DATA TYPE double precision, ALTER m TYPE numeric(10,2)`,
+			`ALTER COLUMN mood TYPE app.mood USING CASE mood WHEN 'calm' THEN 'calm'::app.mood WHEN 'wild' THEN 'wild' END`,
+		}, nil, nil},
+		{"columns", []string{`ALTER n SET DEFAULT 9, ALTER old DROP DEFAULT, ALTER m SET NOT NULL, ALTER a DROP NOT NULL`, `ALTER a SET STORAGE EXTERNAL, ALTER a SET STATISTICS 500, ALTER m SET (n_distinct = 5)`, `ALTER g DROP EXPRESSION`}, nil, nil},
+		{"names", []string{`RENAME COLUMN a TO z`, `RENAME m TO a`, `RENAME CONSTRAINT positive TO p`, `RENAME CONSTRAINT t_pkey TO pk`, `RENAME n TO "N m"`}, nil, nil},
+		{"constraints", []string{`ADD CONSTRAINT u UNIQUE (a, n) DEFERRABLE, ADD CHECK (n < 1000000), ADD CONSTRAINT x EXCLUDE USING btree (a WITH =)`, `DROP CONSTRAINT positive, DROP CONSTRAINT t_v_key`, `DROP CONSTRAINT t_pkey, ADD CONSTRAINT pk PRIMARY KEY (id) INCLUDE (a)`}, nil, nil},
+		{"options", []string{`SET (fillfactor = 70, toast.autovacuum_enabled = off)`, `RESET (autovacuum_enabled)`, `SET UNLOGGED`, `/* all of it */ ALTER TABLE IF EXISTS ONLY app.t SET (autovacuum_vacuum_threshold = 100);`}, nil, []string{
+			`ALTER TABLE app.t SET (fillfactor = 70, toast.autovacuum_enabled = off)`, `ALTER TABLE app.t RESET (autovacuum_enabled)`, `ALTER TABLE app.t SET UNLOGGED`, `ALTER TABLE app.t SET (autovacuum_vacuum_threshold = 100)`,
+		}},
+		{"values", []string{`ADD length int NOT NULL`}, func(o *repack.Options) { o.Set = []string{`length = length(a)`, `v = v || '!'`} }, []string{
+			`ALTER TABLE app.t ADD length int`, `UPDATE app.t SET length = length(a), v = v || '!'`, `ALTER TABLE app.t ALTER length SET NOT NULL`,
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			inTurn(t, n, func(t *testing.T, db *pgtest.Database, strategy string) {
+				plain := c.plain
+				for _, text := range c.alter {
+					if c.plain == nil {
+						plain = append(plain, "ALTER TABLE app.t "+text)
+					}
+				}
+				const write = `INSERT INTO app.t (id, a, n, m, v, mood) VALUES (%[1]d, 'w%[1]d', 7, 1, 'w%[1]d', 'calm'); UPDATE app.t SET a = a || '+' WHERE id %% 5 = 0;
+					DELETE FROM app.t WHERE id = %[1]d - 1000; UPDATE app.t SET id = id + 5000 WHERE id = %[1]d - 990`
+				control := controlDatabase(t, append([]string{actionsDDL, fmt.Sprintf(write, 1001), fmt.Sprintf(write, 1002), fmt.Sprintf(write, 1003)}, plain...)...)
+				db.Exec(t, actionsDDL)
+				before := db.Dump(t)
+				o := options(t, "app.t", strategy)
+				o.Alter = c.alter
+				if c.options != nil {
+					c.options(&o)
+				}
+				runUntil(t, db, o, repack.Setup)
+				db.Exec(t, fmt.Sprintf(write, 1001))
+				runUntil(t, db, o, repack.SyncSchema)
+				db.Exec(t, fmt.Sprintf(write, 1002))
+				runUntil(t, db, atStep(o, repack.StepWritingThrough, func() { db.Exec(t, fmt.Sprintf(write, 1003)) }), repack.Swap)
+				rows := func(db *pgtest.Database) string {
+					return strings.Join(pgtest.Column[string](t, db.Pool, `SELECT t::text FROM app.t ORDER BY t::text`), "\n")
+				}
+				if got, want := rows(db), rows(control); got != want {
+					t.Errorf("rows differ:\n%s", textDiff(want, got))
+				}
+				if err := newRepack(t, db, o).Revert(testContext(t)); err != nil {
+					t.Fatalf("revert: %v", err)
+				}
+				sameDump(t, db, before)
+				run(t, db, o)
+				sameDump(t, db, control.Dump(t))
+				if got, want := rows(db), rows(control); got != want && c.name != "values" { // they are set once more
+					t.Errorf("rows differ after a revert and another run:\n%s", textDiff(want, got))
+				}
+				noArtefacts(t, db)
+			})
+		})
+	}
+}
+
+// TestAlterAndDDL: what another session changes of the table meanwhile is carried over too, or
+// refused by name.
+func TestAlterAndDDL(t *testing.T) {
+	t.Parallel()
+	for n, c := range []struct {
+		name, ddl string
+		refused   string // what the error names; empty: it is carried over
+	}{
+		{"comment", `COMMENT ON COLUMN app.t.v IS 'changed'; COMMENT ON TABLE app.t IS 'changed'`, ""},
+		{"default", `ALTER TABLE app.t ALTER n SET DEFAULT 11`, ""},
+		{"default of a converted column", `ALTER TABLE app.t ALTER v SET DEFAULT 'x'`, ""},
+		{"policy, trigger, grant", `ALTER TABLE app.t ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON app.t USING (v <> 'z'); GRANT INSERT (v) ON app.t TO PUBLIC`, ""},
+		{"index", `CREATE INDEX k ON app.t (r)`, "index k"},
+		{"the requested type itself", `ALTER TABLE app.t ALTER v TYPE text`, "column v"},
+		{"column", `ALTER TABLE app.t ADD z int`, "column z"},
+		{"view of a converted column", `CREATE VIEW app.view AS SELECT v FROM app.t`, "view"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			inTurn(t, n, func(t *testing.T, db *pgtest.Database, strategy string) {
+				db.Exec(t, actionsDDL)
+				o := options(t, "app.t", strategy)
+				o.Alter = []string{"ALTER v TYPE text, DROP COLUMN m"}
+				runUntil(t, db, o, repack.Backfill)
+				db.Exec(t, c.ddl)
+				err := newRepack(t, db, o).Run(testContext(t))
+				if c.refused != "" {
+					if err == nil || !strings.Contains(err.Error(), c.refused) {
+						t.Fatalf("run: %v, want an error that names %s", err, c.refused)
+					}
+					reset(t, db, o)
+					return
+				}
+				if err != nil {
+					t.Fatalf("run: %v", err)
+				}
+				alter := `ALTER TABLE app.t ALTER v TYPE text, DROP COLUMN m`
+				statements := []string{actionsDDL, c.ddl, alter}
+				if strings.Contains(c.ddl, "POLICY") { // plain SQL cannot alter the type of a column that a policy uses
+					statements = []string{actionsDDL, alter, c.ddl}
+				}
+				control := controlDatabase(t, statements...)
+				sameDump(t, db, control.Dump(t))
+			})
+		})
+	}
+}
+
+// TestAlterOrder: the order of columns, and tablespaces.
+func TestAlterOrder(t *testing.T) {
+	t.Parallel()
+	inTurn(t, 1, func(t *testing.T, db *pgtest.Database, strategy string) {
+		db.Exec(t, actionsDDL)
+		columns := func() string {
+			return pgtest.Query[string](t, db.Pool, `SELECT string_agg(attname, ' ' ORDER BY attnum) FROM pg_attribute WHERE attrelid = 'app.t'::regclass AND attnum > 0 AND NOT attisdropped`)
+		}
+		o := options(t, "app.t", strategy)
+		o.ColumnOrder = "v, *, id"
+		run(t, db, o)
+		if got := columns(); got != "v a n m old g mood r id" {
+			t.Errorf("columns %s", got)
+		}
+		o.ColumnOrder = "packed"
+		run(t, db, o)
+		if got := columns(); got != "id n m g r a old v mood" {
+			t.Errorf("columns %s", got)
+		}
+		o.ColumnOrder = "id, nothing"
+		var refused *repack.RefusedError
+		if err := newRepack(t, db, o).Run(testContext(t)); !errors.As(err, &refused) || !strings.Contains(err.Error(), `"nothing"`) {
+			t.Errorf("run: %v, want a refusal", err)
+		}
+	})
+}
