@@ -1,6 +1,7 @@
 package tests
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -329,6 +330,57 @@ func TestAlterRefused(t *testing.T) {
 			if c.name != "type of a column of a view" && !errors.As(planned, &refused) { // the dry swap finds that
 				t.Errorf("plan: %v, want a *RefusedError", planned)
 			}
+		})
+	}
+}
+
+// TestAlterInterrupted stops a run, and then a revert, at each of its steps. Both go on without
+// being told again what to alter.
+func TestAlterInterrupted(t *testing.T) {
+	t.Parallel()
+	runs := []string{
+		repack.StepLoggedKeysRemoved, repack.StepIndexBuilt, repack.StepCaughtUp, repack.StepWritingThrough, repack.StepDrained,
+		repack.StepExchanged, repack.StepCaptureEnded,
+	}
+	reverts := []string{repack.StepWritingThrough, repack.StepDrained, repack.StepExchangedBack, repack.StepCaptureDropped}
+	for n, place := range append(atEachPlace(nil, runs), atEachPlace(nil, reverts)...) {
+		reverting := n >= len(runs)
+		name := place.name
+		if reverting {
+			name = "revert " + name
+		}
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			strategy := repack.ChangeLog // it alone removes logged keys
+			if n%2 == 1 {
+				strategy = repack.DirectTrigger
+			}
+			db, c := withRegistry.New(t), alterations()[n%len(alterations())]
+			givenAltered(t, db, c)
+			writing := c.writing(t, db)
+			plain := options(t, "app.t", strategy)
+			o := c.asked(plain)
+			runUntil(t, db, o, repack.Setup)
+			writing(c.writes...)
+			if !reverting {
+				cancelled(t, db, o, place, func(r *repack.Repack, ctx context.Context) error { return r.Run(ctx) })
+				writing(c.writes...)
+				run(t, db, plain)
+				mustExec(t, db.Pool, strings.ReplaceAll(c.plain, "@", "control."))
+				alike(t, db, "t")
+				writing(c.later...)
+				alike(t, db, "t")
+				return
+			}
+			runUntil(t, db, plain, repack.Swap)
+			writing(c.writes...)
+			cancelled(t, db, plain, place, func(r *repack.Repack, ctx context.Context) error { return r.Revert(ctx) })
+			writing(c.writes...)
+			if err := newRepack(t, db, plain).Revert(testContext(t)); err != nil {
+				t.Fatalf("revert: %v", err)
+			}
+			alike(t, db, "t")
+			noArtefacts(t, db)
 		})
 	}
 }
