@@ -14,7 +14,7 @@ import (
 func (o Options) alteration() alter.Request {
 	return alter.Request{
 		Alter: o.Alter, ToBigint: o.ToBigint, Bigint: o.BigintColumns, Set: o.Set, Down: o.Down, ColumnOrder: o.ColumnOrder,
-		Tablespace: o.Tablespace, IndexTablespace: o.IndexTablespace, AllowLossy: o.AllowLossy, NoRevert: o.NoRevert, Cascade: o.Cascade, NoCascade: o.NoCascade, Group: o.group,
+		Tablespace: o.Tablespace, IndexTablespace: o.IndexTablespace, AllowLossy: o.AllowLossy, NoRevert: o.NoRevert, Cascade: o.Cascade, NoCascade: o.NoCascade, Group: o.group, Recompress: o.Recompress,
 	}
 }
 
@@ -101,7 +101,7 @@ func flagsOf(r alter.Request) []string {
 	for _, f := range []struct {
 		flag  string
 		given bool
-	}{{"--cascade", r.Cascade}, {"--no-cascade", r.NoCascade}, {"--no-revert", r.NoRevert}} {
+	}{{"--recompress", r.Recompress}, {"--cascade", r.Cascade}, {"--no-cascade", r.NoCascade}, {"--no-revert", r.NoRevert}} {
 		if f.given {
 			flags = append(flags, f.flag)
 		}

@@ -96,7 +96,7 @@ func (c *cascade) each(m member, until Stage) *Repack {
 	r.member = true
 	o := &r.options
 	o.Table, o.Until = m.Name.String(), until
-	o.ToBigint, o.BigintColumns, o.Cascade, o.Alter, o.Set, o.Down = false, nil, false, nil, nil, nil
+	o.ToBigint, o.BigintColumns, o.Cascade, o.Recompress, o.Alter, o.Set, o.Down = false, nil, false, false, nil, nil, nil
 	o.ColumnOrder, o.Tablespace, o.IndexTablespace, o.AllowLossy, o.OrderBy = "", "", "", nil, ""
 	o.group = c.name.String()
 	if m.Job == nil || !m.Job.Swapped() {

@@ -192,6 +192,10 @@ type Options struct {
 	// whose values lose nothing. Without it, such a change is refused. AllowLossy needs
 	// a change of the table.
 	AllowLossy []string
+	// Recompress compresses the stored values again, with the method that their columns have
+	// (ALTER COLUMN … SET COMPRESSION). Without it, a copied value stays compressed as it was,
+	// as it does in VACUUM FULL.
+	Recompress bool
 	// Cascade, with ToBigint, first makes every column bigint that refers to the key by a
 	// foreign key, or to a column that does so. Each table has a job of its own; the table
 	// comes last. Run goes on with all of them, and Revert and Reset of this table undo all.

@@ -180,3 +180,74 @@ func TestAlterOrder(t *testing.T) {
 		}
 	})
 }
+
+// TestAlterPlanByHand carries out the plan of an alteration: the database afterwards is that of
+// plain SQL.
+func TestAlterPlanByHand(t *testing.T) {
+	t.Parallel()
+	for n, name := range []string{"actions", "bigint"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			inTurnIn(t, n, pgtest.New, func(t *testing.T, db *pgtest.Database, strategy string) {
+				o := options(t, "app.t", strategy)
+				o.Transfer = repack.TransferServer // COPY cannot be carried out by hand
+				ddl, plain := actionsDDL, `ALTER TABLE app.t ALTER v TYPE text; ALTER TABLE app.t RENAME a TO z; ALTER TABLE app.t ADD b text DEFAULT 'it''s'`
+				o.Alter = []string{`ALTER v TYPE text`, `RENAME a TO z`, `ADD b text DEFAULT 'it''s'`}
+				if name == "bigint" {
+					ddl = `CREATE SCHEMA app; CREATE TABLE app.t (id serial PRIMARY KEY, boss int REFERENCES app.t); INSERT INTO app.t (boss) SELECT g FROM generate_series(1, 50) g`
+					plain = `ALTER TABLE app.t ALTER id TYPE bigint, ALTER boss TYPE bigint; ALTER SEQUENCE app.t_id_seq AS bigint`
+					o.Alter, o.ToBigint = nil, true
+				}
+				db.Exec(t, ddl)
+				control := controlDatabase(t, ddl, plain)
+				before := db.Dump(t)
+				plan := planOf(t, db, o)
+				sameDump(t, db, before)
+				if len(plan.Alteration) == 0 {
+					t.Error("the plan does not say what is altered")
+				}
+				conn := db.Connect(t)
+				mustExec(t, conn, `SET search_path = pg_catalog`)
+				for _, stage := range plan.Stages {
+					for _, step := range stage.Steps {
+						carryOut(t, conn, step)
+					}
+				}
+				sameDump(t, db, control.Dump(t))
+				if got, want := db.Checksum(t, "app.t"), control.Checksum(t, "app.t"); got != want {
+					t.Errorf("rows: %s, want %s", got, want)
+				}
+			})
+		})
+	}
+}
+
+// TestRecompress: values that are stored take the method of their column, those that are written
+// during the job as well.
+func TestRecompress(t *testing.T) {
+	t.Parallel()
+	inTurn(t, 1, func(t *testing.T, db *pgtest.Database, strategy string) {
+		if !pgtest.Query[bool](t, db.Pool, `SELECT 'lz4' = ANY (enumvals) FROM pg_settings WHERE name = 'default_toast_compression'`) {
+			t.Skip("the server has no lz4")
+		}
+		db.Exec(t, `CREATE SCHEMA app; CREATE TABLE app.t (id int PRIMARY KEY, a text, b varchar(90000), c bytea, d jsonb, e text[], f json, n numeric);
+			INSERT INTO app.t SELECT g, repeat('a', 9000), repeat('b', 9000), convert_to(repeat('c', 9000), 'UTF8'), jsonb_build_array(repeat('d', 9000)),
+			                         ARRAY[repeat('e', 9000)], to_json(repeat('f', 9000)), g FROM generate_series(1, 50) g`)
+		rows := db.Checksum(t, "app.t")
+		o := options(t, "app.t", strategy)
+		for _, column := range []string{"a", "b", "c", "d", "e", "f"} {
+			o.Alter = append(o.Alter, "ALTER "+column+" SET COMPRESSION lz4")
+		}
+		o.Recompress = true
+		runUntil(t, db, o, repack.Backfill)
+		db.Exec(t, `UPDATE app.t SET n = n WHERE id % 2 = 0`)
+		runUntil(t, db, atStep(o, repack.StepWritingThrough, func() { db.Exec(t, `UPDATE app.t SET n = n WHERE id % 3 = 0`) }), repack.CleanUp)
+		if got := db.Checksum(t, "app.t"); got != rows {
+			t.Errorf("rows: %s, want %s", got, rows)
+		}
+		if n := pgtest.Query[int](t, db.Pool, `SELECT count(*) FROM app.t WHERE ARRAY[pg_column_compression(a), pg_column_compression(b), pg_column_compression(c),
+			pg_column_compression(d), pg_column_compression(e), pg_column_compression(f)] = array_fill('lz4'::text, '{6}')`); n != 50 {
+			t.Errorf("%d rows have the new method, want 50", n)
+		}
+	})
+}

@@ -38,6 +38,7 @@ func alterFlags() []cli.Flag {
 			Usage: "values of `COLUMN`, as SQL writes it, may lose a part when they are converted, such as digits after the point " +
 				"(can be given several times; default: such a change is refused)",
 		},
+		&cli.BoolFlag{Name: "recompress", Usage: "compress stored values again, with the method that their columns have: see ALTER COLUMN … SET COMPRESSION (default: they stay compressed as they are)"},
 		&cli.BoolFlag{
 			Name:  "cascade",
 			Usage: "with --to-bigint: first make every column bigint that refers to the key, or to a column that does; each table in a job of its own, which repack revert of this table undoes, too",

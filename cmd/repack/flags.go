@@ -126,7 +126,7 @@ func options(c *cli.Context) (*pgx.ConnConfig, repack.Options, error) {
 		Tablespace:      c.String("tablespace"),
 		IndexTablespace: c.String("index-tablespace"),
 		AllowLossy:      c.StringSlice("allow-lossy"),
-		Cascade:         c.Bool("cascade"), NoCascade: c.Bool("no-cascade"), NoRevert: c.Bool("no-revert"),
+		Cascade:         c.Bool("cascade"), Recompress: c.Bool("recompress"), NoCascade: c.Bool("no-cascade"), NoRevert: c.Bool("no-revert"),
 		KeepOld:            c.Bool("keep-old"),
 		RebuildMatviews:    c.Bool("rebuild-matviews"),
 		UpdateOID:          c.StringSlice("update-oid"),

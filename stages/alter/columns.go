@@ -302,6 +302,10 @@ func (m *Model) ups(ctx context.Context, columns []*column) error {
 			if err := m.upRetyped(ctx, c); err != nil {
 				return err
 			}
+		case m.Asked.Recompress && c.kept() && c.is.Generated == "":
+			if err := m.upRecompressed(ctx, c); err != nil {
+				return err
+			}
 		}
 	}
 	for name := range set {
@@ -365,6 +369,49 @@ func (m *Model) upRetyped(ctx context.Context, c *column) error {
 	}
 	c.Up = Value{Expression: value}
 	return nil
+}
+
+const compressedSQL = `
+SELECT attstorage IN ('x', 'm') AND attlen = -1 AND typstorage = 'x'
+FROM   pg_attribute
+JOIN   pg_type ON pg_type.oid = atttypid
+WHERE  attrelid = $1::text::regclass AND attname = $2`
+
+// identities are expressions whose value is that of the column, and which the server makes
+// anew: so it is compressed anew when it is stored.
+var identities = map[string]string{
+	"text":              `%[1]s || ''::text`,
+	"character varying": `%[1]s || ''::text`,
+	"character":         `%[1]s || ''::text`,
+	"bytea":             `%[1]s || ''::bytea`,
+	"jsonb":             `%[1]s #> '{}'::text[]`,
+	"tsvector":          `%[1]s || ''::tsvector`,
+}
+
+// upRecompressed makes the value of a column anew, if it can be stored compressed.
+func (m *Model) upRecompressed(ctx context.Context, c *column) error {
+	var compressed bool
+	if err := m.tx.QueryRow(ctx, compressedSQL, m.name().String(), c.Source).Scan(&compressed); err != nil || !compressed {
+		return err
+	}
+	base, _, _ := strings.Cut(c.was.Type, "(")
+	identity, known := identities[base]
+	if strings.HasSuffix(c.was.Type, "[]") {
+		identity, known = "%[1]s || '{}'::"+c.was.Type, true
+	}
+	if !known {
+		identity = "%[1]s::text"
+	}
+	value := fmt.Sprintf("(%s)::%s", fmt.Sprintf(identity, catalog.Quote(c.Source)), c.is.Type)
+	why, err := m.explain(ctx, value)
+	if err == nil && why == "" && !known {
+		_, why, err = m.prove(ctx, value, c.is, false)
+	}
+	if why != "" {
+		m.refuse("column "+catalog.Quote(c.Source), "values of "+c.was.Type+" cannot be compressed again: "+why, "")
+	}
+	c.Up = Value{Expression: value}
+	return err
 }
 
 // using returns the expression of the last action that gives the column of the source a type,

@@ -16,7 +16,10 @@ import (
 // completes the alteration.
 func (m *Model) judge(ctx context.Context, a *Alteration, columns []*column) error {
 	m.judgeKey(a, columns)
-	m.judgeShape(a, columns)
+	m.judgeShape(columns)
+	if err := m.judgePublications(ctx, columns); err != nil {
+		return err
+	}
 	m.judgeWayBack(columns)
 	if err := m.judgeUsers(ctx, a, columns); err != nil {
 		return err
@@ -133,18 +136,47 @@ func wider(a, b string) string {
 }
 
 // judgeShape refuses tables whose shape other objects depend on.
-func (m *Model) judgeShape(a *Alteration, columns []*column) {
-	changed := slices.ContainsFunc(columns, func(c *column) bool { return !c.kept() || c.retyped() })
+func (m *Model) judgeShape(columns []*column) {
+	changed := reshaped(columns)
 	if changed && len(m.Source.Typed) > 0 {
 		m.refuse("the row type", "is used by "+m.Source.Typed[0].Kind+" "+m.Source.Typed[0].Name, "drop it for the time of the repack")
-	}
-	if changed && len(m.Source.Publications) > 0 && !m.Published {
-		m.refuse("publication "+m.Source.Publications[0].Name, "publishes the table, and a subscriber whose table lacks a column, or has a narrower one, stops with an error",
-			"alter the subscribers' tables first, and allow it with --published-ok")
 	}
 	if len(m.Source.Matviews) > 0 && m.Asked.NoRevert {
 		m.refuse("--no-revert", "there are materialized views on the table", "leave it out, or drop them for the time of the repack")
 	}
+}
+
+// reshaped reports whether rows of the target look otherwise than those of the source.
+func reshaped(columns []*column) bool {
+	return slices.ContainsFunc(columns, func(c *column) bool { return !c.kept() || c.retyped() || c.final != c.Source })
+}
+
+// publishingSQL lists the publications of a table, whether by name, by its schema or with all
+// tables.
+const publishingSQL = `
+SELECT   p.pubname::text
+FROM     pg_publication p
+WHERE    EXISTS (SELECT FROM pg_get_publication_tables(p.pubname) t WHERE t.relid = $1)
+ORDER BY 1`
+
+// judgePublications refuses to change the rows of a table that subscribers have, too.
+func (m *Model) judgePublications(ctx context.Context, columns []*column) error {
+	if m.Published || !reshaped(columns) {
+		return nil
+	}
+	rows, err := m.tx.Query(ctx, publishingSQL, m.Source.OID)
+	if err != nil {
+		return fmt.Errorf("look for publications: %w", err)
+	}
+	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return fmt.Errorf("look for publications: %w", err)
+	}
+	for _, name := range names {
+		m.refuse("publication "+catalog.Quote(name), "publishes the table, and a subscriber whose table lacks a column, or has a narrower one, stops with an error",
+			"alter the subscribers' tables first, and allow it with --published-ok")
+	}
+	return nil
 }
 
 // judgeWayBack asks for consent where there is no way back.

@@ -24,6 +24,9 @@ type Request struct {
 	// Tablespace and IndexTablespace are where the table and its indexes go.
 	Tablespace      string `json:"tablespace,omitempty"`
 	IndexTablespace string `json:"index_tablespace,omitempty"`
+	// Recompress compresses stored values again, with the compression method that their
+	// columns have by then.
+	Recompress bool `json:"recompress,omitempty"`
 	// AllowLossy are columns whose values may lose a part when they are converted.
 	AllowLossy []string `json:"allow_lossy,omitempty"`
 	// Cascade makes columns that refer to the key bigint first, each table in a job of its own
@@ -38,7 +41,7 @@ type Request struct {
 
 // None reports whether nothing is to be changed.
 func (r Request) None() bool {
-	return len(r.Alter) == 0 && !r.ToBigint && len(r.Set) == 0 && r.ColumnOrder == "" && r.Tablespace == "" && r.IndexTablespace == ""
+	return len(r.Alter) == 0 && !r.ToBigint && len(r.Set) == 0 && r.ColumnOrder == "" && r.Tablespace == "" && r.IndexTablespace == "" && !r.Recompress
 }
 
 // Names reads names as SQL writes them.
