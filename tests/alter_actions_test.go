@@ -16,6 +16,8 @@ CREATE SCHEMA app;
 CREATE TYPE app.mood AS ENUM ('calm', 'wild');
 CREATE TABLE app.t (
     id   bigint PRIMARY KEY,
+    s    serial,
+    ident int GENERATED ALWAYS AS IDENTITY,
     a    text COLLATE "C" NOT NULL,
     n    int DEFAULT 3,
     m    int,
@@ -165,12 +167,12 @@ func TestAlterOrder(t *testing.T) {
 		o := options(t, "app.t", strategy)
 		o.ColumnOrder = "v, *, id"
 		run(t, db, o)
-		if got := columns(); got != "v a n m old g mood r id" {
+		if got := columns(); got != "v s ident a n m old g mood r id" {
 			t.Errorf("columns %s", got)
 		}
 		o.ColumnOrder = "packed"
 		run(t, db, o)
-		if got := columns(); got != "id n m g r a old v mood" {
+		if got := columns(); got != "id s ident n m g r a old v mood" {
 			t.Errorf("columns %s", got)
 		}
 		o.ColumnOrder = "id, nothing"

@@ -26,6 +26,9 @@ type Alteration struct {
 	Key      []string `json:"key"`
 	KeyIndex string   `json:"key_index"`
 	LogTypes []string `json:"log_types"`
+	// Persistence is the one that the sequences of the table's columns get with the table; or
+	// empty. Before PostgreSQL 15 they keep theirs.
+	Persistence string `json:"persistence,omitempty"`
 	// Sequences are those that draw values for altered columns, and get another type.
 	Sequences []Sequence `json:"sequences"`
 }
@@ -105,6 +108,9 @@ func (a *Alteration) Target(t *catalog.Table) *catalog.Table {
 	target := a.Delta.Of(t)
 	target.Sequences = slices.Clone(target.Sequences)
 	for i, s := range target.Sequences {
+		if a.Persistence != "" {
+			target.Sequences[i].Persistence, s.Persistence = a.Persistence, a.Persistence
+		}
 		for _, w := range a.Sequences {
 			if w.Name.Name == s.Name.Name && s.Type == w.Was {
 				target.Sequences[i] = retyped(s, w.Is)
@@ -159,6 +165,20 @@ func (a *Alteration) SequencesSQL(t *catalog.Table) []string {
 			statements = append(statements, fmt.Sprintf("ALTER SEQUENCE %s AS %s", s.Name, s.Is))
 		}
 	}
+	if a.Persistence != "" {
+		statements = append(statements, persistenceSQL(t, a.Persistence)...)
+	}
+	return statements
+}
+
+// persistenceSQL makes the sequences of t that are no identities logged or unlogged.
+func persistenceSQL(t *catalog.Table, persistence string) (statements []string) {
+	word := map[string]string{"u": "UNLOGGED", "p": "LOGGED"}[persistence]
+	for _, s := range t.Sequences {
+		if !s.Identity {
+			statements = append(statements, fmt.Sprintf("ALTER SEQUENCE %s SET %s", s.Name, word))
+		}
+	}
 	return statements
 }
 
@@ -183,6 +203,9 @@ func (a *Alteration) SequencesBackSQL(t *catalog.Table) []string {
 		if !a.identity(t, s) {
 			statements = append(statements, fmt.Sprintf("ALTER SEQUENCE %s AS %s", s.Name, s.Was))
 		}
+	}
+	if a.Persistence != "" {
+		statements = append(statements, persistenceSQL(t, a.Delta.Was.Persistence)...)
 	}
 	return statements
 }

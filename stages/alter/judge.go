@@ -34,8 +34,20 @@ func (m *Model) judge(ctx context.Context, a *Alteration, columns []*column) err
 				"make it and all others wide first with --to-bigint --cascade, or leave them with --no-cascade")
 		}
 	}
+	if was, is := a.Delta.Was.Persistence, a.Delta.Is.Persistence; was != is {
+		var follow bool
+		if err := m.tx.QueryRow(ctx, followSQL).Scan(&follow); err != nil {
+			return fmt.Errorf("read the server's version: %w", err)
+		}
+		if follow {
+			a.Persistence = is
+		}
+	}
 	return m.sequences(ctx, a, columns)
 }
+
+// From PostgreSQL 15 on, sequences are logged or not, as the tables that they belong to.
+const followSQL = `SELECT current_setting('server_version_num')::int >= 150000`
 
 // judgeKey makes sure that the rows of both tables are identified by the same columns, with the
 // same equality.
@@ -141,6 +153,12 @@ func (m *Model) judgeShape(columns []*column) {
 	if changed && len(m.Source.Typed) > 0 {
 		m.refuse("the row type", "is used by "+m.Source.Typed[0].Kind+" "+m.Source.Typed[0].Name, "drop it for the time of the repack")
 	}
+	for _, key := range m.Source.Referencing {
+		if key.Partitioned {
+			m.refuse("foreign key "+catalog.Quote(key.Name)+" of "+key.Table.String(), "belongs to a partitioned table, and such a key can only be moved one by one, which a table that is altered is not",
+				"drop the foreign key for the time of the repack")
+		}
+	}
 	if len(m.Source.Matviews) > 0 && m.Asked.NoRevert {
 		m.refuse("--no-revert", "there are materialized views on the table", "leave it out, or drop them for the time of the repack")
 	}
@@ -228,7 +246,7 @@ func (m *Model) judgeUsers(ctx context.Context, a *Alteration, columns []*column
 	named := map[string]*column{}
 	names := []string{}
 	for _, c := range columns {
-		if c.Source != "" && (c.dropped() || c.retyped()) {
+		if c.Source != "" && (c.dropped() || c.retyped() || c.final != c.Source) {
 			named[c.Source], names = c, append(names, c.Source)
 		}
 	}
@@ -259,7 +277,9 @@ func (m *Model) harm(a *Alteration, c *column, u user) (why, remedy string) {
 	case c.dropped():
 		return u.Name + " depends on it, so it cannot be dropped", "drop that first, or change it"
 	case u.Kind == "materialized view":
-		return fmt.Sprintf("%s depends on it, and its type would change from %s to %s", u.Name, c.was.Type, c.is.Type), drop
+		return u.Name + " depends on it, and could not be rebuilt with another type or name of it", drop
+	case !c.retyped(): // the new name is given last, and the objects follow
+		return "", ""
 	case sameEquality(c.was.Type, c.is.Type): // operators and functions are those of the same family
 		return "", ""
 	case u.Kind == "index" && !u.Partial, u.Kind == "constraint" && !m.isCheck(u):

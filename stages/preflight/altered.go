@@ -26,7 +26,40 @@ func (p *Inspector) alter(ctx context.Context, tx pgx.Tx) (reasons []checks.Reas
 		return reasons, err
 	}
 	p.SetLink(p.Key)
-	return nil, nil
+	return nil, p.tellLikely(ctx, tx)
+}
+
+// likelySQL lists integer columns that are named like references to table $1, and have no foreign
+// key: such as orders_id and order_id for orders.
+const likelySQL = `
+SELECT   format('%I of %s', a.attname, a.attrelid::regclass)
+FROM     pg_class t
+JOIN     pg_attribute a ON a.attname IN (t.relname || '_id', regexp_replace(t.relname, 's$', '') || '_id')
+JOIN     pg_class c     ON c.oid = a.attrelid AND c.relkind IN ('r', 'p')
+WHERE    t.oid = $1 AND a.atttypid IN ('int2'::regtype, 'int4'::regtype) AND NOT a.attisdropped
+AND      c.relnamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
+AND      NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = a.attrelid AND k.contype = 'f' AND a.attnum = ANY (k.conkey))
+ORDER BY 1
+LIMIT    20`
+
+// tellLikely logs the columns that may refer to a key that becomes bigint, and that nothing says
+// so of. They stay as they are.
+func (p *Inspector) tellLikely(ctx context.Context, tx pgx.Tx) error {
+	if !p.Request.Alter.ToBigint {
+		return nil
+	}
+	rows, err := tx.Query(ctx, likelySQL, p.Source.OID)
+	if err != nil {
+		return fmt.Errorf("look for columns named like references: %w", err)
+	}
+	columns, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return fmt.Errorf("look for columns named like references: %w", err)
+	}
+	if len(columns) > 0 {
+		p.Log.Warn("integer columns are named like references to the table, have no foreign key, and stay as they are", "table", p.Source.Name.String(), "columns", columns)
+	}
+	return nil
 }
 
 // Alter finds out what the user asks to change, in a transaction of its own. It returns

@@ -98,6 +98,12 @@ func (p *Inspector) Look(ctx context.Context) error {
 	if apart := p.mover().Apart(p.Source); apart != nil && p.Asked == neighbours.ForeignKeysOneByOne {
 		reasons = append(reasons, checks.Reason{Object: "--foreign-keys " + string(neighbours.ForeignKeysOneByOne), Why: apart.Error(), Remedy: "leave it out, or use " + string(neighbours.ForeignKeysTogether)})
 	}
+	if !p.Request.Alter.None() && p.Asked == neighbours.ForeignKeysOneByOne {
+		reasons = append(reasons, checks.Reason{
+			Object: "--foreign-keys " + string(neighbours.ForeignKeysOneByOne), Why: "a row that does not fit one of the two tables would be an error of the application",
+			Remedy: "leave it out: foreign keys of a table that is altered are moved together",
+		})
+	}
 	if reasons = append(reasons, missing...); len(reasons) == 0 {
 		if reasons, err = p.slowKeys(ctx); err != nil {
 			return err
