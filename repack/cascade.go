@@ -163,20 +163,34 @@ func (c *cascade) run(ctx context.Context) error {
 	return nil
 }
 
-// undo ends the jobs, that of the key's table first. A revert resets those that have not been
-// swapped.
+// noneOfCascade makes sure that a table is not repacked alone while jobs of its cascade are under
+// way: one job after the other, the cascade has not come to this table.
+func (r *Repack) noneOfCascade(ctx context.Context, e *stages.Env) error {
+	if r.member || !r.tenure.registry {
+		return nil
+	}
+	jobs, err := r.registry.JobsOfCascade(ctx, e.Pool, e.Source.Name)
+	if err != nil || len(jobs) == 0 {
+		return err
+	}
+	return &UsageError{fmt.Errorf("a cascade of %s is under way, and job %d of %s is one of it; go on with: repack run --table '%[1]s' --to-bigint --cascade"+
+		"\n  or go back with: repack revert --table '%[1]s'", e.Source.Name, jobs[0].ID, jobs[0].Table())}
+}
+
+// undo ends the jobs, that of the key's table first: those that have been swapped are reverted,
+// and the others reset.
 func (c *cascade) undo(ctx context.Context, key *registry.Job) error {
 	jobs := slices.Clone(c.members)
 	slices.Reverse(jobs)
 	if key != nil {
 		jobs = append([]member{{Name: c.name, Job: key}}, jobs...)
 	}
-	if n := slices.IndexFunc(jobs, func(m member) bool { return m.Job.Swapped() }); c.resets && n >= 0 {
-		return fmt.Errorf("%s of the cascade of %s: %w", jobs[n].Name, c.name, ErrSwapped)
+	if c.resets && key != nil && key.Swapped() {
+		return ErrSwapped
 	}
 	for _, m := range jobs {
 		r := *c.Repack
-		r.options.Table = m.Name.String()
+		r.member, r.options.Table = true, m.Name.String()
 		inverse := stages.Reset
 		if m.Job.Swapped() || m.Job.State == registry.Reverting {
 			inverse = stages.Revert

@@ -123,6 +123,9 @@ func (r *Repack) runVisited(ctx context.Context, v *visit) error {
 			return errCascade
 		}
 		if e.Job == nil {
+			if err := r.noneOfCascade(ctx, e); err != nil {
+				return err
+			}
 			if r.partitioned != nil && e.Source.Partition == nil {
 				return errNoPartition // it has been detached since it was listed
 			}
@@ -434,7 +437,7 @@ func (r *Repack) env(ctx context.Context) (*stages.Env, func(), error) {
 				Locks:        lock.Policy{Timeout: o.LockTimeout, Retries: o.LockRetries, KillAfter: o.KillBlockers, Pool: pool, Log: o.Logger},
 			},
 			Strategy: chosen, ShadowSchema: o.ShadowSchema, KeepOld: o.KeepOld, RebuildMatviews: o.RebuildMatviews, OrderBy: o.OrderBy,
-			UpdateOID: update, IgnoreOID: o.IgnoreOID, PublishedOK: o.PublishedOK, Alter: o.alteration(), Partitioned: r.partitioned,
+			UpdateOID: update, IgnoreOID: o.IgnoreOID, PublishedOK: o.PublishedOK, Alter: o.alteration(), Partitioned: r.partitioned, Member: r.member,
 		},
 		Jobs: o.Jobs, Throttle: throttle.New(pool, o.Jobs, o.yield), BatchSize: o.BatchSize, Transfer: o.Transfer,
 		Verify: o.Verify, MaintenanceWorkMem: o.MaintenanceWorkMem, ForeignKeys: o.ForeignKeys,

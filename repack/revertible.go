@@ -14,6 +14,10 @@ import (
 	"github.com/repack-go/repack/stages/steps"
 )
 
+// NotRevertible is the value of Status.Revertible for a job that was begun with
+// Options.NoRevert.
+const NotRevertible = "no (--no-revert)"
+
 // revertible says whether Revert can put the old table back; or is nil before the swap and
 // after clean_up has begun. Only a job that alters the table can have rows that the old table
 // cannot take. To find them, it tries to replay what is pending, and rolls back.
@@ -21,7 +25,7 @@ func revertible(ctx context.Context, conn *pgx.Conn, job *registry.Job, alterati
 	if !job.Swapped() || job.State != registry.Active {
 		return nil, nil
 	}
-	yes, no := "yes", "no (--no-revert)"
+	yes, no := "yes", NotRevertible
 	switch {
 	case alteration == nil:
 		return &yes, nil

@@ -43,6 +43,9 @@ type Status struct {
 	LastError   *string      `json:"last_error"`
 	// Alteration is what the job changes, one difference in each line.
 	Alteration []string `json:"alteration"`
+	// CascadeOf is the table whose key is made bigint, if this table is altered only because
+	// it refers to that key. It is empty otherwise.
+	CascadeOf string `json:"cascade_of"`
 	// Revertible says, after the swap, whether Revert can put the old table back: "yes", or
 	// "no" with the reason, such as rows that the old table cannot take. It is nil before the
 	// swap and after clean_up has begun.
@@ -175,6 +178,9 @@ func (r *Repack) status(ctx context.Context, conn *pgx.Conn, job *registry.Job) 
 	}
 	if s.Alteration, err = alteration.Lines(); err != nil {
 		return s, err
+	}
+	if alteration != nil {
+		s.CascadeOf = alteration.Asked.Group
 	}
 	if job.FinishedAt != nil {
 		return s, nil

@@ -2,7 +2,11 @@ package stages
 
 import (
 	"context"
+	"errors"
+	"fmt"
 
+	"github.com/repack-go/repack/internal/catalog"
+	"github.com/repack-go/repack/internal/lock"
 	"github.com/repack-go/repack/stages/checks"
 	"github.com/repack-go/repack/stages/steps"
 )
@@ -24,4 +28,64 @@ func (e *Env) wideEnough(ctx context.Context) error {
 		})
 	}
 	return drift
+}
+
+// viewsFit makes sure, before any lock, that each view on the table in use can be replaced by one
+// on copied. A view may have been created during the job.
+func (e *Env) viewsFit(ctx context.Context, copied catalog.Name) error {
+	if e.Alteration == nil {
+		return nil
+	}
+	var retyped []catalog.RetypedView
+	free, _ := e.Places()
+	errSeen := errors.New("the views have been tried")
+	err := e.Transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
+		now, err := catalog.Read(ctx, tx, e.InUse())
+		if err != nil {
+			return e.GoneOr(err)
+		}
+		if e.Job.Swapped() && e.Alteration.RenamesColumns() { // the texts have the new names
+			return errSeen
+		}
+		if e.Job.Swapped() {
+			now = e.Alteration.Changed(e.Source, now)
+		}
+		if retyped, err = now.RetypedViews(ctx, tx, copied, free); err != nil {
+			return err
+		}
+		return errSeen
+	})
+	if !errors.Is(err, errSeen) || len(retyped) == 0 {
+		if errors.Is(err, errSeen) {
+			return nil
+		}
+		return err
+	}
+	refused := &checks.RefusedError{Table: e.Source.Name}
+	for _, v := range retyped {
+		refused.Reasons = append(refused.Reasons, checks.OfRetypedView(v))
+	}
+	if e.Job.Swapped() {
+		return refused
+	}
+	return &steps.DriftError{Table: e.Source.Name, Reasons: refused.Reasons}
+}
+
+// wideBehind makes sure that no column becomes narrower than a column that it refers to.
+func (e *Env) wideBehind(ctx context.Context) error {
+	if e.Alteration == nil || e.Alteration.Asked.NoCascade || e.Member {
+		return nil
+	}
+	behind, err := e.Alteration.NarrowerThanReferred(ctx, e.Pool, e.InUse())
+	if err != nil || len(behind) == 0 {
+		return err
+	}
+	refused := &checks.RefusedError{Table: e.Source.Name}
+	for _, r := range behind {
+		refused.Reasons = append(refused.Reasons, checks.Reason{
+			Object: "column " + catalog.Quote(r.Column), Why: "would be narrower again than the column of " + r.Referred + " that it refers to",
+			Remedy: fmt.Sprintf("go back with that table first: repack revert --table '%s'", r.Referred),
+		})
+	}
+	return refused
 }

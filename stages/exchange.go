@@ -11,6 +11,7 @@ import (
 
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/lock"
+	"github.com/repack-go/repack/stages/alter"
 	"github.com/repack-go/repack/stages/shadow"
 	"github.com/repack-go/repack/stages/steps"
 )
@@ -27,6 +28,7 @@ func (e *Env) swapTables(ctx context.Context) error {
 func (e *Env) swapKnown(ctx context.Context) error {
 	var x *exchanging
 	var reread []string
+	var altered *alter.Alteration
 	reverse := e.Reverse()
 	err := e.ChangeJob(ctx, e.mover().ExchangePolicy(), func(ctx context.Context, tx *lock.Tx, job *steps.JobRow) error {
 		x = &exchanging{Env: e, out: e.Job.Source, in: *e.Job.Shadow}
@@ -39,14 +41,21 @@ func (e *Env) swapKnown(ctx context.Context) error {
 			link, xid := x.follow(reverse)
 			job.SwappedAt, job.CompletedBy, job.Description, job.Options.RowByRow = &now, completedBy(xid), description, link.Rows
 			b := &pgx.Batch{}
-			e.QueueJob(b, job)
-			reread, err = x.parity(ctx, tx, b, e.Job.OldTable())
+			if e.Alteration == nil {
+				e.QueueJob(b, job)
+			}
+			if reread, err = x.parity(ctx, tx, b, e.Job.OldTable()); err != nil || e.Alteration == nil {
+				return err
+			}
+			altered = e.Alteration.Reread(x.table, x.is)
+			job.Alteration, err = altered.Encode()
 			return err
 		}).Do(ctx, tx)
 	})
 	if err != nil {
 		return err
 	}
+	e.Alteration = altered
 	e.TellReread(x.table.Name, reread)
 	e.Source = x.table
 	e.Link = reverse
@@ -330,6 +339,7 @@ func (x *exchanging) becomes() *catalog.Table { return x.Becomes(x.table, x.out)
 // parity.
 func (x *exchanging) parity(ctx context.Context, tx *lock.Tx, b *pgx.Batch, retired catalog.Name) (reread []string, err error) {
 	is := catalog.Queue(b, x.in, x.table)
+	x.is = is
 	queueNoneDraws(b, x.table, retired)
 	if err := tx.SendBatch(ctx, b).Close(); err != nil {
 		return nil, err
@@ -337,7 +347,11 @@ func (x *exchanging) parity(ctx context.Context, tx *lock.Tx, b *pgx.Batch, reti
 	if err := catalog.Complete(ctx, tx, is, x.table); err != nil {
 		return nil, err
 	}
-	differences, err := x.Reprints.Diff(x.Moving(x.becomes()).Unvalidated(), x.Moving(is).Unvalidated())
+	becomes := x.becomes()
+	if x.Alteration != nil { // what depends on the table was made from its own text, and may read otherwise with other types
+		becomes = becomes.WithDependentsAs(is)
+	}
+	differences, err := x.Reprints.Diff(x.Moving(becomes).Unvalidated(), x.Moving(is).Unvalidated())
 	if err != nil {
 		return nil, err
 	}

@@ -24,6 +24,7 @@ type exchanging struct {
 
 	out, in   uint32         // OIDs of the table in use, and of the one that takes its place
 	table     *catalog.Table // the one in use, as lookAt has read it
+	is        *catalog.Table // the one in place, as parity has read it
 	reasons   []checks.Reason
 	recompile []string       // see catalog.Table.RecompileSQL
 	pending   error          // ErrPutOff if the log is not empty

@@ -36,8 +36,12 @@ func Revert(ctx context.Context, e *Env) error {
 		return e.failed(ctx, fmt.Errorf("revert: %w", err))
 	}
 	if e.Job.Swapped() {
-		if err := e.fitsBack(ctx); err != nil {
-			return e.failed(ctx, fmt.Errorf("revert: %w", err))
+		for _, fits := range []func(context.Context) error{
+			e.wideBehind, func(ctx context.Context) error { return e.viewsFit(ctx, e.Job.OldTable()) }, e.fitsBack,
+		} {
+			if err := fits(ctx); err != nil {
+				return e.failed(ctx, fmt.Errorf("revert: %w", err))
+			}
 		}
 		if err := e.oidsAnswered(ctx, *e.Job.Shadow); err != nil {
 			return e.failed(ctx, fmt.Errorf("revert: %w", err))

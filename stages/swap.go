@@ -43,6 +43,9 @@ func swap(ctx context.Context, e *Env) error {
 		if err := e.wideEnough(ctx); err != nil {
 			return err
 		}
+		if err := e.viewsFit(ctx, e.Job.ShadowTable()); err != nil {
+			return err
+		}
 		if err := e.untilExchanged(ctx, e.swapTables); err != nil {
 			return err
 		}

@@ -8,6 +8,8 @@ import (
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/lock"
 	"github.com/repack-go/repack/registry"
+	"github.com/repack-go/repack/stages/alter"
+	"github.com/repack-go/repack/stages/checks"
 	"github.com/repack-go/repack/stages/steps"
 )
 
@@ -42,7 +44,9 @@ func (e *StrandedError) Unwrap() error { return e.Err }
 func (e *Env) stranded(err error) error {
 	var drift *RevertDriftError
 	var gone *steps.DriftError
-	if errors.As(err, &drift) || errors.As(err, &gone) && gone.Swapped { // it says what to do
+	var unfit *alter.UnfitError
+	var refused *checks.RefusedError
+	if errors.As(err, &drift) || errors.As(err, &refused) || errors.As(err, &unfit) || errors.As(err, &gone) && gone.Swapped { // it says what to do
 		return err
 	}
 	switch {

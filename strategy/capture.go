@@ -137,7 +137,7 @@ func (l *Link) LogCapture() Capture {
 	if l.keyTrigger() {
 		updates, triggers = logNewSQL, l.triggers(newTable, false)
 	}
-	body := "\n#variable_conflict use_column\nBEGIN" + l.mirror() + l.moveKey() + l.logRows(updates) + "\n    RETURN NULL;\nEND\n"
+	body := "\n#variable_conflict use_column\nBEGIN" + l.mirror() + l.moveKey() + l.remove() + l.logRows(updates) + "\n    RETURN NULL;\nEND\n"
 	settings := ""
 	if l.MirrorSince != "" || l.Carries {
 		settings = writeThroughSettings
@@ -220,6 +220,25 @@ const moveKeySQL = `
             NULL;
         END;
     END IF;`
+
+// removeSQL deletes the rows of deleted keys from To. Otherwise a row that is inserted again with
+// the same key would be taken for the one that To has, and get what only To has of that.
+const removeSQL = `
+    IF TG_OP = 'DELETE' THEN
+        BEGIN
+            DELETE FROM %[1]s t USING %[2]s r WHERE %[3]s;
+        EXCEPTION WHEN OTHERS THEN
+            NULL;
+        END;
+    END IF;`
+
+// remove is removeSQL if To has values that must survive.
+func (l *Link) remove() string {
+	if !l.Carries {
+		return ""
+	}
+	return fmt.Sprintf(removeSQL, l.To, l.oldRows(), l.toIsFrom("t", "r"))
+}
 
 // moveKey is moveKeySQL if To has values that must survive.
 func (l *Link) moveKey() string {

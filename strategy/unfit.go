@@ -7,6 +7,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/repack-go/repack/internal/catalog"
 )
 
 // Unfit is a row of From that To cannot take, because a value cannot be converted, or because
@@ -33,11 +35,18 @@ WHERE  f.ctid >= $1::text::tid
 AND    f.ctid <  $2::text::tid
 ON     CONFLICT DO NOTHING`
 
+// scratchSQL makes a table with the columns and checks of the copy.
+const scratchSQL = `CREATE TABLE %[1]s (LIKE %[2]s INCLUDING CONSTRAINTS INCLUDING GENERATED)`
+
 // UnfitRows returns rows in the blocks of From from first (inclusive) to end (exclusive) that
-// To cannot take, atMost of them. It tries smaller and smaller ranges in savepoints of tx,
-// which it rolls back. It takes ACCESS SHARE on From and ROW EXCLUSIVE on To.
+// To cannot take, atMost of them. It tries smaller and smaller ranges with a table like To,
+// which the caller must roll back with tx. It takes ACCESS SHARE on From and To.
 func (l *Link) UnfitRows(ctx context.Context, tx pgx.Tx, first, end int64, atMost int) ([]Unfit, error) {
-	copied := fmt.Sprintf(tryCopySQL, l.To, l.toColumns(), l.fromColumns("f"), l.From)
+	scratch := catalog.Name{Schema: l.To.Schema, Name: "repack_unfit_rows"}
+	if _, err := tx.Exec(ctx, fmt.Sprintf(scratchSQL, scratch, l.To)); err != nil {
+		return nil, fmt.Errorf("make a table for rows that do not fit: %w", err)
+	}
+	copied := fmt.Sprintf(tryCopySQL, scratch, l.toColumns(), l.fromColumns("f"), l.From)
 	s := search{tx: tx, atMost: atMost, try: func(tx pgx.Tx, from, to string) error {
 		_, err := tx.Exec(ctx, copied, from, to)
 		return err
@@ -134,7 +143,7 @@ const valueTextSQL = `SELECT coalesce((%[1]s)::text, 'NULL') FROM %[2]s f WHERE 
 // unfit describes the row whose key a query returns. cause is why it does not fit.
 func (l *Link) unfit(ctx context.Context, tx pgx.Tx, keySQL, at string, cause *pgconn.PgError) (*Unfit, error) {
 	u := &Unfit{Why: cause.Message, Column: cause.ColumnName}
-	if cause.Detail != "" {
+	if cause.Detail != "" && Collision(cause) { // otherwise it shows the whole row
 		u.Why += "; " + cause.Detail
 	}
 	var row string

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 
@@ -321,17 +322,24 @@ func (l *Link) differ(copied, generated []Mapping) string {
 		from = func(m Mapping) string { return qualified("f", m.From) }
 		to = func(m Mapping) string { return m.back("t") }
 	}
-	image := func(columns []Mapping, cast string) string {
+	image := func(columns []Mapping, from, to func(Mapping) string, cast string) string {
 		return fmt.Sprintf("NOT record_image_eq(ROW(%s), ROW(%s))",
 			list(columns, ", ", func(_ int, m Mapping) string { return from(m) + cast }),
 			list(columns, ", ", func(_ int, m Mapping) string { return to(m) + cast }))
 	}
-	if len(generated) == 0 {
-		return image(copied, "")
+	copies := image(copied, from, to, "")
+	if l.Wide && slices.ContainsFunc(copied, func(m Mapping) bool { return m.Back != "" }) {
+		// The way there and the way back need not be inverse, as with --set: then a row that has
+		// been written back is right if it is what the way back makes of it.
+		written := image(copied, func(m Mapping) string { return m.value("f") }, func(m Mapping) string { return qualified("t", m.To) }, "")
+		copies = fmt.Sprintf("CASE WHEN %s THEN %s ELSE false END", copies, written)
 	}
-	computed := image(generated, "") + " AND " + image(generated, "::text")
+	if len(generated) == 0 {
+		return copies
+	}
+	computed := image(generated, from, to, "") + " AND " + image(generated, from, to, "::text")
 	if len(copied) == 0 {
 		return computed
 	}
-	return image(copied, "") + " OR " + computed
+	return copies + " OR " + computed
 }

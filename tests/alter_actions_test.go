@@ -253,3 +253,123 @@ func TestRecompress(t *testing.T) {
 		}
 	})
 }
+
+// TestAlterDependents: views, functions and foreign keys that depend on a converted column are
+// carried over, or refused by name, at whatever time they have been made.
+func TestAlterDependents(t *testing.T) {
+	t.Parallel()
+	const ddl = `CREATE SCHEMA app; CREATE TABLE app.p (id int PRIMARY KEY); INSERT INTO app.p VALUES (1);
+		CREATE TABLE app.t (id serial PRIMARY KEY, parent int, n int, other int REFERENCES app.p); INSERT INTO app.t (n, other) SELECT g, 1 FROM generate_series(1, 50) g`
+	t.Run("printed otherwise", func(t *testing.T) {
+		t.Parallel()
+		inTurn(t, 0, func(t *testing.T, db *pgtest.Database, strategy string) {
+			db.Exec(t, ddl)
+			db.Exec(t, `CREATE VIEW app.v AS SELECT id::bigint AS id, n FROM app.t; CREATE VIEW app.w AS SELECT n FROM app.t WHERE coalesce(id, 0) > 5 AND id IN (7, 8)`)
+			o := options(t, "app.t", strategy)
+			o.ToBigint = true
+			runUntil(t, db, o, repack.Swap)
+			if err := newRepack(t, db, o).Revert(testContext(t)); err != nil {
+				t.Fatalf("revert: %v", err)
+			}
+			run(t, db, o)
+			if n := pgtest.Query[int](t, db.Pool, `SELECT (SELECT count(*) FROM app.v) + (SELECT count(*) FROM app.w)`); n != 52 {
+				t.Errorf("the views show %d rows, want 52", n)
+			}
+		})
+	})
+	t.Run("made during the job", func(t *testing.T) {
+		t.Parallel()
+		inTurn(t, 1, func(t *testing.T, db *pgtest.Database, strategy string) {
+			db.Exec(t, ddl)
+			o := options(t, "app.t", strategy)
+			o.ToBigint = true
+			runUntil(t, db, o, repack.PostSyncUpdate)
+			db.Exec(t, `CREATE VIEW app.v AS SELECT id FROM app.t`)
+			var drift *repack.DriftError
+			if err := newRepack(t, db, o).Run(testContext(t)); !errors.As(err, &drift) || !strings.Contains(err.Error(), `view "app"."v"`) {
+				t.Fatalf("run: %v, want a *DriftError that names the view", err)
+			}
+			db.Exec(t, `DROP VIEW app.v`)
+			runUntil(t, db, o, repack.Swap)
+			db.Exec(t, `CREATE VIEW app.v AS SELECT id FROM app.t`)
+			var refused *repack.RefusedError
+			if err := newRepack(t, db, o).Revert(testContext(t)); !errors.As(err, &refused) || !strings.Contains(err.Error(), `view "app"."v"`) {
+				t.Fatalf("revert: %v, want a *RefusedError that names the view", err)
+			}
+			run(t, db, o)
+		})
+	})
+	t.Run("foreign key of a dropped column", func(t *testing.T) {
+		t.Parallel()
+		inTurn(t, 0, func(t *testing.T, db *pgtest.Database, strategy string) {
+			db.Exec(t, ddl)
+			before := db.Dump(t)
+			o := options(t, "app.t", strategy)
+			o.Alter = []string{"DROP COLUMN other"}
+			runUntil(t, db, o, repack.Swap)
+			db.Exec(t, `INSERT INTO app.t (n) VALUES (51)`)
+			if err := newRepack(t, db, o).Revert(testContext(t)); err != nil {
+				t.Fatalf("revert: %v", err)
+			}
+			sameDump(t, db, before)
+			run(t, db, o)
+			sameDump(t, db, controlDatabase(t, ddl, `ALTER TABLE app.t DROP other`).Dump(t))
+		})
+	})
+	t.Run("duplicates of a new key", func(t *testing.T) {
+		t.Parallel()
+		inTurn(t, 1, func(t *testing.T, db *pgtest.Database, strategy string) {
+			db.Exec(t, ddl)
+			db.Exec(t, `UPDATE app.t SET n = 3 WHERE id = 4`)
+			o := options(t, "app.t", strategy)
+			o.Alter = []string{"ADD UNIQUE (n)"}
+			var unfit *repack.UnfitError
+			if err := newRepack(t, db, o).Run(testContext(t)); !errors.As(err, &unfit) || !unfit.Refused || !strings.Contains(err.Error(), "(n)=(3)") {
+				t.Fatalf("run: %v, want an *UnfitError that names the value", err)
+			}
+			db.Exec(t, `UPDATE app.t SET n = 4 WHERE id = 4`)
+			run(t, db, o)
+		})
+	})
+	t.Run("times", func(t *testing.T) {
+		t.Parallel()
+		inTurn(t, 0, func(t *testing.T, db *pgtest.Database, strategy string) {
+			db.Exec(t, `CREATE SCHEMA app; CREATE TABLE app.t (id int PRIMARY KEY, at timestamp, zoned timestamptz);
+				INSERT INTO app.t SELECT g, '2026-03-29 00:30'::timestamp + g * interval '1 hour', '2026-03-29 00:30 UTC'::timestamptz + g * interval '1 hour' FROM generate_series(1, 50) g`)
+			rows, before := db.Checksum(t, "app.t"), db.Dump(t)
+			o := options(t, "app.t", strategy)
+			o.Alter = []string{"ALTER at TYPE timestamptz USING at AT TIME ZONE 'UTC', ALTER zoned TYPE timestamp USING zoned AT TIME ZONE 'UTC'"}
+			runUntil(t, db, o, repack.Swap)
+			db.Exec(t, `BEGIN; SET LOCAL TimeZone = 'Europe/Paris'; UPDATE app.t SET at = at WHERE id < 20; COMMIT`)
+			if err := newRepack(t, db, o).Revert(testContext(t)); err != nil {
+				t.Fatalf("revert: %v", err)
+			}
+			sameDump(t, db, before)
+			if got := db.Checksum(t, "app.t"); got != rows {
+				t.Errorf("rows: %s, want %s", got, rows)
+			}
+		})
+	})
+	t.Run("space", func(t *testing.T) {
+		t.Parallel()
+		inTurn(t, 0, func(t *testing.T, db *pgtest.Database, strategy string) {
+			db.Exec(t, `CREATE SCHEMA app; CREATE TABLE app.t (id int PRIMARY KEY, amount numeric); INSERT INTO app.t SELECT g, g FROM generate_series(1, 20000) g;
+				UPDATE app.t SET amount = 12345678901 WHERE id = 15000`)
+			db.Exec(t, `VACUUM FULL app.t`)
+			size := pgtest.Query[int](t, db.Pool, `SELECT pg_relation_size('app.t')`)
+			o := options(t, "app.t", strategy)
+			o.Alter = []string{"ALTER amount TYPE numeric(12,2)"}
+			for range 3 {
+				var unfit *repack.UnfitError
+				if err := newRepack(t, db, o).Run(testContext(t)); !errors.As(err, &unfit) || len(unfit.Rows) != 1 || unfit.Rows[0].Key[0] != "15000" {
+					t.Fatalf("run: %v, want an *UnfitError of row 15000", err)
+				}
+			}
+			db.Exec(t, `UPDATE app.t SET amount = 1 WHERE id = 15000`)
+			run(t, db, o)
+			if got := pgtest.Query[int](t, db.Pool, `SELECT pg_relation_size('app.t')`); got > size*5/4 {
+				t.Errorf("the table has %d bytes, and had %d", got, size)
+			}
+		})
+	})
+}

@@ -384,3 +384,37 @@ func TestAlterInterrupted(t *testing.T) {
 		})
 	}
 }
+
+// TestRevertKeepsDroppedColumns: a row keeps what only the old table has of it, also if its key
+// changes; a row that was deleted and inserted again is another row.
+func TestRevertKeepsDroppedColumns(t *testing.T) {
+	t.Parallel()
+	for n, down := range []string{"", "legacy = a || '!'"} {
+		t.Run(down, func(t *testing.T) {
+			t.Parallel()
+			inTurn(t, n, func(t *testing.T, db *pgtest.Database, strategy string) {
+				db.Exec(t, `CREATE SCHEMA app; CREATE TABLE app.t (id int PRIMARY KEY, a text UNIQUE, legacy text DEFAULT 'old');
+					INSERT INTO app.t SELECT g, 'a' || g, 'legacy ' || g FROM generate_series(1, 100) g`)
+				o := options(t, "app.t", strategy)
+				o.Alter = []string{"DROP COLUMN legacy"}
+				want := "old"
+				if down != "" {
+					o.Down, want = []string{down}, "again!"
+				}
+				runUntil(t, db, o, repack.Swap)
+				db.Exec(t, `UPDATE app.t SET a = a || '+' WHERE id <= 10; UPDATE app.t SET id = id + 1000 WHERE id BETWEEN 11 AND 20;
+					DELETE FROM app.t WHERE id = 30; INSERT INTO app.t VALUES (30, 'again')`)
+				db.Exec(t, `BEGIN; UPDATE app.t SET a = '-' WHERE id = 40; UPDATE app.t SET a = 'a40' WHERE id = 41; UPDATE app.t SET a = 'a41' WHERE id = 40; COMMIT`)
+				if err := newRepack(t, db, o).Revert(testContext(t)); err != nil {
+					t.Fatalf("revert: %v", err)
+				}
+				if n := pgtest.Query[int](t, db.Pool, `SELECT count(*) FROM app.t WHERE id <> 30 AND legacy = 'legacy ' || id % 1000`); n != 99 {
+					t.Errorf("%d rows have kept their value, want 99", n)
+				}
+				if got := pgtest.Query[string](t, db.Pool, `SELECT legacy FROM app.t WHERE id = 30`); got != want {
+					t.Errorf("the row that was inserted again has %q, want %q", got, want)
+				}
+			})
+		})
+	}
+}

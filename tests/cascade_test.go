@@ -149,3 +149,39 @@ func TestNarrowReferrer(t *testing.T) {
 		}
 	})
 }
+
+// TestCascadeIsKept: a table of a cascade that is under way is not repacked, and not put back, as if
+// there were none.
+func TestCascadeIsKept(t *testing.T) {
+	t.Parallel()
+	inTurn(t, 1, func(t *testing.T, db *pgtest.Database, strategy string) {
+		db.Exec(t, `CREATE SCHEMA app; CREATE TABLE app.t (id int PRIMARY KEY); CREATE TABLE app.c (t int REFERENCES app.t, id int PRIMARY KEY);
+			INSERT INTO app.t VALUES (1); INSERT INTO app.c VALUES (1, 1)`)
+		o := cascading(t, strategy)
+		stop := errors.New("stopped")
+		halfway := o
+		halfway.Hooks.AfterStage = func(_ context.Context, s repack.Stage) error {
+			if s == repack.Swap {
+				return stop
+			}
+			return nil
+		}
+		if err := newRepack(t, db, halfway).Run(testContext(t)); !errors.Is(err, stop) {
+			t.Fatalf("run: %v", err)
+		}
+		var usage *repack.UsageError
+		if err := newRepack(t, db, options(t, "app.t", strategy)).Run(testContext(t)); !errors.As(err, &usage) || !strings.Contains(err.Error(), "--cascade") {
+			t.Fatalf("run: %v, want a *UsageError that names --cascade", err)
+		}
+		runUntil(t, db, o, repack.Swap)
+		var refused *repack.RefusedError
+		if err := newRepack(t, db, options(t, "app.c", strategy)).Revert(testContext(t)); !errors.As(err, &refused) || !strings.Contains(err.Error(), "app.t") {
+			t.Fatalf("revert: %v, want a *RefusedError that names the table of the key", err)
+		}
+		db.Exec(t, `INSERT INTO app.t VALUES (3000000000); INSERT INTO app.c VALUES (3000000000, 2); DELETE FROM app.c WHERE id = 2; DELETE FROM app.t WHERE id > 5`)
+		if err := newRepack(t, db, options(t, "app.t", strategy)).Revert(testContext(t)); err != nil {
+			t.Fatalf("revert: %v", err)
+		}
+		noArtefacts(t, db)
+	})
+}

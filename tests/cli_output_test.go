@@ -39,7 +39,7 @@ func TestStatusOfVirginDatabase(t *testing.T) {
 }
 
 // statusKeys is what scripts rely on.
-const statusKeys = "eta_seconds finished_at index_builds job last_error longest_lock_ms name pending_changes rate rows_copied rows_total runner schema " +
+const statusKeys = "alteration cascade_of eta_seconds finished_at index_builds job last_error longest_lock_ms name pending_changes rate revertible rows_copied rows_total runner schema " +
 	"stage stage_done started_at state strategy swapped table updated_at"
 
 func TestStatusOutput(t *testing.T) {

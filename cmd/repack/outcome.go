@@ -113,6 +113,12 @@ func (t teller) untilText(until repack.Stage, list []repack.Status) string {
 		return fmt.Sprintf("%s can be repacked, and nothing has been changed; do it with: %s", t.table, again)
 	}
 	is := func(s repack.Status) bool { return s.Swapped && s.FinishedAt == nil }
+	oneWay := func(s repack.Status) bool {
+		return is(s) && s.Revertible != nil && *s.Revertible == repack.NotRevertible
+	}
+	if slices.ContainsFunc(list, oneWay) {
+		return fmt.Sprintf("%s is swapped, and there is no way back (--no-revert); end the job and drop the old table with: %s", t.table, again)
+	}
 	if slices.ContainsFunc(list, is) {
 		return fmt.Sprintf("%s is swapped, and the old table is kept in step with it; end the job and drop the old table with: %s"+
 			"\n  or put the old table back with: repack revert --table '%s'", t.table, again, t.table)

@@ -100,6 +100,11 @@ func writeText(w io.Writer, list []repack.Status) error {
 				return err
 			}
 		}
+		if s.CascadeOf != "" {
+			if _, err := fmt.Fprintf(w, "job %d is one of the cascade of %s\n", s.Job, s.CascadeOf); err != nil {
+				return err
+			}
+		}
 		for _, line := range s.Alteration {
 			if _, err := fmt.Fprintf(w, "job %d changes %s\n", s.Job, line); err != nil {
 				return err

@@ -13,7 +13,8 @@ import (
 type Delta struct{ Was, Is *Table }
 
 // Of returns t with the delta: every property that differs between Was and Is becomes that of
-// Is, and the others stay as t has them. Members of lists are matched by their names.
+// Is, and the others stay as t has them. Members of lists are matched by their names. With a
+// column go the foreign keys that it belongs to, its privileges and its sequence.
 func (d Delta) Of(t *Table) *Table {
 	c := *t
 	into := reflect.ValueOf(&c).Elem()
@@ -24,6 +25,9 @@ func (d Delta) Of(t *Table) *Table {
 	slices.SortStableFunc(c.Indexes, func(a, b Index) int { return cmp.Compare(a.Name, b.Name) })
 	there := func(column string) bool { _, ok := c.Column(column); return ok || column == "" }
 	c.Grants = slices.DeleteFunc(slices.Clone(c.Grants), func(g Grant) bool { return !there(g.Column) })
+	c.ForeignKeys = slices.DeleteFunc(slices.Clone(c.ForeignKeys), func(k ForeignKey) bool {
+		return slices.ContainsFunc(k.Columns, func(column string) bool { return !there(column) })
+	})
 	c.Sequences = slices.DeleteFunc(slices.Clone(c.Sequences), func(s Sequence) bool { return !there(s.Column) })
 	return &c
 }
@@ -121,6 +125,20 @@ func nameOf(member reflect.Value) string {
 
 // Differences returns what the delta changes, without the file that a table is in.
 func (d Delta) Differences() ([]Difference, error) { return Diff(d.Was, d.Is) }
+
+// WithDependentsAs returns t with the texts that its dependents have on is.
+func (t *Table) WithDependentsAs(is *Table) *Table {
+	c := *t
+	c.Dependents = slices.Clone(t.Dependents)
+	for i, d := range c.Dependents {
+		for _, o := range is.Dependents {
+			if o.Kind == d.Kind && o.Name == d.Name {
+				c.Dependents[i] = o
+			}
+		}
+	}
+	return &c
+}
 
 // storedDelta is the form in which a delta is stored.
 type storedDelta struct {

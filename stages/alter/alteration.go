@@ -29,6 +29,9 @@ type Alteration struct {
 	// Persistence is the one that the sequences of the table's columns get with the table; or
 	// empty. Before PostgreSQL 15 they keep theirs.
 	Persistence string `json:"persistence,omitempty"`
+	// Texts are those of dependents after the swap, if they are printed otherwise than before it:
+	// by kind and name.
+	Texts map[string]string `json:"texts,omitempty"`
 	// Sequences are those that draw values for altered columns, and get another type.
 	Sequences []Sequence `json:"sequences"`
 }
@@ -126,7 +129,58 @@ func (a *Alteration) Restored(source, t *catalog.Table) *catalog.Table {
 	if a == nil {
 		return t
 	}
-	return catalog.Delta{Was: a.Target(source), Is: source}.Of(t)
+	restored := catalog.Delta{Was: a.Target(source), Is: source}.Of(t)
+	restored.Dependents = slices.Clone(restored.Dependents)
+	for i, d := range restored.Dependents {
+		if was, unchanged := a.before(source, d); unchanged {
+			restored.Dependents[i].Replace = was
+		}
+	}
+	return restored
+}
+
+func textKey(d catalog.Dependent) string { return d.Kind + " " + d.Name }
+
+// before returns the text that a dependent had before the swap, if it has not been changed since
+// and the text is another one now.
+func (a *Alteration) before(source *catalog.Table, d catalog.Dependent) (text string, unchanged bool) {
+	if now, noted := a.Texts[textKey(d)]; !noted || now != d.Replace {
+		return "", false
+	}
+	for _, was := range source.Dependents {
+		if textKey(was) == textKey(d) {
+			return was.Replace, true
+		}
+	}
+	return "", false
+}
+
+// Changed returns t, the new table, with those dependents whose texts on the old table are not
+// known from before the swap.
+func (a *Alteration) Changed(source, t *catalog.Table) *catalog.Table {
+	c := *t
+	c.Dependents = slices.DeleteFunc(slices.Clone(t.Dependents), func(d catalog.Dependent) bool {
+		_, unchanged := a.before(source, d)
+		return unchanged
+	})
+	return &c
+}
+
+// Reread returns a with the texts of dependents that the server prints otherwise on the new table
+// is than on the source was.
+func (a *Alteration) Reread(was, is *catalog.Table) *Alteration {
+	c := *a
+	c.Texts = map[string]string{}
+	texts := map[string]string{}
+	for _, d := range was.Dependents {
+		texts[textKey(d)] = d.Replace
+	}
+	for _, d := range is.Dependents {
+		if texts[textKey(d)] != d.Replace {
+			c.Texts[textKey(d)] = d.Replace
+		}
+	}
+	return &c
 }
 
 // bounds are the values that a sequence of a type can have.
@@ -332,6 +386,19 @@ func (a *Alteration) Lines() ([]string, error) {
 	}
 	for _, d := range differences {
 		lines = append(lines, d.Text())
+	}
+	for _, from := range slices.Sorted(maps.Keys(a.Renames)) {
+		if _, there := a.Delta.Was.Column(from); there {
+			lines = append(lines, fmt.Sprintf("column %s: becomes %s", catalog.Quote(from), catalog.Quote(a.Renames[from])))
+		} else {
+			lines = append(lines, fmt.Sprintf("column %s: added", catalog.Quote(a.Renames[from])))
+		}
+	}
+	for _, set := range a.Asked.Set {
+		lines = append(lines, "values: "+set)
+	}
+	if a.Asked.Recompress {
+		lines = append(lines, "values: compressed again")
 	}
 	for _, s := range a.Sequences {
 		lines = append(lines, fmt.Sprintf("sequence %s: %s becomes %s", s.Name, s.Was, s.Is))

@@ -14,11 +14,21 @@ import (
 // Packed is the ColumnOrder that leaves the least space between columns.
 const Packed = "packed"
 
+const tablespaceSQL = `SELECT EXISTS (SELECT FROM pg_tablespace WHERE spcname = $1)`
+
 // arrange gives the target what no action of ALTER TABLE can: the order of its columns, and the
 // tablespace of its indexes.
 func (m *Model) arrange(ctx context.Context, a *Alteration) error {
 	is := a.Delta.Is
 	if m.Asked.IndexTablespace != "" {
+		var there bool
+		if err := m.tx.QueryRow(ctx, tablespaceSQL, m.Asked.IndexTablespace).Scan(&there); err != nil {
+			return fmt.Errorf("look up the tablespace of the indexes: %w", err)
+		}
+		if !there {
+			m.refuse("--index-tablespace", "there is no tablespace "+catalog.Quote(m.Asked.IndexTablespace), "")
+			return nil
+		}
 		for i := range is.Indexes {
 			is.Indexes[i].Tablespace = m.Asked.IndexTablespace
 		}

@@ -2,12 +2,16 @@ package alter
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/jackc/pgerrcode"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/repack-go/repack/internal/catalog"
 )
@@ -79,6 +83,10 @@ func (m *Model) prove(ctx context.Context, expression string, of catalog.Column,
 			m.name(), proofName, of.Type, collate, expression))
 		if said, is := said(err); is {
 			why = said
+			var pgErr *pgconn.PgError
+			if errors.As(err, &pgErr) && pgErr.Code == pgerrcode.InvalidObjectDefinition {
+				why = "the value may depend on more than the row: on a setting, on the time or on other tables (" + pgErr.Message + ")"
+			}
 			return nil
 		}
 		if err != nil {
@@ -359,6 +367,11 @@ func (m *Model) upRetyped(ctx context.Context, c *column) error {
 		}
 		return nil
 	}
+	if zone, err := m.inZone(ctx, c, printed); err != nil || zone != "" {
+		c.Up, c.irreversible = Value{Expression: printed}, ""
+		c.Down = Value{Expression: fmt.Sprintf("(%s AT TIME ZONE %s)", catalog.Quote(c.final), zone)}
+		return err
+	}
 	value, why, err := m.checked(ctx, printed, name, c.Source, c.was, c.is)
 	if err != nil {
 		return err
@@ -412,6 +425,25 @@ func (m *Model) upRecompressed(ctx context.Context, c *column) error {
 	}
 	c.Up = Value{Expression: value}
 	return err
+}
+
+// inZone returns the time zone, as a literal, if the expression only moves a time into or out of a
+// zone without daylight saving time. The way back is the same expression then.
+func (m *Model) inZone(ctx context.Context, c *column, printed string) (string, error) {
+	times := []string{"timestamp with time zone", "timestamp without time zone"}
+	if !slices.Contains(times, c.was.Type) || !slices.Contains(times, c.is.Type) {
+		return "", nil
+	}
+	for _, zone := range []string{"'UTC'", "'utc'", "'GMT'", "'Etc/UTC'", "'Z'"} {
+		same, why, err := m.prove(ctx, catalog.Quote(c.Source)+" AT TIME ZONE "+zone, c.is, false)
+		if err != nil {
+			return "", err
+		}
+		if why == "" && same == printed {
+			return zone, nil
+		}
+	}
+	return "", nil
 }
 
 // using returns the expression of the last action that gives the column of the source a type,

@@ -63,8 +63,7 @@ func (m *Model) judgeKey(a *Alteration, columns []*column) {
 		names = append(names, c.Target)
 		was, is := c.was.Type, c.is.Type
 		if using, _ := m.using(key); c.was.Collation != c.is.Collation || m.isSet(c.final) || !sameEquality(was, is) || using != "" {
-			m.refuse("column "+catalog.Quote(key), "belongs to the key by which rows are found, and values of "+was+" and "+is+" cannot be compared with each other",
-				"only integers can become other integers, and text can become longer text")
+			m.refuse("column "+catalog.Quote(key), "belongs to the key by which rows are found: its values must stay the same, as integers or as text that may be longer", "")
 			return
 		}
 		a.Key, a.LogTypes = append(a.Key, key), append(a.LogTypes, wider(was, is))
@@ -123,6 +122,49 @@ func (a *Alteration) Narrower(ctx context.Context, q catalog.Querier, oid uint32
 		return nil, fmt.Errorf("look for columns that refer to the key: %w", err)
 	}
 	return narrow, nil
+}
+
+// Behind is a column that would be narrower again than the one that it refers to, and that is as
+// wide as the column is now.
+type Behind struct{ Column, Referred string }
+
+const referredSQL = `
+SELECT a.attname::text, k.confrelid::regclass::text, format_type(p.atttypid, NULL)
+FROM   pg_constraint k
+CROSS  JOIN LATERAL unnest(k.conkey, k.confkey) c (child, parent)
+JOIN   pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = c.child
+JOIN   pg_attribute p ON p.attrelid = k.confrelid AND p.attnum = c.parent
+WHERE  k.contype = 'f' AND k.conrelid = $1 AND k.confrelid <> $1
+ORDER  BY 1, 2`
+
+// NarrowerThanReferred returns columns of the new table, which has that OID, that would be
+// narrower again in the old one than the columns that they refer to.
+func (a *Alteration) NarrowerThanReferred(ctx context.Context, q catalog.Querier, oid uint32) (behind []Behind, err error) {
+	types := map[string]string{}
+	for _, was := range a.Delta.Was.Columns {
+		is, _ := a.Delta.Is.Column(was.Name)
+		if slices.Contains(integers, was.Type) && slices.Index(integers, is.Type) > slices.Index(integers, was.Type) {
+			types[cmp.Or(a.Renames[was.Name], was.Name)] = is.Type
+		}
+	}
+	if len(types) == 0 {
+		return nil, nil
+	}
+	rows, err := q.Query(ctx, referredSQL, oid)
+	if err != nil {
+		return nil, fmt.Errorf("look for columns that are referred to: %w", err)
+	}
+	var column, referred, is string
+	_, err = pgx.ForEachRow(rows, []any{&column, &referred, &is}, func() error {
+		if wide, narrowed := types[column]; narrowed && slices.Index(integers, is) >= slices.Index(integers, wide) {
+			behind = append(behind, Behind{column, referred})
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("look for columns that are referred to: %w", err)
+	}
+	return behind, nil
 }
 
 // sameEquality reports whether values of two types are compared by operators that belong
@@ -201,7 +243,7 @@ func (m *Model) judgePublications(ctx context.Context, columns []*column) error 
 func (m *Model) judgeWayBack(columns []*column) {
 	for _, c := range columns {
 		if c.irreversible != "" && !m.Asked.NoRevert {
-			m.refuse("column "+catalog.Quote(cmp.Or(c.Source, c.final)), c.irreversible, "or give up repack revert with --no-revert")
+			m.refuse("column "+catalog.Quote(cmp.Or(c.Source, c.final)), c.irreversible, "to go without repack revert, add --no-revert")
 		}
 	}
 }
@@ -219,6 +261,7 @@ const usersSQL = `
 SELECT DISTINCT a.attname::text                                    AS column,
        CASE WHEN d.classid = 'pg_rewrite'::regclass AND v.relkind = 'v' THEN 'view'
             WHEN d.classid = 'pg_rewrite'::regclass AND v.relkind = 'm' THEN 'materialized view'
+            WHEN d.classid = 'pg_constraint'::regclass AND k.contype = 'f' AND k.conrelid = $1 THEN 'own foreign key'
             WHEN d.classid = 'pg_constraint'::regclass AND k.contype = 'f' THEN 'foreign key'
             WHEN d.classid = 'pg_constraint'::regclass THEN 'constraint'
             WHEN d.classid = 'pg_class'::regclass THEN 'index'
@@ -272,7 +315,7 @@ func (m *Model) harm(a *Alteration, c *column, u user) (why, remedy string) {
 	const drop = "drop it for the time of the repack"
 	own := u.Kind == "index" || u.Kind == "constraint" // the server has dealt with them on the model
 	switch {
-	case c.dropped() && own:
+	case c.dropped() && (own || u.Kind == "own foreign key"): // PostgreSQL drops these with the column
 		return "", ""
 	case c.dropped():
 		return u.Name + " depends on it, so it cannot be dropped", "drop that first, or change it"

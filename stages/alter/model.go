@@ -81,10 +81,22 @@ func (m *Model) parse() {
 			m.refuse("--alter", err.Error(), "")
 			continue
 		}
+		for _, a := range actions {
+			m.parseKey(a)
+		}
 		m.actions = append(m.actions, actions)
 	}
 	if m.Asked.Tablespace != "" {
 		m.actions = append(m.actions, []Action{{Kind: SetTablespace, SQL: "SET TABLESPACE " + catalog.Quote(m.Asked.Tablespace)}})
+	}
+}
+
+// parseKey refuses an action on a foreign key, which the model does not have.
+func (m *Model) parseKey(a Action) {
+	for _, key := range m.Source.ForeignKeys {
+		if (a.Kind == DropConstraint || a.Kind == RenameConstraint) && key.Name == a.Constraint {
+			m.refuse("foreign key "+catalog.Quote(key.Name), "plain SQL drops or renames it in a moment", "do so before or after the repack")
+		}
 	}
 }
 

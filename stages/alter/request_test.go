@@ -44,7 +44,7 @@ func TestRequestEqual(t *testing.T) {
 		{AllowLossy: []string{"a"}},
 		{NoRevert: true},
 	} {
-		if !r.Equal(r) || r.Equal(Request{}) || (Request{}).Equal(r) {
+		if same := r; !r.Equal(same) || r.Equal(Request{}) || (Request{}).Equal(r) {
 			t.Errorf("%+v is not equal to itself alone", r)
 		}
 	}

@@ -60,6 +60,9 @@ func (e *UnfitError) Row(u strategy.Unfit) string {
 			text += " = " + shortened(u.Value)
 		}
 	}
+	if text == "" {
+		return u.Why
+	}
 	return text + ": " + lossy(u.Why)
 }
 

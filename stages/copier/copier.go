@@ -269,13 +269,27 @@ func (c *Copier) Run(ctx context.Context) error {
 			continue
 		}
 		if err != nil {
-			return err
+			return errors.Join(err, c.emptyAfter(ctx, err))
 		}
 		if err := c.StillHeld(ctx); err != nil {
 			return err
 		}
 		return c.EndStage(ctx, c.Pool, registry.Backfill)
 	}
+}
+
+// emptyAfter empties the shadow if nothing but rows that do not fit has been tried. Otherwise each
+// try would leave the space of its rows behind.
+func (c *Copier) emptyAfter(ctx context.Context, err error) error {
+	var unfit *alter.UnfitError
+	if !errors.As(err, &unfit) || ctx.Err() != nil {
+		return nil
+	}
+	done, err := c.Registry.Copied(ctx, c.Pool, c.Job.ID)
+	if err != nil || done.Rows > 0 {
+		return err
+	}
+	return c.restartBackfill(ctx)
 }
 
 // Plan plans Run.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/stages/alter"
@@ -133,11 +134,18 @@ func (r *drySwap) views(ctx context.Context) error {
 	}
 	retyped, err := r.Source.RetypedViews(ctx, r.tx, r.copied.Name, r.Job.ShadowSchema)
 	for _, v := range retyped {
-		why := fmt.Sprintf("its column %s would be %s and not %s, and PostgreSQL cannot replace a view by one with another type", catalog.Quote(v.Column), v.Is, v.Was)
-		if v.Why != "" {
-			why = "would not work on the new table: " + v.Why
-		}
-		r.reasons = append(r.reasons, checks.Reason{Object: "view " + v.View, Why: why, Remedy: "drop it for the time of the repack"})
+		r.reasons = append(r.reasons, checks.OfRetypedView(v))
 	}
 	return err
+}
+
+// collided says that rows of the sample violate a key that the job adds; or returns nil.
+func (p *Inspector) collided(err error) *alter.UnfitError {
+	var pgErr *pgconn.PgError
+	if p.Alteration == nil || !strategy.Collision(err) || !errors.As(err, &pgErr) {
+		return nil
+	}
+	return &alter.UnfitError{
+		Table: p.Source.Name, Refused: true, Unbegun: true, Err: err, Rows: []strategy.Unfit{{Why: pgErr.Message + "; " + pgErr.Detail}},
+	}
 }

@@ -63,6 +63,9 @@ func (p *Inspector) dryBuild(ctx context.Context) (tried dryBuilt, err error) {
 		tried.reasons = append(tried.reasons, refused.Reasons...)
 		return tried, nil
 	}
+	if unfit = p.collided(err); unfit != nil {
+		return tried, unfit
+	}
 	reason, isReason := reasonOf(ctx, p.Pool, "a copy of the table", "cannot be made: ", err)
 	if !isReason {
 		return tried, fmt.Errorf("try to make a copy of %s: %w", p.Source.Name, err)

@@ -27,6 +27,9 @@ type Request struct {
 	// Alter is what to change of the table: what the job was begun with, or what the user
 	// asks for if there is no job yet.
 	Alter alter.Request
+	// Member is set if the tables of a cascade are gone through, in an order in which none of
+	// them is narrower than another needs it.
+	Member bool
 	// Partitioned is the ID of the repack of the partitioned table that this job is a
 	// part of.
 	Partitioned *int64
