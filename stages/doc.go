@@ -15,6 +15,7 @@
 //	               │              │      │
 //	               │              ├─ stages/steps       what all of them share
 //	               │              │      │
+//	               │              ├─ stages/alter       what a run changes of the table
 //	               │              ├─ stages/oids        OIDs of the table stored as data
 //	               │              ├─ stages/checks      what is refused, one check for each
 //	               │              ├─ stages/compare     table and copy, while both change

@@ -14,6 +14,6 @@ func OfRetypedView(v catalog.RetypedView) Reason {
 		return r
 	}
 	r.Why = fmt.Sprintf("its column %s would be %s and not %s, and PostgreSQL cannot replace a view by one with another type", catalog.Quote(v.Column), v.Is, v.Was)
-	r.Remedy = fmt.Sprintf("drop it for the time of the repack, or have it return %s::%s", catalog.Quote(v.Column), v.Was)
+	r.Remedy = fmt.Sprintf("drop it for the time of the repack, or create it anew beforehand so that the column is %s already", v.Is)
 	return r
 }
