@@ -29,7 +29,7 @@ lint: vet ## vet, check the format and run the linters, installing shellcheck if
 .PHONY: test
 test: vet ## vet, check the format and run every test, or TESTS=regexp, installing PostgreSQL and gcc if missing
 	.ci/install-postgres >/dev/null
-	race=$$(.ci/race-flag) && CGO_ENABLED=$${race:+1} $(GO) test $$race -vet=off -timeout=40m $(if $(TESTS),-run '$(TESTS)') ./...
+	race=$$(.ci/race-flag) && CGO_ENABLED=$${race:+1} $(GO) test $$race -vet=off -timeout=60m $(if $(TESTS),-run '$(TESTS)') ./...
 
 .PHONY: test-thorough
 test-thorough: export REPACK_THOROUGH = 1

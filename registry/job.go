@@ -310,16 +310,24 @@ SELECT   job.*
 FROM     ` + jobWithDefaults + `
 WHERE    state IN ('active', 'reverting', 'resetting', 'finishing')
 AND      (source = $1 OR shadow = $1 AND swapped_at IS NOT NULL
-          OR table_schema = $2 AND table_name = $3)
-ORDER BY (source = $1 OR shadow = $1) IS TRUE DESC, id DESC
+          OR table_schema = $2 AND table_name = $3
+          OR job.alteration #>> '{asked,group}' = $4)
+ORDER BY (source = $1 OR shadow = $1) IS TRUE DESC, (table_schema = $2 AND table_name = $3) DESC, id DESC
 LIMIT    1`
 
 // Find returns the unfinished job of the table with this OID or name. A match by OID is
 // preferred. Pass OID zero if the table does not exist. It returns ErrNotFound if there
 // is no such job.
-func (r *Registry) Find(ctx context.Context, q catalog.Querier, oid uint32, name catalog.Name) (*Job, error) {
-	rows, err := q.Query(ctx, fmt.Sprintf(findSQL, r.job), oid, name.Schema, name.Name)
-	return oneJob(rows, err, "find job of "+name.String())
+//
+// If the table has no job, member is an unfinished job of another table that is altered before
+// this one, in its cascade; or nil.
+func (r *Registry) Find(ctx context.Context, q catalog.Querier, oid uint32, name catalog.Name) (job, member *Job, err error) {
+	rows, err := q.Query(ctx, fmt.Sprintf(findSQL, r.job), oid, name.Schema, name.Name, name.String())
+	job, err = oneJob(rows, err, "find job of "+name.String())
+	if err != nil || job.Table() == name || job.Source == oid || job.Shadow != nil && *job.Shadow == oid {
+		return job, nil, err
+	}
+	return nil, job, fmt.Errorf("find job of %s: %w", name, ErrNotFound)
 }
 
 // getSQL reads one job.

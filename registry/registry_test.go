@@ -86,10 +86,12 @@ func TestJobIsReadAsWritten(t *testing.T) {
 	for name, find := range map[string]func() (*registry.Job, error){
 		"by id": func() (*registry.Job, error) { return r.Get(t.Context(), conn, job.ID) },
 		"by OID": func() (*registry.Job, error) {
-			return r.Find(t.Context(), conn, 4711, catalog.Name{Schema: "x", Name: "y"})
+			job, _, err := r.Find(t.Context(), conn, 4711, catalog.Name{Schema: "x", Name: "y"})
+			return job, err
 		},
 		"by its name": func() (*registry.Job, error) {
-			return r.Find(t.Context(), conn, 0, catalog.Name{Schema: "app", Name: "t"})
+			job, _, err := r.Find(t.Context(), conn, 0, catalog.Name{Schema: "app", Name: "t"})
+			return job, err
 		},
 	} {
 		got, err := find()

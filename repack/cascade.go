@@ -163,18 +163,35 @@ func (c *cascade) run(ctx context.Context) error {
 	return nil
 }
 
-// noneOfCascade makes sure that a table is not repacked alone while jobs of its cascade are under
-// way: one job after the other, the cascade has not come to this table.
-func (r *Repack) noneOfCascade(ctx context.Context, e *stages.Env) error {
-	if r.member || !r.tenure.registry {
-		return nil
-	}
-	jobs, err := r.registry.JobsOfCascade(ctx, e.Pool, e.Source.Name)
-	if err != nil || len(jobs) == 0 {
+// planCascade adds to the plan of the key's table what is changed of the others before.
+func (r *Repack) planCascade(ctx context.Context, v *visit, plan *Plan) error {
+	key, err := r.keyColumns(ctx, v)
+	if err != nil {
 		return err
 	}
+	referring, err := alter.ReadReferring(ctx, v.conn, v.oid, key)
+	if err != nil {
+		return err
+	}
+	var first []string
+	for _, column := range referring {
+		if column.OID != v.oid {
+			first = append(first, fmt.Sprintf("before, in a job of its own: column %s of %s: becomes bigint", catalog.Quote(column.Name), column.Table))
+		}
+	}
+	plan.Alteration = append(first, plan.Alteration...)
+	return nil
+}
+
+// noneOfCascade makes sure that a table is not repacked alone while jobs of its cascade are under
+// way: one job after the other, the cascade has not come to this table.
+func (r *Repack) noneOfCascade(e *stages.Env) error {
+	other := r.tenure.cascade
+	if r.member || other == nil {
+		return nil
+	}
 	return &UsageError{fmt.Errorf("a cascade of %s is under way, and job %d of %s is one of it; go on with: repack run --table '%[1]s' --to-bigint --cascade"+
-		"\n  or go back with: repack revert --table '%[1]s'", e.Source.Name, jobs[0].ID, jobs[0].Table())}
+		"\n  or go back with: repack revert --table '%[1]s'", e.Source.Name, other.ID, other.Table())}
 }
 
 // undo ends the jobs, that of the key's table first: those that have been swapped are reverted,

@@ -28,6 +28,7 @@ type tenure struct {
 	claims    map[string]bool  // claims of this process
 	jobs      map[string]int64 // by table: jobs that this process held
 	lost      int              // how often the connection was lost
+	cascade   *registry.Job    // a job of the cascade of the table that was looked up, or nil
 	registry  bool             // exists, is up to date, and may be used
 }
 

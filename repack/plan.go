@@ -84,6 +84,9 @@ func (r *Repack) plan(ctx context.Context) (*Plan, error) {
 			return nil, preflight.Readable(name, err)
 		}
 		plan, err := stages.NewPlan(ctx, e, r.options.Until, false)
+		if err == nil && r.options.Cascade {
+			err = r.planCascade(ctx, v, plan)
+		}
 		return plan, preflight.Readable(name, err)
 	}
 	if job.State == registry.Reverting || job.State == registry.Resetting {
@@ -147,7 +150,7 @@ func (r *Repack) look(ctx context.Context, v *visit) (*registry.Job, error) {
 	if _, err := migrations.Current(ctx, v.conn, r.options.RegistrySchema); err != nil {
 		return nil, err
 	}
-	job, err := r.registry.Find(ctx, v.conn, v.oid, v.name)
+	job, _, err := r.registry.Find(ctx, v.conn, v.oid, v.name)
 	if errors.Is(err, registry.ErrNotFound) {
 		return nil, nil
 	}

@@ -123,7 +123,7 @@ func (r *Repack) runVisited(ctx context.Context, v *visit) error {
 			return errCascade
 		}
 		if e.Job == nil {
-			if err := r.noneOfCascade(ctx, e); err != nil {
+			if err := r.noneOfCascade(e); err != nil {
 				return err
 			}
 			if r.partitioned != nil && e.Source.Partition == nil {
@@ -320,7 +320,8 @@ func (r *Repack) job(ctx context.Context, conn *pgx.Conn, oid uint32, name catal
 	if ready, err := r.registryReady(ctx, conn, name); err != nil || !ready {
 		return nil, err
 	}
-	job, err := r.registry.Find(ctx, conn, oid, name)
+	job, member, err := r.registry.Find(ctx, conn, oid, name)
+	r.tenure.cascade = member
 	if errors.Is(err, registry.ErrNotFound) {
 		return nil, nil
 	}

@@ -48,9 +48,10 @@ func TestAlterActions(t *testing.T) {
 		plain   []string // if it is not ALTER TABLE with each of alter
 	}{
 		{"add", []string{`ADD COLUMN b int, ADD c text DEFAULT 'new' NOT NULL`, `ADD d int GENERATED ALWAYS AS (n + m) STORED, ADD e app.mood DEFAULT 'calm'`, `ADD f varchar(3) UNIQUE, ADD h int CHECK (h > 0)`}, nil, nil},
-		{"drop", []string{`DROP COLUMN m, DROP COLUMN IF EXISTS nothing`, `DROP g, DROP COLUMN old`}, nil, nil},
+		{"drop", []string{`DROP COLUMN m, DROP COLUMN IF EXISTS nothing, DROP s`, `DROP g, DROP COLUMN old`}, nil, nil},
 		{"types", []string{
 			`ALTER v TYPE text, ALTER COLUMN r SET DATA TYPE double precision, ALTER m TYPE numeric(10,2)`,
+			`ALTER old TYPE text USING trim(old)`,
 			`ALTER COLUMN mood TYPE app.mood USING CASE mood WHEN 'calm' THEN 'calm'::app.mood WHEN 'wild' THEN 'wild' END`,
 		}, nil, nil},
 		{"columns", []string{`ALTER n SET DEFAULT 9, ALTER old DROP DEFAULT, ALTER m SET NOT NULL, ALTER a DROP NOT NULL`, `ALTER a SET STORAGE EXTERNAL, ALTER a SET STATISTICS 500, ALTER m SET (n_distinct = 5)`, `ALTER g DROP EXPRESSION`}, nil, nil},
@@ -93,10 +94,12 @@ func TestAlterActions(t *testing.T) {
 				if got, want := rows(db), rows(control); got != want {
 					t.Errorf("rows differ:\n%s", textDiff(want, got))
 				}
-				if err := newRepack(t, db, o).Revert(testContext(t)); err != nil {
-					t.Fatalf("revert: %v", err)
+				if n%2 == 0 || thorough() {
+					if err := newRepack(t, db, o).Revert(testContext(t)); err != nil {
+						t.Fatalf("revert: %v", err)
+					}
+					sameDump(t, db, before)
 				}
-				sameDump(t, db, before)
 				run(t, db, o)
 				sameDump(t, db, control.Dump(t))
 				if got, want := rows(db), rows(control); got != want && c.name != "values" { // they are set once more

@@ -82,19 +82,19 @@ func TestToBigintSequences(t *testing.T) {
 		before := db.Dump(t)
 		o := options(t, "", strategy)
 		o.ToBigint = true
-		for _, until := range []repack.Stage{repack.Swap, repack.CleanUp} {
-			for _, table := range sequencesTables {
-				o.Table = "app." + table
-				runUntil(t, db, o, until)
-				if until == repack.Swap {
-					if err := newRepack(t, db, o).Revert(testContext(t)); err != nil {
-						t.Fatalf("revert of %s: %v", table, err)
-					}
+		for n, table := range sequencesTables {
+			o.Table = "app." + table
+			if n%3 == 0 || thorough() {
+				runUntil(t, db, o, repack.Swap)
+				if err := newRepack(t, db, o).Revert(testContext(t)); err != nil {
+					t.Fatalf("revert of %s: %v", table, err)
 				}
 			}
-			if until == repack.Swap {
-				sameDump(t, db, before)
-			}
+		}
+		sameDump(t, db, before)
+		for _, table := range sequencesTables {
+			o.Table = "app." + table
+			run(t, db, o)
 		}
 		sameDump(t, db, want)
 		db.Exec(t, at(`

@@ -20,6 +20,7 @@ import (
 type column struct {
 	Column
 	final   string // the name of the target's column in the end
+	using   bool   // the user gives an expression for its values
 	was, is catalog.Column
 	// irreversible is why the value in the source cannot be had from a row of the target; or
 	// empty.
@@ -32,7 +33,7 @@ func (c column) dropped() bool { return c.Target == "" }
 
 // retyped reports whether values are converted.
 func (c column) retyped() bool {
-	return c.kept() && c.was.Type != c.is.Type && c.is.Generated == ""
+	return c.kept() && (c.was.Type != c.is.Type || c.using) && c.is.Generated == ""
 }
 
 // stored reports whether one of the two tables stores what is written to the column. Neither
@@ -48,6 +49,8 @@ func (m *Model) columns(was *catalog.Table, before, now map[int16]string, is *ca
 	maps.Copy(numbers, now)
 	for _, n := range slices.Sorted(maps.Keys(numbers)) {
 		c := &column{Column: Column{Source: before[n], Target: now[n]}, final: now[n]}
+		using, _ := m.using(c.Source)
+		c.using = using != ""
 		c.was, _ = was.Column(c.Source)
 		c.is, _ = is.Column(c.Target)
 		all = append(all, c)

@@ -1,6 +1,8 @@
 package shadow
 
 import (
+	"slices"
+
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/stages/steps"
 )
@@ -28,13 +30,29 @@ func (b *Builder) DropArtefactsSQL(keep string) []string {
 	return statements
 }
 
+// dropSequencesSQL drops the sequences of columns that the job has dropped, as DROP COLUMN does.
+func (b *Builder) dropSequencesSQL() []string {
+	if b.Alteration == nil {
+		return nil
+	}
+	var statements []string
+	kept := b.Target().Sequences
+	for _, s := range b.Source.Sequences {
+		is := func(o catalog.Sequence) bool { return o.Name == s.Name }
+		if !s.Identity && !slices.ContainsFunc(kept, is) {
+			statements = append(statements, steps.DropSQL("SEQUENCE", s.Name.String()))
+		}
+	}
+	return statements
+}
+
 // DisposeSQL drops the old table and the functions of its row type. If the old table is to
 // be kept, DisposeSQL drops only these functions, what may call them, and its user
 // triggers, which are disabled. Then the old table depends on no object of the application.
 func (b *Builder) DisposeSQL() []string {
 	old, statements := b.Job.OldTable().String(), b.Source.DropTypedSQL(b.Job.OldTable())
 	if !b.Job.Options.KeepOld {
-		return append(statements, steps.DropSQL("TABLE", old))
+		return slices.Concat(statements, []string{steps.DropSQL("TABLE", old)}, b.dropSequencesSQL())
 	}
 	statements = append(statements, b.Source.DropBoundSQL(b.Job.OldTable())...)
 	for _, t := range b.Source.Triggers {
