@@ -101,7 +101,7 @@ func TestJobIsReadAsWritten(t *testing.T) {
 		}
 	}
 	// The shadow's OID is the table's only after the swap.
-	if got, err := r.Find(t.Context(), conn, 4712, catalog.Name{}); !errors.Is(err, registry.ErrNotFound) {
+	if got, _, err := r.Find(t.Context(), conn, 4712, catalog.Name{}); !errors.Is(err, registry.ErrNotFound) {
 		t.Errorf("by the shadow's OID: %+v, %v", got, err)
 	}
 	within(t, db, func(tx pgx.Tx) error {
@@ -109,14 +109,14 @@ func TestJobIsReadAsWritten(t *testing.T) {
 		job.SwappedAt = &now
 		return r.Update(t.Context(), tx, job, runner.Claim)
 	})
-	if got, err := r.Find(t.Context(), conn, 4712, catalog.Name{}); err != nil || !got.Swapped() {
+	if got, _, err := r.Find(t.Context(), conn, 4712, catalog.Name{}); err != nil || !got.Swapped() {
 		t.Errorf("by the shadow's OID after the swap: %+v, %v", got, err)
 	}
 	within(t, db, func(tx pgx.Tx) error {
 		job.State = registry.Done
 		return r.Update(t.Context(), tx, job, runner.Claim)
 	})
-	if _, err := r.Find(t.Context(), conn, 4711, job.Table()); !errors.Is(err, registry.ErrNotFound) {
+	if _, _, err := r.Find(t.Context(), conn, 4711, job.Table()); !errors.Is(err, registry.ErrNotFound) {
 		t.Errorf("a job that is done is found: %v", err)
 	}
 	if list, err := r.List(t.Context(), conn); err != nil || len(list) != 1 || list[0].FinishedAt == nil {
