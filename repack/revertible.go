@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/registry"
 	"github.com/repack-go/repack/stages/alter"
 	"github.com/repack-go/repack/stages/steps"
@@ -40,14 +41,11 @@ func revertible(ctx context.Context, conn *pgx.Conn, job *registry.Job, alterati
 	for _, k := range w.Link.Key {
 		unfit.KeyColumns = append(unfit.KeyColumns, k.Name)
 	}
-	errOver := errors.New("the rows have been found")
-	err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) (err error) {
+	err = catalog.Undone(ctx, conn, func(tx pgx.Tx) (err error) {
 		if _, err := tx.Exec(ctx, fmt.Sprintf("SET LOCAL lock_timeout = %d", DefaultLockTimeout.Milliseconds())); err != nil {
 			return err
 		}
-		if unfit.Rows, err = w.Link.UnfitChanges(ctx, tx, alter.MostUnfit, w.Concurrent()); err == nil {
-			err = errOver
-		}
+		unfit.Rows, err = w.Link.UnfitChanges(ctx, tx, alter.MostUnfit, w.Concurrent())
 		return err
 	})
 	var pgErr *pgconn.PgError
@@ -56,7 +54,7 @@ func revertible(ctx context.Context, conn *pgx.Conn, job *registry.Job, alterati
 		pgErr.Code == pgerrcode.UndefinedTable || pgErr.Code == pgerrcode.ReadOnlySQLTransaction):
 		unknown := "unknown (" + pgErr.Message + ")"
 		return &unknown, nil
-	case !errors.Is(err, errOver):
+	case err != nil:
 		return nil, fmt.Errorf("look whether the old table can take all rows: %w", err)
 	case len(unfit.Rows) == 0:
 		return &yes, nil

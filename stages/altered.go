@@ -2,7 +2,6 @@ package stages
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/repack-go/repack/internal/catalog"
@@ -36,29 +35,23 @@ func (e *Env) viewsFit(ctx context.Context, copied catalog.Name) error {
 	if e.Alteration == nil {
 		return nil
 	}
+	if e.Job.Swapped() && e.Alteration.RenamesColumns() { // the texts have the new names
+		return nil
+	}
 	var retyped []catalog.RetypedView
 	free, _ := e.Places()
-	errSeen := errors.New("the views have been tried")
-	err := e.Transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
+	err := e.TryBy(ctx, e.Locks, func(ctx context.Context, tx *lock.Tx) error {
 		now, err := catalog.Read(ctx, tx, e.InUse())
 		if err != nil {
 			return e.GoneOr(err)
 		}
-		if e.Job.Swapped() && e.Alteration.RenamesColumns() { // the texts have the new names
-			return errSeen
-		}
 		if e.Job.Swapped() {
 			now = e.Alteration.Changed(e.Source, now)
 		}
-		if retyped, err = now.RetypedViews(ctx, tx, copied, free); err != nil {
-			return err
-		}
-		return errSeen
+		retyped, err = now.RetypedViews(ctx, tx, copied, free)
+		return err
 	})
-	if !errors.Is(err, errSeen) || len(retyped) == 0 {
-		if errors.Is(err, errSeen) {
-			return nil
-		}
+	if err != nil || len(retyped) == 0 {
 		return err
 	}
 	refused := &checks.RefusedError{Table: e.Source.Name}

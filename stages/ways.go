@@ -57,24 +57,14 @@ func (e *Env) stranded(err error) error {
 	}
 }
 
-// errTried rolls back what was only tried.
-var errTried = errors.New("it has been tried")
-
 // tryDisposal drops the old table and rolls back, before clean_up makes revert impossible.
 // Something may prevent the drop, for example a view that a user has created on the table,
 // or an event trigger that fails. This shows it while revert is still possible. It takes
 // ACCESS EXCLUSIVE on the old table, which only repack needs by then.
 func (e *Env) tryDisposal(ctx context.Context) error {
-	err := e.Transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
-		if err := steps.ExecAll(ctx, tx, e.builder().DisposeSQL()); err != nil {
-			return err
-		}
-		return errTried
+	return e.TryBy(ctx, e.Locks, func(ctx context.Context, tx *lock.Tx) error {
+		return steps.ExecAll(ctx, tx, e.builder().DisposeSQL())
 	})
-	if errors.Is(err, errTried) {
-		return nil
-	}
-	return err
 }
 
 // newThere reports whether the new table still exists. If the application has dropped it,

@@ -97,7 +97,7 @@ func (s *search) within(ctx context.Context, from, to int64) error {
 	if len(s.found) >= s.atMost || from >= to {
 		return nil
 	}
-	err := s.undone(ctx, func(tx pgx.Tx) error { return s.try(tx, place(from), place(to)) })
+	err := catalog.Undone(ctx, s.tx, func(tx pgx.Tx) error { return s.try(tx, place(from), place(to)) })
 	var cause *pgconn.PgError
 	switch {
 	case err == nil:
@@ -119,16 +119,6 @@ func (s *search) within(ctx context.Context, from, to int64) error {
 		return err
 	}
 	return s.within(ctx, middle, to)
-}
-
-// undone runs work in a savepoint, and rolls it back.
-func (s *search) undone(ctx context.Context, work func(tx pgx.Tx) error) error {
-	sub, err := s.tx.Begin(ctx)
-	if err != nil {
-		return err
-	}
-	err = work(sub)
-	return errors.Join(err, sub.Rollback(ctx))
 }
 
 // unfitRowSQL and unfitChangeSQL read the key of a row of From: of the one at a place, and of
@@ -154,13 +144,12 @@ func (l *Link) unfit(ctx context.Context, tx pgx.Tx, keySQL, at string, cause *p
 	if err != nil {
 		return nil, fmt.Errorf("look up a row that does not fit: %w", err)
 	}
-	s := search{tx: tx}
 	for _, m := range l.filled() {
 		if m.Value == "" || m.From == "" {
 			continue
 		}
 		var text string
-		failed := s.undone(ctx, func(tx pgx.Tx) error {
+		failed := catalog.Undone(ctx, tx, func(tx pgx.Tx) error {
 			return tx.QueryRow(ctx, fmt.Sprintf(valueTextSQL, m.value("f"), l.From), row).Scan(&text)
 		})
 		var pgErr *pgconn.PgError

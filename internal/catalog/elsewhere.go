@@ -322,7 +322,7 @@ func (t *Table) RetypedViews(ctx context.Context, tx pgx.Tx, copied Name, schema
 			continue
 		}
 		view := RetypedView{View: d.Name}
-		err := apart(ctx, tx, func(tx pgx.Tx) error {
+		err := Undone(ctx, tx, func(tx pgx.Tx) error {
 			var text string
 			b := &pgx.Batch{}
 			underPath(b, t.Name.Schema, func() {

@@ -23,7 +23,7 @@ import (
 //
 // It takes ACCESS SHARE on t and on the relations that the definitions refer to.
 func (r *Reprints) Learn(ctx context.Context, tx pgx.Tx, schema string, t *Table, oid uint32) error {
-	err := apart(ctx, tx, func(tx pgx.Tx) error { return r.learn(ctx, tx, schema, t, oid) })
+	err := Undone(ctx, tx, func(tx pgx.Tx) error { return r.learn(ctx, tx, schema, t, oid) })
 	if err != nil {
 		return fmt.Errorf("learn how the definitions of %s read: %w", t.Name, err)
 	}
@@ -121,21 +121,6 @@ func statisticsIn(t, scratch *Table, name string) string {
 		}
 	}
 	return name
-}
-
-// apart runs work in a savepoint and rolls it back.
-func apart(ctx context.Context, tx pgx.Tx, work func(pgx.Tx) error) error {
-	errOver := errors.New("over")
-	err := pgx.BeginFunc(ctx, tx, func(tx pgx.Tx) error {
-		if err := work(tx); err != nil {
-			return err
-		}
-		return errOver
-	})
-	if errors.Is(err, errOver) {
-		return nil
-	}
-	return err
 }
 
 // try runs a statement in a savepoint.
@@ -329,7 +314,7 @@ func ViewText(ctx context.Context, tx pgx.Tx, schema, query string, columns []Co
 		names[i] = c.Name
 	}
 	name := Name{schema, "repack_view"}.String()
-	err = apart(ctx, tx, func(tx pgx.Tx) error {
+	err = Undone(ctx, tx, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, fmt.Sprintf("CREATE VIEW %s (%s) AS\n%s", name, QuoteAll(names), query)); err != nil {
 			return err
 		}

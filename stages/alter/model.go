@@ -33,9 +33,6 @@ type Model struct {
 	reasons []checks.Reason
 }
 
-// errOver rolls back the model.
-var errOver = errors.New("the model has been read")
-
 // Make finds out what the request changes. It creates the model in a savepoint of tx, which it
 // rolls back. reasons say why the table cannot be altered so; they are those of the server, as
 // far as it has an opinion.
@@ -52,16 +49,11 @@ func (m Model) Make(ctx context.Context, tx pgx.Tx) (a *Alteration, reasons []ch
 	if err != nil || len(m.reasons) > 0 {
 		return nil, m.reasons, err
 	}
-	err = pgx.BeginFunc(ctx, tx, func(tx pgx.Tx) error {
-		m.tx = tx
-		if a, err = m.make(ctx); err != nil {
-			return err
-		}
-		return errOver
+	m.tx = tx
+	err = m.undone(ctx, func() (err error) {
+		a, err = m.make(ctx)
+		return err
 	})
-	if errors.Is(err, errOver) {
-		err = nil
-	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("alter a model of %s: %w", m.Source.Name, err)
 	}
@@ -288,17 +280,10 @@ func (m *Model) read(ctx context.Context) (*catalog.Table, map[int16]string, err
 func (m *Model) undone(ctx context.Context, work func() error) error {
 	outer := m.tx
 	defer func() { m.tx = outer }()
-	err := pgx.BeginFunc(ctx, outer, func(tx pgx.Tx) error {
+	return catalog.Undone(ctx, outer, func(tx pgx.Tx) error {
 		m.tx = tx
-		if err := work(); err != nil {
-			return err
-		}
-		return errOver
+		return work()
 	})
-	if errors.Is(err, errOver) {
-		return nil
-	}
-	return err
 }
 
 // alter carries out the actions. ok is false if the server refuses one of them.

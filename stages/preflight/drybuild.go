@@ -136,7 +136,7 @@ func (p *Inspector) buildDry(ctx context.Context, tx pgx.Tx, t *dryBuilt) (err e
 	}
 	look := func(tx pgx.Tx) (err error) { t.reasons, err = p.unlike(ctx, tx); return err }
 	if notValid := p.builder().NotValidSQL(); len(notValid) > 0 {
-		err = undone(ctx, tx, func(tx pgx.Tx) error { // only the swap adds these checks
+		err = catalog.Undone(ctx, tx, func(tx pgx.Tx) error { // only the swap adds these checks
 			if err := steps.ExecEach(ctx, tx, notValid); err != nil {
 				return err
 			}
@@ -235,7 +235,7 @@ func (p *Inspector) computedOtherwise(ctx context.Context, tx pgx.Tx) ([]checks.
 		}
 	}
 	var found strategy.Compared
-	err := undone(ctx, tx, func(tx pgx.Tx) (err error) { // this also undoes the settings
+	err := catalog.Undone(ctx, tx, func(tx pgx.Tx) (err error) { // this also undoes the settings
 		if err := steps.ExecAll(ctx, tx, []string{session.CustomPlansSQL, strategy.AloneSQL}); err != nil {
 			return err
 		}

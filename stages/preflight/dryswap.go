@@ -311,7 +311,7 @@ func (r *drySwap) alone(ctx context.Context, dependents []catalog.Tried) error {
 // another session no longer than the policy allows. If the wait times out, the part is
 // not tried, and the log says so.
 func (r *drySwap) apart(ctx context.Context, object string, work func(apart *drySwap) error) error {
-	err := undone(ctx, r.tx, func(tx pgx.Tx) error {
+	err := catalog.Undone(ctx, r.tx, func(tx pgx.Tx) error {
 		apart := *r
 		apart.tx = tx
 		err := work(&apart)

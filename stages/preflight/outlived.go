@@ -86,7 +86,7 @@ func (p *Inspector) mutableChecks(ctx context.Context, tx pgx.Tx, on catalog.Nam
 		if c.Generated { // the server has made sure that the expression is immutable
 			continue
 		}
-		err := undone(ctx, tx, func(tx pgx.Tx) error {
+		err := catalog.Undone(ctx, tx, func(tx pgx.Tx) error {
 			_, err := tx.Exec(ctx, fmt.Sprintf("CREATE INDEX ON %s ((true)) WHERE %s", on, c.Expression))
 			return err
 		})
@@ -99,20 +99,6 @@ func (p *Inspector) mutableChecks(ctx context.Context, tx pgx.Tx, on catalog.Nam
 		}
 	}
 	return mutable, nil
-}
-
-// undone runs work in a subtransaction and rolls the subtransaction back.
-func undone(ctx context.Context, tx pgx.Tx, work func(pgx.Tx) error) error {
-	err := pgx.BeginFunc(ctx, tx, func(tx pgx.Tx) error {
-		if err := work(tx); err != nil {
-			return err
-		}
-		return errDryBuildOver
-	})
-	if errors.Is(err, errDryBuildOver) {
-		return nil
-	}
-	return err
 }
 
 const (

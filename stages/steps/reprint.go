@@ -15,9 +15,6 @@ import (
 // The server may print the new object differently. repack finds out how before the exchange,
 // when no session waits, in a transaction that it rolls back: see catalog.Reprints.
 
-// errLearned rolls back the objects that were created to learn from.
-var errLearned = errors.New("the definitions have been learned")
-
 // learn parses the definitions of the table with that OID, and of everything that refers to
 // it, once more, and remembers how the server prints them.
 func (w *Worker) learn(ctx context.Context, oid uint32) error {
@@ -75,16 +72,9 @@ func (w *Worker) LearnOld(ctx context.Context) error {
 
 func (w *Worker) learnOf(ctx context.Context, t *catalog.Table, oid uint32) error {
 	free, _ := w.Places()
-	err := w.Transact(ctx, func(ctx context.Context, tx *lock.Tx) error {
-		if err := w.Reprints.Learn(ctx, tx, free, t, oid); err != nil {
-			return err
-		}
-		return errLearned
+	return w.TryBy(ctx, w.Locks, func(ctx context.Context, tx *lock.Tx) error {
+		return w.Reprints.Learn(ctx, tx, free, t, oid)
 	})
-	if errors.Is(err, errLearned) {
-		return nil
-	}
-	return err
 }
 
 // Learned makes sure, under the lock, that no definition has been added or changed since.

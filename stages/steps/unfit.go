@@ -22,22 +22,18 @@ func (w *Worker) Unfit(ctx context.Context, err error, find func(tx pgx.Tx) ([]s
 	for _, k := range w.Link.Key {
 		unfit.KeyColumns = append(unfit.KeyColumns, k.Name)
 	}
-	failed := w.TransactBy(ctx, w.OfRows(), func(_ context.Context, tx *lock.Tx) (err error) {
-		if unfit.Rows, err = find(tx); err == nil {
-			err = errFound
-		}
+	failed := w.TryBy(ctx, w.OfRows(), func(_ context.Context, tx *lock.Tx) (err error) {
+		unfit.Rows, err = find(tx)
 		return err
 	})
 	switch {
-	case !errors.Is(failed, errFound):
+	case failed != nil:
 		return errors.Join(err, failed)
 	case len(unfit.Rows) == 0: // the application has changed them meanwhile
 		return err
 	}
 	return unfit
 }
-
-var errFound = errors.New("the rows have been found")
 
 // UnfitChanges is Unfit for an error of a replay.
 func (w *Worker) UnfitChanges(ctx context.Context, err error) error {

@@ -2,6 +2,7 @@ package steps
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"reflect"
 	"slices"
@@ -81,6 +82,23 @@ func (w *Worker) TransactBy(ctx context.Context, policy lock.Policy, work func(c
 			return work(ctx, tx)
 		})
 	})
+}
+
+// errUndone rolls back what TryBy has done.
+var errUndone = errors.New("it has been tried")
+
+// TryBy runs work as TransactBy does, and rolls it back, whatever comes of it.
+func (w *Worker) TryBy(ctx context.Context, policy lock.Policy, work func(ctx context.Context, tx *lock.Tx) error) error {
+	err := w.TransactBy(ctx, policy, func(ctx context.Context, tx *lock.Tx) error {
+		if err := work(ctx, tx); err != nil {
+			return err
+		}
+		return errUndone
+	})
+	if errors.Is(err, errUndone) {
+		return nil
+	}
+	return err
 }
 
 // Lockable returns the tables whose lock holders are worth naming.
