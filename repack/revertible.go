@@ -37,10 +37,7 @@ func revertible(ctx context.Context, conn *pgx.Conn, job *registry.Job, alterati
 	if err != nil {
 		return nil, err
 	}
-	unfit := &alter.UnfitError{Table: job.Table(), Swapped: true}
-	for _, k := range w.Link.Key {
-		unfit.KeyColumns = append(unfit.KeyColumns, k.Name)
-	}
+	unfit := &alter.UnfitError{Table: job.Table(), KeyColumns: w.Link.KeyNames(), Swapped: true}
 	err = catalog.Undone(ctx, conn, func(tx pgx.Tx) (err error) {
 		if _, err := tx.Exec(ctx, fmt.Sprintf("SET LOCAL lock_timeout = %d", DefaultLockTimeout.Milliseconds())); err != nil {
 			return err

@@ -91,12 +91,7 @@ func (e *Env) fitsBack(ctx context.Context) error {
 	if e.Alteration == nil || e.Concurrent() {
 		return nil
 	}
-	err := e.replayer().CatchUpShort(ctx)
-	var unfit *alter.UnfitError
-	if errors.As(err, &unfit) {
-		unfit.Refused = true
-	}
-	return err
+	return alter.Refuse(e.replayer().CatchUpShort(ctx))
 }
 
 // exchangeBack is exchange with the tables in the opposite roles. The old table still has

@@ -221,6 +221,15 @@ func (l *Link) toKey(alias string) string {
 	return list(l.Key, ", ", func(_ int, k catalog.KeyColumn) string { return qualified(alias, l.toName(k.Name)) })
 }
 
+// KeyNames returns the names of the key's columns in From.
+func (l *Link) KeyNames() []string {
+	names := make([]string, len(l.Key))
+	for i, k := range l.Key {
+		names[i] = k.Name
+	}
+	return names
+}
+
 // logColumn names the columns of the change log by position, because a key column may
 // have any name.
 func logColumn(i int) string { return fmt.Sprintf("k%d", i+1) }

@@ -1,8 +1,11 @@
 package alter
 
 import (
+	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/strategy"
@@ -25,6 +28,25 @@ type UnfitError struct {
 	Refused bool
 	Unbegun bool  // there is no job
 	Err     error // what the server has said first; or nil
+}
+
+// Collided returns the error for a key that the job adds and rows violate, if err says so; or nil.
+// The server has named the values.
+func (a *Alteration) Collided(table catalog.Name, err error) *UnfitError {
+	var pgErr *pgconn.PgError
+	if a == nil || !strategy.Collision(err) || !errors.As(err, &pgErr) {
+		return nil
+	}
+	return &UnfitError{Table: table, Refused: true, Err: err, Rows: []strategy.Unfit{{Why: pgErr.Message + "; " + pgErr.Detail}}}
+}
+
+// Refuse marks an UnfitError in err as a refusal, and returns err.
+func Refuse(err error) error {
+	var unfit *UnfitError
+	if errors.As(err, &unfit) {
+		unfit.Refused = true
+	}
+	return err
 }
 
 func (e *UnfitError) Error() string {

@@ -79,10 +79,7 @@ type comparing struct {
 func (c Comparer) Compare(ctx context.Context, mode registry.VerifyMode) (*Result, error) {
 	began := time.Now()
 	run := &comparing{Comparer: c, tables: strategy.NewComparison(c.Link, c.Source)}
-	run.result = &Result{Mode: mode, Table: c.Link.From, Copy: c.Link.To}
-	for _, k := range c.Link.Key {
-		run.result.KeyColumns = append(run.result.KeyColumns, k.Name)
-	}
+	run.result = &Result{Mode: mode, Table: c.Link.From, Copy: c.Link.To, KeyColumns: c.Link.KeyNames()}
 	if err := run.bothSides(ctx); err != nil {
 		return nil, err
 	}

@@ -160,14 +160,9 @@ func (c *Copier) copyOne(ctx context.Context, chunk *registry.Chunk, copyChunk f
 
 // unfit names the rows of the chunk that the shadow cannot take, if that is the error.
 func (c *Copier) unfit(ctx context.Context, chunk registry.Chunk, err error) error {
-	err = c.Unfit(ctx, err, func(tx pgx.Tx) ([]strategy.Unfit, error) {
+	return alter.Refuse(c.Unfit(ctx, err, func(tx pgx.Tx) ([]strategy.Unfit, error) {
 		return c.Link.UnfitRows(ctx, tx, chunk.First, chunk.End, alter.MostUnfit)
-	})
-	var unfit *alter.UnfitError
-	if errors.As(err, &unfit) {
-		unfit.Refused = true
-	}
-	return err
+	}))
 }
 
 func (c *Copier) chunkDone(ctx context.Context, progress steps.Progress) error {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/stages/alter"
@@ -120,11 +119,7 @@ func (p *Inspector) copySample(ctx context.Context, tx pgx.Tx) error {
 	if looked != nil || len(rows) == 0 {
 		return errors.Join(err, looked)
 	}
-	unfit := &alter.UnfitError{Table: p.Source.Name, Rows: rows, Refused: true, Unbegun: true, Err: err}
-	for _, k := range p.Key {
-		unfit.KeyColumns = append(unfit.KeyColumns, k.Name)
-	}
-	return unfit
+	return &alter.UnfitError{Table: p.Source.Name, KeyColumns: p.Link.KeyNames(), Rows: rows, Refused: true, Unbegun: true, Err: err}
 }
 
 // views refuses views whose columns would have another type: PostgreSQL cannot replace them.
@@ -137,15 +132,4 @@ func (r *drySwap) views(ctx context.Context) error {
 		r.reasons = append(r.reasons, checks.OfRetypedView(v))
 	}
 	return err
-}
-
-// collided says that rows of the sample violate a key that the job adds; or returns nil.
-func (p *Inspector) collided(err error) *alter.UnfitError {
-	var pgErr *pgconn.PgError
-	if p.Alteration == nil || !strategy.Collision(err) || !errors.As(err, &pgErr) {
-		return nil
-	}
-	return &alter.UnfitError{
-		Table: p.Source.Name, Refused: true, Unbegun: true, Err: err, Rows: []strategy.Unfit{{Why: pgErr.Message + "; " + pgErr.Detail}},
-	}
 }

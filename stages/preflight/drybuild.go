@@ -63,7 +63,8 @@ func (p *Inspector) dryBuild(ctx context.Context) (tried dryBuilt, err error) {
 		tried.reasons = append(tried.reasons, refused.Reasons...)
 		return tried, nil
 	}
-	if unfit = p.collided(err); unfit != nil {
+	if unfit = p.Alteration.Collided(p.Source.Name, err); unfit != nil {
+		unfit.Unbegun = true
 		return tried, unfit
 	}
 	reason, isReason := reasonOf(ctx, p.Pool, "a copy of the table", "cannot be made: ", err)
@@ -254,10 +255,7 @@ func (p *Inspector) computedOtherwise(ctx context.Context, tx pgx.Tx) ([]checks.
 		if m.Kind != strategy.Different || slices.ContainsFunc(m.Columns, stored) {
 			continue
 		}
-		row := outlivedRow{key: m.Key}
-		for _, k := range p.Link.Key {
-			row.keyColumns = append(row.keyColumns, k.Name)
-		}
+		row := outlivedRow{key: m.Key, keyColumns: p.Link.KeyNames()}
 		for _, name := range m.Columns {
 			reasons = append(reasons, checks.Reason{
 				Object: "column " + catalog.Quote(name), Why: "is generated, and its value would be another in a copy of the row with " + row.String(),

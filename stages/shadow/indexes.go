@@ -2,22 +2,18 @@ package shadow
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/session"
-	"github.com/repack-go/repack/stages/alter"
 	"github.com/repack-go/repack/stages/builds"
 	"github.com/repack-go/repack/stages/steps"
-	"github.com/repack-go/repack/strategy"
 )
 
 // builds returns the planner of index builds for this job.
@@ -87,22 +83,13 @@ func (b *Builder) buildIndex(ctx context.Context, conn *pgxpool.Conn, build buil
 		}
 		return steps.ExecAll(ctx, tx, statements[last:])
 	})
+	if unfit := b.Alteration.Collided(b.Job.Table(), err); unfit != nil {
+		err = unfit
+	}
 	if err != nil {
-		return fmt.Errorf("build index %q: %w", build.Name, b.unfit(err))
+		return fmt.Errorf("build index %q: %w", build.Name, err)
 	}
 	return b.Step(ctx, steps.StepIndexBuilt)
-}
-
-// unfit says that rows violate a key that the job adds. The server has named the values.
-func (b *Builder) unfit(err error) error {
-	var pgErr *pgconn.PgError
-	if b.Alteration == nil || !strategy.Collision(err) || !errors.As(err, &pgErr) {
-		return err
-	}
-	return &alter.UnfitError{
-		Table: b.Job.Table(), Refused: true, Err: err,
-		Rows: []strategy.Unfit{{Why: pgErr.Message + "; " + pgErr.Detail}},
-	}
 }
 
 // watchEvery is often enough for people who watch.

@@ -18,10 +18,7 @@ func (w *Worker) Unfit(ctx context.Context, err error, find func(tx pgx.Tx) ([]s
 	if w.Alteration == nil || !strategy.IsUnfit(err) || ctx.Err() != nil {
 		return err
 	}
-	unfit := &alter.UnfitError{Table: w.Job.Table(), Swapped: w.Job.Swapped(), Err: err}
-	for _, k := range w.Link.Key {
-		unfit.KeyColumns = append(unfit.KeyColumns, k.Name)
-	}
+	unfit := &alter.UnfitError{Table: w.Job.Table(), KeyColumns: w.Link.KeyNames(), Swapped: w.Job.Swapped(), Err: err}
 	failed := w.TryBy(ctx, w.OfRows(), func(_ context.Context, tx *lock.Tx) (err error) {
 		unfit.Rows, err = find(tx)
 		return err
