@@ -56,18 +56,11 @@ func (r *Repack) cascadeOf(ctx context.Context, v *visit, refer bool) (*cascade,
 	if !refer || v.oid == 0 {
 		return c, nil
 	}
-	key, err := r.keyColumns(ctx, v)
-	if err != nil {
-		return nil, err
-	}
-	referring, err := alter.ReadReferring(ctx, v.conn, v.oid, key)
+	referring, err := r.referring(ctx, v)
 	if err != nil {
 		return nil, err
 	}
 	for _, column := range referring {
-		if column.OID == v.oid {
-			continue
-		}
 		n := slices.IndexFunc(c.members, func(m member) bool { return m.Name == column.Table })
 		if n < 0 {
 			n, c.members = len(c.members), append(c.members, member{Name: column.Table, Kind: column.Kind})
@@ -77,14 +70,27 @@ func (r *Repack) cascadeOf(ctx context.Context, v *visit, refer bool) (*cascade,
 	return c, nil
 }
 
-// keyColumns returns the names of the columns that are made bigint.
-func (r *Repack) keyColumns(ctx context.Context, v *visit) ([]string, error) {
-	t, err := catalog.Read(ctx, v.conn, v.oid)
+// referring lists the columns of other tables that must be made bigint before the key.
+func (r *Repack) referring(ctx context.Context, v *visit) ([]alter.Referring, error) {
+	key, err := r.keyColumns(ctx, v)
 	if err != nil {
 		return nil, err
 	}
+	all, err := alter.ReadReferring(ctx, v.conn, v.oid, key)
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(all, func(column alter.Referring) bool { return column.OID == v.oid }), nil
+}
+
+// keyColumns returns the names of the columns that are made bigint.
+func (r *Repack) keyColumns(ctx context.Context, v *visit) ([]string, error) {
 	if len(r.options.BigintColumns) > 0 {
 		return alter.Names(r.options.BigintColumns)
+	}
+	t, err := catalog.Read(ctx, v.conn, v.oid)
+	if err != nil {
+		return nil, err
 	}
 	key, _ := t.Key()
 	return key.KeyColumns, nil
@@ -165,19 +171,13 @@ func (c *cascade) run(ctx context.Context) error {
 
 // planCascade adds to the plan of the key's table what is changed of the others before.
 func (r *Repack) planCascade(ctx context.Context, v *visit, plan *Plan) error {
-	key, err := r.keyColumns(ctx, v)
-	if err != nil {
-		return err
-	}
-	referring, err := alter.ReadReferring(ctx, v.conn, v.oid, key)
+	referring, err := r.referring(ctx, v)
 	if err != nil {
 		return err
 	}
 	var first []string
 	for _, column := range referring {
-		if column.OID != v.oid {
-			first = append(first, fmt.Sprintf("before, in a job of its own: column %s of %s: becomes bigint", catalog.Quote(column.Name), column.Table))
-		}
+		first = append(first, fmt.Sprintf("before, in a job of its own: column %s of %s: becomes bigint", catalog.Quote(column.Name), column.Table))
 	}
 	plan.Alteration = append(first, plan.Alteration...)
 	return nil
@@ -190,7 +190,7 @@ func (r *Repack) noneOfCascade(e *stages.Env) error {
 	if r.member || other == nil {
 		return nil
 	}
-	return &UsageError{fmt.Errorf("a cascade of %s is under way, and job %d of %s is one of it; go on with: repack run --table '%[1]s' --to-bigint --cascade"+
+	return &UsageError{fmt.Errorf("a cascade of %s is under way: job %d of %s belongs to it; go on with: repack run --table '%[1]s' --to-bigint --cascade"+
 		"\n  or go back with: repack revert --table '%[1]s'", e.Source.Name, other.ID, other.Table())}
 }
 

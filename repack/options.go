@@ -198,7 +198,7 @@ type Options struct {
 	Recompress bool
 	// Cascade, with ToBigint, first makes every column bigint that refers to the key by a
 	// foreign key, or to a column that does so. Each table has a job of its own; the table
-	// comes last. Run goes on with all of them, and Revert and Reset of this table undo all.
+	// comes last. Run continues the jobs of all these tables. Revert and Reset undo all of them.
 	// Until can only be PreValidate, Swap or CleanUp.
 	//
 	// Without it, a key that becomes wider than a column that refers to it is refused, unless

@@ -107,11 +107,7 @@ func NewLink(t *catalog.Table, key []catalog.KeyColumn, from, to, log, capture c
 			l.Replace = true
 		}
 	}
-	for _, c := range t.Constraints {
-		if c.Deferrable {
-			l.Deferrable = append(l.Deferrable, c.Name)
-		}
-	}
+	l.Deferrable = t.Deferrable()
 	return l
 }
 

@@ -95,9 +95,7 @@ func TestAlterActions(t *testing.T) {
 					t.Errorf("rows differ:\n%s", textDiff(want, got))
 				}
 				if n%2 == 0 || thorough() {
-					if err := newRepack(t, db, o).Revert(testContext(t)); err != nil {
-						t.Fatalf("revert: %v", err)
-					}
+					revert(t, db, o)
 					sameDump(t, db, before)
 				}
 				run(t, db, o)
@@ -271,9 +269,7 @@ func TestAlterDependents(t *testing.T) {
 			o := options(t, "app.t", strategy)
 			o.ToBigint = true
 			runUntil(t, db, o, repack.Swap)
-			if err := newRepack(t, db, o).Revert(testContext(t)); err != nil {
-				t.Fatalf("revert: %v", err)
-			}
+			revert(t, db, o)
 			run(t, db, o)
 			if n := pgtest.Query[int](t, db.Pool, `SELECT (SELECT count(*) FROM app.v) + (SELECT count(*) FROM app.w)`); n != 52 {
 				t.Errorf("the views show %d rows, want 52", n)
@@ -311,9 +307,7 @@ func TestAlterDependents(t *testing.T) {
 			o.Alter = []string{"DROP COLUMN other"}
 			runUntil(t, db, o, repack.Swap)
 			db.Exec(t, `INSERT INTO app.t (n) VALUES (51)`)
-			if err := newRepack(t, db, o).Revert(testContext(t)); err != nil {
-				t.Fatalf("revert: %v", err)
-			}
+			revert(t, db, o)
 			sameDump(t, db, before)
 			run(t, db, o)
 			sameDump(t, db, controlDatabase(t, ddl, `ALTER TABLE app.t DROP other`).Dump(t))
@@ -344,9 +338,7 @@ func TestAlterDependents(t *testing.T) {
 			o.Alter = []string{"ALTER at TYPE timestamptz USING at AT TIME ZONE 'UTC', ALTER zoned TYPE timestamp USING zoned AT TIME ZONE 'UTC'"}
 			runUntil(t, db, o, repack.Swap)
 			db.Exec(t, `BEGIN; SET LOCAL TimeZone = 'Europe/Paris'; UPDATE app.t SET at = at WHERE id < 20; COMMIT`)
-			if err := newRepack(t, db, o).Revert(testContext(t)); err != nil {
-				t.Fatalf("revert: %v", err)
-			}
+			revert(t, db, o)
 			sameDump(t, db, before)
 			if got := db.Checksum(t, "app.t"); got != rows {
 				t.Errorf("rows: %s, want %s", got, rows)

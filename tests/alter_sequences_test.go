@@ -86,9 +86,7 @@ func TestToBigintSequences(t *testing.T) {
 			o.Table = "app." + table
 			if n%3 == 0 || thorough() {
 				runUntil(t, db, o, repack.Swap)
-				if err := newRepack(t, db, o).Revert(testContext(t)); err != nil {
-					t.Fatalf("revert of %s: %v", table, err)
-				}
+				revert(t, db, o)
 			}
 		}
 		sameDump(t, db, before)

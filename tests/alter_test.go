@@ -136,9 +136,7 @@ func TestAlterReverted(t *testing.T) {
 				runUntil(t, db, o, repack.Swap)
 				writing(c.writes...)
 				writing(c.writes...)
-				if err := newRepack(t, db, o).Revert(testContext(t)); err != nil {
-					t.Fatalf("revert: %v", err)
-				}
+				revert(t, db, o)
 				alike(t, db, "t")
 				writing(c.writes...)
 				alike(t, db, "t")
@@ -203,9 +201,7 @@ func TestRevertOfRowsThatDoNotFit(t *testing.T) {
 			t.Errorf("revertible: %v, want yes", got)
 		}
 		db.Exec(t, `SELECT setval('app.t_id_seq', 3000000000)`)
-		if err := newRepack(t, db, o).Revert(testContext(t)); err != nil {
-			t.Fatalf("revert: %v", err)
-		}
+		revert(t, db, o)
 		alike(t, db, "t")
 		sameDump(t, db, before)
 		db.Exec(t, `INSERT INTO app.t (a) VALUES ('next')`)
@@ -376,9 +372,7 @@ func TestAlterInterrupted(t *testing.T) {
 			writing(c.writes...)
 			cancelled(t, db, plain, place, func(r *repack.Repack, ctx context.Context) error { return r.Revert(ctx) })
 			writing(c.writes...)
-			if err := newRepack(t, db, plain).Revert(testContext(t)); err != nil {
-				t.Fatalf("revert: %v", err)
-			}
+			revert(t, db, plain)
 			alike(t, db, "t")
 			noArtefacts(t, db)
 		})
@@ -405,9 +399,7 @@ func TestRevertKeepsDroppedColumns(t *testing.T) {
 				db.Exec(t, `UPDATE app.t SET a = a || '+' WHERE id <= 10; UPDATE app.t SET id = id + 1000 WHERE id BETWEEN 11 AND 20;
 					DELETE FROM app.t WHERE id = 30; INSERT INTO app.t VALUES (30, 'again')`)
 				db.Exec(t, `BEGIN; UPDATE app.t SET a = '-' WHERE id = 40; UPDATE app.t SET a = 'a40' WHERE id = 41; UPDATE app.t SET a = 'a41' WHERE id = 40; COMMIT`)
-				if err := newRepack(t, db, o).Revert(testContext(t)); err != nil {
-					t.Fatalf("revert: %v", err)
-				}
+				revert(t, db, o)
 				if n := pgtest.Query[int](t, db.Pool, `SELECT count(*) FROM app.t WHERE id <> 30 AND legacy = 'legacy ' || id % 1000`); n != 99 {
 					t.Errorf("%d rows have kept their value, want 99", n)
 				}

@@ -119,9 +119,7 @@ func TestCascadeReverted(t *testing.T) {
 					}
 				}
 				both(t, db.Pool, cascadeWrites...)
-				if err := newRepack(t, db, options(t, "app.t", strategy)).Revert(testContext(t)); err != nil {
-					t.Fatalf("revert: %v", err)
-				}
+				revert(t, db, options(t, "app.t", strategy))
 				alike(t, db, cascadeTables...)
 				sameDump(t, db, before)
 				noArtefacts(t, db)
@@ -179,9 +177,7 @@ func TestCascadeIsKept(t *testing.T) {
 			t.Fatalf("revert: %v, want a *RefusedError that names the table of the key", err)
 		}
 		db.Exec(t, `INSERT INTO app.t VALUES (3000000000); INSERT INTO app.c VALUES (3000000000, 2); DELETE FROM app.c WHERE id = 2; DELETE FROM app.t WHERE id > 5`)
-		if err := newRepack(t, db, options(t, "app.t", strategy)).Revert(testContext(t)); err != nil {
-			t.Fatalf("revert: %v", err)
-		}
+		revert(t, db, options(t, "app.t", strategy))
 		noArtefacts(t, db)
 	})
 }

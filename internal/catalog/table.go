@@ -258,6 +258,17 @@ func (t *Table) Constraint(name string) (Constraint, bool) {
 	return t.Constraints[i], true
 }
 
+// Deferrable returns the names of the constraints that are deferrable. It does not look at
+// foreign keys.
+func (t *Table) Deferrable() (names []string) {
+	for _, c := range t.Constraints {
+		if c.Deferrable {
+			names = append(names, c.Name)
+		}
+	}
+	return names
+}
+
 // SelfReference reports whether the foreign key refers to its own table.
 func (f ForeignKey) SelfReference() bool { return f.Table == f.Referenced }
 

@@ -251,7 +251,7 @@ func (a *Alteration) SequencesBackSQL(t *catalog.Table) []string {
 	}
 	var statements []string
 	for _, s := range a.Sequences {
-		if a.narrows(s) {
+		if narrower(s.Was, s.Is) {
 			statements = append(statements, fmt.Sprintf(fitSQL, catalog.Literal(s.Name.String()), t.Name, catalog.Quote(s.Column), s.Name, bounds[s.Was][0], bounds[s.Was][1]))
 		}
 		if !a.identity(t, s) {
@@ -264,11 +264,6 @@ func (a *Alteration) SequencesBackSQL(t *catalog.Table) []string {
 	return statements
 }
 
-// narrows reports whether the sequence has a narrower type in the source.
-func (a *Alteration) narrows(s Sequence) bool {
-	return slices.Index(integers, s.Was) < slices.Index(integers, s.Is)
-}
-
 // identity reports whether the sequence belongs to an identity column of t.
 func (a *Alteration) identity(t *catalog.Table, s Sequence) bool {
 	return slices.ContainsFunc(t.Sequences, func(o catalog.Sequence) bool { return o.Identity && o.Name == s.Name })
@@ -279,7 +274,6 @@ func (a *Alteration) Link(link *strategy.Link, table *catalog.Table) {
 	if a == nil {
 		return
 	}
-	target := a.Target(table)
 	link.Columns, link.Assigned, link.Replace = nil, nil, false
 	for _, c := range a.Columns {
 		m := strategy.Mapping{
@@ -307,16 +301,7 @@ func (a *Alteration) Link(link *strategy.Link, table *catalog.Table) {
 		link.Key[i].Name, link.Key[i].Type = a.Key[i], a.LogTypes[i]
 	}
 	source := link.Deferrable
-	link.Deferrable, link.FromDeferrable = deferrable(target), &source
-}
-
-func deferrable(t *catalog.Table) (names []string) {
-	for _, c := range t.Constraints {
-		if c.Deferrable {
-			names = append(names, c.Name)
-		}
-	}
-	return names
+	link.Deferrable, link.FromDeferrable = a.Target(table).Deferrable(), &source
 }
 
 // RenamesColumns reports whether columns get new names.
@@ -345,17 +330,19 @@ func (a *Alteration) RenameBackSQL(table catalog.Name) []string {
 
 // renameSQL renames columns. Two may exchange their names, so all get others first.
 func renameSQL(table catalog.Name, names map[string]string) (statements []string) {
-	rename := func(from, to string) {
-		statements = append(statements, fmt.Sprintf("ALTER TABLE %s RENAME COLUMN %s TO %s", table, catalog.Quote(from), catalog.Quote(to)))
-	}
 	from := slices.Sorted(maps.Keys(names))
+	other := func(i int) string { return fmt.Sprintf("repack_renamed_%d", i) }
 	for i, name := range from {
-		rename(name, fmt.Sprintf("repack_renamed_%d", i))
+		statements = append(statements, renameColumnSQL(table, name, other(i)))
 	}
 	for i, name := range from {
-		rename(fmt.Sprintf("repack_renamed_%d", i), names[name])
+		statements = append(statements, renameColumnSQL(table, other(i), names[name]))
 	}
 	return statements
+}
+
+func renameColumnSQL(table catalog.Name, from, to string) string {
+	return fmt.Sprintf("ALTER TABLE %s RENAME COLUMN %s TO %s", table, catalog.Quote(from), catalog.Quote(to))
 }
 
 // Comparable returns t, the source, without generated columns that the target computes in

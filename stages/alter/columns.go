@@ -60,6 +60,15 @@ func (m *Model) columns(was *catalog.Table, before, now map[int16]string, is *ca
 
 const proofName = "repack_value"
 
+// addSQL begins a statement that adds a column with the type of another one to the model.
+func (m *Model) addSQL(like catalog.Column) string {
+	sql := fmt.Sprintf("ALTER TABLE %s ADD COLUMN %s %s", m.name(), proofName, like.Type)
+	if like.Collation != "" {
+		sql += " COLLATE " + like.Collation
+	}
+	return sql
+}
+
 const expressionSQL = `
 SELECT pg_get_expr(d.adbin, d.adrelid)
 FROM   pg_attrdef d
@@ -78,12 +87,7 @@ func (m *Model) prove(ctx context.Context, expression string, of catalog.Column,
 				return err
 			}
 		}
-		collate := ""
-		if of.Collation != "" {
-			collate = " COLLATE " + of.Collation
-		}
-		_, err := m.tx.Exec(ctx, fmt.Sprintf("ALTER TABLE %s ADD COLUMN %s %s%s GENERATED ALWAYS AS ((%s)::%[3]s) STORED",
-			m.name(), proofName, of.Type, collate, expression))
+		_, err := m.tx.Exec(ctx, m.addSQL(of)+fmt.Sprintf(" GENERATED ALWAYS AS ((%s)::%s) STORED", expression, of.Type))
 		if said, is := said(err); is {
 			why = said
 			var pgErr *pgconn.PgError
@@ -108,13 +112,14 @@ func (m *Model) prove(ctx context.Context, expression string, of catalog.Column,
 // downs says how the source's columns are filled from a row of the target. The model is as
 // the actions have left it.
 func (m *Model) downs(ctx context.Context, columns []*column) error {
-	down, err := m.assignments("--down", m.Asked.Down)
-	if err != nil || len(m.reasons) > 0 {
-		return err
+	down := m.assignments("--down", m.Asked.Down)
+	if len(m.reasons) > 0 {
+		return nil
 	}
 	for _, c := range columns {
 		asked, is := down[c.Source]
 		delete(down, c.Source)
+		var err error
 		switch {
 		case c.dropped() && c.was.Generated == "":
 			err = m.downDropped(ctx, c, asked, is)
@@ -240,11 +245,7 @@ func (m *Model) upDefault(ctx context.Context, c *column) error {
 	var once bool
 	var text *string
 	err := m.undone(ctx, func() error {
-		collate := ""
-		if c.is.Collation != "" {
-			collate = " COLLATE " + c.is.Collation
-		}
-		_, err := m.tx.Exec(ctx, fmt.Sprintf("ALTER TABLE %s ADD COLUMN %s %s%s DEFAULT %s", m.name(), proofName, c.is.Type, collate, c.is.Expression))
+		_, err := m.tx.Exec(ctx, m.addSQL(c.is)+" DEFAULT "+c.is.Expression)
 		if err != nil {
 			return err
 		}
@@ -271,7 +272,7 @@ func (m *Model) isSet(name string) bool {
 }
 
 // assignments reads COLUMN = EXPRESSION texts.
-func (m *Model) assignments(flag string, texts []string) (map[string]string, error) {
+func (m *Model) assignments(flag string, texts []string) map[string]string {
 	all := map[string]string{}
 	for _, text := range texts {
 		name, expression, err := assignment(text)
@@ -284,15 +285,15 @@ func (m *Model) assignments(flag string, texts []string) (map[string]string, err
 		}
 		all[name] = expression
 	}
-	return all, nil
+	return all
 }
 
 // ups says how the target's columns are filled from a row of the source. The model is as the
 // source.
 func (m *Model) ups(ctx context.Context, columns []*column) error {
-	set, err := m.assignments("--set", m.Asked.Set)
-	if err != nil || len(m.reasons) > 0 {
-		return err
+	set := m.assignments("--set", m.Asked.Set)
+	if len(m.reasons) > 0 {
+		return nil
 	}
 	for _, c := range columns {
 		asked, is := set[c.final]
@@ -476,10 +477,10 @@ func (m *Model) renamed(ctx context.Context, renames []Action, work func(back []
 	return m.undone(ctx, func() error {
 		var back []string
 		for _, a := range renames {
-			if _, err := m.tx.Exec(ctx, fmt.Sprintf("ALTER TABLE %s RENAME COLUMN %s TO %s", m.name(), catalog.Quote(a.Column), catalog.Quote(a.To))); err != nil {
+			if _, err := m.tx.Exec(ctx, renameColumnSQL(m.name(), a.Column, a.To)); err != nil {
 				return err
 			}
-			back = append([]string{fmt.Sprintf("ALTER TABLE %s RENAME COLUMN %s TO %s", m.name(), catalog.Quote(a.To), catalog.Quote(a.Column))}, back...)
+			back = append([]string{renameColumnSQL(m.name(), a.To, a.Column)}, back...)
 		}
 		return work(back)
 	})

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -79,6 +80,24 @@ func (m *Model) judgeKey(a *Alteration, columns []*column) {
 	}
 }
 
+// widened returns the types of integer columns that become wider ones, by their names in the
+// source.
+func (a *Alteration) widened() map[string]string {
+	types := map[string]string{}
+	for _, was := range a.Delta.Was.Columns {
+		is, _ := a.Delta.Is.Column(was.Name)
+		if narrower(was.Type, is.Type) {
+			types[was.Name] = is.Type
+		}
+	}
+	return types
+}
+
+// narrower reports whether a and b are types of integers, and a is the narrower one.
+func narrower(a, b string) bool {
+	return slices.Contains(integers, a) && slices.Index(integers, a) < slices.Index(integers, b)
+}
+
 // narrowerSQL lists integer columns that refer to columns $2 of table $1.
 const narrowerSQL = `
 SELECT format('%I of %s', a.attname, k.conrelid::regclass), p.attname::text, format_type(a.atttypid, NULL)
@@ -96,24 +115,17 @@ func (a *Alteration) Narrower(ctx context.Context, q catalog.Querier, oid uint32
 	if a == nil {
 		return nil, nil
 	}
-	types := map[string]string{}
-	names := []string{}
-	for _, was := range a.Delta.Was.Columns {
-		is, _ := a.Delta.Is.Column(was.Name)
-		if slices.Index(integers, is.Type) > slices.Index(integers, was.Type) && slices.Contains(integers, was.Type) {
-			types[was.Name], names = is.Type, append(names, was.Name)
-		}
-	}
-	if len(names) == 0 {
+	types := a.widened()
+	if len(types) == 0 {
 		return nil, nil
 	}
-	rows, err := q.Query(ctx, narrowerSQL, oid, names)
+	rows, err := q.Query(ctx, narrowerSQL, oid, slices.Collect(maps.Keys(types)))
 	if err != nil {
 		return nil, fmt.Errorf("look for columns that refer to the key: %w", err)
 	}
 	var column, to, is string
 	_, err = pgx.ForEachRow(rows, []any{&column, &to, &is}, func() error {
-		if slices.Contains(integers, is) && slices.Index(integers, is) < slices.Index(integers, types[to]) {
+		if narrower(is, types[to]) {
 			narrow = append(narrow, column)
 		}
 		return nil
@@ -141,11 +153,8 @@ ORDER  BY 1, 2`
 // narrower again in the old one than the columns that they refer to.
 func (a *Alteration) NarrowerThanReferred(ctx context.Context, q catalog.Querier, oid uint32) (behind []Behind, err error) {
 	types := map[string]string{}
-	for _, was := range a.Delta.Was.Columns {
-		is, _ := a.Delta.Is.Column(was.Name)
-		if slices.Contains(integers, was.Type) && slices.Index(integers, is.Type) > slices.Index(integers, was.Type) {
-			types[cmp.Or(a.Renames[was.Name], was.Name)] = is.Type
-		}
+	for name, wide := range a.widened() {
+		types[cmp.Or(a.Renames[name], name)] = wide
 	}
 	if len(types) == 0 {
 		return nil, nil
@@ -156,7 +165,7 @@ func (a *Alteration) NarrowerThanReferred(ctx context.Context, q catalog.Querier
 	}
 	var column, referred, is string
 	_, err = pgx.ForEachRow(rows, []any{&column, &referred, &is}, func() error {
-		if wide, narrowed := types[column]; narrowed && slices.Index(integers, is) >= slices.Index(integers, wide) {
+		if wide, narrowed := types[column]; narrowed && (is == wide || narrower(wide, is)) {
 			behind = append(behind, Behind{column, referred})
 		}
 		return nil
@@ -327,7 +336,7 @@ func (m *Model) harm(a *Alteration, c *column, u user) (why, remedy string) {
 		return "", ""
 	case u.Kind == "index" && !u.Partial, u.Kind == "constraint" && !m.isCheck(u):
 		return "", ""
-	case own && !m.left(a, u):
+	case own && !u.left(a):
 		return "", ""
 	case u.Kind == "view":
 		return "", "" // the dry swap tries it
@@ -339,18 +348,18 @@ func (m *Model) harm(a *Alteration, c *column, u user) (why, remedy string) {
 
 // isCheck reports whether the constraint has an expression.
 func (m *Model) isCheck(u user) bool {
-	return slices.ContainsFunc(m.Source.Constraints, func(c catalog.Constraint) bool {
-		return (c.Type == "c" || c.Type == "x") && describes(u.Name, "constraint "+c.Name+" on ")
-	})
+	return slices.ContainsFunc(m.Source.Constraints, func(c catalog.Constraint) bool { return (c.Type == "c" || c.Type == "x") && u.is(c) })
 }
 
 // left reports whether the target still has the index or constraint.
-func (m *Model) left(a *Alteration, u user) bool {
-	return slices.ContainsFunc(a.Delta.Is.Constraints, func(c catalog.Constraint) bool { return describes(u.Name, "constraint "+c.Name+" on ") }) ||
-		u.Kind == "index"
+func (u user) left(a *Alteration) bool {
+	return u.Kind == "index" || slices.ContainsFunc(a.Delta.Is.Constraints, u.is)
 }
 
-func describes(text, prefix string) bool { return strings.HasPrefix(text, prefix) }
+// is reports whether the object is that constraint, by its description.
+func (u user) is(c catalog.Constraint) bool {
+	return strings.HasPrefix(u.Name, "constraint "+c.Name+" on ")
+}
 
 // drawnSQL lists the sequences that the defaults of columns draw from, and those that belong to
 // them.
@@ -397,9 +406,8 @@ func (m *Model) sequences(ctx context.Context, a *Alteration, columns []*column)
 	_, err = pgx.ForEachRow(rows, []any{&column, &schema, &name, &was, &ours}, func() error {
 		is, sequence := types[column], catalog.Name{Schema: schema, Name: name}
 		identity := slices.ContainsFunc(m.Source.Sequences, func(s catalog.Sequence) bool { return s.Identity && s.Name == sequence })
-		narrower := slices.Index(integers, is) < slices.Index(integers, was)
 		switch {
-		case is == was, narrower && !identity:
+		case is == was, narrower(is, was) && !identity:
 		case !ours:
 			m.refuse("sequence "+sequence.String(), "belongs to another role and must become "+is, fmt.Sprintf("have its owner run: ALTER SEQUENCE %s AS %s;", sequence, is))
 		default:
