@@ -416,24 +416,20 @@ func TestRevertKeepsDroppedColumns(t *testing.T) {
 func TestAlterUnderWorkload(t *testing.T) {
 	t.Parallel()
 	const actions = `ALTER owner TYPE bigint, ADD extra text DEFAULT 'e' NOT NULL, ADD CHECK (pos < 1000000000)`
-	for _, strategy := range strategies {
-		t.Run(strategy, func(t *testing.T) {
-			t.Parallel()
-			db := withRegistry.New(t)
-			before := givenWorkload(t, db, workloadRows/2)
-			w := startWorkload(t, db, randomSeed(t))
-			o := options(t, "app.t", strategy)
-			o.LockRetries, o.BatchSize, o.Alter = 100, 2000, []string{actions}
-			if strategy == repack.DirectTrigger {
-				thereAndBack(t, db, o)
-				w.end(t)
-				sameDump(t, db, before)
-			} else {
-				run(t, db, o)
-				w.end(t)
-				db.Exec(t, `ALTER TABLE control.t `+actions)
-			}
-			alike(t, db, "t")
-		})
-	}
+	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+		before := givenWorkload(t, db, workloadRows/2)
+		w := startWorkload(t, db, randomSeed(t))
+		o := options(t, "app.t", strategy)
+		o.LockRetries, o.BatchSize, o.Alter = 100, 2000, []string{actions}
+		if strategy == repack.DirectTrigger {
+			thereAndBack(t, db, o)
+			w.end(t)
+			sameDump(t, db, before)
+		} else {
+			run(t, db, o)
+			w.end(t)
+			db.Exec(t, `ALTER TABLE control.t `+actions)
+		}
+		alike(t, db, "t")
+	})
 }
