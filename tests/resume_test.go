@@ -3,6 +3,7 @@ package tests
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 
 	"github.com/repack-go/repack/internal/tooling/pgtest"
@@ -93,9 +94,9 @@ func TestCancelledRunResumes(t *testing.T) {
 // afterChunks stops in the middle of the backfill.
 func afterChunks(n int) stopAt {
 	return stopAt{name: midBackfill, hooks: func(stop func()) repack.Hooks {
-		seen := 0
-		return repack.Hooks{AfterChunk: func(_ context.Context, p repack.Progress) error {
-			if seen++; seen == n {
+		var seen atomic.Int64 // chunks end in several goroutines
+		return repack.Hooks{AfterChunk: func(context.Context, repack.Progress) error {
+			if seen.Add(1) == int64(n) {
 				stop()
 			}
 			return nil
