@@ -50,6 +50,11 @@ type Status struct {
 	// "no" with the reason, such as rows that the old table cannot take. It is nil before the
 	// swap and after clean_up has begun.
 	Revertible *string `json:"revertible"`
+	// Paused says who has paused the table, or every table. It is nil if it is not paused.
+	Paused *Paused `json:"paused"`
+	// Settings are options that were changed while the job was under way, by the names of
+	// their flags.
+	Settings map[string]Setting `json:"settings"`
 	// LongestLockMS is the longest time, in milliseconds, for which a transaction of
 	// the job blocked the application: from the request for its first strong lock to
 	// its commit. It is nil before the first such transaction.
@@ -60,6 +65,17 @@ type Status struct {
 	UpdatedAt  time.Time  `json:"updated_at"`
 	FinishedAt *time.Time `json:"finished_at"`
 }
+
+// Paused is a pause of a table, or of every table.
+type Paused struct {
+	By     string    `json:"by"` // user@host
+	Since  time.Time `json:"since"`
+	Reason string    `json:"reason"`
+	All    bool      `json:"all"` // every table is paused
+}
+
+// Setting is an option that was changed for a job, and who changed it.
+type Setting = registry.Setting
 
 // Runner is the process that works on a job.
 type Runner struct {
@@ -101,7 +117,8 @@ func (r *Repack) list(ctx context.Context) ([]Status, error) {
 	if err := r.mayRead(ctx, conn, nil); err != nil {
 		return nil, err
 	}
-	if _, err := migrations.Current(ctx, conn, r.options.RegistrySchema); err != nil {
+	current, err := migrations.Current(ctx, conn, r.options.RegistrySchema)
+	if err != nil {
 		return nil, err
 	}
 	jobs, err := r.registry.List(ctx, conn)
@@ -133,6 +150,9 @@ func (r *Repack) list(ctx context.Context) ([]Status, error) {
 	}
 	for _, job := range jobs {
 		s, err := r.status(ctx, conn, job)
+		if err == nil && current && job.FinishedAt == nil { // an older registry has no commands
+			err = r.addControl(ctx, conn, &s)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -154,6 +174,7 @@ func (r *Repack) status(ctx context.Context, conn *pgx.Conn, job *registry.Job) 
 	s := Status{
 		Job: job.ID, Table: job.Table().String(), Schema: job.TableSchema, Name: job.TableName,
 		Strategy: job.Strategy, Stage: job.Stage, StageDone: job.StageDone, Swapped: job.Swapped(), IndexBuilds: []IndexBuild{}, Alteration: []string{},
+		Settings: map[string]Setting{},
 		LongestLockMS: job.LongestLockMS, LastError: job.Error, StartedAt: job.CreatedAt, UpdatedAt: job.UpdatedAt, FinishedAt: job.FinishedAt,
 	}
 	copied, err := r.registry.Copied(ctx, conn, job.ID)

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 
 	"github.com/urfave/cli/v2"
@@ -54,9 +55,9 @@ func application(stdout, stderr io.Writer) *cli.App {
 		Version:   version, // lists --version in the help
 		Writer:    stdout,
 		ErrWriter: stderr,
-		Commands: []*cli.Command{
-			runCommand(), planCommand(), statusCommand(), revertCommand(), resetCommand(), verifyCommand(), demoCommand(), versionCommand(),
-		},
+		Commands: slices.Concat([]*cli.Command{
+			runCommand(), planCommand(), statusCommand(), revertCommand(), resetCommand(), verifyCommand(),
+		}, controlCommands(), []*cli.Command{demoCommand(), versionCommand()}),
 		// Otherwise the library may call os.Exit.
 		ExitErrHandler:  func(*cli.Context, error) {},
 		OnUsageError:    usageError,

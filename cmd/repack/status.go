@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -115,6 +116,17 @@ func writeText(w io.Writer, list []repack.Status) error {
 				return err
 			}
 		}
+		if s.Paused != nil {
+			if _, err := fmt.Fprintf(w, "job %d is %s\n", s.Job, pausedBy(*s.Paused)); err != nil {
+				return err
+			}
+		}
+		for _, flag := range slices.Sorted(maps.Keys(s.Settings)) {
+			set := s.Settings[flag]
+			if _, err := fmt.Fprintf(w, "job %d works with %s=%s, set by %s at %s\n", s.Job, flag, set.Value, set.By, set.At.Local().Format(time.DateTime)); err != nil {
+				return err
+			}
+		}
 		if s.State == "interrupted" {
 			if _, err := fmt.Fprintf(w, "job %d was interrupted: run the same command again to go on, or undo it with: repack %s --table '%s'\n",
 				s.Job, wayBack(s), s.Table); err != nil {
@@ -134,6 +146,18 @@ func writeText(w io.Writer, list []repack.Status) error {
 		}
 	}
 	return nil
+}
+
+// pausedBy says who has paused a job, since when, and why.
+func pausedBy(p repack.Paused) string {
+	text := "paused by " + p.By + " since " + p.Since.Local().Format(time.DateTime)
+	if p.Reason != "" {
+		text += " (" + p.Reason + ")"
+	}
+	if p.All {
+		return text + ", like every table; continue with: repack resume --all"
+	}
+	return text
 }
 
 // wayBack returns the command that undoes a job.
