@@ -17,7 +17,18 @@ COMMENT ON COLUMN {{.schema}}.control.told_by IS 'user and host of the process t
 
 CREATE INDEX control_table_idx ON {{.schema}}.control (table_schema, table_name);
 
--- Whoever may write jobs may write here.
+-- That the run of a job is at work. It has a table of its own, because transactions of the run
+-- lock the row of the job.
+CREATE TABLE {{.schema}}.heartbeat (
+    job_id        bigint      PRIMARY KEY REFERENCES {{.schema}}.job (id) ON DELETE CASCADE,
+    at            timestamptz NOT NULL,
+    waiting_for   text,
+    waiting_since timestamptz
+);
+
+COMMENT ON COLUMN {{.schema}}.heartbeat.waiting_for IS 'what keeps the run from work; null: nothing';
+
+-- Who may write jobs may write here.
 DO $control$
 DECLARE
     role text;
@@ -28,11 +39,11 @@ BEGIN
         CROSS  JOIN LATERAL aclexplode(c.relacl) a
         WHERE  c.oid = {{.job}}::regclass AND a.privilege_type = 'INSERT' AND a.grantee <> c.relowner
     LOOP
-        EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE {{.schema}}.control TO %s', role);
+        EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE {{.schema}}.control, {{.schema}}.heartbeat TO %s', role);
     END LOOP;
 END
 $control$;
 
 ---- create above / drop below ----
 
-DROP TABLE {{.schema}}.control;
+DROP TABLE {{.schema}}.control, {{.schema}}.heartbeat;

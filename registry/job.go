@@ -145,7 +145,7 @@ type Registry struct {
 	schema              string
 	job, history, chunk string // qualified and quoted
 	partitioned, lastID string
-	control             string
+	control, heartbeat  string
 }
 
 // New returns the Registry in schema. It does not query whether the schema exists.
@@ -154,7 +154,7 @@ func New(schema string) *Registry {
 	return &Registry{
 		schema: schema, job: table("job"), history: table("stage_history"), chunk: table("chunk"),
 		partitioned: table("partitioned"), lastID: table("last_id"),
-		control: table("control"),
+		control: table("control"), heartbeat: table("heartbeat"),
 	}
 }
 

@@ -154,16 +154,16 @@ func (r *Registry) Fail(ctx context.Context, q interface {
 	return nil
 }
 
-// interruptSQL does not change a job that has finished.
-const interruptSQL = `
+// stoppedSQL does not change a job that has finished.
+const stoppedSQL = `
 WITH stopped AS (
     UPDATE %[1]s
-    SET    error = NULL, interrupted = true, updated_at = now()
+    SET    error = NULL, interrupted = $3, updated_at = now()
     WHERE  id = $1 AND claim = $2 AND finished_at IS NULL
     RETURNING id
 )
 UPDATE %[2]s h
-SET    ended = clock_timestamp(), error = 'interrupted'
+SET    ended = clock_timestamp(), error = $4
 FROM   stopped
 WHERE  h.job_id = stopped.id AND h.ended IS NULL`
 
@@ -171,10 +171,19 @@ WHERE  h.job_id = stopped.id AND h.ended IS NULL`
 // the job as it is afterwards. A job that is over, or has another claim, does not
 // change.
 func (r *Registry) Interrupt(ctx context.Context, q catalog.Querier, id int64, claim string) (*Job, error) {
-	if _, err := q.Exec(ctx, fmt.Sprintf(interruptSQL, r.job, r.history), id, claim); err != nil {
+	if _, err := q.Exec(ctx, fmt.Sprintf(stoppedSQL, r.job, r.history), id, claim, true, "interrupted"); err != nil {
 		return nil, fmt.Errorf("record that job %d was interrupted: %w", id, err)
 	}
 	return r.Get(ctx, q, id)
+}
+
+// Stopped records that the run of job id has ended as it was told to, and why. A job that is
+// over, or has another claim, does not change.
+func (r *Registry) Stopped(ctx context.Context, q catalog.Querier, id int64, claim, reason string) error {
+	if _, err := q.Exec(ctx, fmt.Sprintf(stoppedSQL, r.job, r.history), id, claim, false, "stopped: "+reason); err != nil {
+		return fmt.Errorf("record that job %d was stopped: %w", id, err)
+	}
+	return nil
 }
 
 // workedSQL skips a stage whose recorded end is after the next stage's begin.

@@ -10,6 +10,8 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/repack-go/repack/registry"
+	"github.com/repack-go/repack/stages"
+	"github.com/repack-go/repack/stages/throttle"
 )
 
 // A run can be controlled from any machine that may use the registry: what it is told is
@@ -116,7 +118,7 @@ func teller() string {
 }
 
 // addControl adds what the job was told from elsewhere.
-func (r *Repack) addControl(ctx context.Context, conn *pgx.Conn, s *Status) error {
+func (r *Repack) addControl(ctx context.Context, conn *pgx.Conn, job *registry.Job, s *Status) error {
 	told, err := r.registry.Control(ctx, conn, s.Job)
 	if err != nil {
 		return err
@@ -125,5 +127,45 @@ func (r *Repack) addControl(ctx context.Context, conn *pgx.Conn, s *Status) erro
 	if p := told.Paused; p != nil {
 		s.Paused = &Paused{By: p.By, Since: p.At, Reason: p.Arguments.Reason, All: p.All}
 	}
+	beat, err := r.registry.Heartbeat(ctx, conn, s.Job)
+	if err != nil && !errors.Is(err, registry.ErrNotFound) {
+		return err
+	}
+	if err == nil {
+		s.HeartbeatAt = &beat.At
+	}
+	if s.Runner != nil {
+		s.WaitingFor, s.WaitingSince = beat.WaitingFor, beat.WaitingSince
+	}
+	if (s.State == "running" || s.State == "stopped") && lost(job, beat.At) {
+		s.State = "lost"
+	}
 	return nil
+}
+
+// lost reports whether the process that has the job has been silent for long. A process that
+// ends says so, if it can.
+func lost(job *registry.Job, beat time.Time) bool {
+	if job.RunnerHost == nil || job.RunnerSince == nil {
+		return false
+	}
+	heard := *job.RunnerSince
+	if beat.After(heard) {
+		heard = beat
+	}
+	return time.Since(heard) > registry.Silence
+}
+
+// mayBegin waits until a table that has no job yet may be begun: while every table is paused, it
+// may not.
+func (r *Repack) mayBegin(ctx context.Context, e *stages.Env) error {
+	if !r.tenure.registry {
+		return nil
+	}
+	stop, err := e.Control.Follow(ctx, 0, true)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	return e.Throttle.Wait(ctx, throttle.Copying)
 }

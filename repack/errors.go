@@ -14,6 +14,7 @@ import (
 	"github.com/repack-go/repack/stages/replay"
 	"github.com/repack-go/repack/stages/snapshots"
 	"github.com/repack-go/repack/stages/steps"
+	"github.com/repack-go/repack/stages/throttle"
 )
 
 // Errors that a caller may want to distinguish with errors.As. The package comment says
@@ -58,6 +59,10 @@ type (
 	// OutlivedError names a check that a row no longer satisfies, so the row cannot be
 	// copied.
 	OutlivedError = preflight.OutlivedError
+	// StoppedError reports that the run has ended because it was told to: by Repack.StopRun, by
+	// a throttler, or because it has waited too long. Nothing has failed: the next call
+	// continues the job.
+	StoppedError = throttle.StoppedError
 	// UnfitError names rows that the other table cannot take, when a job alters the table:
 	// before the swap the new table, after it the old one. Nothing was lost.
 	UnfitError = alter.UnfitError

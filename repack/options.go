@@ -12,6 +12,7 @@ import (
 	"github.com/repack-go/repack/stages/copier"
 	"github.com/repack-go/repack/stages/neighbours"
 	"github.com/repack-go/repack/stages/steps"
+	"github.com/repack-go/repack/stages/throttle"
 	"github.com/repack-go/repack/strategy"
 )
 
@@ -119,6 +120,24 @@ type Outcome = steps.Outcome
 
 // Progress is how far a backfill is, in rows and blocks.
 type Progress = steps.Progress
+
+// Throttler says whether work may go on. See Options.Throttlers.
+type Throttler = throttle.Throttler
+
+// Verdict is what a Throttler says of a piece of work.
+type Verdict = throttle.Verdict
+
+// Work is a kind of work that a Throttler is asked about.
+type Work = throttle.Work
+
+// The kinds of work: a chunk of the backfill or the build of an index, a batch of the replay,
+// a chunk of the verification, the swap.
+const (
+	Copying   = throttle.Copying
+	Replaying = throttle.Replaying
+	Comparing = throttle.Comparing
+	Swapping  = throttle.Swapping
+)
 
 // IndexBuild is an index of the shadow that is being built.
 type IndexBuild = steps.IndexBuild
@@ -267,6 +286,12 @@ type Options struct {
 	// in a few attempts. If a partitioned table refers to the table, the keys are moved
 	// one by one, whatever ForeignKeys says.
 	ForeignKeys ForeignKeys
+	// Throttlers are asked before each piece of work whether it may begin: a chunk, the
+	// build of an index, a batch of the replay, the swap. Default: none.
+	Throttlers []Throttler
+	// WaitForSwap makes Run stay at work when all is ready for the swap, and replay what is
+	// written, until Repack.AllowSwap is called, by any process.
+	WaitForSwap bool
 	// RetryFor is how long to try to connect again if the connection to the server is
 	// lost during the work. Default: five minutes. Negative: never.
 	RetryFor time.Duration

@@ -18,6 +18,7 @@ import (
 	"github.com/repack-go/repack/registry"
 	"github.com/repack-go/repack/stages"
 	"github.com/repack-go/repack/stages/checks"
+	"github.com/repack-go/repack/stages/control"
 	"github.com/repack-go/repack/stages/oids"
 	"github.com/repack-go/repack/stages/preflight"
 	"github.com/repack-go/repack/stages/steps"
@@ -123,6 +124,9 @@ func (r *Repack) runVisited(ctx context.Context, v *visit) error {
 			return errCascade
 		}
 		if e.Job == nil {
+			if err := r.mayBegin(ctx, e); err != nil {
+				return err
+			}
 			if err := r.noneOfCascade(e); err != nil {
 				return err
 			}
@@ -430,17 +434,21 @@ func (r *Repack) env(ctx context.Context) (*stages.Env, func(), error) {
 		return nil, nil, err
 	}
 	o := r.options
+	worker := &steps.Worker{
+		Pool: pool, Registry: r.registry, Runner: registry.NewRunner(), Log: o.Logger, Hooks: o.Hooks,
+		SnapshotWait: o.MaxSnapshotWait,
+		Locks:        lock.Policy{Timeout: o.LockTimeout, Retries: o.LockRetries, KillAfter: o.KillBlockers, Pool: pool, Log: o.Logger},
+	}
+	slots := throttle.New(pool, o.Jobs, o.yield)
+	told := &control.Control{Worker: worker, Throttle: slots, WaitForSwap: o.WaitForSwap}
+	slots.Obey(o.Logger, append([]throttle.Throttler{told}, o.Throttlers...)...)
 	return &stages.Env{
 		Request: steps.Request{
-			Worker: &steps.Worker{
-				Pool: pool, Registry: r.registry, Runner: registry.NewRunner(), Log: o.Logger, Hooks: o.Hooks,
-				SnapshotWait: o.MaxSnapshotWait,
-				Locks:        lock.Policy{Timeout: o.LockTimeout, Retries: o.LockRetries, KillAfter: o.KillBlockers, Pool: pool, Log: o.Logger},
-			},
+			Worker:   worker,
 			Strategy: chosen, ShadowSchema: o.ShadowSchema, KeepOld: o.KeepOld, RebuildMatviews: o.RebuildMatviews, OrderBy: o.OrderBy,
 			UpdateOID: update, IgnoreOID: o.IgnoreOID, PublishedOK: o.PublishedOK, Alter: o.alteration(), Partitioned: r.partitioned, Member: r.member,
 		},
-		Jobs: o.Jobs, Throttle: throttle.New(pool, o.Jobs, o.yield), BatchSize: o.BatchSize, Transfer: o.Transfer,
+		Jobs: o.Jobs, Throttle: slots, Control: told, BatchSize: o.BatchSize, Transfer: o.Transfer,
 		Verify: o.Verify, MaintenanceWorkMem: o.MaintenanceWorkMem, ForeignKeys: o.ForeignKeys,
 	}, pool.Close, nil
 }

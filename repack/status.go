@@ -27,7 +27,8 @@ type Status struct {
 	// Stage is the latest stage that was begun. StageDone says whether it is complete.
 	Stage     Stage `json:"stage"`
 	StageDone bool  `json:"stage_done"`
-	// State is one of: running, stopped (after Options.Until), interrupted, failed,
+	// State is one of: running, stopped (after Options.Until, or as told), interrupted,
+	// failed, lost (the process was silent for 30 s, and has not said that it ends),
 	// reverting, resetting, done, reverted, reset.
 	State      string `json:"state"`
 	Swapped    bool   `json:"swapped"`
@@ -50,6 +51,13 @@ type Status struct {
 	// "no" with the reason, such as rows that the old table cannot take. It is nil before the
 	// swap and after clean_up has begun.
 	Revertible *string `json:"revertible"`
+	// HeartbeatAt is when the process at work has last recorded that it is alive, which it
+	// does every five seconds. It is nil before the first time.
+	HeartbeatAt *time.Time `json:"heartbeat_at"`
+	// WaitingFor is what keeps the process from work, such as a pause, and WaitingSince since
+	// when. They are nil if nothing does, and are as old as HeartbeatAt.
+	WaitingFor   *string    `json:"waiting_for"`
+	WaitingSince *time.Time `json:"waiting_since"`
 	// Paused says who has paused the table, or every table. It is nil if it is not paused.
 	Paused *Paused `json:"paused"`
 	// Settings are options that were changed while the job was under way, by the names of
@@ -151,7 +159,7 @@ func (r *Repack) list(ctx context.Context) ([]Status, error) {
 	for _, job := range jobs {
 		s, err := r.status(ctx, conn, job)
 		if err == nil && current && job.FinishedAt == nil { // an older registry has no commands
-			err = r.addControl(ctx, conn, &s)
+			err = r.addControl(ctx, conn, job, &s)
 		}
 		if err != nil {
 			return nil, err
@@ -174,7 +182,7 @@ func (r *Repack) status(ctx context.Context, conn *pgx.Conn, job *registry.Job) 
 	s := Status{
 		Job: job.ID, Table: job.Table().String(), Schema: job.TableSchema, Name: job.TableName,
 		Strategy: job.Strategy, Stage: job.Stage, StageDone: job.StageDone, Swapped: job.Swapped(), IndexBuilds: []IndexBuild{}, Alteration: []string{},
-		Settings: map[string]Setting{},
+		Settings:      map[string]Setting{},
 		LongestLockMS: job.LongestLockMS, LastError: job.Error, StartedAt: job.CreatedAt, UpdatedAt: job.UpdatedAt, FinishedAt: job.FinishedAt,
 	}
 	copied, err := r.registry.Copied(ctx, conn, job.ID)

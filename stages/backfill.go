@@ -12,7 +12,7 @@ import (
 //
 // It takes ACCESS SHARE on the source (direct-trigger: ROW SHARE), for each chunk. With
 // --order-by, all rows are one chunk.
-func backfill(ctx context.Context, e *Env) error { return e.copier().Run(ctx) }
+func backfill(ctx context.Context, e *Env) error { return e.Control.Restart(ctx, e.copier().Run) }
 
 func planBackfill(ctx context.Context, p *planner) ([]steps.Step, error) {
 	t, err := p.copier().Plan(ctx)

@@ -10,6 +10,7 @@ import (
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/registry"
 	"github.com/repack-go/repack/stages/alter"
+	"github.com/repack-go/repack/stages/control"
 	"github.com/repack-go/repack/stages/copier"
 	"github.com/repack-go/repack/stages/matviews"
 	"github.com/repack-go/repack/stages/neighbours"
@@ -27,6 +28,7 @@ type Env struct {
 
 	Jobs        int                // connections that work at the same time, at most
 	Throttle    *throttle.Throttle // asked before each piece of work of those connections
+	Control     *control.Control   // what the run is told from elsewhere
 	BatchSize   int                // about how many rows a chunk or batch has; 0: by time
 	Transfer    copier.Transfer    // how the backfill's rows are transferred
 	Verify      registry.VerifyMode
@@ -39,6 +41,7 @@ type Env struct {
 	Restored bool
 
 	validated bool                   // preValidate has passed in this run
+	capture   registry.Options       // with which the dry build has captured changes
 	key       []catalog.KeyColumn    // key of the source, as the dry build has read it
 	verified  *registry.Verification // the last verification of this run
 }

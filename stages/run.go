@@ -15,6 +15,7 @@ import (
 	"github.com/repack-go/repack/registry"
 	"github.com/repack-go/repack/stages/checks"
 	"github.com/repack-go/repack/stages/steps"
+	"github.com/repack-go/repack/stages/throttle"
 	"github.com/repack-go/repack/strategy"
 )
 
@@ -38,9 +39,18 @@ var order = []stage{
 // Run takes the job through its stages, from where it stands, up to and including until.
 func Run(ctx context.Context, e *Env, until registry.Stage) error {
 	began := time.Now()
+	resumed, following := e.Job != nil, false
 	for _, s := range order {
 		if until.Before(s.name) {
 			return nil
+		}
+		if e.Job != nil && !following {
+			stop, err := e.Control.Follow(ctx, e.Job.ID, resumed)
+			if err != nil {
+				return err
+			}
+			defer stop()
+			following = true
 		}
 		if e.finished(s.name) {
 			continue
@@ -163,6 +173,10 @@ func (e *Env) refresh(ctx context.Context) error {
 // failed records err in the registry. If DDL on the source may be the cause, it returns an
 // error that says so, because the user must know that first.
 func (e *Env) failed(ctx context.Context, err error) error {
+	var stopped *throttle.StoppedError
+	if e.Job != nil && ctx.Err() == nil && errors.As(err, &stopped) {
+		return e.stopped(ctx, err, stopped.Reason)
+	}
 	gaveWay := ctx.Err() == nil && e.givesWay(err)
 	if gaveWay {
 		err = e.giveWay(ctx, err)
@@ -182,6 +196,16 @@ func (e *Env) failed(ctx context.Context, err error) error {
 	err = e.stranded(e.kept(err))
 	if noteErr := e.Registry.Fail(noteCtx, e.Pool, e.Job.ID, e.Runner.Claim, err.Error()); noteErr != nil {
 		e.Log.Warn("failure not recorded", "job", e.Job.ID, "error", noteErr)
+	}
+	return err
+}
+
+// stopped records that the run ends because it was told to, which is not a failure.
+func (e *Env) stopped(ctx context.Context, err error, reason string) error {
+	noteCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), steps.RecordingTime)
+	defer cancel()
+	if noteErr := e.Registry.Stopped(noteCtx, e.Pool, e.Job.ID, e.Runner.Claim, reason); noteErr != nil {
+		e.Log.Warn("end of the run not recorded", "job", e.Job.ID, "error", noteErr)
 	}
 	return err
 }

@@ -33,9 +33,7 @@ func setup(ctx context.Context, e *Env) error {
 	var id int64
 	create := func(ctx context.Context, tx *lock.Tx) error {
 		job := e.newJob(id)
-		if err := steps.CaptureOptions(ctx, tx, &job.Options); err != nil {
-			return err
-		}
+		job.Options.RowTriggers, job.Options.CountRows = e.capture.RowTriggers, e.capture.CountRows
 		job.KeyIndex, job.Description, job.Alteration = index.Name, description, alteration
 		e.Job = job
 		e.SetLink(e.key)

@@ -9,6 +9,7 @@ import (
 	"github.com/repack-go/repack/registry"
 	"github.com/repack-go/repack/stages/neighbours"
 	"github.com/repack-go/repack/stages/steps"
+	"github.com/repack-go/repack/stages/throttle"
 )
 
 // swap puts the shadow in the source's place, in these steps:
@@ -46,6 +47,9 @@ func swap(ctx context.Context, e *Env) error {
 		if err := e.viewsFit(ctx, e.Job.ShadowTable()); err != nil {
 			return err
 		}
+		if err := e.awaitSwap(ctx); err != nil {
+			return err
+		}
 		if err := e.untilExchanged(ctx, e.swapTables); err != nil {
 			return err
 		}
@@ -75,6 +79,15 @@ func swap(ctx context.Context, e *Env) error {
 		return err
 	}
 	return e.EndStage(ctx, e.Pool, registry.Swap)
+}
+
+// awaitSwap waits until the swap may begin, and replays meanwhile. Once writers write through,
+// it does not wait.
+func (e *Env) awaitSwap(ctx context.Context) error {
+	if e.Concurrent() {
+		return nil
+	}
+	return e.Throttle.WaitDoing(ctx, throttle.Swapping, e.replayer().CatchUpShort)
 }
 
 func planSwap(ctx context.Context, p *planner) ([]steps.Step, error) {

@@ -13,6 +13,7 @@ const (
 	exitUsage       = 2
 	exitRefused     = 3
 	exitBusy        = 4
+	exitStopped     = 5
 	exitInterrupted = 130
 )
 
@@ -22,6 +23,7 @@ const exitCodes = `Exit codes:
   2    usage
   3    refused, nothing changed
   4    busy or lock not obtained, safe to run again
+  5    stopped as told, run again later
   130  interrupted, safe to run again`
 
 // exitCode is the only place that turns errors into exit codes. README.md has the same
@@ -41,6 +43,7 @@ func exitCode(ctx context.Context, err error) int {
 		restored *repack.RestoredError
 		newer    *repack.NewerJobError
 		unfit    *repack.UnfitError
+		stopped  *repack.StoppedError
 	)
 	switch {
 	case err == nil:
@@ -56,6 +59,8 @@ func exitCode(ctx context.Context, err error) int {
 		return exitRefused
 	case errors.As(err, &busy), errors.As(err, &locked), errors.As(err, &snapshot), errors.As(err, &behind), errors.Is(err, repack.ErrPutOff):
 		return exitBusy
+	case errors.As(err, &stopped):
+		return exitStopped
 	default:
 		return exitFailed
 	}

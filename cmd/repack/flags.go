@@ -146,6 +146,7 @@ func options(c *cli.Context) (*pgx.ConnConfig, repack.Options, error) {
 		RegistrySchema:     c.String("registry-schema"),
 		ForeignKeys:        repack.ForeignKeys(c.String("foreign-keys")),
 		RetryFor:           retryFor,
+		WaitForSwap:        c.Bool("wait-for-swap"),
 		Pooler:             c.String("pooler"),
 		Logger:             logger,
 	}, nil

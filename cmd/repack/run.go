@@ -17,6 +17,7 @@ func runCommand() *cli.Command {
 		Name:  "run",
 		Usage: "repack a table, or continue a repack",
 		Flags: slices.Concat(runFlags(), []cli.Flag{
+			&cli.BoolFlag{Name: "wait-for-swap", Usage: "when all is ready for the swap, stay at work and replay what is written, until: repack swap"},
 			&cli.BoolFlag{Name: "dry-run", Usage: "change nothing, and show what a run would do: see repack plan"},
 		}, lockFlags(), connectionFlags()),
 		Action: func(c *cli.Context) error {

@@ -172,7 +172,7 @@ func (c *comparing) round(ctx context.Context, ranges *chunker.Chunker, find fin
 			return c.withConn(groupCtx, func(conn *pgxpool.Conn) error {
 				for more := true; more && c.goOn(began); {
 					var err error
-					more, err = c.Throttle.Chunk(groupCtx, func() (bool, error) { return c.next(groupCtx, conn, ranges, find) })
+					more, err = c.Throttle.Chunk(groupCtx, throttle.Comparing, func() (bool, error) { return c.next(groupCtx, conn, ranges, find) })
 					if err != nil {
 						return err
 					}

@@ -117,7 +117,7 @@ func (c *Copier) copyChunks(ctx context.Context) error {
 
 func (c *Copier) copyWorker(ctx context.Context, chunks *chunker.Chunker, copyChunk func(*registry.Chunk) error) error {
 	for {
-		more, err := c.Throttle.Chunk(ctx, func() (bool, error) { return c.copyNext(ctx, chunks, copyChunk) })
+		more, err := c.Throttle.Chunk(ctx, throttle.Copying, func() (bool, error) { return c.copyNext(ctx, chunks, copyChunk) })
 		if !more || err != nil {
 			return err
 		}

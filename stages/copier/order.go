@@ -9,6 +9,7 @@ import (
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/registry"
 	"github.com/repack-go/repack/stages/steps"
+	"github.com/repack-go/repack/stages/throttle"
 )
 
 const shadowWrittenSQL = `SELECT pg_relation_size($1::oid) > 0`
@@ -42,7 +43,7 @@ func (c *Copier) copyOrdered(ctx context.Context) error {
 	}
 	c.Log.Info("rows are copied in order, with one statement", "job", c.Job.ID, "order_by", c.OrderBy)
 	return c.WithConn(ctx, func(conn *pgxpool.Conn) error {
-		_, err := c.Throttle.Chunk(ctx, func() (bool, error) { return false, c.copyAll(ctx, conn, order) })
+		_, err := c.Throttle.Chunk(ctx, throttle.Copying, func() (bool, error) { return false, c.copyAll(ctx, conn, order) })
 		return err
 	})
 }

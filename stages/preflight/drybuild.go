@@ -40,9 +40,10 @@ func (p *Inspector) dryBuild(ctx context.Context) (tried dryBuilt, err error) {
 		if p.Key, err = catalog.ReadKey(ctx, tx, p.Source.OID, index.Name); err != nil {
 			return err
 		}
-		if err := steps.CaptureOptions(ctx, tx, &dry.Job.Options); err != nil {
+		if err := steps.CaptureOptions(ctx, tx, &p.Capture); err != nil {
 			return err
 		}
+		dry.Job.Options.RowTriggers, dry.Job.Options.CountRows = p.Capture.RowTriggers, p.Capture.CountRows
 		dry.Key, dry.Job.KeyIndex = p.Key, index.Name
 		dry.SetLink(p.Key)
 		if err := dry.buildDry(ctx, tx, &tried); err != nil {

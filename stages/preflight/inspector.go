@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/repack-go/repack/internal/catalog"
+	"github.com/repack-go/repack/registry"
 	"github.com/repack-go/repack/stages/checks"
 	"github.com/repack-go/repack/stages/neighbours"
 	"github.com/repack-go/repack/stages/oids"
@@ -24,8 +25,10 @@ type Inspector struct {
 	steps.Request
 	Asked neighbours.ForeignKeys // how foreign keys are to be moved
 
-	Key  []catalog.KeyColumn // of the source, as Try has read it
-	OIDs *oids.Found         // stored as data, as Look has found them
+	Key []catalog.KeyColumn // of the source, as Try has read it
+	// Capture has the options with which Try has captured changes.
+	Capture registry.Options
+	OIDs    *oids.Found // stored as data, as Look has found them
 }
 
 // Run looks, and tries what it can of the job.

@@ -119,6 +119,9 @@ func (r *Replayer) pass(ctx context.Context) (total strategy.Replayed, err error
 		if err := ctx.Err(); err != nil {
 			return total, err
 		}
+		if err := r.allowed(ctx); err != nil {
+			return total, err
+		}
 		began := time.Now()
 		taken := logRange{first: next, end: min(next+size, math.MaxUint32)} // no TID has a larger block
 		if taken.settings, err = r.batchCommits(ctx, taken.end < blocks); err != nil {
@@ -143,6 +146,15 @@ func (r *Replayer) pass(ctx context.Context) (total strategy.Replayed, err error
 		}
 	}
 	return total, nil
+}
+
+// allowed waits until a batch may be replayed. Once writers write through, nothing is asked:
+// until the swap every write costs them twice.
+func (r *Replayer) allowed(ctx context.Context) error {
+	if r.Concurrent() {
+		return nil
+	}
+	return r.Throttle.Wait(ctx, throttle.Replaying)
 }
 
 // batchCommits returns the settings with which a batch commits. The commit of the last batch

@@ -14,6 +14,7 @@ import (
 	"github.com/repack-go/repack/internal/session"
 	"github.com/repack-go/repack/stages/builds"
 	"github.com/repack-go/repack/stages/steps"
+	"github.com/repack-go/repack/stages/throttle"
 )
 
 // builds returns the planner of index builds for this job.
@@ -64,6 +65,9 @@ func (b *Builder) buildSettings(build builds.Build) []string {
 
 // buildIndex takes SHARE on the shadow. Several builds can hold it at the same time.
 func (b *Builder) buildIndex(ctx context.Context, conn *pgxpool.Conn, build builds.Build) error {
+	if err := b.Throttle.Wait(ctx, throttle.Copying); err != nil {
+		return err
+	}
 	if err := b.Throttle.Take(ctx); err != nil {
 		return err
 	}

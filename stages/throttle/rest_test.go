@@ -59,7 +59,7 @@ func TestChunkRests(t *testing.T) {
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			slots := New(nil, 1, false)
-			more, err := slots.Chunk(t.Context(), func() (bool, error) {
+			more, err := slots.Chunk(t.Context(), Copying, func() (bool, error) {
 				if slots.try(1) {
 					t.Errorf("%s: a second slot of one", c.name)
 				}
@@ -90,7 +90,7 @@ func TestChunkWithoutASlot(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		began := time.Now()
-		more, err := slots.Chunk(ctx, func() (bool, error) {
+		more, err := slots.Chunk(ctx, Copying, func() (bool, error) {
 			t.Error("works without a slot")
 			return true, nil
 		})

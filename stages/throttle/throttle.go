@@ -6,6 +6,7 @@ package throttle
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"slices"
 	"sync"
 	"time"
@@ -19,8 +20,9 @@ import (
 // locks.
 const ChunkTime = 500 * time.Millisecond
 
-// Throttle is asked before every piece of work that a run can do in parallel: a chunk, or
-// the build of an index. No other code decides whether a run continues with such work.
+// Throttle is asked before every piece of work: a chunk, the build of an index, a batch of the
+// replay, the swap. No other code decides whether a run continues. See Throttler for what it
+// asks in its turn.
 //
 // While the application is at work, there is one slot at a time. So on a server with few
 // processors, most of them are left to the application. After each piece of the work that
@@ -37,12 +39,23 @@ type Throttle struct {
 	flushed time.Time     // when the last commit that waits was begun: see Commits
 	seen    []activity    // the newest last
 	look    chan struct{} // has a token while a goroutine asks the server
+
+	log        *slog.Logger
+	throttlers []Throttler
+	giveUp     time.Duration // 0: never
+	waiters    int           // goroutines whose work is stopped
+	waiting    Waiting       // if there are any
+	said       time.Time     // when the log was told last
+	replayed   time.Time     // when a batch was replayed although work was stopped
 }
 
 // New returns a Throttle with up to most slots at the same time. With yield, there is
 // only one slot while other sessions are at work.
 func New(pool *pgxpool.Pool, most int, yield bool) *Throttle {
-	return &Throttle{pool: pool, most: most, yield: yield, freed: make(chan struct{}, 1), look: make(chan struct{}, 1)}
+	return &Throttle{
+		pool: pool, most: most, yield: yield, freed: make(chan struct{}, 1), look: make(chan struct{}, 1),
+		log: slog.New(slog.DiscardHandler),
+	}
 }
 
 // lookEvery is the shortest time between two queries about other sessions, lookBack is
@@ -118,14 +131,18 @@ func (t *Throttle) rest() time.Duration {
 	return time.Until(t.rested)
 }
 
-// Chunk takes a slot, does one of a series of pieces of work in it, and rests after it.
-// The rest is at most ChunkTime long, because the work may have spent time waiting.
-func (t *Throttle) Chunk(ctx context.Context, work func() (more bool, err error)) (more bool, err error) {
+// Chunk waits until the work may begin (Wait), takes a slot, does one of a series of pieces of
+// work in it, and rests after it.
+// The rest is at most ChunkTime long, because the piece may have spent time waiting.
+func (t *Throttle) Chunk(ctx context.Context, work Work, piece func() (more bool, err error)) (more bool, err error) {
+	if err := t.Wait(ctx, work); err != nil {
+		return false, err
+	}
 	if err := t.Take(ctx); err != nil {
 		return false, err
 	}
 	began := time.Now()
-	more, err = work()
+	more, err = piece()
 	t.Rest(min(time.Since(began), ChunkTime))
 	return more, err
 }

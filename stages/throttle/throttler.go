@@ -1,0 +1,212 @@
+package throttle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+)
+
+// Work is a kind of work that a Throttler is asked about.
+type Work int
+
+// The kinds of work. What clean_up does is not asked about: it only frees space.
+const (
+	// Copying is a chunk of the backfill, or the build of an index.
+	Copying Work = iota
+	// Replaying is a batch of the replay.
+	Replaying
+	// Comparing is a chunk of the verification.
+	Comparing
+	// Swapping is the exchange of the tables. It is not asked about once writers write
+	// through to the copy, because from then on every write costs them twice.
+	Swapping
+)
+
+// Throttler says whether work may go on. A pause is a Throttler, and so are a window, a
+// budget and a limit on the lag of replicas.
+//
+// It is asked before every piece of work, by several goroutines, so it keeps its own clock:
+// it must answer at once most of the time. An error means that it cannot tell, and stops the
+// work until it can. A *StoppedError ends the run.
+type Throttler interface {
+	Check(ctx context.Context, work Work) (Verdict, error)
+}
+
+// Verdict is what a Throttler says of a piece of work.
+type Verdict struct {
+	// Stop says that the work must not begin.
+	Stop bool
+	// Reason says what is waited for, and against which limit, such as "replica sb1 is
+	// 41 s behind, limit 30 s".
+	Reason string
+	// Utilisation is how much of the limit is used: 1 is all of it. It is 0 if there is no
+	// such measure.
+	Utilisation float64
+	// Pause says that a person has stopped the work. Then the replay rests too. Otherwise
+	// it replays a batch from time to time, so that the change log does not grow without
+	// end.
+	Pause bool
+}
+
+// StoppedError reports that a run has ended because it was told to: the window is closed, a
+// budget is spent, or it has waited too long. Nothing has failed: the same command continues
+// the job.
+type StoppedError struct{ Reason string }
+
+func (e *StoppedError) Error() string {
+	return fmt.Sprintf("stopped as told: %s; run the same command again later", e.Reason)
+}
+
+// Waiting is what keeps work from going on.
+type Waiting struct {
+	For   string
+	Since time.Time
+}
+
+const (
+	// askEvery is how often a Throttler that has stopped the work is asked again.
+	askEvery = time.Second
+	// replayFloor is how often a batch is replayed while the work is stopped, but not
+	// paused.
+	replayFloor = 5 * time.Second
+	// sayEvery is how often the log says that work is still stopped.
+	sayEvery = 30 * time.Second
+)
+
+// Obey makes t ask throttlers before each piece of work. log is told when work stops, from
+// time to time while it is stopped, and when it goes on.
+func (t *Throttle) Obey(log *slog.Logger, throttlers ...Throttler) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.log, t.throttlers = log, throttlers
+}
+
+// GiveUpAfter makes Wait return *StoppedError when work has been stopped for that time. Zero
+// means never.
+func (t *Throttle) GiveUpAfter(limit time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.giveUp = limit
+}
+
+// Waiting returns what keeps work from going on, or nil.
+func (t *Throttle) Waiting() *Waiting {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.waiters == 0 {
+		return nil
+	}
+	waiting := t.waiting
+	return &waiting
+}
+
+// Wait returns when all throttlers let the work begin. It returns *StoppedError if one of
+// them ends the run.
+func (t *Throttle) Wait(ctx context.Context, work Work) error {
+	return t.WaitDoing(ctx, work, func(context.Context) error { return nil })
+}
+
+// WaitDoing is Wait that calls meanwhile about once a second while it waits.
+func (t *Throttle) WaitDoing(ctx context.Context, work Work, meanwhile func(context.Context) error) error {
+	waits := false
+	for {
+		verdict, err := t.verdict(ctx, work)
+		if err == nil && verdict.Stop && !t.floor(work, verdict) {
+			err = t.stop(verdict.Reason, !waits)
+			waits = true
+		} else if waits {
+			t.proceed()
+			return err
+		} else {
+			return err
+		}
+		if err == nil {
+			err = meanwhile(ctx)
+		}
+		if err == nil {
+			err = pause(ctx, askEvery)
+		}
+		if err != nil {
+			t.proceed()
+			return err
+		}
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}
+
+// stop notes that work is stopped, by one more goroutine if first is set. It returns
+// *StoppedError if work has been stopped for too long.
+func (t *Throttle) stop(reason string, first bool) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := time.Now()
+	if first {
+		t.waiters++
+	}
+	switch {
+	case first && t.waiters == 1:
+		t.waiting = Waiting{For: reason, Since: now}
+		t.said = now
+		t.log.Info("waiting", "for", reason)
+	case now.Sub(t.said) >= sayEvery:
+		t.said = now
+		t.log.Info("still waiting", "for", reason, "since", t.waiting.Since)
+	}
+	t.waiting.For = reason
+	if t.giveUp > 0 && now.Sub(t.waiting.Since) >= t.giveUp {
+		return &StoppedError{Reason: fmt.Sprintf("waited for %s: %s", t.giveUp, reason)}
+	}
+	return nil
+}
+
+// proceed notes that a goroutine does not wait any more.
+func (t *Throttle) proceed() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.waiters--; t.waiters == 0 {
+		t.log.Info("waiting is over", "for", t.waiting.For, "took", time.Since(t.waiting.Since).Round(time.Millisecond))
+	}
+}
+
+// floor reports whether a batch is replayed although work is stopped.
+func (t *Throttle) floor(work Work, verdict Verdict) bool {
+	if work != Replaying || verdict.Pause {
+		return false
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if time.Since(t.replayed) < replayFloor {
+		return false
+	}
+	t.replayed = time.Now()
+	return true
+}
+
+// verdict returns the first verdict that stops the work, or one that does not.
+func (t *Throttle) verdict(ctx context.Context, work Work) (Verdict, error) {
+	t.mu.Lock()
+	throttlers := t.throttlers
+	t.mu.Unlock()
+	for _, throttler := range throttlers {
+		verdict, err := throttler.Check(ctx, work)
+		var end *StoppedError
+		switch {
+		case err == nil && !verdict.Stop:
+		case err == nil, errors.As(err, &end), ctx.Err() != nil:
+			return verdict, err
+		default: // it was asked for, and cannot be read: that must not go unnoticed
+			return Verdict{Stop: true, Reason: err.Error()}, nil
+		}
+	}
+	return Verdict{}, nil
+}
