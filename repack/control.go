@@ -54,6 +54,17 @@ func (r *Repack) AllowSwap(ctx context.Context, notBefore time.Time) error {
 	return r.tell(ctx, c)
 }
 
+// Set changes options of the job of the table, by the names of their flags, such as "jobs". The
+// run at work takes them up within seconds, and so do later runs of the job. It returns
+// *UsageError for an option that cannot be changed or a value that is not valid, and *NoJobError
+// if the table has no unfinished job.
+func (r *Repack) Set(ctx context.Context, options map[string]string) error {
+	if err := r.options.checkSettings(options); err != nil {
+		return err
+	}
+	return r.tell(ctx, registry.Command{Verb: registry.Set, Arguments: registry.Arguments{Settings: options}})
+}
+
 // tell records a command for the runs of the table, or of every table.
 func (r *Repack) tell(ctx context.Context, c registry.Command) error {
 	c.By = teller()
@@ -160,7 +171,7 @@ func lost(job *registry.Job, beat time.Time) bool {
 // may not.
 func (r *Repack) mayBegin(ctx context.Context, e *stages.Env) error {
 	if !r.tenure.registry {
-		return nil
+		return e.Throttle.Wait(ctx, throttle.Copying)
 	}
 	stop, err := e.Control.Follow(ctx, 0, true)
 	if err != nil {

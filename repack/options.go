@@ -289,6 +289,16 @@ type Options struct {
 	// Throttlers are asked before each piece of work whether it may begin: a chunk, the
 	// build of an index, a batch of the replay, the swap. Default: none.
 	Throttlers []Throttler
+	// Window are the hours of the week at which work may begin, such as "Mon-Fri
+	// 22:00-05:00" or "01:00-05:00". Default: always. SwapWindow are those at which the swap
+	// may begin. Outside them, Run ends with *StoppedError after the piece of work under way.
+	// A stage that is estimated to end after the window does not begin.
+	Window, SwapWindow []string
+	// Timezone is the time zone of Window and SwapWindow, such as "Europe/Berlin". Default:
+	// that of this process.
+	Timezone string
+	// OutsideWait makes Run stay at work outside Window and SwapWindow, and wait for them.
+	OutsideWait bool
 	// WaitForSwap makes Run stay at work when all is ready for the swap, and replay what is
 	// written, until Repack.AllowSwap is called, by any process.
 	WaitForSwap bool
@@ -315,8 +325,9 @@ type Options struct {
 	// Hooks are called during the run. Default: none.
 	Hooks Hooks
 
-	yield bool   // Jobs has its default
-	group string // the table whose cascade this table is altered in, as SQL writes it
+	hours throttle.Hours // of Window and SwapWindow
+	yield bool           // Jobs has its default
+	group string         // the table whose cascade this table is altered in, as SQL writes it
 }
 
 // maxDefaultJobs keeps the default small, because the server has other work.
@@ -378,7 +389,7 @@ func (o Options) withDefaults() (Options, error) {
 		}
 	}
 	o.LockRetries = max(o.LockRetries, 0)
-	return o, nil
+	return o.withHours()
 }
 
 func set[T comparable](field *T, value T) {

@@ -441,14 +441,23 @@ func (r *Repack) env(ctx context.Context) (*stages.Env, func(), error) {
 	}
 	slots := throttle.New(pool, o.Jobs, o.yield)
 	told := &control.Control{Worker: worker, Throttle: slots, WaitForSwap: o.WaitForSwap}
-	slots.Obey(o.Logger, append([]throttle.Throttler{told}, o.Throttlers...)...)
+	slots.Obey(o.Logger, append(o.throttlers(), told)...)
+	told.Apply = func(set map[string]registry.Setting) {
+		changed, unread := o.with(set)
+		for _, err := range unread {
+			o.Logger.Warn("option not changed", "error", err)
+		}
+		o.Logger.Info("options changed", "options", set)
+		slots.AtMost(changed.Jobs)
+		slots.Obey(o.Logger, append(changed.throttlers(), told)...)
+	}
 	return &stages.Env{
 		Request: steps.Request{
 			Worker:   worker,
 			Strategy: chosen, ShadowSchema: o.ShadowSchema, KeepOld: o.KeepOld, RebuildMatviews: o.RebuildMatviews, OrderBy: o.OrderBy,
 			UpdateOID: update, IgnoreOID: o.IgnoreOID, PublishedOK: o.PublishedOK, Alter: o.alteration(), Partitioned: r.partitioned, Member: r.member,
 		},
-		Jobs: o.Jobs, Throttle: slots, Control: told, BatchSize: o.BatchSize, Transfer: o.Transfer,
+		Jobs: o.Jobs, Throttle: slots, Control: told, Hours: o.hours, BatchSize: o.BatchSize, Transfer: o.Transfer,
 		Verify: o.Verify, MaintenanceWorkMem: o.MaintenanceWorkMem, ForeignKeys: o.ForeignKeys,
 	}, pool.Close, nil
 }

@@ -12,6 +12,7 @@
 //	               │              ├─ stages/copier      copying the rows
 //	               │              ├─ stages/replay      the replay of the change log
 //	               │              ├─ stages/matviews    materialized views, built again
+//	               │              ├─ stages/control     what a run is told from elsewhere
 //	               │              │      │
 //	               │              ├─ stages/steps       what all of them share
 //	               │              │      │
@@ -22,7 +23,7 @@
 //	               │              ├─ stages/chunker     ranges of blocks for workers
 //	               │              ├─ stages/builds      how indexes are built
 //	               │              ├─ stages/snapshots   waiting for older snapshots
-//	               │              └─ stages/throttle    giving way to the application
+//	               │              └─ stages/throttle    whether work may go on
 //	               │                     │
 //	           migrations            strategy           how a write reaches the copy
 //	               │                     │

@@ -29,6 +29,7 @@ type Env struct {
 	Jobs        int                // connections that work at the same time, at most
 	Throttle    *throttle.Throttle // asked before each piece of work of those connections
 	Control     *control.Control   // what the run is told from elsewhere
+	Hours       throttle.Hours     // at which work may begin
 	BatchSize   int                // about how many rows a chunk or batch has; 0: by time
 	Transfer    copier.Transfer    // how the backfill's rows are transferred
 	Verify      registry.VerifyMode

@@ -92,6 +92,9 @@ func (e *Env) finished(s registry.Stage) bool {
 }
 
 func (e *Env) runStage(ctx context.Context, s stage) error {
+	if err := e.fits(ctx, s.name); err != nil {
+		return err
+	}
 	if err := call(ctx, e.Hooks.BeforeStage, s.name); err != nil {
 		return err
 	}

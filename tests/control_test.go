@@ -175,3 +175,64 @@ func TestControlOfNoJob(t *testing.T) {
 		}
 	}
 }
+
+// TestSet closes the window of a run that is at work. The run ends, later runs of the job do
+// not work either, and when there is no window any more, the next one does.
+func TestSet(t *testing.T) {
+	t.Parallel()
+	db := withRegistry.New(t)
+	o := givenItems(t, db, repack.ChangeLog)
+	told := watch(&o, "options changed")
+	held := holdBefore(t, db, o, repack.Swap)
+	r := elsewhere(t, db, "app.items")
+	later := time.Now().Add(2 * time.Hour)
+	must(t, r.Set(testContext(t), map[string]string{"window": later.Format("15:04") + "-" + later.Add(time.Hour).Format("15:04"), "jobs": "1"}))
+	awaitLog(t, told, held.done)
+	held.release()
+	var stopped *repack.StoppedError
+	if err := await(t, held.done); !errors.As(err, &stopped) {
+		t.Fatalf("a run whose window was closed: %v", err)
+	}
+	if got := statusOf(t, db, "app.items"); got.State != "stopped" || got.Settings["jobs"].Value != "1" || got.Settings["jobs"].By == "" {
+		t.Errorf("status of a stopped job: %+v", got)
+	}
+	if err := newRepack(t, db, o).Run(testContext(t)); !errors.As(err, &stopped) {
+		t.Fatalf("the next run: %v", err)
+	}
+	var usage *repack.UsageError
+	for _, bad := range []map[string]string{{"jbos": "1"}, {"jobs": "none"}, {"jobs": "0"}, {"window": "never"}} {
+		if err := r.Set(testContext(t), bad); !errors.As(err, &usage) {
+			t.Errorf("set %v: %v", bad, err)
+		}
+	}
+	must(t, r.Set(testContext(t), map[string]string{"window": ""}))
+	run(t, db, o)
+	alike(t, db, "items")
+}
+
+// TestWindow begins nothing outside the window.
+func TestWindow(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	o := givenItems(t, db, repack.ChangeLog)
+	before := db.Dump(t)
+	later := time.Now().Add(2 * time.Hour)
+	o.Window = []string{later.Format("15:04") + "-" + later.Add(time.Hour).Format("15:04")}
+	var stopped *repack.StoppedError
+	if err := newRepack(t, db, o).Run(testContext(t)); !errors.As(err, &stopped) {
+		t.Fatalf("a run outside its window: %v", err)
+	}
+	if after := db.Dump(t); after != before {
+		t.Error("a run outside its window has changed something")
+	}
+	o.SwapWindow, o.Window = o.Window, nil
+	if err := newRepack(t, db, o).Run(testContext(t)); !errors.As(err, &stopped) {
+		t.Fatalf("a run outside the window of its swap: %v", err)
+	}
+	if got := statusOf(t, db, "app.items"); got.State != "stopped" || got.Swapped || got.Stage != repack.Swap {
+		t.Errorf("status outside the window of the swap: %+v", got)
+	}
+	o.SwapWindow = nil
+	run(t, db, o)
+	alike(t, db, "items")
+}

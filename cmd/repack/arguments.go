@@ -34,7 +34,7 @@ func arrange(app *cli.App, args []string) ([]string, error) {
 	if command == nil {
 		return args, nil // noCommand reports it
 	}
-	a := arguments{flags: command.Flags}
+	a := arguments{flags: command.Flags, keepsWords: command.ArgsUsage != ""}
 	if err := a.read(args[2:]); err != nil {
 		return nil, err
 	}
@@ -60,10 +60,11 @@ func misplaced(app *cli.App, args []string) error {
 
 // arguments are the arguments after a command, while they are being read.
 type arguments struct {
-	flags  []cli.Flag
-	tables []string // given with --table
-	words  []string // words that belong to no flag
-	result []string
+	flags      []cli.Flag
+	keepsWords bool     // words are no tables
+	tables     []string // given with --table
+	words      []string // words that belong to no flag
+	result     []string
 }
 
 func (a *arguments) read(args []string) error {
@@ -125,8 +126,11 @@ func (a *arguments) flag(word string, rest []string) ([]string, error) {
 
 // end makes one --table of the tables that were named.
 func (a *arguments) end() error {
-	if find(a.flags, "table") == nil {
-		a.result = append(a.result, a.words...) // the command refuses them
+	if find(a.flags, "table") == nil || a.keepsWords {
+		for _, table := range a.tables {
+			a.result = append(a.result, "--table="+table)
+		}
+		a.result = append(a.result, a.words...) // the command reads or refuses them
 		return nil
 	}
 	for _, word := range a.words {

@@ -2,7 +2,11 @@ package main
 
 import (
 	"context"
+	"fmt"
+	"io"
+	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -64,7 +68,7 @@ func controlCommands() []*cli.Command {
 	} {
 		list = append(list, t.command())
 	}
-	return list
+	return append(list, setCommand())
 }
 
 func (t told) command() *cli.Command {
@@ -122,4 +126,74 @@ func parseTime(text string, now time.Time) (time.Time, error) {
 		at = time.Date(now.Year(), now.Month(), now.Day()+1, clock.Hour(), clock.Minute(), 0, 0, now.Location())
 	}
 	return at, nil
+}
+
+// setCommand changes options of a run. Its words are not tables.
+func setCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "set",
+		Usage:     "change options of a run while it is at work, from any machine: repack set --table orders jobs=1",
+		ArgsUsage: "FLAG=VALUE…",
+		Flags: slices.Concat([]cli.Flag{
+			tableFlag(),
+			&cli.BoolFlag{Name: "show", Usage: "show the options that were changed, and who changed them"},
+		}, connectionFlags()),
+		Action: func(c *cli.Context) error {
+			changed, err := assignments(c.Args().Slice())
+			if err != nil {
+				return err
+			}
+			if len(changed) == 0 && !c.Bool("show") {
+				return usagef("give FLAG=VALUE, such as jobs=1, or --show")
+			}
+			config, o, err := connected(c)
+			if err != nil {
+				return err
+			}
+			r, err := repack.New(config, o)
+			if err != nil {
+				return err
+			}
+			if len(changed) > 0 {
+				if err := r.Set(c.Context, changed); err != nil {
+					return err
+				}
+			}
+			if !c.Bool("show") {
+				return nil
+			}
+			list, err := r.Status(c.Context)
+			if err != nil {
+				return err
+			}
+			return writeSettings(c.App.Writer, list)
+		},
+	}
+}
+
+// assignments reads FLAG=VALUE.
+func assignments(words []string) (map[string]string, error) {
+	changed := map[string]string{}
+	for _, word := range words {
+		flag, value, ok := strings.Cut(word, "=")
+		if !ok || flag == "" {
+			return nil, usagef("%q is not FLAG=VALUE, such as jobs=1", word)
+		}
+		changed[strings.TrimPrefix(flag, "--")] = value
+	}
+	return changed, nil
+}
+
+// writeSettings writes the options that were changed for unfinished jobs.
+func writeSettings(w io.Writer, list []repack.Status) error {
+	for _, s := range list {
+		for _, flag := range slices.Sorted(maps.Keys(s.Settings)) {
+			set := s.Settings[flag]
+			_, err := fmt.Fprintf(w, "job %d works with %s=%s, set by %s at %s\n", s.Job, flag, set.Value, set.By, set.At.Local().Format(time.DateTime))
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }

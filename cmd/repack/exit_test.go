@@ -37,6 +37,7 @@ func TestExitCodeOfErrors(t *testing.T) {
 		{&repack.BusyError{}, 4},
 		{&repack.LockTimeoutError{}, 4},
 		{&repack.SnapshotError{}, 4},
+		{&repack.StoppedError{}, 5},
 	} {
 		if got := exitCode(t.Context(), c.err); got != c.want {
 			t.Errorf("exit code of %T is %d, want %d", c.err, got, c.want)

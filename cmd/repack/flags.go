@@ -93,6 +93,11 @@ func options(c *cli.Context) (*pgx.ConnConfig, repack.Options, error) {
 	if err := noArguments(c); err != nil {
 		return nil, repack.Options{}, err
 	}
+	return connected(c)
+}
+
+// connected is options for a command that takes words.
+func connected(c *cli.Context) (*pgx.ConnConfig, repack.Options, error) {
 	logger, err := logger(c)
 	if err != nil {
 		return nil, repack.Options{}, err
@@ -108,6 +113,9 @@ func options(c *cli.Context) (*pgx.ConnConfig, repack.Options, error) {
 	retryFor := c.Duration("retry-for")
 	if c.IsSet("retry-for") && retryFor == 0 {
 		retryFor = -1
+	}
+	if outside := c.String("outside"); outside != "" && outside != "stop" && outside != "wait" {
+		return nil, repack.Options{}, usagef("--outside: want stop or wait, not %q", outside)
 	}
 	toBigint := bigint(c)
 	return config, repack.Options{
@@ -147,6 +155,10 @@ func options(c *cli.Context) (*pgx.ConnConfig, repack.Options, error) {
 		ForeignKeys:        repack.ForeignKeys(c.String("foreign-keys")),
 		RetryFor:           retryFor,
 		WaitForSwap:        c.Bool("wait-for-swap"),
+		Window:             c.StringSlice("window"),
+		SwapWindow:         c.StringSlice("swap-window"),
+		Timezone:           c.String("timezone"),
+		OutsideWait:        c.String("outside") == "wait",
 		Pooler:             c.String("pooler"),
 		Logger:             logger,
 	}, nil

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"syscall"
 
+	_ "time/tzdata" // for --timezone where the machine has no time zones
+
 	"github.com/urfave/cli/v2"
 
 	"github.com/repack-go/repack/repack"

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -95,6 +94,9 @@ func writeText(w io.Writer, list []repack.Status) error {
 	if err := table.Flush(); err != nil {
 		return err
 	}
+	if err := writeSettings(w, list); err != nil {
+		return err
+	}
 	for _, s := range list {
 		for _, b := range s.IndexBuilds {
 			if _, err := fmt.Fprintf(w, "job %d builds index %s: %s%s\n", s.Job, b.Index, phase(b), percent(b)); err != nil {
@@ -116,14 +118,13 @@ func writeText(w io.Writer, list []repack.Status) error {
 				return err
 			}
 		}
-		if s.Paused != nil {
-			if _, err := fmt.Fprintf(w, "job %d is %s\n", s.Job, pausedBy(*s.Paused)); err != nil {
+		if s.WaitingFor != nil {
+			if _, err := fmt.Fprintf(w, "job %d waits since %s: %s\n", s.Job, s.WaitingSince.Local().Format(time.DateTime), *s.WaitingFor); err != nil {
 				return err
 			}
 		}
-		for _, flag := range slices.Sorted(maps.Keys(s.Settings)) {
-			set := s.Settings[flag]
-			if _, err := fmt.Fprintf(w, "job %d works with %s=%s, set by %s at %s\n", s.Job, flag, set.Value, set.By, set.At.Local().Format(time.DateTime)); err != nil {
+		if s.Paused != nil {
+			if _, err := fmt.Fprintf(w, "job %d is %s\n", s.Job, pausedBy(*s.Paused)); err != nil {
 				return err
 			}
 		}

@@ -175,3 +175,17 @@ func (w Windows) Next(t time.Time) time.Time {
 	}
 	return next
 }
+
+// Longest returns how long the longest of the windows is. Windows that adjoin count one by one.
+func (w Windows) Longest() time.Duration {
+	var longest time.Duration
+	monday := time.Date(2001, 1, 1, 12, 0, 0, 0, time.UTC) // a week in which no clock is changed
+	for _, h := range w.hours {
+		for days := range len(dayNames) {
+			if begin, end, ok := h.span(monday, days); ok {
+				longest = max(longest, end.Sub(begin))
+			}
+		}
+	}
+	return longest
+}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 
@@ -86,12 +87,13 @@ func (c *Control) read(ctx context.Context, id int64) error {
 	}
 	c.mu.Lock()
 	c.tell(c.told, told)
+	isChanged := !maps.Equal(c.told.Settings, told.Settings)
 	c.told = told
 	if p := told.Paused; p != nil && p.Arguments.Now && c.end != nil {
 		c.end(errPausedNow)
 	}
 	c.mu.Unlock()
-	if c.Apply != nil {
+	if c.Apply != nil && isChanged {
 		c.Apply(told.Settings)
 	}
 	return nil

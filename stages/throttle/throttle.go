@@ -58,6 +58,14 @@ func New(pool *pgxpool.Pool, most int, yield bool) *Throttle {
 	}
 }
 
+// AtMost changes the number of slots. A run has as many workers as it was begun with, so more
+// than that are of no use.
+func (t *Throttle) AtMost(slots int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.most = slots
+}
+
 // lookEvery is the shortest time between two queries about other sessions, lookBack is
 // how many of the last answers count, and stale is the age from which on an answer no
 // longer counts.
@@ -90,7 +98,7 @@ func (t *Throttle) Take(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if !busy && t.try(t.most) {
+		if !busy && t.try(0) {
 			return nil
 		}
 		wait := lookEvery
@@ -147,10 +155,13 @@ func (t *Throttle) Chunk(ctx context.Context, work Work, piece func() (more bool
 	return more, err
 }
 
-// try takes a slot if fewer than most are taken.
+// try takes a slot if fewer than most are taken. 0 stands for all.
 func (t *Throttle) try(most int) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if most == 0 {
+		most = t.most
+	}
 	if t.taken >= most {
 		return false
 	}
