@@ -110,29 +110,30 @@ func (t *Throttle) Wait(ctx context.Context, work Work) error {
 
 // WaitDoing is Wait that calls meanwhile about once a second while it waits.
 func (t *Throttle) WaitDoing(ctx context.Context, work Work, meanwhile func(context.Context) error) error {
-	waits := false
-	for {
+	for waits := false; ; waits = true {
 		verdict, err := t.verdict(ctx, work)
-		if err == nil && verdict.Stop && !t.floor(work, verdict) {
-			err = t.stop(verdict.Reason, !waits)
-			waits = true
-		} else if waits {
-			t.proceed()
-			return err
-		} else {
+		if err != nil || !verdict.Stop || t.floor(work, verdict) {
+			if waits {
+				t.proceed()
+			}
 			return err
 		}
-		if err == nil {
-			err = meanwhile(ctx)
-		}
-		if err == nil {
-			err = pause(ctx, askEvery)
-		}
-		if err != nil {
+		if err := t.wait(ctx, verdict.Reason, !waits, meanwhile); err != nil {
 			t.proceed()
 			return err
 		}
 	}
+}
+
+// wait notes that work is stopped, and waits until the throttlers are asked again.
+func (t *Throttle) wait(ctx context.Context, reason string, first bool, meanwhile func(context.Context) error) error {
+	if err := t.stop(reason, first); err != nil {
+		return err
+	}
+	if err := meanwhile(ctx); err != nil {
+		return err
+	}
+	return pause(ctx, askEvery)
 }
 
 func pause(ctx context.Context, d time.Duration) error {

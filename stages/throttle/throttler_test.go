@@ -71,6 +71,7 @@ func TestWait(t *testing.T) {
 // end of the context and a failure meanwhile end it.
 func TestWaitThatEnds(t *testing.T) {
 	t.Parallel()
+	const limit = time.Hour + askEvery/2
 	failed := errors.New("failed")
 	spent := &StoppedError{Reason: "spent"}
 	answers := func(err error) func() told {
@@ -85,7 +86,7 @@ func TestWaitThatEnds(t *testing.T) {
 		want      error
 		after     time.Duration
 	}{
-		{"cannot be read", answers(failed), 0, nil, context.DeadlineExceeded, time.Hour},
+		{"cannot be read", answers(failed), 0, nil, context.DeadlineExceeded, limit},
 		{"ends", answers(spent), 0, nil, spent, 0},
 		{"gives up", lag, time.Minute, nil, &StoppedError{Reason: "waited for 1m0s: lag"}, time.Minute},
 		{"fails meanwhile", lag, 0, failed, failed, 0},
@@ -93,7 +94,7 @@ func TestWaitThatEnds(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			slots := givenThrottle(c.throttler())
 			slots.GiveUpAfter(c.giveUp)
-			ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+			ctx, cancel := context.WithTimeout(t.Context(), limit)
 			defer cancel()
 			began := time.Now()
 			err := slots.WaitDoing(ctx, Copying, func(context.Context) error { return c.meanwhile })
