@@ -14,7 +14,7 @@ import (
 func (o Options) alteration() alter.Request {
 	return alter.Request{
 		Alter: o.Alter, ToBigint: o.ToBigint, Bigint: o.BigintColumns, Set: o.Set, Down: o.Down, ColumnOrder: o.ColumnOrder,
-		Tablespace: o.Tablespace, IndexTablespace: o.IndexTablespace, AllowLossy: o.AllowLossy, NoRevert: o.NoRevert, Cascade: o.Cascade, NoCascade: o.NoCascade, Group: o.group, Recompress: o.Recompress,
+		Tablespace: o.Tablespace, IndexTablespace: o.IndexTablespace, AllowLossy: o.AllowLossy, NoRevert: o.NoRevert, Views: o.Views, Cascade: o.Cascade, NoCascade: o.NoCascade, Group: o.group, Recompress: o.Recompress,
 	}
 }
 
@@ -35,6 +35,9 @@ func (o Options) checkAlteration() error {
 	}
 	if until := []Stage{PreValidate, Swap, CleanUp}; o.Cascade && !slices.Contains(until, o.Until) {
 		return &UsageError{fmt.Errorf("--until %s: with --cascade it can only be %s, %s or %s", o.Until, until[0], until[1], until[2])}
+	}
+	if !slices.Contains([]string{"", alter.RecreateViews, alter.CastViews}, o.Views) {
+		return &UsageError{fmt.Errorf("--views: want %s or %s, not %q", alter.RecreateViews, alter.CastViews, o.Views)}
 	}
 	// Whatever is given besides a change needs one.
 	if given := flagsOf(asked); asked.None() && len(given) > 0 {
@@ -98,6 +101,7 @@ func flagsOf(r alter.Request) []string {
 	add("tablespace", r.Tablespace)
 	add("index-tablespace", r.IndexTablespace)
 	add("allow-lossy", r.AllowLossy...)
+	add("views", r.Views)
 	for _, f := range []struct {
 		flag  string
 		given bool

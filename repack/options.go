@@ -211,6 +211,11 @@ type Options struct {
 	// whose values lose nothing. Without it, such a change is refused. AllowLossy needs
 	// a change of the table.
 	AllowLossy []string
+	// Views says what becomes of a view that returns a column which gets another type:
+	// "recreate" drops it in the swap and creates it again, with all views that read it and
+	// all that they have; "cast" casts its columns, so that they keep their types. Without it,
+	// such a view is refused. Views needs a change of the table.
+	Views string
 	// Recompress compresses the stored values again, with the method that their columns have
 	// (ALTER COLUMN … SET COMPRESSION). Without it, a copied value stays compressed as it was,
 	// as it does in VACUUM FULL.

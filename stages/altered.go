@@ -5,7 +5,6 @@ import (
 	"fmt"
 
 	"github.com/repack-go/repack/internal/catalog"
-	"github.com/repack-go/repack/internal/lock"
 	"github.com/repack-go/repack/stages/checks"
 	"github.com/repack-go/repack/stages/steps"
 )
@@ -27,41 +26,6 @@ func (e *Env) wideEnough(ctx context.Context) error {
 		})
 	}
 	return drift
-}
-
-// viewsFit makes sure, before any lock, that each view on the table in use can be replaced by one
-// on copied. A view may have been created during the job.
-func (e *Env) viewsFit(ctx context.Context, copied catalog.Name) error {
-	if e.Alteration == nil {
-		return nil
-	}
-	if e.Job.Swapped() && e.Alteration.RenamesColumns() { // the texts have the new names
-		return nil
-	}
-	var retyped []catalog.RetypedView
-	free, _ := e.Places()
-	err := e.TryBy(ctx, e.Locks, func(ctx context.Context, tx *lock.Tx) error {
-		now, err := catalog.Read(ctx, tx, e.InUse())
-		if err != nil {
-			return e.GoneOr(err)
-		}
-		if e.Job.Swapped() {
-			now = e.Alteration.Changed(e.Source, now)
-		}
-		retyped, err = now.RetypedViews(ctx, tx, copied, free)
-		return err
-	})
-	if err != nil || len(retyped) == 0 {
-		return err
-	}
-	refused := &checks.RefusedError{Table: e.Source.Name}
-	for _, v := range retyped {
-		refused.Reasons = append(refused.Reasons, checks.OfRetypedView(v))
-	}
-	if e.Job.Swapped() {
-		return refused
-	}
-	return &steps.DriftError{Table: e.Source.Name, Reasons: refused.Reasons}
 }
 
 // wideBehind makes sure that no column becomes narrower than a column that it refers to.

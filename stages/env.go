@@ -41,6 +41,7 @@ type Env struct {
 	// Restored reports whether Job belongs to another database: see ResetRestored.
 	Restored bool
 
+	views     alter.Views            // on the table in use, that cannot be replaced
 	validated bool                   // preValidate has passed in this run
 	capture   registry.Options       // with which the dry build has captured changes
 	key       []catalog.KeyColumn    // key of the source, as the dry build has read it

@@ -31,7 +31,7 @@ func (e *Env) swapKnown(ctx context.Context) error {
 	var altered *alter.Alteration
 	reverse := e.Reverse()
 	err := e.ChangeJob(ctx, e.mover().ExchangePolicy(), func(ctx context.Context, tx *lock.Tx, job *steps.JobRow) error {
-		x = &exchanging{Env: e, out: e.Job.Source, in: *e.Job.Shadow}
+		x = &exchanging{Env: e, out: e.Job.Source, in: *e.Job.Shadow, views: e.views}
 		return x.exchange(func(ctx context.Context, tx *lock.Tx) error {
 			now := time.Now()
 			description, err := catalog.Encode(x.table)
@@ -47,7 +47,7 @@ func (e *Env) swapKnown(ctx context.Context) error {
 			if reread, err = x.parity(ctx, tx, b, e.Job.OldTable()); err != nil || e.Alteration == nil {
 				return err
 			}
-			altered = e.Alteration.Reread(x.table, x.is)
+			altered = e.Alteration.Reread(x.table, x.is, x.recreated())
 			job.Alteration, err = altered.Encode()
 			return err
 		}).Do(ctx, tx)
@@ -95,7 +95,7 @@ func (x *exchanging) exchange(finish func(context.Context, *lock.Tx) error) step
 	})})
 	return steps.Transaction{
 		Does: "exchange the tables, or go back to the replay where changes have been logged in between" + x.checked(),
-		Actions: append(locked,
+		Actions: slices.Concat(locked, []steps.Action{
 			steps.SendBounded(func() []string {
 				return slices.Concat(
 					shadow.DropKeysSQL(x.Moving(x.table)),
@@ -112,7 +112,7 @@ func (x *exchanging) exchange(finish func(context.Context, *lock.Tx) error) step
 				statements := slices.Concat(
 					shadow.GrantsSQL(x.granted, x.becomes()),
 					x.table.AttachSQL(), // a partition
-					shadow.InstallSQL(x.Moving(x.becomes()), old),
+					shadow.InstallSQL(x.Moving(x.views.Installed(x.becomes())), old),
 					x.Alteration.SequencesSQL(x.table),
 				)
 				if !x.Alteration.RenamesColumns() {
@@ -120,6 +120,7 @@ func (x *exchanging) exchange(finish func(context.Context, *lock.Tx) error) step
 				}
 				return statements
 			}),
+		}, x.recreateViews(), []steps.Action{
 			x.done(exchangeSteps/4, 3),
 			x.rewriteOIDs(),
 			steps.Unplanned(finish),
@@ -129,7 +130,7 @@ func (x *exchanging) exchange(finish func(context.Context, *lock.Tx) error) step
 				}
 				return slices.Concat(x.Alteration.RenameSQL(x.table.Name), x.followingSQL())
 			}),
-		),
+		}),
 	}
 }
 
@@ -203,7 +204,7 @@ func (x *exchanging) lockForExchange(place catalog.Name) []steps.Action {
 		{
 			Run: func(ctx context.Context, tx *lock.Tx) error {
 				dependents, tables := locksSQL(moving())
-				if err := tx.LockAll(ctx, slices.Concat(dependents, lock.Vary(tx, tables))); err != nil {
+				if err := tx.LockAll(ctx, slices.Concat(catalog.LockStackSQL(x.views.Stack), dependents, lock.Vary(tx, tables))); err != nil {
 					return steps.AlteredMeanwhile(err)
 				}
 				tx.Done(len(moving().AllForeignKeys()))
@@ -211,7 +212,7 @@ func (x *exchanging) lockForExchange(place catalog.Name) []steps.Action {
 			},
 			SQL: func(context.Context, *steps.Planner) ([]string, error) {
 				dependents, tables := locksSQL(moving())
-				return slices.Concat(dependents, tables), nil
+				return slices.Concat(catalog.LockStackSQL(x.views.Stack), dependents, tables), nil
 			},
 		},
 		steps.Unplanned(func(ctx context.Context, tx *lock.Tx) error {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/lock"
+	"github.com/repack-go/repack/stages/alter"
 	"github.com/repack-go/repack/stages/checks"
 	"github.com/repack-go/repack/stages/oids"
 	"github.com/repack-go/repack/stages/snapshots"
@@ -22,17 +23,20 @@ import (
 type exchanging struct {
 	*Env
 
-	out, in   uint32         // OIDs of the table in use, and of the one that takes its place
-	table     *catalog.Table // the one in use, as lookAt has read it
-	is        *catalog.Table // the one in place, as parity has read it
-	reasons   []checks.Reason
-	recompile []string       // see catalog.Table.RecompileSQL
-	pending   error          // ErrPutOff if the log is not empty
-	xid       string         // ID of the transaction
-	noted     bool           // see snapshots.QueueNotedReads
-	owner     string         // of the table that takes its place
-	granted   *catalog.Table // the privileges on the latter, and on its sequences
-	oids      *oids.Rewriting
+	out, in    uint32         // OIDs of the table in use, and of the one that takes its place
+	table      *catalog.Table // the one in use, as lookAt has read it
+	is         *catalog.Table // the one in place, as parity has read it
+	reasons    []checks.Reason
+	recompile  []string          // see catalog.Table.RecompileSQL
+	pending    error             // ErrPutOff if the log is not empty
+	xid        string            // ID of the transaction
+	noted      bool              // see snapshots.QueueNotedReads
+	owner      string            // of the table that takes its place
+	views      alter.Views       // those that cannot be replaced
+	viewGrants [][]catalog.Grant // the privileges on views that were created again
+	locked     bool              // the views are
+	granted    *catalog.Table    // the privileges on the latter, and on its sequences
+	oids       *oids.Rewriting
 }
 
 // lookAt reads all that is known from table to noted, in one round trip, because every
@@ -69,7 +73,10 @@ func (x *exchanging) lookAt(ctx context.Context, tx *lock.Tx) error {
 	if err := catalog.Complete(ctx, tx, x.table, like); err != nil {
 		return err
 	}
-	return x.checkAgain(ctx, tx, x.table, like, x.reasons)
+	if err := x.checkAgain(ctx, tx, x.table, like, x.reasons); err != nil {
+		return err
+	}
+	return x.lookAtViews(ctx, tx)
 }
 
 const ownerSQL = `SELECT pg_get_userbyid(relowner)::text FROM pg_class WHERE oid = $1`
@@ -124,6 +131,16 @@ func (p *planner) exchanging(ctx context.Context) (*exchanging, error) {
 	var err error
 	if x.granted.Typed, err = p.typedAsMade(ctx); err != nil {
 		return nil, err
+	}
+	if p.Alteration != nil {
+		x.views = p.Alteration.Views
+	}
+	for _, v := range x.views.Stack {
+		grants, err := p.DefaultGrants(ctx, "r", p.User, v.Relation.Name.Schema)
+		if err != nil {
+			return nil, err
+		}
+		x.viewGrants = append(x.viewGrants, grants)
 	}
 	x.recompile, err = p.Source.RecompileSQL(ctx, p.Pool, p.Job.ShadowSchema)
 	return x, err

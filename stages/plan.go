@@ -97,6 +97,9 @@ func NewPlan(ctx context.Context, e *Env, until registry.Stage, running bool) (*
 	if plan.Alteration, err = e.Alteration.Lines(); err != nil {
 		return nil, err
 	}
+	if e.Alteration != nil {
+		plan.Alteration = append(plan.Alteration, e.Alteration.Views.Lines()...)
+	}
 	if plan.Disk, err = p.disk(ctx); err != nil {
 		return nil, err
 	}

@@ -59,7 +59,7 @@ func Revert(ctx context.Context, e *Env) error {
 		if err := e.preflight().KeysFit(ctx, *e.Job.Shadow, e.Job.OldTable()); err != nil {
 			return e.failed(ctx, fmt.Errorf("revert: %w", err))
 		}
-		if err := e.untilExchanged(ctx, e.exchangeBack); err != nil {
+		if err := e.untilExchanged(ctx, e.withViews(e.Job.OldTable(), e.exchangeBack)); err != nil {
 			return e.failed(ctx, fmt.Errorf("revert: %w", err))
 		}
 		if err := e.Step(ctx, steps.StepExchangedBack); err != nil {
@@ -110,7 +110,7 @@ func (e *Env) exchangeBackKnown(ctx context.Context) error {
 	var x *exchanging
 	var reread []string
 	err := e.ChangeJob(ctx, e.mover().ExchangePolicy(), func(ctx context.Context, tx *lock.Tx, job *steps.JobRow) error {
-		x = &exchanging{Env: e, out: *e.Job.Shadow, in: e.Job.Source}
+		x = &exchanging{Env: e, out: *e.Job.Shadow, in: e.Job.Source, views: e.views}
 		if err := x.backExchange().Do(ctx, tx); err != nil {
 			return err
 		}
@@ -142,7 +142,7 @@ func (x *exchanging) backExchange() steps.Transaction {
 		}
 		return x.driftSinceSwap(x.table)
 	}))
-	return steps.Transaction{Actions: append(locked,
+	return steps.Transaction{Actions: slices.Concat(locked, []steps.Action{
 		steps.SendBounded(func() []string {
 			statements := slices.Concat(
 				x.Alteration.SequencesBackSQL(x.table),
@@ -154,16 +154,17 @@ func (x *exchanging) backExchange() steps.Transaction {
 				x.builder().ReinstateSQL(),
 				shadow.ShowSequencesSQL(x.table),
 				x.table.AttachSQL(), // a partition
-				shadow.InstallSQL(x.Moving(x.becomes()), parked),
+				shadow.InstallSQL(x.Moving(x.views.Installed(x.becomes())), parked),
 			)
 			if link, xid := x.follow(x.Forward()); xid != "" || link.MirrorSince != "" {
 				statements = append(statements, x.followSQL(link, xid)...)
 			}
 			return append(statements, x.recompile...)
 		}),
+	}, x.recreateViews(), []steps.Action{
 		x.done(exchangeSteps/2, 4),
 		x.rewriteOIDs(),
-	)}
+	})}
 }
 
 // validateBound lets the server check the rows of an old partition against the partition's

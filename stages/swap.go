@@ -44,13 +44,10 @@ func swap(ctx context.Context, e *Env) error {
 		if err := e.wideEnough(ctx); err != nil {
 			return err
 		}
-		if err := e.viewsFit(ctx, e.Job.ShadowTable()); err != nil {
-			return err
-		}
 		if err := e.awaitSwap(ctx); err != nil {
 			return err
 		}
-		if err := e.untilExchanged(ctx, e.swapTables); err != nil {
+		if err := e.untilExchanged(ctx, e.withViews(e.Job.ShadowTable(), e.swapTables)); err != nil {
 			return err
 		}
 		if err := e.Step(ctx, steps.StepExchanged); err != nil {

@@ -188,7 +188,7 @@ func TestAlterOrder(t *testing.T) {
 // plain SQL.
 func TestAlterPlanByHand(t *testing.T) {
 	t.Parallel()
-	for n, name := range []string{"actions", "bigint"} {
+	for n, name := range []string{"actions", "bigint", "views"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			inTurnIn(t, n, pgtest.New, func(t *testing.T, db *pgtest.Database, strategy string) {
@@ -200,6 +200,10 @@ func TestAlterPlanByHand(t *testing.T) {
 					ddl = `CREATE SCHEMA app; CREATE TABLE app.t (id serial PRIMARY KEY, boss int REFERENCES app.t); INSERT INTO app.t (boss) SELECT g FROM generate_series(1, 50) g`
 					plain = `ALTER TABLE app.t ALTER id TYPE bigint, ALTER boss TYPE bigint; ALTER SEQUENCE app.t_id_seq AS bigint`
 					o.Alter, o.ToBigint = nil, true
+				}
+				if name == "views" {
+					ddl, plain = viewedSQL+viewsOfSQL, dropViewsSQL+`; ALTER TABLE app.t ALTER id TYPE bigint;`+viewsOfSQL
+					o.Alter, o.ToBigint, o.Views = nil, true, "recreate"
 				}
 				db.Exec(t, ddl)
 				control := controlDatabase(t, ddl, plain)

@@ -38,6 +38,11 @@ func alterFlags() []cli.Flag {
 			Usage: "values of `COLUMN`, as SQL writes it, may lose a part when they are converted, such as digits after the point " +
 				"(can be given several times; default: such a change is refused)",
 		},
+		&cli.StringFlag{
+			Name: "views",
+			Usage: "what becomes of a view that returns a column which gets another type: recreate (it is dropped in the swap and created again, with the views that read it) " +
+				"or cast (its column keeps its type, by a cast) (default: such a view is refused)",
+		},
 		&cli.BoolFlag{Name: "recompress", Usage: "compress stored values again, with the method that their columns have: see ALTER COLUMN … SET COMPRESSION (default: they stay compressed as they are)"},
 		&cli.BoolFlag{
 			Name:  "cascade",

@@ -134,6 +134,7 @@ func connected(c *cli.Context) (*pgx.ConnConfig, repack.Options, error) {
 		Tablespace:         c.String("tablespace"),
 		IndexTablespace:    c.String("index-tablespace"),
 		AllowLossy:         c.StringSlice("allow-lossy"),
+		Views:              c.String("views"),
 		Recompress:         c.Bool("recompress"),
 		Cascade:            c.Bool("cascade"),
 		NoCascade:          c.Bool("no-cascade"),

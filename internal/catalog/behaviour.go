@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -106,7 +107,11 @@ type Part struct {
 
 // Behaviour returns the statements of AddBehaviourSQL, grouped by object.
 func (t *Table) Behaviour() []Part {
-	var parts []Part
+	return slices.Concat(t.triggersAndRules(), []Part{{"the state of its triggers and rules", t.EnableSQL()}}, t.rowSecurity())
+}
+
+// triggersAndRules are enabled when they are created.
+func (t *Table) triggersAndRules() (parts []Part) {
 	for _, x := range t.Triggers {
 		parts = append(parts, Part{
 			"trigger " + Quote(x.Name),
@@ -119,7 +124,11 @@ func (t *Table) Behaviour() []Part {
 			append([]string{r.Definition}, comment("RULE "+Quote(r.Name)+" ON "+t.Name.String(), r.Comment)...),
 		})
 	}
-	parts = append(parts, Part{"the state of its triggers and rules", t.EnableSQL()})
+	return parts
+}
+
+// rowSecurity has the security labels, too.
+func (t *Table) rowSecurity() (parts []Part) {
 	for _, p := range t.Policies {
 		parts = append(parts, Part{
 			"policy " + Quote(p.Name),

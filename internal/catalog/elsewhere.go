@@ -2,13 +2,11 @@ package catalog
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // The server prints the name of a relation without its schema if search_path makes that
@@ -293,66 +291,4 @@ func triedRules(ctx context.Context, q Querier, rules []otherRule, schema string
 		})
 	}
 	return tried, q.SendBatch(ctx, b).Close()
-}
-
-// RetypedView is a view that could not be replaced, because one of its columns would have
-// another type. Why is set instead if it could not be created at all.
-type RetypedView struct{ View, Column, Was, Is, Why string }
-
-const viewTextSQL = `SELECT pg_catalog.pg_get_viewdef($1::pg_catalog.oid)`
-
-const retypedSQL = `
-SELECT was.attname::text, format_type(was.atttypid, was.atttypmod), format_type(is_.atttypid, is_.atttypmod)
-FROM   pg_attribute was
-JOIN   pg_attribute is_ ON is_.attrelid = $2::text::regclass AND is_.attnum = was.attnum
-WHERE  was.attrelid = $1 AND was.attnum > 0
-AND   (was.atttypid, was.atttypmod, was.attcollation) IS DISTINCT FROM (is_.atttypid, is_.atttypmod, is_.attcollation)
-ORDER  BY was.attnum
-LIMIT  1`
-
-// RetypedViews creates the views on t once more, on copied, a table of the same name in another
-// schema, and returns those whose columns have other types then. They are created in schema,
-// in savepoints of tx that are rolled back. They take ACCESS SHARE on what they read.
-//
-// While the schema of a table is the first in search_path, the server prints the name of the
-// table without it. So the text means the copy if the copy's schema comes first.
-func (t *Table) RetypedViews(ctx context.Context, tx pgx.Tx, copied Name, schema string) (found []RetypedView, err error) {
-	for _, d := range t.Dependents {
-		if d.Kind != "view" {
-			continue
-		}
-		view := RetypedView{View: d.Name}
-		err := Undone(ctx, tx, func(tx pgx.Tx) error {
-			var text string
-			b := &pgx.Batch{}
-			underPath(b, t.Name.Schema, func() {
-				b.Queue(viewTextSQL, d.OID).QueryRow(func(row pgx.Row) error { return row.Scan(&text) })
-			})
-			if err := tx.SendBatch(ctx, b).Close(); err != nil {
-				return err
-			}
-			as := Name{schema, "repack_trial_retyped"}.String()
-			for _, sql := range []string{PathSQL(copied.Schema, t.Name.Schema), "CREATE VIEW " + as + " AS " + text, PathSQL("pg_catalog")} {
-				if _, err := tx.Exec(ctx, sql); err != nil {
-					return err
-				}
-			}
-			err := tx.QueryRow(ctx, retypedSQL, d.OID, as).Scan(&view.Column, &view.Was, &view.Is)
-			if errors.Is(err, pgx.ErrNoRows) {
-				return nil
-			}
-			return err
-		})
-		var pgErr *pgconn.PgError
-		switch {
-		case err != nil && (fatal(ctx, err) || !errors.As(err, &pgErr)):
-			return nil, fmt.Errorf("try view %s on an altered table: %w", d.Name, err)
-		case err != nil:
-			view.Why = pgErr.Message
-		}
-		if view.Why != "" || view.Column != "" {
-			found = append(found, view)
-		}
-	}
-	return found, nil
 }

@@ -32,6 +32,10 @@ type Alteration struct {
 	// Texts are those of dependents after the swap, if they are printed otherwise than before it:
 	// by kind and name.
 	Texts map[string]string `json:"texts,omitempty"`
+	// Recreated names the views that were dropped and created again in the swap. Views are those
+	// that cannot be replaced, as they were when the alteration was looked at.
+	Recreated []string `json:"recreated,omitempty"`
+	Views     Views    `json:"-"`
 	// Sequences are those that draw values for altered columns, and get another type.
 	Sequences []Sequence `json:"sequences"`
 }
@@ -166,10 +170,11 @@ func (a *Alteration) Changed(source, t *catalog.Table) *catalog.Table {
 	return &c
 }
 
-// Reread returns a with the texts of dependents that the server prints otherwise on the new table
+// Reread returns a with the names of the views that were created again, and the texts of dependents that the server prints otherwise on the new table
 // is than on the source was.
-func (a *Alteration) Reread(was, is *catalog.Table) *Alteration {
+func (a *Alteration) Reread(was, is *catalog.Table, recreated []string) *Alteration {
 	c := *a
+	c.Recreated = recreated
 	c.Texts = map[string]string{}
 	texts := map[string]string{}
 	for _, d := range was.Dependents {

@@ -182,6 +182,7 @@ func (m *Model) make(ctx context.Context) (*Alteration, error) {
 	m.own(was)
 	a := &Alteration{Asked: m.Asked, Delta: catalog.Delta{Was: was}}
 	var columns []*column
+	var ofViews []checks.Reason // other reasons come first: they may be the cause
 	err = m.undone(ctx, func() error {
 		if ok, err := m.alter(ctx); err != nil || !ok {
 			return err
@@ -207,13 +208,20 @@ func (m *Model) make(ctx context.Context) (*Alteration, error) {
 		for _, c := range columns {
 			c.is, _ = a.Delta.Is.Column(c.Target)
 		}
-		return m.arrange(ctx, a)
+		if err := m.arrange(ctx, a); err != nil || len(m.reasons) > 0 {
+			return err
+		}
+		a.Views, ofViews, err = m.Asked.FindViews(ctx, m.tx, m.Source, m.name(), m.Schema)
+		return err
 	})
 	if err == nil && len(m.reasons) == 0 {
 		err = m.ups(ctx, columns)
 	}
 	if err == nil && len(m.reasons) == 0 {
 		err = m.judge(ctx, a, columns)
+	}
+	if len(m.reasons) == 0 {
+		m.reasons = ofViews
 	}
 	if err != nil || len(m.reasons) > 0 {
 		return nil, err

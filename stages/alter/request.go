@@ -35,6 +35,9 @@ type Request struct {
 	Cascade   bool   `json:"cascade,omitempty"`
 	NoCascade bool   `json:"no_cascade,omitempty"`
 	Group     string `json:"group,omitempty"`
+	// Views says what becomes of a view that returns a column which gets another type:
+	// RecreateViews or CastViews. If it is empty, such a view is refused.
+	Views string `json:"views,omitempty"`
 	// NoRevert gives up the way back: no write after the swap reaches the old table.
 	NoRevert bool `json:"no_revert,omitempty"`
 }

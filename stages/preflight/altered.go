@@ -121,15 +121,3 @@ func (p *Inspector) copySample(ctx context.Context, tx pgx.Tx) error {
 	}
 	return &alter.UnfitError{Table: p.Source.Name, KeyColumns: p.Link.KeyNames(), Rows: rows, Refused: true, Unbegun: true, Err: err}
 }
-
-// views refuses views whose columns would have another type: PostgreSQL cannot replace them.
-func (r *drySwap) views(ctx context.Context) error {
-	if r.Alteration == nil || len(r.reasons) > 0 {
-		return nil
-	}
-	retyped, err := r.Source.RetypedViews(ctx, r.tx, r.copied.Name, r.Job.ShadowSchema)
-	for _, v := range retyped {
-		r.reasons = append(r.reasons, checks.OfRetypedView(v))
-	}
-	return err
-}

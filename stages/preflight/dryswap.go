@@ -284,9 +284,6 @@ func (r *drySwap) replace(ctx context.Context) error {
 	if r.untyped() {
 		return nil
 	}
-	if err := r.views(ctx); err != nil {
-		return err
-	}
 	dependents, err := r.Source.TriedIn(ctx, r.tx, r.Job.ShadowSchema)
 	if err != nil {
 		return err
