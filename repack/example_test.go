@@ -41,6 +41,27 @@ func ExampleRepack_Run() {
 	}
 }
 
+// Make a key bigint, with all columns that refer to it, and look on.
+func ExampleOptions_toBigint() {
+	config, err := pgx.ParseConfig("host=localhost dbname=shop")
+	if err != nil {
+		log.Fatal(err)
+	}
+	r, err := repack.New(config, repack.Options{
+		Table: "orders", ToBigint: true, Cascade: true,
+		Hooks: repack.Hooks{AfterChunk: func(_ context.Context, p repack.Progress) error {
+			log.Printf("%d of %d blocks, %d rows", p.Blocks, p.TotalBlocks, p.Rows)
+			return nil
+		}},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := r.Run(context.Background()); err != nil {
+		log.Print(err, "; running again continues the jobs")
+	}
+}
+
 // Swap today, and clean up or go back another day.
 func ExampleRepack_Revert() {
 	ctx := context.Background()

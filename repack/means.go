@@ -40,7 +40,7 @@ var functions = []string{
 	"pg_get_statisticsobjdef_columns", "pg_get_triggerdef", "pg_get_userbyid", "pg_get_viewdef", "pg_has_role",
 	"pg_indexes_size", "pg_is_in_recovery", "pg_is_other_temp_schema", "pg_lock_status", "pg_options_to_table",
 	"pg_partition_ancestors", "pg_partition_tree", "pg_prepared_xact", "pg_relation_filenode",
-	"pg_relation_size", "pg_show_all_settings", "pg_snapshot_xmax", "pg_stat_get_activity",
+	"pg_relation_is_updatable", "pg_relation_size", "pg_sequence_last_value", "pg_show_all_settings", "pg_snapshot_xmax", "pg_stat_get_activity",
 	"pg_stat_get_progress_info", "pg_stat_get_wal_senders", "pg_table_is_visible", "pg_total_relation_size",
 	"pg_try_advisory_lock", "pg_visible_in_snapshot", "quote_ident", "regexp_match", "regexp_replace",
 	"replace", "row_number", "row_security_active", "rtrim", "set_config", "setval", "starts_with",

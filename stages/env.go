@@ -41,6 +41,7 @@ type Env struct {
 	// Restored reports whether Job belongs to another database: see ResetRestored.
 	Restored bool
 
+	bounded   bool                   // no row that does not fit the other table is to be expected
 	views     alter.Views            // on the table in use, that cannot be replaced
 	validated bool                   // preValidate has passed in this run
 	capture   registry.Options       // with which the dry build has captured changes
@@ -129,7 +130,7 @@ func (e *Env) rebuilder() *matviews.Rebuilder { return &matviews.Rebuilder{Worke
 
 // mover moves the foreign keys between the table and its neighbours.
 func (e *Env) mover() *neighbours.Mover {
-	return &neighbours.Mover{Worker: e.Worker, Asked: e.ForeignKeys}
+	return &neighbours.Mover{Worker: e.Worker, Asked: e.ForeignKeys, Bounded: e.bounded}
 }
 
 // copier copies the rows.

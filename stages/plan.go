@@ -128,6 +128,7 @@ func (plan *Plan) check(ctx context.Context, e *Env) error {
 	}
 	if err == nil {
 		err = p.Alter(ctx)
+		e.bounded = p.Bounded
 	}
 	if err == nil {
 		return nil

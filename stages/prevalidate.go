@@ -14,7 +14,7 @@ func preValidate(ctx context.Context, e *Env) error {
 	if err := p.Run(ctx); err != nil {
 		return err
 	}
-	e.validated, e.key, e.capture, e.Alteration = true, p.Key, p.Capture, p.Alteration
+	e.validated, e.bounded, e.key, e.capture, e.Alteration = true, p.Bounded, p.Key, p.Capture, p.Alteration
 	return nil
 }
 

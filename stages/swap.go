@@ -132,6 +132,12 @@ func planSwap(ctx context.Context, p *planner) ([]steps.Step, error) {
 // If the locks of all neighbours cannot be acquired together, it moves their foreign keys
 // one by one.
 func (e *Env) untilExchanged(ctx context.Context, exchange func(context.Context) error) error {
+	if e.Alteration != nil {
+		var err error
+		if e.bounded, err = e.Alteration.Bounded(ctx, e.Pool, e.InUse()); err != nil {
+			return err
+		}
+	}
 	oneByOne, denied := e.mover().OneByOne(), false
 	exchangeBy := func(ctx context.Context) error {
 		return e.WhilePutOff(ctx, "exchange", func(ctx context.Context) error {

@@ -69,6 +69,49 @@ func TestKeysOneByOneInEveryPhase(t *testing.T) {
 	}
 }
 
+// TestAlteredKeysOneByOne makes columns bigint that refer to integers: every row fits both tables,
+// so the keys can be moved one by one.
+func TestAlteredKeysOneByOne(t *testing.T) {
+	t.Parallel()
+	db := withRegistry.New(t)
+	twins(t, db, hubSQL)
+	const columns = `ALTER c TYPE %[1]s, ALTER n TYPE %[1]s, ALTER d TYPE %[1]s, ALTER r TYPE %[1]s, ALTER a TYPE %[1]s`
+	db.Exec(t, `ALTER TABLE app.country ALTER id TYPE int; ALTER TABLE app.hub `+fmt.Sprintf(columns, "int"))
+	before := db.Dump(t)
+	round := 1
+	write := func() {
+		hubRoundBy(t, db, refusedAlike, isolationLevels[round%len(isolationLevels)], round)
+		hubEqual(t, db)
+		round++
+	}
+	altering := func() repack.Options {
+		o := everyStep(oneByOne(t, "app.hub", repack.ChangeLog), write)
+		o.Alter = []string{fmt.Sprintf(columns, "bigint")}
+		return o
+	}
+	runUntil(t, db, altering(), repack.Swap)
+	hubAlike(t, db)
+	write()
+	revert(t, db, altering())
+	write()
+	hubAlike(t, db)
+	sameDump(t, db, before)
+
+	run(t, db, altering())
+	write()
+	hubAlike(t, db)
+	db.Exec(t, `ALTER TABLE app.country ALTER id TYPE bigint`)
+	noArtefacts(t, db)
+
+	// Nothing bounds a key that the application chooses.
+	o := oneByOne(t, "app.kid_n", repack.ChangeLog)
+	o.Alter = []string{`ALTER hub TYPE text`}
+	var refused *repack.RefusedError
+	if err := newRepack(t, db, o).Run(testContext(t)); !errors.As(err, &refused) {
+		t.Errorf("keys of a table whose values may not fit, one by one: %v", err)
+	}
+}
+
 // threeWritersSQL is a table between a parent and a child.
 const threeWritersSQL = `
 CREATE TABLE parent (id int PRIMARY KEY, n int NOT NULL DEFAULT 0);

@@ -10,7 +10,8 @@ import (
 const demoDescription = `Starts a temporary PostgreSQL server and creates a table; half of its space is
 empty. Four connections insert, update and delete, and the table is repacked at
 the same time. At the end, every row is compared with what the connections have
-recorded. Then the server and its files are removed, also after Ctrl-C.
+recorded. With --to-bigint --cascade, the table's key and two columns that refer to it
+become bigint, and the connections write keys that an integer cannot take. Then the server and its files are removed, also after Ctrl-C.
 
 The server's programs must be installed. A million rows take about a minute, and
 2 GB in the directory for temporary files (TMPDIR).
@@ -25,6 +26,8 @@ func demoCommand() *cli.Command {
 		Flags: []cli.Flag{
 			&cli.Int64Flag{Name: "rows", Value: 1_000_000, Usage: "`NUMBER` of rows in the table"},
 			&cli.StringFlag{Name: "strategy", Value: repack.ChangeLog, Usage: "change-log or direct-trigger"},
+			&cli.BoolFlag{Name: "to-bigint", Usage: "the key of orders is integer, close to its end, and becomes bigint while the connections write beyond it; with --cascade"},
+			&cli.BoolFlag{Name: "cascade", Usage: "with --to-bigint: so do the columns that refer to the key"},
 			&cli.BoolFlag{
 				Name:  "keep",
 				Usage: "at the end, print how to connect, and keep the server running until Ctrl-C; with --dsn, keep the schemas",
@@ -42,6 +45,9 @@ func demoCommand() *cli.Command {
 			if err := noArguments(c); err != nil {
 				return err
 			}
+			if c.Bool("to-bigint") != c.Bool("cascade") {
+				return usagef("--to-bigint and --cascade go together: order_items and payments refer to the key of orders")
+			}
 			bar := newProgress(c) // before the logger: the logger writes through it
 			defer bar.finish()
 			logger, err := logger(c)
@@ -49,7 +55,7 @@ func demoCommand() *cli.Command {
 				return err
 			}
 			return demo.Run(c.Context, demo.Options{
-				Rows: c.Int64("rows"), Strategy: c.String("strategy"), DSN: c.String("dsn"), Keep: c.Bool("keep"),
+				Rows: c.Int64("rows"), ToBigint: c.Bool("to-bigint"), Strategy: c.String("strategy"), DSN: c.String("dsn"), Keep: c.Bool("keep"),
 				Out: c.App.Writer, Logger: logger, Hooks: bar.hooks(logger),
 			})
 		},

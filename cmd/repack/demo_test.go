@@ -24,7 +24,7 @@ func TestDemoWithoutAServerSaysWhatToInstall(t *testing.T) {
 
 func TestDemoUsage(t *testing.T) {
 	for _, args := range [][]string{
-		{"--rows", "10"}, {"--strategy", "best"}, {"--log-level", "loud"}, {"--dsn", "port=none"}, {"stray"}, {"--unknown"},
+		{"--rows", "10"}, {"--strategy", "best"}, {"--log-level", "loud"}, {"--dsn", "port=none"}, {"stray"}, {"--unknown"}, {"--to-bigint"},
 	} {
 		var stdout, stderr strings.Builder
 		if code := run(t.Context(), append([]string{"repack", "demo"}, args...), &stdout, &stderr); code != exitUsage {

@@ -55,6 +55,8 @@ const (
 type Mover struct {
 	*steps.Worker
 	Asked ForeignKeys // how the user wants them to be moved
+	// Bounded tells that no row is to be expected that only one of the two tables can take.
+	Bounded bool
 	// Partitions lists the partitions that are locked with a neighbour that the table refers
 	// to. Only a plan needs it.
 	Partitions func(neighbour catalog.Name) []catalog.Name
@@ -271,7 +273,7 @@ func (m *Mover) Apart(t *catalog.Table) error {
 	if t.Partition != nil {
 		return fmt.Errorf("%s is a partition, whose foreign keys PostgreSQL moves when it is detached and attached", t.Name)
 	}
-	if m.Alteration != nil {
+	if m.Alteration != nil && !m.Bounded {
 		return fmt.Errorf("%s is altered, and a row that does not fit one of the two tables must not be an error of the application", t.Name)
 	}
 	return nil

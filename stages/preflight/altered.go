@@ -10,6 +10,7 @@ import (
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/stages/alter"
 	"github.com/repack-go/repack/stages/checks"
+	"github.com/repack-go/repack/stages/neighbours"
 	"github.com/repack-go/repack/stages/steps"
 	"github.com/repack-go/repack/strategy"
 )
@@ -26,6 +27,15 @@ func (p *Inspector) alter(ctx context.Context, tx pgx.Tx) (reasons []checks.Reas
 		return reasons, err
 	}
 	p.SetLink(p.Key)
+	if p.Bounded, err = p.Alteration.Bounded(ctx, tx, p.Source.OID); err != nil {
+		return nil, err
+	}
+	if !p.Bounded && p.Asked == neighbours.ForeignKeysOneByOne {
+		return []checks.Reason{{
+			Object: "--foreign-keys " + string(neighbours.ForeignKeysOneByOne), Why: "a row that does not fit one of the two tables would be an error of the application",
+			Remedy: "leave it out: the foreign keys of such a table are moved together",
+		}}, nil
+	}
 	return nil, p.tellLikely(ctx, tx)
 }
 
@@ -89,7 +99,7 @@ func (p *Inspector) Alter(ctx context.Context) error {
 	if !errors.Is(err, errDryBuildOver) {
 		return err
 	}
-	p.Alteration = model.Alteration
+	p.Alteration, p.Bounded = model.Alteration, model.Bounded
 	if len(reasons) > 0 {
 		return &checks.RefusedError{Table: p.Source.Name, Reasons: reasons}
 	}

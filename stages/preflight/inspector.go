@@ -26,6 +26,8 @@ type Inspector struct {
 	Asked neighbours.ForeignKeys // how foreign keys are to be moved
 
 	Key []catalog.KeyColumn // of the source, as Try has read it
+	// Bounded tells that no row is to be expected that only one of the two tables can take.
+	Bounded bool
 	// Capture has the options with which Try has captured changes.
 	Capture registry.Options
 	OIDs    *oids.Found // stored as data, as Look has found them
@@ -54,7 +56,7 @@ func (p *Inspector) Run(ctx context.Context) error {
 }
 
 func (p *Inspector) mover() *neighbours.Mover {
-	return &neighbours.Mover{Worker: p.Worker, Asked: p.Asked}
+	return &neighbours.Mover{Worker: p.Worker, Asked: p.Asked, Bounded: p.Bounded}
 }
 
 func (p *Inspector) builder() *shadow.Builder {
@@ -98,14 +100,8 @@ func (p *Inspector) Look(ctx context.Context) error {
 		return err
 	}
 	reasons = append(reasons, p.OIDs.Reasons()...)
-	if apart := p.mover().Apart(p.Source); apart != nil && p.Asked == neighbours.ForeignKeysOneByOne {
+	if apart := p.mover().Apart(p.Source); apart != nil && p.Alteration == nil && p.Request.Alter.None() && p.Asked == neighbours.ForeignKeysOneByOne {
 		reasons = append(reasons, checks.Reason{Object: "--foreign-keys " + string(neighbours.ForeignKeysOneByOne), Why: apart.Error(), Remedy: "leave it out, or use " + string(neighbours.ForeignKeysTogether)})
-	}
-	if !p.Request.Alter.None() && p.Asked == neighbours.ForeignKeysOneByOne {
-		reasons = append(reasons, checks.Reason{
-			Object: "--foreign-keys " + string(neighbours.ForeignKeysOneByOne), Why: "a row that does not fit one of the two tables would be an error of the application",
-			Remedy: "leave it out: foreign keys of a table that is altered are moved together",
-		})
 	}
 	if reasons = append(reasons, missing...); len(reasons) == 0 {
 		if reasons, err = p.slowKeys(ctx); err != nil {

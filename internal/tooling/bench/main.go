@@ -48,6 +48,7 @@ var scenarios = []struct {
 	{"idle", idle},
 	{"memory", memory},
 	{"wide", wide},
+	{"alter", altered},
 	{"load", underLoad},
 	{"capture", capture},
 	{"replay", replay},

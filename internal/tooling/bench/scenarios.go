@@ -59,6 +59,31 @@ func memory(ctx context.Context, b *bench) error {
 	return b.exec(ctx, "postgres", "ALTER ROLE CURRENT_USER RESET maintenance_work_mem")
 }
 
+// referringSQL are two tables that refer to t, each with a quarter as many rows.
+const referringSQL = `
+CREATE TABLE %[1]s (id bigint PRIMARY KEY, t_id int NOT NULL REFERENCES t ON DELETE CASCADE, note text NOT NULL);
+INSERT INTO %[1]s SELECT id, id, md5(id::text) FROM t WHERE id %% 4 = 0;
+CREATE INDEX ON %[1]s (t_id)`
+
+// altered compares runs that change the table with one that does not, on the same table: with
+// an integer key, and for the order of the columns with much to gain.
+func altered(ctx context.Context, b *bench) error {
+	if err := b.prepareTable(ctx, keysSQL, b.rows, fmt.Sprintf(referringSQL, "items"), fmt.Sprintf(referringSQL, "payments"), "VACUUM ANALYZE"); err != nil {
+		return err
+	}
+	title := fmt.Sprintf("A key that becomes bigint (%d rows, a fifth of them deleted); two tables refer to it", b.rows)
+	err := b.compareThese(ctx, title, b.repack("repack"), b.repack("repack --to-bigint --no-cascade", "--to-bigint", "--no-cascade"),
+		b.repack("repack --to-bigint --cascade", "--to-bigint", "--cascade"))
+	if err != nil {
+		return err
+	}
+	if err := b.prepareTable(ctx, looseSQL, b.rows); err != nil {
+		return err
+	}
+	return b.compareThese(ctx, fmt.Sprintf("Columns in another order (%d rows, a fifth of them deleted)", b.rows),
+		b.repack("repack"), b.repack("repack --column-order packed", "--column-order", "packed"))
+}
+
 // compare has all contenders work on an idle table.
 func (b *bench) compare(ctx context.Context, title string) error {
 	return b.compareThese(ctx, title, b.contenders()...)

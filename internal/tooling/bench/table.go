@@ -31,6 +31,13 @@ FROM   generate_series(1, %[1]d) g;
 CREATE INDEX t_customer ON t (customer);
 CREATE INDEX t_product ON t (product)`
 
+// looseSQL has columns that lose much to alignment.
+const looseSQL = `
+CREATE TABLE t (a bool NOT NULL, id bigint PRIMARY KEY, b smallint NOT NULL, created timestamptz NOT NULL, c int NOT NULL, d bigint NOT NULL, e bool NOT NULL);
+INSERT INTO t
+SELECT g %% 2 = 0, g, g %% 1000, now() - random() * interval '1000 days', g, g, g %% 3 = 0
+FROM   generate_series(1, %[1]d) g`
+
 // wideSQL has rows of 1.5 kB, some of them TOASTed, and indexes that are costly.
 const wideSQL = `
 CREATE TABLE t (id bigint PRIMARY KEY, email text NOT NULL, doc jsonb NOT NULL, body text NOT NULL, created timestamptz NOT NULL);

@@ -20,7 +20,7 @@ type change struct {
 
 // changes are made as often as their weights say.
 var changes = []change{
-	{"insert an order with items", 15, placeOrder},
+	{"insert an order with items and a payment", 15, placeOrder},
 	{"insert orders in one statement", 5, importOrders},
 	{"insert an order and roll back", 3, giveUp},
 	{"update an order", 30, updateOrder},
@@ -88,6 +88,11 @@ INSERT INTO repack_demo.order_items (order_id, product, quantity)
 VALUES ($1, $2, $3)
 RETURNING id`
 
+const insertPaymentSQL = `
+INSERT INTO repack_demo.payments (order_id, cents)
+VALUES ($1, $2)
+RETURNING id`
+
 func insertOrder(ctx context.Context, tx pgx.Tx, o *order) error {
 	return tx.QueryRow(ctx, insertOrderSQL, o.Customer, o.Reference, o.Status, o.Cents, o.Note, o.Created, o.Updated).Scan(&o.ID)
 }
@@ -110,6 +115,13 @@ func placeOrder(ctx context.Context, w *writer, tx pgx.Tx) (func(), error) {
 			return nil, err
 		}
 		o.Items = append(o.Items, i)
+	}
+	if w.random.IntN(2) == 0 {
+		p := payment{Order: o.ID, Cents: o.Cents}
+		if err := tx.QueryRow(ctx, insertPaymentSQL, p.Order, p.Cents).Scan(&p.ID); err != nil {
+			return nil, err
+		}
+		o.Payments = append(o.Payments, p)
 	}
 	return func() { a.Orders = append(a.Orders, o) }, nil
 }

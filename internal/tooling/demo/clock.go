@@ -38,8 +38,13 @@ func newClock() *clock {
 	return c
 }
 
+// enter begins a moment. It does not go back: the tables of a cascade go through the stages one
+// after the other.
 func (c *clock) enter(moment string) {
 	i := slices.Index(moments, moment)
+	if int64(i) < c.now.Load() || !c.began[i].IsZero() {
+		return
+	}
 	c.began[i] = time.Now()
 	c.now.Store(int64(i))
 }

@@ -27,6 +27,9 @@ type Options struct {
 	Rows int64
 	// Strategy is that of repack.Options.
 	Strategy string
+	// ToBigint makes the key of orders bigint, and the columns that refer to it. The key is
+	// integer at first, and close to its end; the writers go beyond it.
+	ToBigint bool
 	// DSN is the server to use: schemas of the demo's own are made there, and
 	// dropped at the end. Empty: a throwaway server.
 	DSN string
@@ -140,11 +143,18 @@ func (s *show) run(ctx context.Context) error {
 // underLoad repacks while the writers write.
 func (s *show) underLoad(ctx context.Context) (*load, error) {
 	s.out.title(fmt.Sprintf("%d writers insert, update and delete from here on", writers))
-	load, err := startLoad(ctx, s.place.config, s.seed)
+	config := s.place.config.Copy()
+	if s.ToBigint {
+		config.DefaultQueryExecMode = pgx.QueryExecModeExec
+	}
+	load, err := startLoad(ctx, config, s.seed)
 	if err != nil {
 		return nil, err
 	}
 	defer load.stop(ctx)
+	if s.ToBigint {
+		s.out.line("they prepare no statements: one that returns a converted column would fail once after the swap")
+	}
 	s.out.line("for %s there is nobody but them, for comparison", alone)
 	if err := sleep(ctx, alone); err != nil {
 		return nil, err
@@ -158,9 +168,15 @@ func (s *show) underLoad(ctx context.Context) (*load, error) {
 }
 
 func (s *show) repack(ctx context.Context, clock *clock) error {
-	s.out.title(fmt.Sprintf("repack run --table %s --strategy %s", ordersTable, s.Strategy))
 	o := s.place.options
 	o.Table, o.Strategy, o.Logger, o.Hooks = ordersTable, s.Strategy, s.Logger, s.Hooks
+	command := fmt.Sprintf("repack run --table %s --strategy %s", ordersTable, s.Strategy)
+	if s.ToBigint {
+		command += " --to-bigint --cascade"
+		o.ToBigint, o.Cascade, o.ShadowSchema = true, true, ""
+		o.Hooks.AfterStage = s.beyondTheEnd
+	}
+	s.out.title(command)
 	began := time.Now()
 	o.Hooks.BeforeStage = func(ctx context.Context, stage repack.Stage) error {
 		clock.enter(string(stage))

@@ -32,6 +32,21 @@ func TestProofHoldsOnAThrowawayServer(t *testing.T) {
 	}
 }
 
+// TestToBigint: the writers go beyond the end of integer, and none of them sees an error.
+func TestToBigint(t *testing.T) {
+	t.Parallel()
+	var out strings.Builder
+	if err := Run(testContext(t), Options{Rows: fewRows, Strategy: repack.ChangeLog, ToBigint: true, Out: &out}); err != nil {
+		t.Errorf("run: %v", err)
+	}
+	t.Log(out.String())
+	for _, want := range []string{"greatest id of an order", "an integer ends at 2,147,483,647", "The proof holds"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("the output does not say %q", want)
+		}
+	}
+}
+
 func TestACorruptedRowFailsTheProof(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)

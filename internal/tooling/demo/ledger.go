@@ -23,7 +23,8 @@ type order struct {
 	Note      string
 	Created   time.Time
 	Updated   time.Time
-	Items     []item `db:"-"`
+	Items     []item    `db:"-"`
+	Payments  []payment `db:"-"`
 }
 
 type item struct {
@@ -31,6 +32,12 @@ type item struct {
 	Order    int64
 	Product  string
 	Quantity int64
+}
+
+type payment struct {
+	ID    int64
+	Order int64
+	Cents int64
 }
 
 // writers is how many connections write. Customer c belongs to writer

@@ -51,7 +51,7 @@ SELECT count(*), coalesce(sum(hashtextextended(o::text, 0)), 0)::text
 FROM   repack_demo.orders o
 WHERE  %s`
 
-// keys counts foreign keys between the three tables.
+// keys counts foreign keys between the tables.
 type keys struct{ Valid, All int64 }
 
 const keysSQL = `
@@ -60,15 +60,16 @@ FROM   pg_constraint
 WHERE  contype = 'f'
 AND    (conrelid, confrelid) IN (
        ('repack_demo.orders'::regclass, 'repack_demo.customers'::regclass),
-       ('repack_demo.order_items'::regclass, 'repack_demo.orders'::regclass))`
+       ('repack_demo.order_items'::regclass, 'repack_demo.orders'::regclass),
+       ('repack_demo.payments'::regclass, 'repack_demo.orders'::regclass))`
 
-// definitionsSQL describes the three tables in the server's own words. Every trigger that is no
+// definitionsSQL describes the tables in the server's own words. Every trigger that is no
 // foreign key's would be repack's.
 const definitionsSQL = `
 WITH tables AS (
     SELECT oid, oid::regclass::text AS name
     FROM   pg_class
-    WHERE  oid IN ('repack_demo.customers'::regclass, 'repack_demo.orders'::regclass, 'repack_demo.order_items'::regclass)
+    WHERE  oid IN ('repack_demo.customers'::regclass, 'repack_demo.orders'::regclass, 'repack_demo.order_items'::regclass, 'repack_demo.payments'::regclass)
 )
 SELECT   concat_ws(' ', t.name, d.definition) COLLATE "C" AS line
 FROM     tables t

@@ -14,6 +14,8 @@ type proof struct {
 	errors        int
 	messages      []string
 	retries       int
+	toBigint      bool
+	greatest      int64 // id of an order
 }
 
 // comparison is of the rows a table has with those that it has to have.
@@ -35,7 +37,7 @@ func (p *proof) checks() []check {
 		}
 		return "NOT the same before and after"
 	}
-	return []check{
+	checks := []check{
 		{fmt.Sprintf("checksum of %s orders no writer touched", count(p.after.quiet.Rows)), same(p.before.quiet == p.after.quiet)},
 		{
 			fmt.Sprintf("%d columns, indexes, constraints", len(p.before.definitions)),
@@ -45,6 +47,11 @@ func (p *proof) checks() []check {
 		{"errors the writers saw", count(int64(p.errors))},
 		{"transactions that had to be repeated (40001)", count(int64(p.retries))},
 	}
+	if p.toBigint {
+		checks[1].found += ", but for integer, which is bigint"
+		checks = append(checks, check{"greatest id of an order", fmt.Sprintf("%s; an integer ends at %s", count(p.greatest), count(lastInteger))})
+	}
+	return checks
 }
 
 // failures says in words what does not hold.
@@ -71,13 +78,17 @@ func (p *proof) failures() []string {
 	for _, line := range p.after.definitions {
 		fail(!slices.Contains(p.before.definitions, line), "not there before: %s", line)
 	}
+	fail(p.toBigint && p.greatest <= lastInteger, "the greatest id of an order is %d: no writer came to the end of integer", p.greatest)
 	fail(p.errors > 0, "%d transactions of the writers failed", p.errors)
 	fail(p.retries > 0, "%d transactions of the writers had to be repeated", p.retries)
 	return append(failures, p.messages...)
 }
 
 func (s *show) prove(ctx context.Context, l *load, before, after view) (*proof, error) {
-	p := &proof{before: before, after: after}
+	p := &proof{before: before, after: after, toBigint: s.ToBigint}
+	if s.ToBigint {
+		p.before.definitions = widened(before.definitions)
+	}
 	for _, w := range l.writers {
 		p.errors += w.errors
 		p.retries += w.retries
@@ -96,6 +107,9 @@ func (s *show) prove(ctx context.Context, l *load, before, after view) (*proof, 
 		}
 		p.tables = append(p.tables, c)
 	}
+	if err := s.conn.QueryRow(ctx, greatestSQL).Scan(&p.greatest); err != nil {
+		return nil, fmt.Errorf("read the greatest id: %w", err)
+	}
 	if err := s.conn.QueryRow(ctx, orphansSQL).Scan(&p.orphans); err != nil {
 		return nil, fmt.Errorf("look for orphans: %w", err)
 	}
@@ -107,6 +121,7 @@ func (s *show) prove(ctx context.Context, l *load, before, after view) (*proof, 
 var compared = []struct{ name, seed, customer string }{
 	{"orders", seedOrdersSQL, "s.customer_id"},
 	{"order_items", seedItemsSQL, "(s.order_id - 1) / 2 % @customers::bigint + 1"},
+	{"payments", seedPaymentsSQL, "(s.order_id - 1) / 2 % @customers::bigint + 1"},
 	{"customers", seedCustomersSQL, "s.id"},
 }
 
@@ -143,4 +158,7 @@ SELECT (SELECT count(*)
         WHERE  NOT EXISTS (SELECT FROM repack_demo.customers c WHERE c.id = o.customer_id))
      + (SELECT count(*)
         FROM   repack_demo.order_items i
-        WHERE  NOT EXISTS (SELECT FROM repack_demo.orders o WHERE o.id = i.order_id))`
+        WHERE  NOT EXISTS (SELECT FROM repack_demo.orders o WHERE o.id = i.order_id))
+     + (SELECT count(*)
+        FROM   repack_demo.payments p
+        WHERE  NOT EXISTS (SELECT FROM repack_demo.orders o WHERE o.id = p.order_id))`

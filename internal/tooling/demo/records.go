@@ -11,10 +11,11 @@ const createRecordsSQL = `
 CREATE UNLOGGED TABLE repack_demo.touched (id bigint);
 CREATE UNLOGGED TABLE repack_demo.recorded_customers   (LIKE repack_demo.customers);
 CREATE UNLOGGED TABLE repack_demo.recorded_orders      (LIKE repack_demo.orders);
-CREATE UNLOGGED TABLE repack_demo.recorded_order_items (LIKE repack_demo.order_items)`
+CREATE UNLOGGED TABLE repack_demo.recorded_order_items (LIKE repack_demo.order_items);
+CREATE UNLOGGED TABLE repack_demo.recorded_payments    (LIKE repack_demo.payments)`
 
 const analyzeRecordsSQL = `
-ANALYZE repack_demo.touched, repack_demo.recorded_customers, repack_demo.recorded_orders, repack_demo.recorded_order_items`
+ANALYZE repack_demo.touched, repack_demo.recorded_customers, repack_demo.recorded_orders, repack_demo.recorded_order_items, repack_demo.recorded_payments`
 
 // upload makes tables of the writers' ledgers.
 func (s *show) upload(ctx context.Context, l *load) error {
@@ -46,6 +47,7 @@ func (l *load) records() []*records {
 		"id", "customer_id", "reference", "status", "cents", "note", "created_at", "updated_at",
 	}, nil}
 	items := &records{"recorded_order_items", []string{"id", "order_id", "product", "quantity"}, nil}
+	payments := &records{"recorded_payments", []string{"id", "order_id", "cents"}, nil}
 	l.accounts(func(customer int64, a *account) {
 		touched.add(customer)
 		if a == nil {
@@ -57,9 +59,12 @@ func (l *load) records() []*records {
 			for _, i := range o.Items {
 				items.add(i.ID, i.Order, i.Product, i.Quantity)
 			}
+			for _, p := range o.Payments {
+				payments.add(p.ID, p.Order, p.Cents)
+			}
 		}
 	})
-	return []*records{touched, customers, orders, items}
+	return []*records{touched, customers, orders, items, payments}
 }
 
 func (r *records) add(row ...any) { r.rows = append(r.rows, row) }

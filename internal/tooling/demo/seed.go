@@ -66,6 +66,9 @@ func (s seed) order(id int64) *order {
 	if n%5 == 0 {
 		o.Items = []item{{ID: n/5 + 1, Order: id, Product: fmt.Sprintf("Product %d", n%100), Quantity: n%9 + 1}}
 	}
+	if n%10 == 0 {
+		o.Payments = []payment{{ID: n/10 + 1, Order: id, Cents: o.Cents}}
+	}
 	return o
 }
 
@@ -76,6 +79,13 @@ SELECT n / 5 + 1 AS id,
        'Product ' || n % 100 AS product,
        n % 9 + 1 AS quantity
 FROM   generate_series(0::bigint, @orders::bigint - 1, 5) AS n`
+
+// Every tenth live order has a payment.
+const seedPaymentsSQL = `
+SELECT n / 10 + 1 AS id,
+       2 * n + 1 AS order_id,
+       (2 * n + 1) * 7919 % 100000 AS cents
+FROM   generate_series(0::bigint, @orders::bigint - 1, 10) AS n`
 
 // account returns a customer with all that belongs to him.
 func (s seed) account(customer int64) *account {
