@@ -98,7 +98,14 @@ func NewPlan(ctx context.Context, e *Env, until registry.Stage, running bool) (*
 		return nil, err
 	}
 	if e.Alteration != nil {
+		functions, err := e.Alteration.Mentioning(ctx, e.Pool, e.Source.Name)
+		if err != nil {
+			return nil, err
+		}
 		plan.Alteration = append(plan.Alteration, e.Alteration.Views.Lines()...)
+		for _, f := range functions {
+			plan.Alteration = append(plan.Alteration, fmt.Sprintf("function %s: names the table and the old type, and is not changed", f))
+		}
 	}
 	if plan.Disk, err = p.disk(ctx); err != nil {
 		return nil, err

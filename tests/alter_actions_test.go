@@ -3,6 +3,7 @@ package tests
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -201,6 +202,10 @@ func TestAlterPlanByHand(t *testing.T) {
 					plain = `ALTER TABLE app.t ALTER id TYPE bigint, ALTER boss TYPE bigint; ALTER SEQUENCE app.t_id_seq AS bigint`
 					o.Alter, o.ToBigint = nil, true
 				}
+				if name == "bigint" {
+					ddl += `; CREATE FUNCTION app.boss_of(n int) RETURNS int LANGUAGE plpgsql AS 'BEGIN RETURN (SELECT boss FROM app.t WHERE id = n); END';
+						CREATE FUNCTION app.other(n int) RETURNS int LANGUAGE plpgsql AS 'BEGIN RETURN n; END'`
+				}
 				if name == "views" {
 					ddl, plain = viewedSQL+viewsOfSQL, dropViewsSQL+`; ALTER TABLE app.t ALTER id TYPE bigint;`+viewsOfSQL
 					o.Alter, o.ToBigint, o.Views = nil, true, "recreate"
@@ -212,6 +217,10 @@ func TestAlterPlanByHand(t *testing.T) {
 				sameDump(t, db, before)
 				if len(plan.Alteration) == 0 {
 					t.Error("the plan does not say what is altered")
+				}
+				mentioned := "function app.boss_of(integer): names the table and the old type, and is not changed"
+				if slices.Contains(plan.Alteration, mentioned) != (name == "bigint") || strings.Contains(fmt.Sprint(plan.Alteration), "app.other") {
+					t.Errorf("functions that the plan names: %q", plan.Alteration)
 				}
 				conn := db.Connect(t)
 				mustExec(t, conn, `SET search_path = pg_catalog`)

@@ -39,10 +39,8 @@ type Model struct {
 //
 // It takes no lock on the source.
 func (m Model) Make(ctx context.Context, tx pgx.Tx) (a *Alteration, reasons []checks.Reason, err error) {
-	if m.Source.Partition != nil {
-		m.refuse("", "it is a partition, and repack does not alter partitions", "")
-	}
 	m.parse()
+	m.judgePartition()
 	if len(m.reasons) == 0 {
 		err = m.widen(ctx, tx)
 	}
@@ -80,6 +78,28 @@ func (m *Model) parse() {
 	}
 	if m.Asked.Tablespace != "" {
 		m.actions = append(m.actions, []Action{{Kind: SetTablespace, SQL: "SET TABLESPACE " + catalog.Quote(m.Asked.Tablespace)}})
+	}
+}
+
+// ofPartitions are actions after which a partition can still be attached.
+var ofPartitions = []Kind{SetStorage, SetCompression, SetStatistics, SetColumnOptions, SetOptions, ResetOptions, SetTablespace, SetLogged, SetUnlogged}
+
+// judgePartition refuses what a partition cannot have without the partitioned table.
+func (m *Model) judgePartition() {
+	if m.Source.Partition == nil {
+		return
+	}
+	const why, remedy = "is not for a partition: it could not be attached to the partitioned table any more",
+		"of a partition, only the order of the columns, the tablespaces and the storage can be changed"
+	if m.Asked.ToBigint {
+		m.refuse("--to-bigint", why, remedy)
+	}
+	for _, actions := range m.actions {
+		for _, a := range actions {
+			if !slices.Contains(ofPartitions, a.Kind) {
+				m.refuse(a.SQL, why, remedy)
+			}
+		}
 	}
 }
 
