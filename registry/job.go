@@ -146,6 +146,7 @@ type Registry struct {
 	job, history, chunk string // qualified and quoted
 	partitioned, lastID string
 	control, heartbeat  string
+	batch, batchTable   string
 }
 
 // New returns the Registry in schema. It does not query whether the schema exists.
@@ -155,6 +156,7 @@ func New(schema string) *Registry {
 		schema: schema, job: table("job"), history: table("stage_history"), chunk: table("chunk"),
 		partitioned: table("partitioned"), lastID: table("last_id"),
 		control: table("control"), heartbeat: table("heartbeat"),
+		batch: table("batch"), batchTable: table("batch_table"),
 	}
 }
 

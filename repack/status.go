@@ -58,6 +58,9 @@ type Status struct {
 	// when. They are nil if nothing does, and are as old as HeartbeatAt.
 	WaitingFor   *string    `json:"waiting_for"`
 	WaitingSince *time.Time `json:"waiting_since"`
+	// Batch says how far the run over several tables is that the table belongs to. It is nil if
+	// there is none, or if it has ended.
+	Batch *BatchStatus `json:"batch"`
 	// Paused says who has paused the table, or every table. It is nil if it is not paused.
 	Paused *Paused `json:"paused"`
 	// Settings are options that were changed while the job was under way, by the names of
@@ -156,8 +159,15 @@ func (r *Repack) list(ctx context.Context) ([]Status, error) {
 	if err := r.mayRead(ctx, conn, jobs); err != nil {
 		return nil, err
 	}
+	var open []registry.Batch
+	if current {
+		if open, err = r.registry.OpenBatches(ctx, conn, nil); err != nil {
+			return nil, err
+		}
+	}
 	for _, job := range jobs {
 		s, err := r.status(ctx, conn, job)
+		s.Batch = batchOf(open, job.Table())
 		if err == nil && current && job.FinishedAt == nil { // an older registry has no commands
 			err = r.addControl(ctx, conn, job, &s)
 		}

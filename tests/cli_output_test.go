@@ -39,8 +39,8 @@ func TestStatusOfVirginDatabase(t *testing.T) {
 }
 
 // statusKeys is what scripts rely on.
-const statusKeys = "alteration cascade_of eta_seconds finished_at index_builds job last_error longest_lock_ms name pending_changes rate revertible rows_copied rows_total runner schema " +
-	"stage stage_done started_at state strategy swapped table updated_at"
+const statusKeys = "alteration batch cascade_of eta_seconds finished_at heartbeat_at index_builds job last_error longest_lock_ms name paused pending_changes rate revertible rows_copied rows_total " +
+	"runner schema settings stage stage_done started_at state strategy swapped table updated_at waiting_for waiting_since"
 
 func TestStatusOutput(t *testing.T) {
 	t.Parallel()

@@ -138,6 +138,14 @@ func (a *arguments) end() error {
 			return usagef("a connection string is given with --dsn")
 		}
 	}
+	if _, several := find(a.flags, "table").(*cli.StringSliceFlag); several {
+		for i, table := range append(a.tables, a.words...) {
+			if !slices.Contains(append(a.tables, a.words...)[:i], table) {
+				a.result = append(a.result, "--table="+table)
+			}
+		}
+		return nil
+	}
 	switch {
 	case len(a.tables) > 1:
 		return usagef("--table is given %d times (%s): a command works on one table, name the others in commands of their own",

@@ -44,17 +44,21 @@ func exitCode(ctx context.Context, err error) int {
 		newer    *repack.NewerJobError
 		unfit    *repack.UnfitError
 		stopped  *repack.StoppedError
+		several  *repack.BatchError
+		nothing  *repack.NoMatchError
 	)
 	switch {
 	case err == nil:
 		return exitDone
 	case ctx.Err() != nil:
 		return exitInterrupted
+	case errors.As(err, &several):
+		return gravest(ctx, several.Errs)
 	case errors.As(err, &usage):
 		return exitUsage
 	case errors.As(err, &refused), errors.As(err, &rights), errors.As(err, &pooler), errors.As(err, &drift), errors.As(err, &held),
 		errors.As(err, &restored), errors.As(err, &newer),
-		errors.Is(err, repack.ErrSwapped), errors.Is(err, repack.ErrNotSwapped), errors.Is(err, repack.ErrFinishing), errors.Is(err, repack.ErrIrreversible), errors.Is(err, repack.ErrNoJob),
+		errors.As(err, &nothing), errors.Is(err, repack.ErrNothingChosen), errors.Is(err, repack.ErrSwapped), errors.Is(err, repack.ErrNotSwapped), errors.Is(err, repack.ErrFinishing), errors.Is(err, repack.ErrIrreversible), errors.Is(err, repack.ErrNoJob),
 		errors.As(err, &unfit) && unfit.Refused, errors.Is(err, repack.ErrNothingToVerify), errors.Is(err, repack.ErrNewerRegistry):
 		return exitRefused
 	case errors.As(err, &busy), errors.As(err, &locked), errors.As(err, &snapshot), errors.As(err, &behind), errors.Is(err, repack.ErrPutOff):
@@ -64,4 +68,21 @@ func exitCode(ctx context.Context, err error) int {
 	default:
 		return exitFailed
 	}
+}
+
+// gravity orders the exit codes of the tables of a batch, the gravest first.
+var gravity = []int{exitInterrupted, exitUsage, exitFailed, exitBusy, exitStopped, exitRefused}
+
+// gravest returns the gravest exit code of errors.
+func gravest(ctx context.Context, errs []error) int {
+	codes := map[int]bool{}
+	for _, err := range errs {
+		codes[exitCode(ctx, err)] = true
+	}
+	for _, code := range gravity {
+		if codes[code] {
+			return code
+		}
+	}
+	return exitFailed
 }

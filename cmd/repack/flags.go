@@ -96,6 +96,23 @@ func options(c *cli.Context) (*pgx.ConnConfig, repack.Options, error) {
 	return connected(c)
 }
 
+// tableOf returns the table of a command, or an empty text if several are named.
+func tableOf(c *cli.Context) string {
+	if list := c.StringSlice("table"); list != nil {
+		name, single := repack.Selection{Tables: list}.Single()
+		if !single || inBatch(c) {
+			return ""
+		}
+		return name
+	}
+	for _, f := range c.Command.Flags {
+		if _, several := f.(*cli.StringSliceFlag); several && f.Names()[0] == "table" {
+			return ""
+		}
+	}
+	return c.String("table")
+}
+
 // connected is options for a command that takes words.
 func connected(c *cli.Context) (*pgx.ConnConfig, repack.Options, error) {
 	logger, err := logger(c)
@@ -119,7 +136,7 @@ func connected(c *cli.Context) (*pgx.ConnConfig, repack.Options, error) {
 	}
 	toBigint := bigint(c)
 	return config, repack.Options{
-		Table:              c.String("table"),
+		Table:              tableOf(c),
 		Strategy:           c.String("strategy"),
 		Until:              repack.Stage(c.String("until")),
 		BatchSize:          c.Int("batch-size"),

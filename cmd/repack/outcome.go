@@ -26,7 +26,7 @@ type teller struct {
 }
 
 func newTeller(c *cli.Context, logger *slog.Logger) teller {
-	return teller{c.App.ErrWriter, logger, strings.EqualFold(c.String("log-format"), "json"), strings.TrimSpace(c.String("table"))}
+	return teller{c.App.ErrWriter, logger, strings.EqualFold(c.String("log-format"), "json"), strings.TrimSpace(tableOf(c))}
 }
 
 // say writes text, or with a JSON log message and attrs.

@@ -19,7 +19,7 @@ func planCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "plan",
 		Usage: "show what a run would do, and change nothing: locks, SQL, what is carried over, disk space",
-		Flags: slices.Concat(runFlags(), []cli.Flag{
+		Flags: slices.Concat([]cli.Flag{tableFlag()}, runFlags(), []cli.Flag{
 			&cli.StringFlag{Name: "format", Value: "text", Usage: "text or json"},
 			&cli.BoolFlag{Name: "sql", Usage: "also show the SQL statements and all names; json always has them"},
 		}, lockFlags(), connectionFlags()),

@@ -15,8 +15,8 @@ import (
 func runCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "run",
-		Usage: "repack a table, or continue a repack",
-		Flags: slices.Concat(runFlags(), []cli.Flag{
+		Usage: "repack tables, or continue a repack",
+		Flags: slices.Concat([]cli.Flag{tablesFlag()}, selectionFlags(), runFlags(), batchFlags(), []cli.Flag{
 			&cli.StringSliceFlag{Name: "window", Usage: "begin work at these `HOURS` of the week only, such as \"Mon-Fri 22:00-05:00\" or 01:00-05:00 (can be given several times); outside them, the run ends with exit code 5 after the chunk under way, and the same command continues it; a stage that is estimated to end after the window does not begin"},
 			&cli.StringSliceFlag{Name: "swap-window", Usage: "swap at these `HOURS` of the week only (can be given several times)"},
 			&cli.StringFlag{Name: "timezone", Usage: "time `ZONE` of --window and --swap-window, such as Europe/Berlin (default: that of this process)"},
@@ -25,7 +25,7 @@ func runCommand() *cli.Command {
 			&cli.BoolFlag{Name: "dry-run", Usage: "change nothing, and show what a run would do: see repack plan"},
 		}, lockFlags(), connectionFlags()),
 		Action: func(c *cli.Context) error {
-			if c.Bool("dry-run") {
+			if c.Bool("dry-run") && !inBatch(c) {
 				return showPlan(c, writePlan)
 			}
 			bar := newProgress(c) // before the logger: the logger writes through it
@@ -33,12 +33,18 @@ func runCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
+			if c.Bool("dry-run") {
+				return planBatch(c, config, o)
+			}
 			o.Hooks = bar.hooks(o.Logger)
 			defer bar.finish()
 			tell := newTeller(c, o.Logger)
 			o.Hooks.AfterJob = func(ctx context.Context, outcome repack.Outcome) {
 				bar.clear()
 				tell.outcome(ctx, outcome)
+			}
+			if inBatch(c) {
+				return runBatch(c, config, o)
 			}
 			r, err := repack.New(config, o)
 			if err != nil {
@@ -61,7 +67,6 @@ func runFlags() []cli.Flag {
 		names = append(names, string(s))
 	}
 	return slices.Concat([]cli.Flag{
-		tableFlag(),
 		&cli.StringFlag{
 			Name: "strategy", Value: repack.ChangeLog,
 			Usage: "change-log (logs the keys of changed rows and replays them) or direct-trigger (writes changes through to the shadow)",

@@ -97,6 +97,16 @@ func writeText(w io.Writer, list []repack.Status) error {
 	if err := writeSettings(w, list); err != nil {
 		return err
 	}
+	batches := map[int64]bool{}
+	for _, s := range list {
+		if s.Batch == nil || batches[s.Batch.ID] {
+			continue
+		}
+		batches[s.Batch.ID] = true
+		if _, err := fmt.Fprintf(w, "batch %d: %d of %d tables, %s of %s\n", s.Batch.ID, s.Batch.Done, s.Batch.Tables, bytes(s.Batch.BytesDone), bytes(s.Batch.Bytes)); err != nil {
+			return err
+		}
+	}
 	for _, s := range list {
 		for _, b := range s.IndexBuilds {
 			if _, err := fmt.Fprintf(w, "job %d builds index %s: %s%s\n", s.Job, b.Index, phase(b), percent(b)); err != nil {

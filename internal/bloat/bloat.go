@@ -1,0 +1,369 @@
+// Package bloat estimates how much of a table and of its indexes is empty: from the catalogs and
+// the statistics that ANALYZE keeps, or from what the extension pgstattuple reads.
+package bloat
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/repack-go/repack/internal/catalog"
+)
+
+// Estimate is what is known of a table and of its indexes.
+type Estimate struct {
+	OID  uint32
+	Name catalog.Name
+	Heap Space
+	// Indexes are its btree indexes together. Of other indexes nothing is known.
+	Indexes    Space
+	AnalyzedAt *time.Time
+	By         string // Statistics or Measured
+}
+
+// How an estimate was made.
+const (
+	Statistics = "statistics"
+	Measured   = "pgstattuple"
+)
+
+// Space is the size of a relation, and how much it would need, in bytes. Needed is nil if that is
+// not known, and Unknown says why.
+type Space struct {
+	Size    int64
+	Needed  *int64
+	Unknown string
+}
+
+// Wasted is the space that a repack would free, or nil if that is not known. It is never
+// negative.
+func (s Space) Wasted() *int64 {
+	if s.Needed == nil {
+		return nil
+	}
+	wasted := max(s.Size-*s.Needed, 0)
+	return &wasted
+}
+
+// Percent is the part of the size that is wasted, or nil if that is not known.
+func (s Space) Percent() *float64 {
+	wasted := s.Wasted()
+	if wasted == nil {
+		return nil
+	}
+	percent := 0.0
+	if s.Size > 0 {
+		percent = 100 * float64(*wasted) / float64(s.Size)
+	}
+	return &percent
+}
+
+// relationsSQL lists tables and their btree indexes: those of $1, or of all schemas but the
+// system's if $1 is null. It reads no table.
+const relationsSQL = `
+WITH tables AS (
+    SELECT c.oid, c.oid AS main
+    FROM   pg_class c
+    WHERE  c.relkind = 'r' AND c.relpersistence <> 't'
+    AND    CASE WHEN $1::oid[] IS NULL
+                THEN c.relnamespace <> ALL (ARRAY(SELECT oid FROM pg_namespace WHERE nspname ~ '^pg_' OR nspname = 'information_schema'))
+                ELSE c.oid = ANY ($1) END
+), relations AS (
+    SELECT oid, main, true AS heap FROM tables
+    UNION ALL
+    SELECT i.indexrelid, i.indrelid, false
+    FROM   pg_index i
+    JOIN   tables t ON t.oid = i.indrelid
+    WHERE  i.indisvalid
+)
+SELECT   c.oid                                                                        AS oid,
+         r.main                                                                       AS main,
+         r.heap                                                                       AS heap,
+         n.nspname::text                                                              AS schema,
+         c.relname::text                                                              AS name,
+         coalesce(am.amname, '')::text                                                AS method,
+         c.reltuples::float8                                                          AS rows,
+         pg_relation_size(c.oid)                                                      AS size,
+         coalesce(pg_relation_size(nullif(c.reltoastrelid, 0)), 0)                    AS toast,
+         coalesce((SELECT o.option_value::int FROM pg_options_to_table(c.reloptions) o
+                   WHERE  o.option_name = 'fillfactor'), 0)                           AS fillfactor,
+         coalesce(s.n_mod_since_analyze, 0)                                           AS changed,
+         greatest(s.last_analyze, s.last_autoanalyze)                                 AS analyzed
+FROM     relations r
+JOIN     pg_class c      ON c.oid = r.oid
+JOIN     pg_namespace n  ON n.oid = c.relnamespace
+LEFT     JOIN pg_am am   ON am.oid = c.relam
+LEFT     JOIN pg_stat_all_tables s ON s.relid = r.main
+ORDER BY n.nspname, c.relname, c.oid`
+
+type relation struct {
+	OID, Main    uint32
+	Heap         bool
+	Schema, Name string
+	Method       string
+	Rows         float64
+	Size, Toast  int64
+	Fillfactor   int
+	Changed      int64
+	Analyzed     *time.Time
+	columns      []column
+}
+
+// columnsSQL reads the width of columns. An index has statistics of its own for expressions, and
+// otherwise those of the table's columns.
+const columnsSQL = `
+SELECT    a.attrelid                                                        AS relation,
+          a.attname::text                                                   AS name,
+          a.attlen::int                                                     AS length,
+          CASE a.attalign WHEN 'd' THEN 8 WHEN 'i' THEN 4 WHEN 's' THEN 2 ELSE 1 END AS align,
+          s.null_frac::float8                                               AS nulls,
+          s.avg_width::float8                                               AS width,
+          has_column_privilege(coalesce(i.indrelid, a.attrelid), coalesce(nullif(k.attnum, 0), CASE WHEN i.indexrelid IS NULL THEN a.attnum ELSE 1 END)::int2, 'SELECT') AS readable
+FROM      pg_attribute a
+JOIN      pg_class c     ON c.oid = a.attrelid
+LEFT JOIN pg_index i     ON i.indexrelid = a.attrelid
+LEFT JOIN LATERAL (SELECT i.indkey[a.attnum - 1] AS attnum) k ON i.indexrelid IS NOT NULL
+LEFT JOIN pg_class t     ON t.oid = coalesce(CASE WHEN k.attnum > 0 THEN i.indrelid END, a.attrelid)
+LEFT JOIN pg_namespace n ON n.oid = t.relnamespace
+LEFT JOIN pg_attribute o ON o.attrelid = t.oid AND o.attnum = CASE WHEN k.attnum > 0 THEN k.attnum ELSE a.attnum END
+LEFT JOIN pg_stats s     ON s.schemaname = n.nspname AND s.tablename = t.relname AND s.attname = o.attname AND NOT s.inherited
+WHERE     a.attrelid = ANY ($1) AND a.attnum > 0 AND NOT a.attisdropped
+ORDER BY  a.attrelid, a.attnum`
+
+type column struct {
+	Relation      uint32
+	Name          string
+	Length, Align int
+	Nulls, Width  *float64
+	Readable      bool
+}
+
+// Read estimates tables by statistics: those with the OIDs, or all if there are none. It sends two
+// queries to the catalogs and reads no block of a table.
+func Read(ctx context.Context, q catalog.Querier, oids []uint32) ([]Estimate, error) {
+	rows, err := q.Query(ctx, relationsSQL, oids)
+	if err != nil {
+		return nil, fmt.Errorf("list tables and indexes: %w", err)
+	}
+	relations, err := pgx.CollectRows(rows, pgx.RowToStructByNameLax[relation])
+	if err != nil {
+		return nil, fmt.Errorf("list tables and indexes: %w", err)
+	}
+	all := make([]uint32, len(relations))
+	for i, r := range relations {
+		all[i] = r.OID
+	}
+	if rows, err = q.Query(ctx, columnsSQL, all); err != nil {
+		return nil, fmt.Errorf("read statistics: %w", err)
+	}
+	columns, err := pgx.CollectRows(rows, pgx.RowToStructByName[column])
+	if err != nil {
+		return nil, fmt.Errorf("read statistics: %w", err)
+	}
+	for i := range relations {
+		for _, c := range columns {
+			if c.Relation == relations[i].OID {
+				relations[i].columns = append(relations[i].columns, c)
+			}
+		}
+	}
+	return estimates(relations), nil
+}
+
+// estimates puts the indexes to their tables.
+func estimates(relations []relation) []Estimate {
+	list := []Estimate{}
+	for _, t := range relations {
+		if !t.Heap {
+			continue
+		}
+		e := Estimate{OID: t.OID, Name: catalog.Name{Schema: t.Schema, Name: t.Name}, Heap: t.heap(), AnalyzedAt: t.Analyzed, By: Statistics}
+		needed := int64(0)
+		e.Indexes.Needed = &needed
+		for _, i := range relations {
+			if i.Heap || i.Main != t.OID {
+				continue
+			}
+			e.Indexes.Size += i.Size
+			space := i.index(t)
+			if space.Needed == nil {
+				e.Indexes.Needed, e.Indexes.Unknown = nil, fmt.Sprintf("index %s: %s", catalog.Quote(i.Name), space.Unknown)
+			} else if e.Indexes.Needed != nil {
+				needed += *space.Needed
+			}
+		}
+		list = append(list, e)
+	}
+	return list
+}
+
+// The layout of a page: see "Database Page Layout" in the manual. An index page has a special
+// space at its end, and its leaf pages are filled to 90 % by default.
+const (
+	page           = 8192 // as PostgreSQL is built nearly everywhere
+	pageHeader     = 24
+	itemPointer    = 4
+	heapHeader     = 23
+	btreeSpecial   = 16
+	indexHeader    = 8
+	btreeFill      = 90
+	maxAlign       = 8
+	staleShare     = 5 // of the rows: a fifth
+	shortVarlena   = 127
+	fewestPerPages = 1
+)
+
+// unknown says why nothing can be said of t by statistics, or returns an empty text.
+func (r relation) unknown() string {
+	switch {
+	case r.Heap && r.Method != "heap" || !r.Heap && r.Method != "btree":
+		return "access method " + r.Method
+	case r.Rows < 0:
+		return "it has never been analyzed"
+	case r.Heap && r.Toast > 0:
+		return "it has TOASTed values, whose size statistics do not know"
+	}
+	for _, c := range r.columns {
+		switch {
+		case !c.Readable:
+			return "the role may not read the statistics of column " + catalog.Quote(c.Name)
+		case c.Width == nil && r.Rows > 0:
+			return "there are no statistics of column " + catalog.Quote(c.Name)
+		}
+	}
+	return ""
+}
+
+// stale reports whether the statistics are too old.
+func (r relation) stale() bool {
+	return float64(r.Changed)*staleShare > max(r.Rows, 0) && r.Changed > 0
+}
+
+const staleText = "more than a fifth of the rows has changed since ANALYZE"
+
+// heap estimates a table.
+func (r relation) heap() Space {
+	s := Space{Size: r.Size, Unknown: r.unknown()}
+	if s.Unknown == "" && r.stale() {
+		s.Unknown = staleText
+	}
+	if s.Unknown != "" {
+		return s
+	}
+	header := heapHeader
+	if r.anyNulls() {
+		header += (len(r.columns) + 7) / 8
+	}
+	length := float64(align(float64(header), maxAlign)) + r.width(r.columns)
+	fill := r.Fillfactor
+	if fill == 0 {
+		fill = 100
+	}
+	usable := float64(page - pageHeader - page*(100-fill)/100)
+	needed := pages(r.Rows, align(length, maxAlign)+itemPointer, usable, r.fixed())
+	s.Needed = &needed
+	return s
+}
+
+// index estimates a btree index of t. Equal keys are stored once, which is not guessed.
+func (r relation) index(t relation) Space {
+	s := Space{Size: r.Size, Unknown: r.unknown()}
+	if s.Unknown == "" && t.stale() {
+		s.Unknown = staleText
+	}
+	if s.Unknown != "" {
+		return s
+	}
+	header := float64(indexHeader)
+	if r.anyNulls() {
+		header = maxAlign * 2
+	}
+	fill := r.Fillfactor
+	if fill == 0 {
+		fill = btreeFill
+	}
+	usable := float64(page-pageHeader-btreeSpecial) * float64(fill) / 100
+	length := align(header+r.width(r.columns), maxAlign) + itemPointer
+	leaves := pages(r.Rows, length, usable, r.fixed())
+	// The pages above hold a key for each page below, and the first page is the metapage.
+	needed, above := leaves+page, float64(leaves/page)
+	for above > 1 {
+		level := pages(above, length, usable, true)
+		needed += level
+		above = float64(level / page)
+	}
+	s.Needed = &needed
+	return s
+}
+
+// pages returns the bytes of the pages for so many rows of that length. Rows of different length
+// leave about half a row free at the end of a page.
+func pages(rows, length, usable float64, fixed bool) int64 {
+	if rows <= 0 {
+		return 0
+	}
+	perPage := usable/length - 0.5
+	if fixed {
+		perPage = float64(int64(usable / length))
+	}
+	perPage = max(perPage, fewestPerPages)
+	n := int64(rows / perPage)
+	if float64(n)*perPage < rows {
+		n++
+	}
+	return n * page
+}
+
+func (r relation) anyNulls() bool {
+	return slices.ContainsFunc(r.columns, func(c column) bool { return c.Nulls != nil && *c.Nulls > 0 })
+}
+
+// fixed reports whether all rows have the same length.
+func (r relation) fixed() bool {
+	return !r.anyNulls() && !slices.ContainsFunc(r.columns, func(c column) bool { return c.Length < 0 })
+}
+
+// width is the average length of the columns in a row, with the space between them.
+func (r relation) width(columns []column) float64 {
+	at := 0.0
+	for _, c := range columns {
+		if c.Width == nil {
+			continue
+		}
+		there := 1 - *c.Nulls
+		padding := 0.0
+		switch {
+		case c.Length >= 0: // a value begins at a multiple of its alignment
+			padding = align(at, c.Align) - at
+		case *c.Width >= shortVarlena:
+			padding = float64(c.Align-1) / 2
+		}
+		at += there * (*c.Width + padding)
+	}
+	return at
+}
+
+// align rounds up to a multiple. A length that is an average stays one.
+func align(length float64, to int) float64 {
+	whole := int64(length)
+	if float64(whole) == length {
+		return float64((whole + int64(to) - 1) / int64(to) * int64(to))
+	}
+	return length + float64(to-1)/2
+}
+
+// Plus returns both together. What is needed is the sum of what is known.
+func (s Space) Plus(o Space) Space {
+	sum := Space{Size: s.Size + o.Size, Needed: s.Needed, Unknown: s.Unknown}
+	switch {
+	case s.Needed == nil:
+		sum.Needed = o.Needed
+	case o.Needed != nil:
+		needed := *s.Needed + *o.Needed
+		sum.Needed = &needed
+	}
+	return sum
+}
