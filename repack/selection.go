@@ -292,31 +292,47 @@ SELECT p.oid, t.relid::oid
 FROM   unnest($1::oid[]) p (oid), pg_partition_tree(p.oid) t
 WHERE  t.isleaf`
 
+// leavesWithOwners lists the tables that have the rows of the chosen ones, and for each the chosen one.
+func leavesWithOwners(ctx context.Context, conn *pgx.Conn, list []Chosen) (oids []uint32, owner map[uint32]uint32, err error) {
+	chosen := make([]uint32, len(list))
+	owner = map[uint32]uint32{}
+	for i, c := range list {
+		chosen[i] = c.OID
+		if !c.partitioned {
+			oids, owner[c.OID] = append(oids, c.OID), c.OID
+		}
+	}
+	rows, err := conn.Query(ctx, leavesSQL, chosen)
+	if err != nil {
+		return nil, nil, fmt.Errorf("list partitions: %w", err)
+	}
+	var root, leaf uint32
+	_, err = pgx.ForEachRow(rows, []any{&root, &leaf}, func() error {
+		if _, there := owner[leaf]; !there {
+			oids, owner[leaf] = append(oids, leaf), root
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("list partitions: %w", err)
+	}
+	return oids, owner, nil
+}
+
+// leavesOf is leavesWithOwners without the owners.
+func leavesOf(ctx context.Context, conn *pgx.Conn, list []Chosen) ([]uint32, error) {
+	oids, _, err := leavesWithOwners(ctx, conn, list)
+	return oids, err
+}
+
 // estimate reads the bloat of tables. That of a partitioned table is the sum of its partitions, as
 // far as it is known.
 func estimate(ctx context.Context, conn *pgx.Conn, list []Chosen) error {
-	oids := make([]uint32, len(list))
-	for i, c := range list {
-		oids[i] = c.OID
-	}
-	rows, err := conn.Query(ctx, leavesSQL, oids)
+	oids, owner, err := leavesWithOwners(ctx, conn, list)
 	if err != nil {
-		return fmt.Errorf("list partitions: %w", err)
+		return err
 	}
-	owner, root, leaf := map[uint32]uint32{}, uint32(0), uint32(0)
-	leaves := []uint32{}
-	if _, err := pgx.ForEachRow(rows, []any{&root, &leaf}, func() error {
-		owner[leaf], leaves = root, append(leaves, leaf)
-		return nil
-	}); err != nil {
-		return fmt.Errorf("list partitions: %w", err)
-	}
-	for _, oid := range oids {
-		if _, isLeaf := owner[oid]; !isLeaf {
-			owner[oid], leaves = oid, append(leaves, oid)
-		}
-	}
-	found, err := bloat.Read(ctx, conn, leaves)
+	found, err := bloat.Read(ctx, conn, oids)
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/repack-go/repack/internal/bloat"
 )
 
 // Disk is the space that a copy of the table needs, in bytes, without the change log. The
@@ -16,8 +18,8 @@ type Disk struct {
 	IndexBytes int64 `json:"index_bytes"`
 	// AtMost is the sum: a copy is no larger than its table.
 	AtMost int64 `json:"at_most_bytes"`
-	// LiveFraction is an estimate of the part of TableBytes that a copy will have, from the
-	// planner's statistics. It is nil before the first ANALYZE.
+	// LiveFraction is an estimate of the part of TableBytes that a copy will have, from
+	// statistics: see Repack.Bloat. It is nil if these do not say.
 	LiveFraction *float64 `json:"live_fraction"`
 	// WAL is about how much write-ahead log the copy writes at most: as much as the size of
 	// the copy, and nothing for an unlogged table.
@@ -25,36 +27,32 @@ type Disk struct {
 	Rows int64 `json:"rows"` // an estimate
 }
 
-// A row has a line pointer and a header, and is aligned to eight bytes. A block has a header
-// of 24 bytes: "Database Page Layout" in the manual.
 const diskSQL = `
 SELECT pg_relation_size(c.oid),
        coalesce(pg_total_relation_size(nullif(c.reltoastrelid, 0)), 0),
        pg_indexes_size(c.oid),
-       greatest(c.reltuples, 0)::bigint,
-       CASE WHEN c.reltuples >= 0 AND s.columns = c.relnatts - a.dropped AND pg_relation_size(c.oid) > 0
-            THEN least(1, ceil(c.reltuples / greatest(1, floor((b.size - 24) * coalesce(f.percent, 100) / 100
-                                                    / (28 + ceil(s.width / 8) * 8)))) * b.size
-                          / pg_relation_size(c.oid))::float8 END
+       greatest(c.reltuples, 0)::bigint
 FROM   pg_class c
-JOIN   pg_namespace n ON n.oid = c.relnamespace
-CROSS  JOIN (SELECT current_setting('block_size')::float8 AS size) b
-CROSS  JOIN LATERAL (SELECT (SELECT option_value::float8 FROM pg_options_to_table(c.reloptions)
-                             WHERE  option_name = 'fillfactor') AS percent) f
-CROSS  JOIN LATERAL (SELECT count(*) AS dropped FROM pg_attribute
-                     WHERE attrelid = c.oid AND attnum > 0 AND attisdropped) a
-CROSS  JOIN LATERAL (SELECT count(*) AS columns, sum((1 - null_frac) * avg_width) AS width FROM pg_stats
-                     WHERE schemaname = n.nspname AND tablename = c.relname AND NOT inherited) s
 WHERE  c.oid = $1`
 
 func (p *planner) disk(ctx context.Context) (d Disk, err error) {
-	err = p.Pool.QueryRow(ctx, diskSQL, p.InUse()).Scan(&d.TableBytes, &d.ToastBytes, &d.IndexBytes, &d.Rows, &d.LiveFraction)
+	err = p.Pool.QueryRow(ctx, diskSQL, p.InUse()).Scan(&d.TableBytes, &d.ToastBytes, &d.IndexBytes, &d.Rows)
 	if err != nil {
 		return d, fmt.Errorf("measure %s: %w", p.Source.Name, err)
 	}
 	d.AtMost = d.TableBytes + d.ToastBytes + d.IndexBytes
 	if p.Source.Persistence != "u" {
 		d.WAL = d.AtMost
+	}
+	estimates, err := bloat.Read(ctx, p.Pool, []uint32{p.InUse()})
+	if err != nil {
+		return d, err
+	}
+	for _, e := range estimates {
+		if wasted := e.Heap.Percent(); wasted != nil {
+			live := 1 - *wasted/100
+			d.LiveFraction = &live
+		}
 	}
 	return d, nil
 }

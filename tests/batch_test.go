@@ -196,3 +196,25 @@ func TestPlanOfSelection(t *testing.T) {
 	}
 	sameDump(t, db, before)
 }
+
+// TestBloatCommand shows what is wasted, and what frees it. It reads no block of a table.
+func TestBloatCommand(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	db.Exec(t, manyTablesSQL+`; DELETE FROM app.orders WHERE id % 2 = 0; ANALYZE app.orders; ANALYZE app.items; CREATE TABLE app.never (id int)`)
+	p := cli(t, db, 0, "bloat", "--schema", "app")
+	for _, want := range []string{"repack run -t app.orders", "app.never: not known: it has never been analyzed", "app.part", "ANALYZE app.never"} {
+		if !strings.Contains(p.stdout.String(), want) {
+			t.Errorf("the report does not say %q:\n%s", want, p.stdout.String())
+		}
+	}
+	var list []repack.Bloat
+	if err := json.Unmarshal(cli(t, db, 0, "bloat", "app.orders", "--format", "json").stdout.Bytes(), &list); err != nil || len(list) != 1 {
+		t.Fatalf("%v: %+v", err, list)
+	}
+	if b := list[0]; b.WastedPercent == nil || *b.WastedPercent < 40 || *b.WastedPercent > 60 || b.Indexes.SizeBytes == 0 || b.By != "statistics" {
+		t.Errorf("bloat of orders: %+v", b)
+	}
+	cli(t, db, 3, "bloat", "app.orders", "--measure").says(t, "CREATE EXTENSION pgstattuple;")
+	cli(t, db, 3, "bloat", "app.nothing").says(t, "app.nothing")
+}

@@ -46,6 +46,7 @@ func exitCode(ctx context.Context, err error) int {
 		stopped  *repack.StoppedError
 		several  *repack.BatchError
 		nothing  *repack.NoMatchError
+		measure  *repack.MeasureError
 	)
 	switch {
 	case err == nil:
@@ -58,7 +59,7 @@ func exitCode(ctx context.Context, err error) int {
 		return exitUsage
 	case errors.As(err, &refused), errors.As(err, &rights), errors.As(err, &pooler), errors.As(err, &drift), errors.As(err, &held),
 		errors.As(err, &restored), errors.As(err, &newer),
-		errors.As(err, &nothing), errors.Is(err, repack.ErrNothingChosen), errors.Is(err, repack.ErrSwapped), errors.Is(err, repack.ErrNotSwapped), errors.Is(err, repack.ErrFinishing), errors.Is(err, repack.ErrIrreversible), errors.Is(err, repack.ErrNoJob),
+		errors.As(err, &nothing), errors.As(err, &measure), errors.Is(err, repack.ErrNothingChosen), errors.Is(err, repack.ErrSwapped), errors.Is(err, repack.ErrNotSwapped), errors.Is(err, repack.ErrFinishing), errors.Is(err, repack.ErrIrreversible), errors.Is(err, repack.ErrNoJob),
 		errors.As(err, &unfit) && unfit.Refused, errors.Is(err, repack.ErrNothingToVerify), errors.Is(err, repack.ErrNewerRegistry):
 		return exitRefused
 	case errors.As(err, &busy), errors.As(err, &locked), errors.As(err, &snapshot), errors.As(err, &behind), errors.Is(err, repack.ErrPutOff):

@@ -121,7 +121,7 @@ SELECT    a.attrelid                                                        AS r
           CASE a.attalign WHEN 'd' THEN 8 WHEN 'i' THEN 4 WHEN 's' THEN 2 ELSE 1 END AS align,
           s.null_frac::float8                                               AS nulls,
           s.avg_width::float8                                               AS width,
-          has_column_privilege(coalesce(i.indrelid, a.attrelid), coalesce(nullif(k.attnum, 0), CASE WHEN i.indexrelid IS NULL THEN a.attnum ELSE 1 END)::int2, 'SELECT') AS readable
+          coalesce(has_column_privilege(o.attrelid, o.attnum, 'SELECT') OR coalesce(o.attrelid = i.indexrelid, false), true) AS readable
 FROM      pg_attribute a
 JOIN      pg_class c     ON c.oid = a.attrelid
 LEFT JOIN pg_index i     ON i.indexrelid = a.attrelid

@@ -1,6 +1,7 @@
 package bloat_test
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"strings"
@@ -90,6 +91,42 @@ func TestRead(t *testing.T) {
 		index := pgtest.Query[int64](t, db.Pool, `SELECT pg_indexes_size('packed.' || quote_ident($1))`, e.Name.Name)
 		if e.Indexes.Needed == nil || float64(*e.Indexes.Needed) < 0.85*float64(index)-3*8192 {
 			t.Errorf("indexes of %s: %v needed, %d are: equal keys may take less, and nothing may take more", e.Name, e.Indexes.Needed, index)
+		}
+	}
+}
+
+// TestMeasure compares what is measured with pgstattuple itself, which reads all pages.
+func TestMeasure(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	if !pgtest.Query[bool](t, db.Pool, `SELECT EXISTS (SELECT FROM pg_available_extensions WHERE name = 'pgstattuple')`) {
+		t.Skip("the server has no pgstattuple")
+	}
+	givenTables(t, db, 8)
+	list, err := bloat.Read(t.Context(), db.Pool, pgtest.Column[uint32](t, db.Pool, `SELECT oid FROM pg_class WHERE relnamespace = 'app'::regnamespace AND relkind = 'r'`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var may *bloat.MeasureError
+	if _, err := bloat.May(t.Context(), db.Pool); !errors.As(err, &may) || may.Statements[0] != "CREATE EXTENSION pgstattuple;" {
+		t.Errorf("without the extension: %v", err)
+	}
+	db.Exec(t, `CREATE EXTENSION pgstattuple`)
+	if _, err := bloat.May(t.Context(), db.ConnectAs(t, db.Role(t))); !errors.As(err, &may) || len(may.Statements) != 1 {
+		t.Errorf("without the privilege: %v", err)
+	}
+	schema, err := bloat.May(t.Context(), db.Pool)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range list {
+		m, err := bloat.Measure(t.Context(), db.Pool, schema, e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		exact := pgtest.Query[int64](t, db.Pool, `SELECT free_space + dead_tuple_len FROM pgstattuple($1::oid)`, e.OID)
+		if off := math.Abs(float64(*m.Heap.Wasted() - exact)); off > 0.03*float64(m.Heap.Size) || m.By != bloat.Measured {
+			t.Errorf("%s: %d bytes wasted, pgstattuple says %d", e.Name, *m.Heap.Wasted(), exact)
 		}
 	}
 }
