@@ -180,3 +180,13 @@ func (r *Repack) mayBegin(ctx context.Context, e *stages.Env) error {
 	defer stop()
 	return e.Throttle.Wait(ctx, throttle.Copying)
 }
+
+// signalsReady makes sure that what work is to be stopped by can be read.
+func (r *Repack) signalsReady(ctx context.Context, e *stages.Env) error {
+	err := e.Signals.Ready(ctx)
+	var refused *RefusedError
+	if errors.As(err, &refused) {
+		refused.Table = e.Source.Name
+	}
+	return err
+}

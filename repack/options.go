@@ -11,6 +11,7 @@ import (
 	"github.com/repack-go/repack/registry"
 	"github.com/repack-go/repack/stages/copier"
 	"github.com/repack-go/repack/stages/neighbours"
+	"github.com/repack-go/repack/stages/signals"
 	"github.com/repack-go/repack/stages/steps"
 	"github.com/repack-go/repack/stages/throttle"
 	"github.com/repack-go/repack/strategy"
@@ -120,6 +121,9 @@ type Outcome = steps.Outcome
 
 // Progress is how far a backfill is, in rows and blocks.
 type Progress = steps.Progress
+
+// Limits say when work stops. See Options.Limits.
+type Limits = signals.Limits
 
 // Throttler says whether work may go on. See Options.Throttlers.
 type Throttler = throttle.Throttler
@@ -291,6 +295,16 @@ type Options struct {
 	// in a few attempts. If a partitioned table refers to the table, the keys are moved
 	// one by one, whatever ForeignKeys says.
 	ForeignKeys ForeignKeys
+	// Limits say when work stops: by the lag of replicas, the write-ahead log, other sessions,
+	// disks, or a query. Default: never. What cannot be read stops the work too, and is refused
+	// beforehand if it never could be read.
+	Limits Limits
+	// Nice makes each piece of the work that writes most be followed by a rest so many times as
+	// long. Default: as long as the piece, and only while other sessions are at work.
+	Nice float64
+	// GiveUpAfter ends a run with *StoppedError when work has been stopped for that time. Default:
+	// never.
+	GiveUpAfter time.Duration
 	// Throttlers are asked before each piece of work whether it may begin: a chunk, the
 	// build of an index, a batch of the replay, the swap. Default: none.
 	Throttlers []Throttler
@@ -388,6 +402,8 @@ func (o Options) withDefaults() (Options, error) {
 		{"lock timeout", o.LockTimeout < 0},
 		{"snapshot wait", o.MaxSnapshotWait < 0},
 		{"kill blockers", o.KillBlockers < 0},
+		{"nice", o.Nice < 0},
+		{"time to give up", o.GiveUpAfter < 0},
 	} {
 		if n.negative {
 			return o, &UsageError{fmt.Errorf("%s cannot be negative", n.name)}

@@ -13,6 +13,7 @@ import (
 	"github.com/repack-go/repack/stages"
 	"github.com/repack-go/repack/stages/neighbours"
 	"github.com/repack-go/repack/stages/preflight"
+	"github.com/repack-go/repack/stages/signals"
 	"github.com/repack-go/repack/stages/snapshots"
 	"github.com/repack-go/repack/stages/steps"
 	"github.com/repack-go/repack/stages/throttle"
@@ -53,7 +54,17 @@ func (r *Repack) Plan(ctx context.Context) (*Plan, error) {
 	planning := *r
 	planning.runs = true
 	plan, err := planning.plan(ctx)
+	if err == nil {
+		plan.Signals = r.readings(ctx)
+	}
 	return plan, r.unable(ctx, err)
+}
+
+// readings says what is now of that by which work can be stopped, so that limits can be chosen.
+func (r *Repack) readings(ctx context.Context) []string {
+	set := signals.New(r.config, Limits{MaxReplicaLag: 1, MaxSlotRetained: 1, MaxActive: 1, MinFreeDisk: 1, DiskLimit: 1})
+	defer set.Close(context.WithoutCancel(ctx))
+	return set.Readings(ctx)
 }
 
 func (r *Repack) plan(ctx context.Context) (*Plan, error) {

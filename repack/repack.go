@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgerrcode"
@@ -21,6 +22,7 @@ import (
 	"github.com/repack-go/repack/stages/control"
 	"github.com/repack-go/repack/stages/oids"
 	"github.com/repack-go/repack/stages/preflight"
+	"github.com/repack-go/repack/stages/signals"
 	"github.com/repack-go/repack/stages/steps"
 	"github.com/repack-go/repack/stages/throttle"
 	"github.com/repack-go/repack/strategy"
@@ -122,6 +124,9 @@ func (r *Repack) runVisited(ctx context.Context, v *visit) error {
 		}
 		if e.Job != nil && e.Alter.Cascade && !r.member {
 			return errCascade
+		}
+		if err := r.signalsReady(ctx, e); err != nil {
+			return err
 		}
 		if e.Job == nil {
 			if err := r.mayBegin(ctx, e); err != nil {
@@ -441,15 +446,27 @@ func (r *Repack) env(ctx context.Context) (*stages.Env, func(), error) {
 	}
 	slots := throttle.New(pool, o.Jobs, o.yield)
 	told := &control.Control{Worker: worker, Throttle: slots, WaitForSwap: o.WaitForSwap}
-	slots.Obey(o.Logger, append(o.throttlers(), told)...)
+	around := signals.New(r.config, o.Limits)
+	obey := func(o Options, around *signals.Set) {
+		slots.AtMost(o.Jobs)
+		slots.RestFor(o.Nice)
+		slots.GiveUpAfter(o.GiveUpAfter)
+		slots.Obey(o.Logger, slices.Concat(o.throttlers(), []throttle.Throttler{told}, around.Throttlers())...)
+	}
+	obey(o, around)
 	told.Apply = func(set map[string]registry.Setting) {
 		changed, unread := o.with(set)
 		for _, err := range unread {
 			o.Logger.Warn("option not changed", "error", err)
 		}
 		o.Logger.Info("options changed", "options", set)
-		slots.AtMost(changed.Jobs)
-		slots.Obey(o.Logger, append(changed.throttlers(), told)...)
+		around.Close(context.WithoutCancel(ctx))
+		around = signals.New(r.config, changed.Limits)
+		obey(changed, around)
+	}
+	closeAll := func() {
+		around.Close(context.WithoutCancel(ctx))
+		pool.Close()
 	}
 	return &stages.Env{
 		Request: steps.Request{
@@ -459,7 +476,8 @@ func (r *Repack) env(ctx context.Context) (*stages.Env, func(), error) {
 		},
 		Jobs: o.Jobs, Throttle: slots, Control: told, Hours: o.hours, BatchSize: o.BatchSize, Transfer: o.Transfer,
 		Verify: o.Verify, MaintenanceWorkMem: o.MaintenanceWorkMem, ForeignKeys: o.ForeignKeys,
-	}, pool.Close, nil
+		Signals: around,
+	}, closeAll, nil
 }
 
 const tryMemorySQL = `SELECT set_config('maintenance_work_mem', $1, true)`

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/docker/go-units"
+
 	"github.com/repack-go/repack/internal/window"
 	"github.com/repack-go/repack/registry"
 	"github.com/repack-go/repack/stages/throttle"
@@ -47,8 +49,66 @@ var settings = map[string]func(o *Options, value string) error{
 		}
 		return err
 	},
-	"window":      func(o *Options, value string) error { return o.readWindows(&o.Window, value) },
-	"swap-window": func(o *Options, value string) error { return o.readWindows(&o.SwapWindow, value) },
+	"nice": func(o *Options, value string) (err error) {
+		if o.Nice, err = strconv.ParseFloat(value, 64); err == nil && o.Nice < 0 {
+			err = fmt.Errorf("want 0 or more")
+		}
+		return err
+	},
+	"max-replica-lag":   func(o *Options, value string) error { return readDuration(&o.Limits.MaxReplicaLag, value) },
+	"throttle-give-up":  func(o *Options, value string) error { return readDuration(&o.GiveUpAfter, value) },
+	"max-slot-retained": func(o *Options, value string) error { return readSize(&o.Limits.MaxSlotRetained, value) },
+	"max-wal-rate": func(o *Options, value string) error {
+		return readSize(&o.Limits.MaxWALRate, strings.TrimSuffix(value, "/s"))
+	},
+	"disk-limit":     func(o *Options, value string) error { return readSize(&o.Limits.DiskLimit, value) },
+	"max-active":     func(o *Options, value string) (err error) { o.Limits.MaxActive, err = strconv.Atoi(value); return err },
+	"throttle-query": func(o *Options, value string) error { o.Limits.Query = value; return nil },
+	"min-free-disk":  func(o *Options, value string) error { return readFree(&o.Limits, value) },
+	"window":         func(o *Options, value string) error { return o.readWindows(&o.Window, value) },
+	"swap-window":    func(o *Options, value string) error { return o.readWindows(&o.SwapWindow, value) },
+}
+
+// readDuration reads a time, such as 10s.
+func readDuration(d *time.Duration, value string) (err error) {
+	if *d, err = time.ParseDuration(value); err == nil && *d < 0 {
+		err = fmt.Errorf("cannot be negative")
+	}
+	return err
+}
+
+// readSize reads a size, such as 20GB; empty stands for none.
+func readSize(size *int64, value string) (err error) {
+	if *size = 0; value == "" || value == "0" {
+		return nil
+	}
+	*size, err = units.RAMInBytes(value)
+	return err
+}
+
+// readFree reads a size, or a part of the disk.
+func readFree(l *Limits, value string) (err error) {
+	text, isPercent := strings.CutSuffix(value, "%")
+	if !isPercent {
+		l.MinFreePercent = 0
+		return readSize(&l.MinFreeDisk, value)
+	}
+	l.MinFreeDisk = 0
+	l.MinFreePercent, err = strconv.ParseFloat(text, 64)
+	return err
+}
+
+// ReadSetting sets an option by the name of its flag and a value as it is typed, such as
+// max-replica-lag and 10s. The names are those that Repack.Set takes. It returns *UsageError.
+func (o *Options) ReadSetting(name, value string) error {
+	read, ok := settings[name]
+	if !ok {
+		return &UsageError{fmt.Errorf("%s: want one of %s", name, settable())}
+	}
+	if err := read(o, value); err != nil {
+		return &UsageError{fmt.Errorf("--%s %q: %w", name, value, err)}
+	}
+	return nil
 }
 
 // readWindows reads windows separated by semicolons; empty stands for none.

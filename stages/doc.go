@@ -13,6 +13,7 @@
 //	               │              ├─ stages/replay      the replay of the change log
 //	               │              ├─ stages/matviews    materialized views, built again
 //	               │              ├─ stages/control     what a run is told from elsewhere
+//	               │              ├─ stages/signals     limits of the server and around it
 //	               │              │      │
 //	               │              ├─ stages/steps       what all of them share
 //	               │              │      │

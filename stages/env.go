@@ -17,6 +17,7 @@ import (
 	"github.com/repack-go/repack/stages/preflight"
 	"github.com/repack-go/repack/stages/replay"
 	"github.com/repack-go/repack/stages/shadow"
+	"github.com/repack-go/repack/stages/signals"
 	"github.com/repack-go/repack/stages/steps"
 	"github.com/repack-go/repack/stages/throttle"
 	"github.com/repack-go/repack/strategy"
@@ -30,6 +31,7 @@ type Env struct {
 	Throttle    *throttle.Throttle // asked before each piece of work of those connections
 	Control     *control.Control   // what the run is told from elsewhere
 	Hours       throttle.Hours     // at which work may begin
+	Signals     *signals.Set       // limits of the server and around it
 	BatchSize   int                // about how many rows a chunk or batch has; 0: by time
 	Transfer    copier.Transfer    // how the backfill's rows are transferred
 	Verify      registry.VerifyMode

@@ -28,9 +28,12 @@ type Plan struct {
 	// Refused lists the reasons to refuse. If there are any, everything after it is empty.
 	Refused []Refusal `json:"refused"`
 	// Alteration is what the job changes, one difference in each line.
-	Alteration []string  `json:"alteration"`
-	Disk       Disk      `json:"disk"`
-	WaitsFor   []Session `json:"waits_for"`
+	Alteration []string `json:"alteration"`
+	Disk       Disk     `json:"disk"`
+	// Signals says what is now of that by which work can be stopped: replicas, slots, sessions
+	// and disks. What the role may not read is said, too.
+	Signals  []string  `json:"signals"`
+	WaitsFor []Session `json:"waits_for"`
 	// NotSearched lists the columns in which repack did not look for OIDs that change, and
 	// the reasons.
 	NotSearched []string `json:"not_searched_for_oids"`
@@ -79,7 +82,7 @@ func NewPlan(ctx context.Context, e *Env, until registry.Stage, running bool) (*
 	plan := &Plan{
 		Table: e.Source.Name.String(), Schema: e.Source.Name.Schema, Name: e.Source.Name.Name,
 		Strategy: e.Strategy.Name(), Until: until, LockRetries: e.Locks.Retries, KillAfter: e.Locks.KillAfter.Seconds(),
-		Refused: []Refusal{}, Alteration: []string{}, WaitsFor: []Session{}, NotSearched: []string{}, Standbys: []snapshots.Standby{}, Carried: []Carried{}, Stages: []PlannedStage{},
+		Refused: []Refusal{}, Alteration: []string{}, WaitsFor: []Session{}, Signals: []string{}, NotSearched: []string{}, Standbys: []snapshots.Standby{}, Carried: []Carried{}, Stages: []PlannedStage{},
 	}
 	if e.Job == nil {
 		if err := plan.check(ctx, e); err != nil {

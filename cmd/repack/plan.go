@@ -106,7 +106,7 @@ func (t planText) head(b *strings.Builder, plan *repack.Plan) {
 	case d.LiveFraction != nil:
 		fmt.Fprintf(b, "      About %.0f%% of the table is live, by its statistics: %d rows.\n", *d.LiveFraction*100, d.Rows)
 	case d.TableBytes > 0:
-		fmt.Fprintf(b, "      ANALYZE has not seen all of its columns: how much of the table is live is not known.\n")
+		fmt.Fprintf(b, "      Its statistics do not say how much of the table is live: see repack bloat.\n")
 	}
 	if s := plan.ServerRepack; s != nil && s.Why == "" {
 		fmt.Fprintf(b, "\nIf all you want is the space back, the server's own command would do, too: %s\n"+
@@ -121,6 +121,12 @@ func (t planText) head(b *strings.Builder, plan *repack.Plan) {
 		if !s.Feedback {
 			fmt.Fprintf(b, "It reports no snapshot now (hot_standby_feedback): the swap cannot wait for its transactions.\n")
 		}
+	}
+	if len(plan.Signals) > 0 {
+		fmt.Fprintf(b, "\nWork can be stopped by these (docs/throttle.md). Now:\n")
+	}
+	for _, reading := range plan.Signals {
+		fmt.Fprintf(b, "  %s\n", reading)
 	}
 	for _, s := range plan.WaitsFor {
 		fmt.Fprintf(b, "\nWould have to wait for %s.\n", session(s))

@@ -16,7 +16,7 @@ func runCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "run",
 		Usage: "repack tables, or continue a repack",
-		Flags: slices.Concat([]cli.Flag{tablesFlag()}, selectionFlags(), runFlags(), batchFlags(), []cli.Flag{
+		Flags: slices.Concat([]cli.Flag{tablesFlag()}, selectionFlags(), runFlags(), batchFlags(), throttleFlags(), []cli.Flag{
 			&cli.StringSliceFlag{Name: "window", Usage: "begin work at these `HOURS` of the week only, such as \"Mon-Fri 22:00-05:00\" or 01:00-05:00 (can be given several times); outside them, the run ends with exit code 5 after the chunk under way, and the same command continues it; a stage that is estimated to end after the window does not begin"},
 			&cli.StringSliceFlag{Name: "swap-window", Usage: "swap at these `HOURS` of the week only (can be given several times)"},
 			&cli.StringFlag{Name: "timezone", Usage: "time `ZONE` of --window and --swap-window, such as Europe/Berlin (default: that of this process)"},
@@ -31,6 +31,9 @@ func runCommand() *cli.Command {
 			bar := newProgress(c) // before the logger: the logger writes through it
 			config, o, err := options(c)
 			if err != nil {
+				return err
+			}
+			if err := readThrottle(c, &o); err != nil {
 				return err
 			}
 			if c.Bool("dry-run") {

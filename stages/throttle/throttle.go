@@ -35,6 +35,7 @@ type Throttle struct {
 
 	mu      sync.Mutex
 	taken   int
+	nice    float64       // see RestFor
 	rested  time.Time     // the end of the last rest
 	flushed time.Time     // when the last commit that waits was begun: see Commits
 	seen    []activity    // the newest last
@@ -64,6 +65,14 @@ func (t *Throttle) AtMost(slots int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.most = slots
+}
+
+// RestFor makes each chunk be followed by a rest so many times as long, whatever other sessions do.
+// Zero stands for a rest as long as the chunk, while other sessions are at work.
+func (t *Throttle) RestFor(nice float64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.nice = nice
 }
 
 // lookEvery is the shortest time between two queries about other sessions, lookBack is
@@ -98,7 +107,7 @@ func (t *Throttle) Take(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if !busy && t.try(0) {
+		if !busy && (rest <= 0 || !t.alwaysRests()) && t.try(0) {
 			return nil
 		}
 		wait := lookEvery
@@ -128,9 +137,19 @@ func (t *Throttle) End() {
 // begins only after a rest of the same length.
 func (t *Throttle) Rest(took time.Duration) {
 	t.mu.Lock()
+	if t.nice > 0 {
+		took = time.Duration(float64(took) * t.nice)
+	}
 	t.rested = time.Now().Add(took)
 	t.mu.Unlock()
 	t.End()
+}
+
+// alwaysRests reports whether there is a rest although no other session is at work.
+func (t *Throttle) alwaysRests() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.nice > 0
 }
 
 func (t *Throttle) rest() time.Duration {

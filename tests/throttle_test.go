@@ -1,0 +1,191 @@
+package tests
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/repack-go/repack/internal/tooling/pgtest"
+	"github.com/repack-go/repack/repack"
+	"github.com/repack-go/repack/stages/throttle"
+)
+
+// TestThrottleQuery stops a run by a query of the user's, and lets it go on. Nothing is begun that
+// could not be read.
+func TestThrottleQuery(t *testing.T) {
+	t.Parallel()
+	db := withRegistry.New(t)
+	o := givenItems(t, db, repack.ChangeLog)
+	db.Exec(t, `CREATE TABLE gate (closed boolean); INSERT INTO gate VALUES (true)`)
+	before := db.Dump(t)
+	for _, c := range []struct{ query, says string }{
+		{`SELECT nonsense`, "nonsense"}, {`SELECT 'text'`, "neither boolean nor a number"},
+	} {
+		bad := o
+		bad.Limits.Query = c.query
+		var refused *repack.RefusedError
+		if err := newRepack(t, db, bad).Run(testContext(t)); !errors.As(err, &refused) || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%s: %v, want a refusal that says %q", c.query, err, c.says)
+		}
+	}
+	o.Limits.Query = `SELECT closed, 'gate' FROM public.gate`
+	stopped := watch(&o, workStopped)
+	done := startRun(t, db, o)
+	awaitLog(t, stopped, done)
+	if after := db.Dump(t); after != before {
+		t.Error("a run that is stopped from the beginning has created something")
+	}
+	db.Exec(t, `UPDATE gate SET closed = false`)
+	mustEnd(t, done)
+	alike(t, db, "items")
+
+	// What cannot be read any more stops the work, and giving up is no failure.
+	o = givenItemsAgain(t, o)
+	o.Limits.Query, o.GiveUpAfter = `SELECT closed FROM public.gate`, 2*time.Second
+	o = beforeStage(o, repack.Backfill, func() {
+		db.Exec(t, `ALTER TABLE gate RENAME TO gone`)
+		began := time.Now()
+		pgtest.WaitFor(t, func() bool { return time.Since(began) > 1200*time.Millisecond }, "the reading to be too old")
+	})
+	var ended *repack.StoppedError
+	if err := newRepack(t, db, o).Run(testContext(t)); !errors.As(err, &ended) || !strings.Contains(err.Error(), "gate") {
+		t.Errorf("a query that fails later: %v", err)
+	}
+	o.Limits.Query, o.Hooks = "", repack.Hooks{}
+	run(t, db, o)
+	alike(t, db, "items")
+}
+
+// givenItemsAgain returns fresh options for the same table.
+func givenItemsAgain(t *testing.T, o repack.Options) repack.Options {
+	t.Helper()
+	again := options(t, o.Table, o.Strategy)
+	again.BatchSize = o.BatchSize
+	return again
+}
+
+// TestSlotRetained stops while a slot that nobody reads retains too much.
+func TestSlotRetained(t *testing.T) {
+	t.Parallel()
+	db := withRegistry.New(t)
+	o := givenItems(t, db, repack.ChangeLog)
+	db.Exec(t, `SELECT pg_create_physical_replication_slot('dead_' || pg_backend_pid(), true)`)
+	name := pgtest.Query[string](t, db.Pool, `SELECT slot_name FROM pg_replication_slots WHERE slot_name LIKE 'dead\_%' AND NOT active ORDER BY restart_lsn DESC LIMIT 1`)
+	dropped := false
+	drop := func() {
+		if !dropped {
+			db.Exec(t, `SELECT pg_drop_replication_slot($1)`, name)
+		}
+		dropped = true
+	}
+	t.Cleanup(drop)
+	db.Exec(t, `CREATE TABLE noise AS SELECT g, md5(g::text) FROM generate_series(1, 30000) g`)
+	o.Limits.MaxSlotRetained = 1 << 20
+	stopped := watch(&o, workStopped)
+	done := startRun(t, db, o)
+	awaitLog(t, stopped, done)
+	drop()
+	mustEnd(t, done)
+	alike(t, db, "items")
+}
+
+// TestLimitsNeedRights refuses what the role could never read, with the GRANT, before anything is
+// changed.
+func TestLimitsNeedRights(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	role := db.Role(t)
+	db.Exec(t, `CREATE SCHEMA app AUTHORIZATION `+role+`; GRANT CREATE ON DATABASE `+pgtest.Query[string](t, db.Pool, `SELECT quote_ident(current_database())`)+` TO `+role)
+	db.Exec(t, `CREATE TABLE app.items (id int PRIMARY KEY); ALTER TABLE app.items OWNER TO `+role)
+	for flag, want := range map[string]string{
+		"--max-replica-lag=5s": "GRANT pg_read_all_stats TO", "--max-active=3": "GRANT pg_read_all_stats TO",
+		"--min-free-disk=1GB": "GRANT pg_read_all_settings TO", "--disk-limit=1TB": "GRANT pg_monitor TO",
+		"--free-disk-command=echo lots": "--min-free-disk",
+	} {
+		p := command(t, nil, "run", "app.items", "--dsn", db.DSNAs(role), flag)
+		p.start(t)
+		if code := p.wait(t); code != 3 {
+			t.Errorf("%s: exit code %d", flag, code)
+		}
+		p.says(t, want)
+	}
+	cli(t, db, 2, "run", "app.items", "--max-replica-lag", "soon")
+	cli(t, db, 0, "run", "app.items", "--min-free-disk", "1MB", "--disk-limit", "10TB", "--max-active", "1000", "--max-wal-rate", "10GB", "--nice", "0.1", "--max-replica-lag", "1h")
+	cli(t, db, 0, "run", "app.items", "--min-free-disk", "1%", "--free-disk-command", "")
+}
+
+// noticing is a throttler of a user of the library.
+type noticing struct{ kinds chan throttle.Work }
+
+func (g noticing) Check(_ context.Context, work repack.Work) (repack.Verdict, error) {
+	select {
+	case g.kinds <- work:
+	default:
+	}
+	return repack.Verdict{}, nil
+}
+
+// TestThrottlers asks before every kind of work.
+func TestThrottlers(t *testing.T) {
+	t.Parallel()
+	eachStrategy(t, func(t *testing.T, db *pgtest.Database, strategy string) {
+		o := givenItems(t, db, strategy)
+		g := noticing{make(chan throttle.Work, 1000)}
+		o.Throttlers, o.Verify = []repack.Throttler{g}, repack.VerifyFull
+		o = beforeStage(o, repack.PostSyncUpdate, func() { both(t, db.Pool, `UPDATE @items SET note = 'written'`) })
+		run(t, db, o)
+		close(g.kinds)
+		seen := map[repack.Work]bool{}
+		for work := range g.kinds {
+			seen[work] = true
+		}
+		if !seen[repack.Copying] || !seen[repack.Comparing] || !seen[repack.Swapping] || strategy == repack.ChangeLog && !seen[repack.Replaying] {
+			t.Errorf("kinds of work that were asked for: %v", seen)
+		}
+	})
+}
+
+// TestReplicaLag stops while a standby replays nothing, names it, and goes on when it replays. A
+// standby that is expected and not connected stops too.
+func TestReplicaLag(t *testing.T) {
+	t.Parallel()
+	server := pgtest.NewServer(t, nil)
+	standby := givenStandby(t, server, "behind")
+	db := pgtest.NewOn(t, server)
+	o := givenItems(t, db, repack.ChangeLog)
+	standbyHas(t, db, standby)
+	reader, err := pgx.Connect(t.Context(), standby.ConnString("postgres"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close(context.Background())
+	mustExec(t, reader, `SELECT pg_wal_replay_pause()`)
+	o.Limits.MaxReplicaLag = time.Second
+	stopped := watch(&o, workStopped)
+	o = beforeStage(o, repack.Backfill, func() { // so that the standby is behind for longer than the limit
+		both(t, db.Pool, `UPDATE @items SET note = 'written'`)
+		began := time.Now()
+		pgtest.WaitFor(t, func() bool { return time.Since(began) > 2*time.Second }, "the standby to be behind")
+	})
+	done := startRun(t, db, o)
+	awaitLog(t, stopped, done)
+	var got repack.Status
+	pgtest.WaitFor(t, func() bool { got = statusOf(t, db, "app.items"); return got.WaitingFor != nil }, "the run to record what it waits for")
+	if name := pgtest.Query[string](t, db.Pool, `SELECT application_name FROM pg_stat_replication`); !strings.Contains(*got.WaitingFor, "replica "+name+" is ") {
+		t.Errorf("the run waits for %q, not for %s", *got.WaitingFor, name)
+	}
+	mustExec(t, reader, `SELECT pg_wal_replay_resume()`)
+	mustEnd(t, done)
+	alike(t, db, "items")
+
+	o = givenItemsAgain(t, o)
+	o.Limits.ExpectReplicas, o.GiveUpAfter = 2, time.Second
+	var ended *repack.StoppedError
+	if err := newRepack(t, db, o).Run(testContext(t)); !errors.As(err, &ended) || !strings.Contains(err.Error(), "1 replicas are connected, 2 are expected") {
+		t.Errorf("a standby is missing: %v", err)
+	}
+}
