@@ -3,6 +3,7 @@ package tests
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -234,5 +235,43 @@ func TestWindow(t *testing.T) {
 	}
 	o.SwapWindow = nil
 	run(t, db, o)
+	alike(t, db, "items")
+}
+
+// TestHistoryAndPrune shows the stages of a table's jobs, and forgets those that ended long ago.
+func TestHistoryAndPrune(t *testing.T) {
+	t.Parallel()
+	db := withRegistry.New(t)
+	o := givenItems(t, db, repack.ChangeLog)
+	run(t, db, o)
+	runUntil(t, db, o, repack.Backfill)
+	history := cli(t, db, 0, "status", "app.items", "--history").stdout.String()
+	for _, want := range []string{"backfill", "clean_up", "TOOK"} {
+		if !strings.Contains(history, want) {
+			t.Errorf("the history does not say %q:\n%s", want, history)
+		}
+	}
+	cli(t, db, 3, "status", "app.nothing", "--history")
+	watched := cli(t, db, 0, "status", "app.items", "--format", "json").stdout.String()
+	db.Exec(t, `UPDATE repack_registry.job SET finished_at = now() - interval '100 days' WHERE state = 'done'`)
+	if got := cli(t, db, 0, "prune", "--dry-run").stdout.String(); got != "1 jobs would be forgotten\n" {
+		t.Errorf("prune --dry-run says %q", got)
+	}
+	if got := cli(t, db, 0, "prune", "--older-than", "365d").stdout.String(); got != "0 jobs forgotten\n" {
+		t.Errorf("prune --older-than 365d says %q", got)
+	}
+	if got := cli(t, db, 0, "prune").stdout.String(); got != "1 jobs forgotten\n" {
+		t.Errorf("prune says %q", got)
+	}
+	cli(t, db, 2, "prune", "--older-than", "long")
+	if got := cli(t, db, 0, "status", "app.items", "--format", "json").stdout.String(); got != watched {
+		t.Errorf("the unfinished job has changed:\n%s", textDiff(watched, got))
+	}
+	run(t, db, o)
+	lines := cli(t, db, 0, "status", "app.items", "--watch", "--until-done", "--format", "json").stdout.String()
+	if strings.Count(lines, "\n") != 1 || !strings.Contains(lines, `"state":"done"`) {
+		t.Errorf("status --watch --until-done: %s", lines)
+	}
+	cli(t, db, 2, "status", "--until-done")
 	alike(t, db, "items")
 }

@@ -58,7 +58,7 @@ func application(stdout, stderr io.Writer) *cli.App {
 		Writer:    stdout,
 		ErrWriter: stderr,
 		Commands: slices.Concat([]*cli.Command{
-			runCommand(), planCommand(), statusCommand(), revertCommand(), resetCommand(), verifyCommand(), bloatCommand(),
+			runCommand(), planCommand(), statusCommand(), revertCommand(), resetCommand(), verifyCommand(), bloatCommand(), pruneCommand(),
 		}, controlCommands(), []*cli.Command{demoCommand(), versionCommand()}),
 		// Otherwise the library may call os.Exit.
 		ExitErrHandler:  func(*cli.Context, error) {},

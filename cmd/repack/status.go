@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -24,7 +25,9 @@ func statusCommand() *cli.Command {
 		Flags: slices.Concat([]cli.Flag{
 			tableFlag(),
 			&cli.StringFlag{Name: "format", Value: "text", Usage: "text or json"},
-			&cli.BoolFlag{Name: "watch", Aliases: []string{"w"}, Usage: "show the status again every two seconds, until interrupted"},
+			&cli.BoolFlag{Name: "watch", Aliases: []string{"w"}, Usage: "show the status again every two seconds, until interrupted; on a terminal in the same place, with --format json a line each time"},
+			&cli.BoolFlag{Name: "until-done", Usage: "with --watch: end when no job is unfinished any more; the exit code is 0 if the latest jobs are done, and 1 otherwise"},
+			&cli.BoolFlag{Name: "history", Usage: "show when each stage of the table's jobs began and ended, and its error"},
 		}, connectionFlags()),
 		Action: func(c *cli.Context) error {
 			config, o, err := options(c)
@@ -38,6 +41,15 @@ func statusCommand() *cli.Command {
 			r, err := repack.New(config, o)
 			if err != nil {
 				return err
+			}
+			if c.Bool("history") {
+				return showHistory(c, r)
+			}
+			if c.Bool("until-done") && !c.Bool("watch") {
+				return usagef("--until-done goes with --watch")
+			}
+			if c.Bool("watch") && c.String("format") == "json" {
+				write = writeJSONLine
 			}
 			return show(c, r, write)
 		},
@@ -60,11 +72,17 @@ func show(c *cli.Context, r *repack.Repack, write func(io.Writer, []repack.Statu
 		if err != nil {
 			return err
 		}
+		if c.Bool("watch") && drawable(c.App.Writer, os.Getenv("TERM")) {
+			_, _ = io.WriteString(c.App.Writer, clearScreen) // what cannot be drawn must not end the command
+		}
 		if err := write(c.App.Writer, list); err != nil {
 			return err
 		}
 		if !c.Bool("watch") {
 			return nil
+		}
+		if c.Bool("until-done") && !slices.ContainsFunc(list, func(s repack.Status) bool { return s.FinishedAt == nil }) {
+			return ended(list)
 		}
 		select {
 		case <-c.Context.Done():
@@ -73,6 +91,48 @@ func show(c *cli.Context, r *repack.Repack, write func(io.Writer, []repack.Statu
 		}
 	}
 }
+
+// clearScreen goes to the beginning of a terminal and clears it.
+const clearScreen = "\x1b[H\x1b[2J"
+
+// ended is the end of status --watch --until-done.
+func ended(list []repack.Status) error {
+	for _, s := range list {
+		if s.State != "done" {
+			return fmt.Errorf("job %d of %s is %s", s.Job, s.Table, s.State)
+		}
+	}
+	return nil
+}
+
+// showHistory writes the stages of a table's jobs.
+func showHistory(c *cli.Context, r *repack.Repack) error {
+	list, err := r.History(c.Context)
+	if err != nil {
+		return err
+	}
+	if c.String("format") == "json" {
+		encoder := json.NewEncoder(c.App.Writer)
+		encoder.SetIndent("", "  ")
+		return encoder.Encode(list)
+	}
+	table := tabwriter.NewWriter(c.App.Writer, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "JOB\tSTAGE\tBEGAN\tTOOK\tERROR")
+	for _, s := range list {
+		took, failed := "-", "-"
+		if s.Ended != nil {
+			took = s.Ended.Sub(s.Began).Round(time.Millisecond).String()
+		}
+		if s.Error != nil {
+			failed, _, _ = strings.Cut(*s.Error, "\n")
+		}
+		fmt.Fprintf(table, "%d\t%s\t%s\t%s\t%s\n", s.Job, s.Stage, s.Began.Local().Format(time.DateTime), took, failed)
+	}
+	return table.Flush()
+}
+
+// writeJSONLine writes the list on one line.
+func writeJSONLine(w io.Writer, list []repack.Status) error { return json.NewEncoder(w).Encode(list) }
 
 func writeJSON(w io.Writer, list []repack.Status) error {
 	encoder := json.NewEncoder(w)
