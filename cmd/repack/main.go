@@ -36,10 +36,16 @@ func interruptions() []os.Signal {
 	return signals
 }
 
+// completing is the flag by which a shell asks what can follow.
+const completing = "--generate-bash-completion"
+
 // run is main without the process: it returns the exit code.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	app := application(stdout, stderr)
-	args, err := arrange(app, args)
+	var err error
+	if args[len(args)-1] != completing {
+		args, err = arrange(app, args)
+	}
 	if err == nil {
 		err = app.RunContext(ctx, args)
 	}
@@ -59,7 +65,7 @@ func application(stdout, stderr io.Writer) *cli.App {
 		ErrWriter: stderr,
 		Commands: slices.Concat([]*cli.Command{
 			runCommand(), planCommand(), statusCommand(), revertCommand(), resetCommand(), verifyCommand(), bloatCommand(), pruneCommand(),
-		}, controlCommands(), []*cli.Command{demoCommand(), versionCommand()}),
+		}, controlCommands(), []*cli.Command{demoCommand(), completionCommand(), manCommand(), versionCommand()}),
 		// Otherwise the library may call os.Exit.
 		ExitErrHandler:  func(*cli.Context, error) {},
 		OnUsageError:    usageError,
@@ -67,9 +73,13 @@ func application(stdout, stderr io.Writer) *cli.App {
 		HideHelpCommand: true,
 		// A quoted name may contain a comma.
 		DisableSliceFlagSeparator: true,
+		EnableBashCompletion:      true,
 	}
 	for _, command := range app.Commands {
 		command.OnUsageError = usageError
+		if command.Name != "demo" { // a demo must not land in a database by accident
+			setEnvironment(command)
+		}
 	}
 	return app
 }

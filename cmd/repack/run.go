@@ -153,8 +153,10 @@ func resetCommand() *cli.Command {
 	}
 }
 
+const unreleased = "unreleased"
+
 // version is set by the linker: -X main.version=v1.2.3.
-var version = "unreleased"
+var version = unreleased
 
 func versionCommand() *cli.Command {
 	return &cli.Command{
@@ -164,7 +166,7 @@ func versionCommand() *cli.Command {
 			if err := noArguments(c); err != nil {
 				return err
 			}
-			_, err := fmt.Fprintln(c.App.Writer, "repack", version)
+			_, err := fmt.Fprintln(c.App.Writer, "repack", versionText())
 			return err
 		},
 	}
