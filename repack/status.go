@@ -36,6 +36,7 @@ type Status struct {
 	RowsTotal  int64  `json:"rows_total"` // an estimate
 	// PendingChanges is the number of rows in the change log.
 	PendingChanges int64    `json:"pending_changes"`
+	ChangeLogBytes int64    `json:"change_log_bytes"`
 	Rate           float64  `json:"rate"`        // rows per second
 	ETASeconds     *float64 `json:"eta_seconds"` // seconds until the backfill ends; nil: not known
 	// IndexBuilds are the indexes that are being built. The server does not show them
@@ -227,6 +228,9 @@ func (r *Repack) status(ctx context.Context, conn *pgx.Conn, job *registry.Job) 
 	if s.PendingChanges, err = pending(ctx, conn, job); err != nil {
 		return s, err
 	}
+	if s.ChangeLogBytes, err = logBytes(ctx, conn, job); err != nil {
+		return s, err
+	}
 	if s.IndexBuilds, err = builds.Read(ctx, conn, job); err != nil {
 		return s, err
 	}
@@ -262,6 +266,15 @@ func state(job *registry.Job, running bool) string {
 	default:
 		return "stopped"
 	}
+}
+
+// logBytes measures the change log, which may just have been dropped.
+func logBytes(ctx context.Context, conn *pgx.Conn, job *registry.Job) (n int64, err error) {
+	log := catalog.Name{Schema: job.ShadowSchema, Name: job.ChangeLog}
+	if err := conn.QueryRow(ctx, `SELECT coalesce(pg_total_relation_size(to_regclass($1)), 0)`, log.String()).Scan(&n); err != nil {
+		return 0, fmt.Errorf("measure the change log of job %d: %w", job.ID, err)
+	}
+	return n, nil
 }
 
 // pending counts the rows of the change log. The change log may just have been dropped.

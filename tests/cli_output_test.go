@@ -39,7 +39,7 @@ func TestStatusOfVirginDatabase(t *testing.T) {
 }
 
 // statusKeys is what scripts rely on.
-const statusKeys = "alteration batch cascade_of eta_seconds finished_at heartbeat_at index_builds job last_error longest_lock_ms name paused pending_changes rate revertible rows_copied rows_total " +
+const statusKeys = "alteration batch cascade_of change_log_bytes eta_seconds finished_at heartbeat_at index_builds job last_error longest_lock_ms name paused pending_changes rate revertible rows_copied rows_total " +
 	"runner schema settings stage stage_done started_at state strategy swapped table updated_at waiting_for waiting_since"
 
 func TestStatusOutput(t *testing.T) {

@@ -42,7 +42,7 @@ func TestUsage(t *testing.T) {
 		{"table", []string{"run"}},
 		{"table", []string{"reset"}},
 		{"table", []string{"revert"}},
-		{"extra", []string{"run", "--table", "app.t", "extra"}},
+		{"extra", []string{"plan", "--table", "app.t", "extra"}},
 		{"extra", []string{"status", "--table", "app.t", "extra"}},
 		{"extra", []string{"version", "extra"}},
 	} {

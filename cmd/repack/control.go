@@ -36,7 +36,7 @@ func controlCommands() []*cli.Command {
 			tell: func(ctx context.Context, c *cli.Context, r *repack.Repack) error {
 				return r.Pause(ctx, c.String("reason"), c.Bool("now"))
 			},
-			done: "paused: no further piece of work begins, and writes are still captured; continue with: repack resume",
+			done: "paused: no further piece of work begins, and writes are still captured; continue with: repack resume ",
 		},
 		{
 			name: "resume", all: true,
@@ -95,11 +95,15 @@ func (t told) command() *cli.Command {
 				return err
 			}
 			tell := newTeller(c, o.Logger)
-			table := tell.table
+			table, which := tell.table, fmt.Sprintf("--table '%s'", tell.table)
 			if table == "" {
-				table = "every table"
+				table, which = "every table", "--all"
 			}
-			tell.say(c.Context, table+" "+t.done, t.name, "table", tell.table)
+			text := table + " " + t.done
+			if t.name == "pause" {
+				text += which
+			}
+			tell.say(c.Context, text, t.name, "table", tell.table)
 			return nil
 		},
 	}

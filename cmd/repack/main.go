@@ -65,7 +65,7 @@ func application(stdout, stderr io.Writer) *cli.App {
 		ErrWriter: stderr,
 		Commands: slices.Concat([]*cli.Command{
 			runCommand(), planCommand(), statusCommand(), revertCommand(), resetCommand(), verifyCommand(), bloatCommand(), pruneCommand(),
-		}, controlCommands(), []*cli.Command{demoCommand(), completionCommand(), manCommand(), versionCommand()}),
+		}, controlCommands(), []*cli.Command{serveCommand(), demoCommand(), completionCommand(), manCommand(), versionCommand()}),
 		// Otherwise the library may call os.Exit.
 		ExitErrHandler:  func(*cli.Context, error) {},
 		OnUsageError:    usageError,

@@ -16,7 +16,7 @@ func runCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "run",
 		Usage: "repack tables, or continue a repack",
-		Flags: slices.Concat([]cli.Flag{tablesFlag()}, selectionFlags(), runFlags(), batchFlags(), throttleFlags(), []cli.Flag{
+		Flags: slices.Concat([]cli.Flag{tablesFlag()}, selectionFlags(), runFlags(), batchFlags(), throttleFlags(), metricsFlags(), []cli.Flag{
 			&cli.StringSliceFlag{Name: "window", Usage: "begin work at these `HOURS` of the week only, such as \"Mon-Fri 22:00-05:00\" or 01:00-05:00 (can be given several times); outside them, the run ends with exit code 5 after the chunk under way, and the same command continues it; a stage that is estimated to end after the window does not begin"},
 			&cli.StringSliceFlag{Name: "swap-window", Usage: "swap at these `HOURS` of the week only (can be given several times)"},
 			&cli.StringFlag{Name: "timezone", Usage: "time `ZONE` of --window and --swap-window, such as Europe/Berlin (default: that of this process)"},
@@ -39,6 +39,11 @@ func runCommand() *cli.Command {
 			if c.Bool("dry-run") {
 				return planBatch(c, config, o)
 			}
+			stop, err := showMetrics(c, config, o)
+			if err != nil {
+				return err
+			}
+			defer stop()
 			o.Hooks = bar.hooks(o.Logger)
 			defer bar.finish()
 			tell := newTeller(c, o.Logger)
