@@ -120,7 +120,7 @@ func headers(next http.Handler) http.Handler {
 
 // guarded asks for the token if the address can be reached from other machines.
 func (o Options) guarded(next http.Handler) http.Handler {
-	host, _, _ := net.SplitHostPort(o.Listen) //nolint:errcheck // Check has split it
+	host, _, _ := net.SplitHostPort(o.Listen)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !loopback(host) && !o.allowed(r) {
 			unauthorized(w)
