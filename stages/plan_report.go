@@ -2,10 +2,13 @@ package stages
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
+	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/repack-go/repack/internal/bloat"
 )
@@ -45,6 +48,10 @@ func (p *planner) disk(ctx context.Context) (d Disk, err error) {
 		d.WAL = d.AtMost
 	}
 	estimates, err := bloat.Read(ctx, p.Pool, []uint32{p.InUse()})
+	var pgErr *pgconn.PgError
+	if errors.As(err, &pgErr) && pgErr.Code == pgerrcode.InsufficientPrivilege { // a run needs none of it
+		return d, nil
+	}
 	if err != nil {
 		return d, err
 	}

@@ -61,23 +61,19 @@ func (s Space) Percent() *float64 {
 	return &percent
 }
 
-// relationsSQL lists tables and their btree indexes: those of $1, or of all schemas but the
-// system's if $1 is null. It reads no table.
+// relationsSQL lists the tables $1 and their indexes. It reads no table. OFFSET 0 makes the server
+// look each of them up, and not read whole catalogs.
 const relationsSQL = `
 WITH tables AS (
-    SELECT c.oid, c.oid AS main
-    FROM   pg_class c
-    WHERE  c.relkind = 'r' AND c.relpersistence <> 't'
-    AND    CASE WHEN $1::oid[] IS NULL
-                THEN c.relnamespace <> ALL (ARRAY(SELECT oid FROM pg_namespace WHERE nspname ~ '^pg_' OR nspname = 'information_schema'))
-                ELSE c.oid = ANY ($1) END
+    SELECT c.oid
+    FROM   unnest($1::oid[]) o (oid)
+    CROSS  JOIN LATERAL (SELECT * FROM pg_class WHERE oid = o.oid AND relkind = 'r' AND relpersistence <> 't' OFFSET 0) c
 ), relations AS (
-    SELECT oid, main, true AS heap FROM tables
+    SELECT oid, oid AS main, true AS heap FROM tables
     UNION ALL
     SELECT i.indexrelid, i.indrelid, false
-    FROM   pg_index i
-    JOIN   tables t ON t.oid = i.indrelid
-    WHERE  i.indisvalid
+    FROM   tables t
+    CROSS  JOIN LATERAL (SELECT * FROM pg_index WHERE indrelid = t.oid AND indisvalid OFFSET 0) i
 )
 SELECT   c.oid                                                                        AS oid,
          r.main                                                                       AS main,
@@ -93,10 +89,12 @@ SELECT   c.oid                                                                  
          coalesce(s.n_mod_since_analyze, 0)                                           AS changed,
          greatest(s.last_analyze, s.last_autoanalyze)                                 AS analyzed
 FROM     relations r
-JOIN     pg_class c      ON c.oid = r.oid
-JOIN     pg_namespace n  ON n.oid = c.relnamespace
+CROSS    JOIN LATERAL (SELECT * FROM pg_class WHERE oid = r.oid OFFSET 0) c
+CROSS    JOIN LATERAL (SELECT * FROM pg_namespace WHERE oid = c.relnamespace OFFSET 0) n
 LEFT     JOIN pg_am am   ON am.oid = c.relam
-LEFT     JOIN pg_stat_all_tables s ON s.relid = r.main
+LEFT     JOIN LATERAL (SELECT pg_stat_get_mod_since_analyze(r.main) AS n_mod_since_analyze,
+                              pg_stat_get_last_analyze_time(r.main) AS last_analyze,
+                              pg_stat_get_last_autoanalyze_time(r.main) AS last_autoanalyze) s ON true
 ORDER BY n.nspname, c.relname, c.oid`
 
 type relation struct {
@@ -122,15 +120,17 @@ SELECT    a.attrelid                                                        AS r
           s.null_frac::float8                                               AS nulls,
           s.avg_width::float8                                               AS width,
           coalesce(has_column_privilege(o.attrelid, o.attnum, 'SELECT') OR coalesce(o.attrelid = i.indexrelid, false), true) AS readable
-FROM      pg_attribute a
-JOIN      pg_class c     ON c.oid = a.attrelid
-LEFT JOIN pg_index i     ON i.indexrelid = a.attrelid
+FROM      unnest($1::oid[]) r (oid)
+JOIN      LATERAL (SELECT * FROM pg_attribute WHERE attrelid = r.oid AND attnum > 0 AND NOT attisdropped OFFSET 0) a ON true
+LEFT JOIN LATERAL (SELECT * FROM pg_index WHERE indexrelid = a.attrelid OFFSET 0) i ON true
 LEFT JOIN LATERAL (SELECT i.indkey[a.attnum - 1] AS attnum) k ON i.indexrelid IS NOT NULL
-LEFT JOIN pg_class t     ON t.oid = coalesce(CASE WHEN k.attnum > 0 THEN i.indrelid END, a.attrelid)
-LEFT JOIN pg_namespace n ON n.oid = t.relnamespace
-LEFT JOIN pg_attribute o ON o.attrelid = t.oid AND o.attnum = CASE WHEN k.attnum > 0 THEN k.attnum ELSE a.attnum END
-LEFT JOIN pg_stats s     ON s.schemaname = n.nspname AND s.tablename = t.relname AND s.attname = o.attname AND NOT s.inherited
-WHERE     a.attrelid = ANY ($1) AND a.attnum > 0 AND NOT a.attisdropped
+LEFT JOIN LATERAL (SELECT * FROM pg_class WHERE oid = coalesce(CASE WHEN k.attnum > 0 THEN i.indrelid END, a.attrelid) OFFSET 0) t ON true
+LEFT JOIN LATERAL (SELECT * FROM pg_namespace WHERE oid = t.relnamespace OFFSET 0) n ON true
+LEFT JOIN LATERAL (SELECT * FROM pg_attribute
+                   WHERE  attrelid = t.oid AND attnum = CASE WHEN k.attnum > 0 THEN k.attnum ELSE a.attnum END OFFSET 0) o ON true
+LEFT JOIN LATERAL (SELECT min(null_frac) AS null_frac, min(avg_width) AS avg_width
+                   FROM   pg_stats
+                   WHERE  schemaname = n.nspname AND tablename = t.relname AND attname = o.attname AND NOT inherited) s ON true
 ORDER BY  a.attrelid, a.attnum`
 
 type column struct {
@@ -141,7 +141,7 @@ type column struct {
 	Readable      bool
 }
 
-// Read estimates tables by statistics: those with the OIDs, or all if there are none. It sends two
+// Read estimates tables by statistics. It sends two
 // queries to the catalogs and reads no block of a table.
 func Read(ctx context.Context, q catalog.Querier, oids []uint32) ([]Estimate, error) {
 	rows, err := q.Query(ctx, relationsSQL, oids)

@@ -152,7 +152,7 @@ func TestUnknown(t *testing.T) {
 	pgtest.WaitFor(t, func() bool {
 		return pgtest.Query[int64](t, db.Pool, `SELECT n_mod_since_analyze FROM pg_stat_all_tables WHERE relid = 'app.changed'::regclass`) > 200
 	}, "the server to count changes")
-	list, err := bloat.Read(t.Context(), db.ConnectAs(t, role), nil)
+	list, err := bloat.Read(t.Context(), db.ConnectAs(t, role), pgtest.Column[uint32](t, db.Pool, `SELECT oid FROM pg_class WHERE relnamespace = 'app'::regnamespace AND relkind = 'r'`))
 	if err != nil {
 		t.Fatal(err)
 	}
