@@ -120,7 +120,7 @@ func then(b repack.Bloat) string {
 	case b.WastedPercent != nil && *b.WastedPercent >= worthRepack:
 		return "repack run -t " + bloatName(b)
 	case b.Indexes.WastedPercent != nil && *b.Indexes.WastedPercent >= worthReindex:
-		return "REINDEX TABLE CONCURRENTLY " + bloatName(b)
+		return "repack reindex -t " + bloatName(b)
 	case b.UnknownBecause != nil:
 		return "ANALYZE " + bloatName(b)
 	default:

@@ -64,7 +64,7 @@ func application(stdout, stderr io.Writer) *cli.App {
 		Writer:    stdout,
 		ErrWriter: stderr,
 		Commands: slices.Concat([]*cli.Command{
-			runCommand(), planCommand(), statusCommand(), revertCommand(), resetCommand(), verifyCommand(), bloatCommand(), pruneCommand(),
+			runCommand(), planCommand(), statusCommand(), revertCommand(), resetCommand(), verifyCommand(), bloatCommand(), reindexCommand(), pruneCommand(),
 		}, controlCommands(), []*cli.Command{serveCommand(), demoCommand(), completionCommand(), manCommand(), versionCommand()}),
 		// Otherwise the library may call os.Exit.
 		ExitErrHandler:  func(*cli.Context, error) {},

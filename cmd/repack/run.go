@@ -16,11 +16,7 @@ func runCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "run",
 		Usage: "repack tables, or continue a repack",
-		Flags: slices.Concat([]cli.Flag{tablesFlag()}, selectionFlags(), runFlags(), batchFlags(), throttleFlags(), metricsFlags(), []cli.Flag{
-			&cli.StringSliceFlag{Name: "window", Usage: "begin work at these `HOURS` of the week only, such as \"Mon-Fri 22:00-05:00\" or 01:00-05:00 (can be given several times); outside them, the run ends with exit code 5 after the chunk under way, and the same command continues it; a stage that is estimated to end after the window does not begin"},
-			&cli.StringSliceFlag{Name: "swap-window", Usage: "swap at these `HOURS` of the week only (can be given several times)"},
-			&cli.StringFlag{Name: "timezone", Usage: "time `ZONE` of --window and --swap-window, such as Europe/Berlin (default: that of this process)"},
-			&cli.StringFlag{Name: "outside", Value: "stop", Usage: "what a run does outside --window and --swap-window: stop (exit code 5) or wait"},
+		Flags: slices.Concat([]cli.Flag{tablesFlag()}, selectionFlags(), runFlags(), batchFlags(), windowFlags(), throttleFlags(), metricsFlags(), []cli.Flag{
 			&cli.BoolFlag{Name: "wait-for-swap", Usage: "when all is ready for the swap, stay at work and replay what is written, until: repack swap"},
 			&cli.BoolFlag{Name: "dry-run", Usage: "change nothing, and show what a run would do: see repack plan"},
 		}, lockFlags(), connectionFlags()),

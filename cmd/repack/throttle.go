@@ -39,3 +39,13 @@ func readThrottle(c *cli.Context, o *repack.Options) error {
 	}
 	return nil
 }
+
+// windowFlags keep work to hours of the week.
+func windowFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringSliceFlag{Name: "window", Usage: "begin work at these `HOURS` of the week only, such as \"Mon-Fri 22:00-05:00\" or 01:00-05:00 (can be given several times); outside them, the run ends with exit code 5 after the chunk under way, and the same command continues it; a stage that is estimated to end after the window does not begin"},
+		&cli.StringSliceFlag{Name: "swap-window", Usage: "swap at these `HOURS` of the week only (can be given several times)"},
+		&cli.StringFlag{Name: "timezone", Usage: "time `ZONE` of --window and --swap-window, such as Europe/Berlin (default: that of this process)"},
+		&cli.StringFlag{Name: "outside", Value: "stop", Usage: "what a run does outside --window and --swap-window: stop (exit code 5) or wait"},
+	}
+}

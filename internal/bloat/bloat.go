@@ -141,9 +141,34 @@ type column struct {
 	Readable      bool
 }
 
+// ReadIndexes estimates the indexes of tables by statistics, each by itself.
+func ReadIndexes(ctx context.Context, q catalog.Querier, tables []uint32) (map[uint32]Space, error) {
+	relations, err := read(ctx, q, tables)
+	if err != nil {
+		return nil, err
+	}
+	spaces := map[uint32]Space{}
+	for _, i := range relations {
+		n := slices.IndexFunc(relations, func(t relation) bool { return t.Heap && t.OID == i.Main })
+		if !i.Heap && n >= 0 {
+			spaces[i.OID] = i.index(relations[n])
+		}
+	}
+	return spaces, nil
+}
+
 // Read estimates tables by statistics. It sends two
 // queries to the catalogs and reads no block of a table.
 func Read(ctx context.Context, q catalog.Querier, oids []uint32) ([]Estimate, error) {
+	relations, err := read(ctx, q, oids)
+	if err != nil {
+		return nil, err
+	}
+	return estimates(relations), nil
+}
+
+// read reads tables and their indexes, with their columns.
+func read(ctx context.Context, q catalog.Querier, oids []uint32) ([]relation, error) {
 	rows, err := q.Query(ctx, relationsSQL, oids)
 	if err != nil {
 		return nil, fmt.Errorf("list tables and indexes: %w", err)
@@ -170,7 +195,7 @@ func Read(ctx context.Context, q catalog.Querier, oids []uint32) ([]Estimate, er
 			}
 		}
 	}
-	return estimates(relations), nil
+	return relations, nil
 }
 
 // estimates puts the indexes to their tables.

@@ -219,3 +219,37 @@ func collect(rows pgx.Rows) ([]Blocker, error) {
 		return b, err
 	})
 }
+
+// writersSQL lists sessions whose transactions have written to the table, or may.
+const writersSQL = `
+SELECT DISTINCT ON (l.pid)
+          l.pid, l.virtualtransaction, coalesce(p.gid, ''), coalesce(a.usename::text, p.owner::text, ''), coalesce(a.application_name, ''), coalesce(a.state, ''),
+          coalesce(left(regexp_replace(a.query, '\s+', ' ', 'g'), 100), ''),
+          coalesce(extract(epoch FROM clock_timestamp() - coalesce(a.xact_start, p.prepared)), -1)::float8
+FROM      pg_locks l
+LEFT JOIN pg_stat_activity a ON a.pid = l.pid
+LEFT JOIN pg_locks x         ON x.locktype = 'transactionid' AND x.virtualtransaction = l.virtualtransaction AND l.pid IS NULL
+LEFT JOIN pg_prepared_xacts p ON p.transaction = x.transactionid
+WHERE     l.locktype = 'relation' AND l.relation = $1 AND l.granted AND l.pid IS DISTINCT FROM pg_backend_pid()
+AND       l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+AND       l.mode IN ('RowExclusiveLock', 'ShareUpdateExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+ORDER BY  l.pid`
+
+// Writers lists the sessions and prepared transactions that hold a lock on the table with this OID
+// for which CREATE INDEX CONCURRENTLY would wait. It takes no lock on the table.
+func Writers(ctx context.Context, conn *pgx.Conn, oid uint32) ([]Blocker, error) {
+	rows, err := conn.Query(ctx, writersSQL, oid)
+	if err != nil {
+		return nil, fmt.Errorf("look for who writes to table %d: %w", oid, err)
+	}
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (b Blocker, err error) {
+		var seconds float64
+		var pid *int32
+		err = row.Scan(&pid, &b.Transaction, &b.GID, &b.User, &b.Application, &b.State, &b.Query, &seconds)
+		if pid != nil {
+			b.PID = *pid
+		}
+		b.Age = time.Duration(seconds * float64(time.Second))
+		return b, err
+	})
+}
