@@ -48,7 +48,7 @@ func TestTerminal(t *testing.T) {
 			}
 			for line := range strings.Lines(text) {
 				parts := strings.Split(strings.TrimSuffix(line, "\n"), "\r")
-				if last := parts[len(parts)-1]; !strings.HasPrefix(last, "time=") && !strings.HasPrefix(last, "app.t: ") {
+				if last := parts[len(parts)-1]; !logLine.MatchString(last) && !strings.HasPrefix(last, "app.t: ") {
 					t.Errorf("a line on that of the bar: %q", line)
 				}
 				for _, part := range parts[:len(parts)-1] {
@@ -60,6 +60,10 @@ func TestTerminal(t *testing.T) {
 		})
 	}
 }
+
+// logLine is how a person sees a line of the log: the time of day, the level, and names without
+// quotes.
+var logLine = regexp.MustCompile(`^\d\d:\d\d:\d\d [A-Z]{3} [^"]`)
 
 var lastLine = regexp.MustCompile(`(?m)^app\.t: \d+ \w+ → \d+ \w+ \(-?\d+ \w+, -?\d+ %\) in \d+ s(; longest lock \d+ ms)?$`)
 

@@ -2,9 +2,6 @@ package main
 
 import (
 	"fmt"
-	"log/slog"
-	"os"
-	"strings"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/urfave/cli/v2"
@@ -180,31 +177,4 @@ func connected(c *cli.Context) (*pgx.ConnConfig, repack.Options, error) {
 		Pooler:             c.String("pooler"),
 		Logger:             logger,
 	}, nil
-}
-
-// logger returns a logger that writes to standard error. Standard output is for
-// results.
-func logger(c *cli.Context) (*slog.Logger, error) {
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(c.String("log-level"))); err != nil {
-		return nil, &repack.UsageError{Err: fmt.Errorf("--log-level: %w", err)}
-	}
-	if c.Bool("quiet") {
-		level = max(level, slog.LevelError)
-	}
-	handlerOptions := &slog.HandlerOptions{Level: level}
-	switch format := strings.ToLower(c.String("log-format")); format {
-	case "text":
-		return slog.New(slog.NewTextHandler(c.App.ErrWriter, handlerOptions)), nil
-	case "json":
-		return slog.New(slog.NewJSONHandler(c.App.ErrWriter, handlerOptions)), nil
-	default:
-		return nil, &repack.UsageError{Err: fmt.Errorf("--log-format: want text or json, not %q", format)}
-	}
-}
-
-// isTerminal reports whether w is a terminal, on which a progress bar can be seen.
-func isTerminal(w any) bool {
-	file, ok := w.(*os.File)
-	return ok && terminal(file)
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -20,7 +21,7 @@ import (
 func terminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
 
 const (
-	progressEvery = 30 * time.Second       // between log lines, where there is no bar
+	progressEvery = 30 * time.Second       // default of --progress-every
 	drawEvery     = 100 * time.Millisecond // between updates of the bar
 	defaultWidth  = 80
 )
@@ -44,13 +45,14 @@ type progress struct {
 
 	tick <-chan time.Time // when to log a line; nil: never
 	now  []any            // attributes of that line
+	rate time.Duration    // between two lines
 	done chan struct{}
 	end  sync.Once
 }
 
 // newProgress replaces the command's standard error if it draws there.
 func newProgress(c *cli.Context) *progress {
-	p := &progress{shown: drawable(c.App.ErrWriter, os.Getenv("TERM")) && !c.Bool("quiet"), out: c.App.ErrWriter}
+	p := &progress{shown: drawable(c.App.ErrWriter, os.Getenv("TERM")) && !c.Bool("quiet"), out: c.App.ErrWriter, rate: cmp.Or(c.Duration("progress-every"), progressEvery)}
 	if file, ok := c.App.ErrWriter.(*os.File); ok {
 		p.width = func() int {
 			width, _, err := term.GetSize(int(file.Fd()))
@@ -85,7 +87,7 @@ func (p *progress) Write(text []byte) (int, error) {
 func (p *progress) hooks(logger *slog.Logger) repack.Hooks {
 	if !p.shown {
 		if p.tick == nil {
-			ticker := time.NewTicker(progressEvery)
+			ticker := time.NewTicker(p.rate)
 			p.tick = ticker.C
 		}
 		p.done = make(chan struct{})

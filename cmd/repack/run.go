@@ -18,11 +18,15 @@ func runCommand() *cli.Command {
 		Usage: "repack tables, or continue a repack",
 		Flags: slices.Concat([]cli.Flag{tablesFlag()}, selectionFlags(), runFlags(), batchFlags(), windowFlags(), throttleFlags(), metricsFlags(), []cli.Flag{
 			&cli.BoolFlag{Name: "wait-for-swap", Usage: "when all is ready for the swap, stay at work and replay what is written, until: repack swap"},
+			&cli.DurationFlag{Name: "progress-every", Value: progressEvery, Usage: "log how far the run is at this `INTERVAL`, where there is no bar"},
 			&cli.BoolFlag{Name: "dry-run", Usage: "change nothing, and show what a run would do: see repack plan"},
 		}, lockFlags(), connectionFlags()),
 		Action: func(c *cli.Context) error {
 			if c.Bool("dry-run") && !inBatch(c) {
 				return showPlan(c, writePlan)
+			}
+			if every := c.Duration("progress-every"); every <= 0 {
+				return &repack.UsageError{Err: fmt.Errorf("--progress-every: want a time above zero, not %s", every)}
 			}
 			bar := newProgress(c) // before the logger: the logger writes through it
 			config, o, err := options(c)
