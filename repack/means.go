@@ -13,7 +13,6 @@ import (
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/session"
 	"github.com/repack-go/repack/stages/checks"
-	"github.com/repack-go/repack/stages/preflight"
 )
 
 // The means of a run are what it needs from the server before it changes anything:
@@ -138,7 +137,7 @@ func (r *Repack) mayCall(ctx context.Context, conn *pgx.Conn, name catalog.Name)
 		return err
 	}
 	if len(grants) > 0 {
-		return &checks.RefusedError{Table: name, Reasons: preflight.MissingPrivileges(grants)}
+		return &checks.RefusedError{Table: name, Reasons: checks.MissingPrivileges(grants)}
 	}
 	return nil
 }
@@ -166,7 +165,7 @@ func (r *Repack) lacking(ctx context.Context, err error) []string {
 // not be called.
 func (r *Repack) unable(ctx context.Context, err error) error {
 	if grants := r.lacking(ctx, err); len(grants) > 0 {
-		return &checks.RefusedError{Table: catalog.Name{Name: r.options.Table}, Reasons: preflight.MissingPrivileges(grants)}
+		return &checks.RefusedError{Table: catalog.Name{Name: r.options.Table}, Reasons: checks.MissingPrivileges(grants)}
 	}
 	return err
 }

@@ -348,7 +348,7 @@ func (r *Repack) registryReady(ctx context.Context, conn *pgx.Conn, name catalog
 		return false, err
 	}
 	if len(missing) > 0 {
-		return false, &checks.RefusedError{Table: name, Reasons: preflight.MissingPrivileges(missing)}
+		return false, &checks.RefusedError{Table: name, Reasons: checks.MissingPrivileges(missing)}
 	}
 	current, err := migrations.Current(ctx, conn, r.options.RegistrySchema)
 	if err == nil && !current {

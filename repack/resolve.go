@@ -12,7 +12,6 @@ import (
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/session"
 	"github.com/repack-go/repack/stages/checks"
-	"github.com/repack-go/repack/stages/preflight"
 )
 
 // resolveSQL is the only query that runs with the role's own search_path. If no table
@@ -102,5 +101,5 @@ func mayNotLook(ctx context.Context, conn *pgx.Conn, table string, cause error) 
 		}
 		return fmt.Errorf("look up table %s: %w", table, cause)
 	}
-	return &checks.RefusedError{Table: name, Reasons: preflight.MissingPrivileges([]string{grant})}
+	return &checks.RefusedError{Table: name, Reasons: checks.MissingPrivileges([]string{grant})}
 }

@@ -26,6 +26,15 @@ func (r Reason) String() string {
 	return s
 }
 
+// MissingPrivileges returns a reason to refuse for each GRANT that must be run.
+func MissingPrivileges(grants []string) []Reason {
+	var reasons []Reason
+	for _, grant := range grants {
+		reasons = append(reasons, Reason{Object: "missing privilege", Why: "have an administrator run", Remedy: grant})
+	}
+	return reasons
+}
+
 // identitiesSQL selects the OIDs of the sequences of the identity columns of table $1.
 const identitiesSQL = `
 SELECT d.objid

@@ -172,16 +172,7 @@ func (p *Inspector) MissingPrivileges(ctx context.Context) ([]checks.Reason, err
 	}
 	grants = append(grants, registryGrants...)
 	slices.Sort(grants)
-	return MissingPrivileges(slices.Compact(grants)), nil
-}
-
-// MissingPrivileges returns a reason to refuse for each GRANT that must be run.
-func MissingPrivileges(grants []string) []checks.Reason {
-	var reasons []checks.Reason
-	for _, grant := range grants {
-		reasons = append(reasons, checks.Reason{Object: "missing privilege", Why: "have an administrator run", Remedy: grant})
-	}
-	return reasons
+	return checks.MissingPrivileges(slices.Compact(grants)), nil
 }
 
 // privilegesSQL lists the statements that give the current role the privileges it lacks:
