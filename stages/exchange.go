@@ -188,7 +188,7 @@ func (x *exchanging) lockForExchange(place catalog.Name) []steps.Action {
 			if x.reverting() && x.Alteration.RenamesColumns() { // the texts are others under the lock
 				return x.mover().MayBeTogether(x.table)
 			}
-			if !x.Reprints.Knows(x.table) || !x.Reprints.Knows(x.becomes()) {
+			if !x.Knows(x.table, x.out) {
 				return steps.ErrUnlearned
 			}
 			return x.mover().MayBeTogether(x.table)
@@ -198,13 +198,13 @@ func (x *exchanging) lockForExchange(place catalog.Name) []steps.Action {
 			return append([]string{x.Link.From.String()}, neighbours[:len(neighbours)-1]...)
 		}),
 		steps.Unplanned(func(ctx context.Context, tx *lock.Tx) error {
-			works(tx, moving())
+			works(tx, moving(), len(x.views.Stack.Views))
 			return x.roomToExchange(ctx, tx)
 		}),
 		{
 			Run: func(ctx context.Context, tx *lock.Tx) error {
 				dependents, tables := locksSQL(moving())
-				if err := tx.LockAll(ctx, slices.Concat(catalog.LockStackSQL(x.views.Stack), dependents, lock.Vary(tx, tables))); err != nil {
+				if err := tx.LockAll(ctx, slices.Concat(catalog.LockStackSQL(x.views.Stack.Views), dependents, lock.Vary(tx, tables))); err != nil {
 					return steps.AlteredMeanwhile(err)
 				}
 				tx.Done(len(moving().AllForeignKeys()))
@@ -212,7 +212,7 @@ func (x *exchanging) lockForExchange(place catalog.Name) []steps.Action {
 			},
 			SQL: func(context.Context, *steps.Planner) ([]string, error) {
 				dependents, tables := locksSQL(moving())
-				return slices.Concat(catalog.LockStackSQL(x.views.Stack), dependents, tables), nil
+				return slices.Concat(catalog.LockStackSQL(x.views.Stack.Views), dependents, tables), nil
 			},
 		},
 		steps.Unplanned(func(ctx context.Context, tx *lock.Tx) error {
@@ -298,10 +298,13 @@ func locksSQL(t *catalog.Table) (dependents, tables []string) {
 // adding takes three times as long.
 const exchangeSteps = 40
 
-// works tells tx how much work an exchange of t is.
-func works(tx *lock.Tx, t *catalog.Table) {
+// viewSteps is how many of these steps a view is that is dropped and created again.
+const viewSteps = 2
+
+// works tells tx how much work an exchange of t is, with so many views that are created again.
+func works(tx *lock.Tx, t *catalog.Table, views int) {
 	keys := len(t.AllForeignKeys())
-	tx.Works(lock.Work{What: "the exchange of " + t.Name.String(), Keys: keys, Steps: exchangeSteps + 5*keys})
+	tx.Works(lock.Work{What: "the exchange of " + t.Name.String(), Keys: keys, Steps: exchangeSteps + 5*keys + viewSteps*views})
 }
 
 // lockedWith returns the tables that are locked for an exchange of t; t is the last. They

@@ -23,20 +23,19 @@ import (
 type exchanging struct {
 	*Env
 
-	out, in    uint32         // OIDs of the table in use, and of the one that takes its place
-	table      *catalog.Table // the one in use, as lookAt has read it
-	is         *catalog.Table // the one in place, as parity has read it
-	reasons    []checks.Reason
-	recompile  []string          // see catalog.Table.RecompileSQL
-	pending    error             // ErrPutOff if the log is not empty
-	xid        string            // ID of the transaction
-	noted      bool              // see snapshots.QueueNotedReads
-	owner      string            // of the table that takes its place
-	views      alter.Views       // those that cannot be replaced
-	viewGrants [][]catalog.Grant // the privileges on views that were created again
-	locked     bool              // the views are
-	granted    *catalog.Table    // the privileges on the latter, and on its sequences
-	oids       *oids.Rewriting
+	out, in   uint32         // OIDs of the table in use, and of the one that takes its place
+	table     *catalog.Table // the one in use, as lookAt has read it
+	is        *catalog.Table // the one in place, as parity has read it
+	reasons   []checks.Reason
+	recompile []string       // see catalog.Table.RecompileSQL
+	pending   error          // ErrPutOff if the log is not empty
+	xid       string         // ID of the transaction
+	noted     bool           // see snapshots.QueueNotedReads
+	owner     string         // of the table that takes its place
+	granted   *catalog.Table // the privileges on the latter, and on its sequences
+	views     alter.Views    // those that cannot be replaced
+	made      []catalog.View // those that have been created again
+	oids      *oids.Rewriting
 }
 
 // lookAt reads all that is known from table to noted, in one round trip, because every
@@ -135,12 +134,20 @@ func (p *planner) exchanging(ctx context.Context) (*exchanging, error) {
 	if p.Alteration != nil {
 		x.views = p.Alteration.Views
 	}
-	for _, v := range x.views.Stack {
+	for _, v := range x.views.Stack.Views {
 		grants, err := p.DefaultGrants(ctx, "r", p.User, v.Relation.Name.Schema)
 		if err != nil {
 			return nil, err
 		}
-		x.viewGrants = append(x.viewGrants, grants)
+		for i, g := range grants { // the view is given to its owner
+			if g.Grantor == p.User {
+				grants[i].Grantor = v.Relation.Owner
+			}
+			if g.Grantee == p.User {
+				grants[i].Grantee = v.Relation.Owner
+			}
+		}
+		x.made = append(x.made, catalog.View{Relation: &catalog.Table{Grants: grants}})
 	}
 	x.recompile, err = p.Source.RecompileSQL(ctx, p.Pool, p.Job.ShadowSchema)
 	return x, err

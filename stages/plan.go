@@ -92,6 +92,9 @@ func NewPlan(ctx context.Context, e *Env, until registry.Stage, running bool) (*
 		plan.Job = &PlannedJob{
 			Job: e.Job.ID, Stage: e.Job.Stage, StageDone: e.Job.StageDone, Swapped: e.Job.Swapped(), Running: running,
 		}
+		if err := e.planViews(ctx); err != nil {
+			return plan, err
+		}
 	}
 	p, err := newPlanner(ctx, e)
 	if err != nil {

@@ -136,7 +136,10 @@ func (e *Env) exchangeBackKnown(ctx context.Context) error {
 // backExchange is the transaction of exchangeBack.
 func (x *exchanging) backExchange() steps.Transaction {
 	parked := x.Job.ShadowTable()
-	locked := append(x.lockForExchange(x.Job.OldTable()), steps.Unplanned(func(context.Context, *lock.Tx) error {
+	locked := append(x.lockForExchange(x.Job.OldTable()), steps.Unplanned(func(ctx context.Context, tx *lock.Tx) error {
+		if err := x.learnRenamed(ctx, tx); err != nil {
+			return err
+		}
 		if err := x.Learned(x.table); err != nil {
 			return err
 		}
@@ -165,6 +168,21 @@ func (x *exchanging) backExchange() steps.Transaction {
 		x.done(exchangeSteps/2, 4),
 		x.rewriteOIDs(),
 	})}
+}
+
+// learnRenamed learns how definitions read in which columns have their old names again, as only
+// this transaction sees them. Most are known from before the swap. If one was added or changed since
+// then, this takes a few round trips under the lock.
+func (x *exchanging) learnRenamed(ctx context.Context, tx *lock.Tx) error {
+	if !x.Alteration.RenamesColumns() || x.Knows(x.table, x.out) {
+		return nil
+	}
+	for _, t := range []*catalog.Table{x.table, x.becomes()} {
+		if err := x.LearnIn(ctx, tx, t, x.out); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // validateBound lets the server check the rows of an old partition against the partition's

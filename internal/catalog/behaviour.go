@@ -69,7 +69,12 @@ type Label struct {
 // object refers to that table afterwards. The object stays the same one: it keeps its
 // grants, its comments and what depends on it.
 type Dependent struct {
-	OID     uint32 `json:"-"` // of the view, rule, policy or function
+	OID uint32 `json:"-"` // of the view, rule, policy or function
+	// Relation is the relation that a rule, policy, default or trigger belongs to.
+	Relation uint32 `json:"-"`
+	// Version is another one once a view has been replaced, or one of its columns has got another
+	// name. It stays the same if a column of the table gets another name.
+	Version string `json:"-"`
 	Kind    string `json:"kind"`
 	Name    string `json:"name"` // quoted
 	Owner   string `json:"owner"`
@@ -144,7 +149,7 @@ func (t *Table) rowSecurity() (parts []Part) {
 	}
 	parts = append(parts, Part{"row-level security", flags})
 	for _, l := range t.Labels {
-		parts = append(parts, Part{"security label of " + Quote(l.Provider), []string{l.sql(t.Name)}})
+		parts = append(parts, Part{"security label of " + Quote(l.Provider), []string{l.sqlOn("TABLE", t.Name)}})
 	}
 	return parts
 }
@@ -200,10 +205,11 @@ func (p Policy) createSQL(table Name) string {
 	return sql
 }
 
-func (l Label) sql(table Name) string {
-	object := "TABLE " + table.String()
+// sqlOn returns the statement that labels a relation of that kind, or its column.
+func (l Label) sqlOn(kind string, relation Name) string {
+	object := kind + " " + relation.String()
 	if l.Column != "" {
-		object = "COLUMN " + table.String() + "." + Quote(l.Column)
+		object = "COLUMN " + relation.String() + "." + Quote(l.Column)
 	}
 	return fmt.Sprintf("SECURITY LABEL FOR %s ON %s IS %s", Quote(l.Provider), object, Literal(l.Label))
 }

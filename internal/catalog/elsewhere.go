@@ -72,7 +72,7 @@ func (t *Table) CopyIn(ctx context.Context, q Querier, schema string) (c *Table,
 	var visible bool
 	triggers, rules := map[string]string{}, map[string]string{}
 	b := &pgx.Batch{}
-	underPath(b, t.Name.Schema, func() {
+	underPath(b, []string{t.Name.Schema}, func() {
 		b.Queue(visibleSQL, t.OID).QueryRow(func(row pgx.Row) error { return row.Scan(&visible) })
 		askDefinitions(b, triggers, prettyTriggersSQL, t.OID)
 		askDefinitions(b, rules, prettyRulesSQL, t.OID)
@@ -103,11 +103,11 @@ func askDefinitions(b *pgx.Batch, found map[string]string, sql string, oid uint3
 
 const setPathSQL = `SELECT pg_catalog.set_config('search_path', $1, true)`
 
-// underPath runs the queries that queue adds under a search_path of that schema. Then
+// underPath runs the queries that queue adds under a search_path of those schemas. Then
 // it sets search_path back to pg_catalog, which our sessions have. If a query fails,
 // the transaction must be rolled back.
-func underPath(b *pgx.Batch, schema string, queue func()) {
-	b.Queue(setPathSQL, Quote(schema))
+func underPath(b *pgx.Batch, schemas []string, queue func()) {
+	b.Queue(setPathSQL, QuoteAll(schemas))
 	queue()
 	b.Queue(setPathSQL, "pg_catalog")
 }
@@ -271,7 +271,7 @@ func triedRules(ctx context.Context, q Querier, rules []otherRule, schema string
 	b := &pgx.Batch{}
 	for _, r := range rules {
 		on := Name{r.SchemaName, r.TableName}
-		underPath(b, on.Schema, func() {
+		underPath(b, []string{on.Schema}, func() {
 			b.Queue(prettyRuleSQL, r.OID, r.Relation).QueryRow(func(row pgx.Row) error {
 				var definition string
 				var visible bool

@@ -139,17 +139,22 @@ ORDER BY l.provider, l.objsubid`
 
 func askLabels(d *description) { wantAs(d, labelsSQL, &d.Labels) }
 
+// viewVersion is Dependent.Version of the view with rule r. The tree of a rule names columns of
+// tables by their numbers.
+const viewVersion = `hash_record_extended(ROW(r.ev_action::text, ARRAY(SELECT a.attname FROM pg_attribute a WHERE a.attrelid = r.ev_class AND a.attnum > 0 ORDER BY a.attnum)), 0)::text`
+
 // viewsSQL finds the views whose own query refers to the table, to its row type or to
 // functions and operators typed by it. pg_get_viewdef
 // qualifies the table's name, like all names.
-const viewsSQL = `
+var viewsSQL = `
 SELECT   DISTINCT
          v.oid                              AS oid,
          n.nspname::text                    AS schema_name,
          v.relname::text                    AS view_name,
          pg_get_userbyid(v.relowner)::text  AS owner,
          coalesce(v.reloptions, '{}')       AS options,
-         pg_get_viewdef(v.oid)              AS definition
+         pg_get_viewdef(v.oid)              AS definition,
+         ` + viewVersion + ` AS version
 FROM     pg_rewrite r
 JOIN     pg_class v     ON v.oid = r.ev_class AND v.relkind = 'v' AND v.relpersistence = 'p'
 JOIN     pg_namespace n ON n.oid = v.relnamespace
@@ -160,15 +165,15 @@ ORDER BY 2, 3`
 func askViews(d *description) {
 	t := d.Table
 	type row struct {
-		OID                                     uint32
-		SchemaName, ViewName, Owner, Definition string
-		Options                                 []string
+		OID                                              uint32
+		SchemaName, ViewName, Owner, Definition, Version string
+		Options                                          []string
 	}
 	want(d, viewsSQL, func(rows []row) error {
 		for _, r := range rows {
 			name := Name{r.SchemaName, r.ViewName}.String()
 			t.Dependents = append(t.Dependents, Dependent{
-				OID: r.OID, Kind: "view", Name: name, Owner: r.Owner, options: r.Options, definition: r.Definition,
+				OID: r.OID, Kind: "view", Name: name, Owner: r.Owner, options: r.Options, definition: r.Definition, Version: r.Version,
 				Replace: replaceViewSQL(name, r.Options, r.Definition),
 				// LOCK TABLE would also lock all tables of the view.
 				Lock: fmt.Sprintf("ALTER VIEW %s OWNER TO %s", name, Quote(r.Owner)),
@@ -200,6 +205,7 @@ SELECT   'rule'                                                                 
          format('ALTER %s %I.%I OWNER TO %I', CASE c.relkind WHEN 'v' THEN 'VIEW' ELSE 'TABLE' END,
                 n.nspname, c.relname, pg_get_userbyid(c.relowner))              AS lock,
          r.oid                                                                  AS oid,
+         c.oid                                                                  AS relation,
          '{}'::text[]                                                           AS extensions
 FROM    (SELECT * FROM pg_rewrite
          WHERE  oid = ANY (ARRAY(SELECT u.id FROM repack_uses u WHERE u.class = 'pg_rewrite'::regclass)) OFFSET 0) r
@@ -216,6 +222,7 @@ SELECT   'policy',
          || coalesce(' WITH CHECK (' || pg_get_expr(p.polwithcheck, p.polrelid) || ')', ''),
          format('ALTER TABLE %I.%I OWNER TO %I', n.nspname, c.relname, pg_get_userbyid(c.relowner)),
          p.oid,
+         c.oid,
          '{}'::text[]
 FROM     pg_policy p
 JOIN     pg_class c     ON c.oid = p.polrelid
@@ -229,6 +236,7 @@ SELECT   'function',
          pg_get_functiondef(p.oid),
          '',
          p.oid,
+         0::oid,
          ` + extensionsOf("pg_proc", "p.oid") + `
 FROM     pg_proc p
 WHERE    p.prokind IN ('f', 'p', 'w')
@@ -241,6 +249,7 @@ SELECT   'default',
          format('ALTER TABLE ONLY %I.%I ALTER COLUMN %I SET DEFAULT %s', n.nspname, c.relname, a.attname, pg_get_expr(d.adbin, d.adrelid)),
          format('ALTER TABLE ONLY %I.%I OWNER TO %I', n.nspname, c.relname, pg_get_userbyid(c.relowner)),
          d.oid,
+         c.oid,
          '{}'::text[]
 FROM     pg_attrdef d
 JOIN     pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum AND a.attgenerated = ''
@@ -257,6 +266,7 @@ SELECT   'trigger',
                    CASE t.tgenabled WHEN 'D' THEN 'DISABLE' WHEN 'R' THEN 'ENABLE REPLICA' WHEN 'A' THEN 'ENABLE ALWAYS' ELSE 'ENABLE' END, t.tgname),
          format('ALTER TABLE ONLY %I.%I OWNER TO %I', n.nspname, c.relname, pg_get_userbyid(c.relowner)),
          t.oid,
+         c.oid,
          '{}'::text[]
 FROM    (SELECT * FROM pg_trigger
          WHERE  oid = ANY (ARRAY(SELECT u.id FROM repack_uses u WHERE u.class = 'pg_trigger'::regclass)) OFFSET 0) t

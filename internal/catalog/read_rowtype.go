@@ -269,7 +269,7 @@ func (t *Table) TypedIn(ctx context.Context, q Querier, c *Table) error {
 		return err
 	})
 	askDefinitions(b, defaults, prettyDefaultsSQL, t.OID)
-	underPath(b, t.Name.Schema, func() {
+	underPath(b, []string{t.Name.Schema}, func() {
 		b.Queue(prettyPoliciesSQL, t.OID).Query(func(rows pgx.Rows) error {
 			var name, using, check string
 			_, err := pgx.ForEachRow(rows, []any{&name, &using, &check}, func() error {

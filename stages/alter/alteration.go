@@ -32,10 +32,13 @@ type Alteration struct {
 	// Texts are those of dependents after the swap, if they are printed otherwise than before it:
 	// by kind and name.
 	Texts map[string]string `json:"texts,omitempty"`
-	// Recreated names the views that were dropped and created again in the swap. Views are those
+	// Recreated are the views that were dropped and created again in the swap. Views are those
 	// that cannot be replaced, as they were when the alteration was looked at.
-	Recreated []string `json:"recreated,omitempty"`
-	Views     Views    `json:"-"`
+	Recreated []Recreated `json:"recreated,omitempty"`
+	Views     Views       `json:"-"`
+	// Versions are those of the views on the new table at the swap, by name: see
+	// catalog.Dependent.
+	Versions map[string]string `json:"versions,omitempty"`
 	// Sequences are those that draw values for altered columns, and get another type.
 	Sequences []Sequence `json:"sequences"`
 }
@@ -148,7 +151,8 @@ func textKey(d catalog.Dependent) string { return d.Kind + " " + d.Name }
 // before returns the text that a dependent had before the swap, if it has not been changed since
 // and the text is another one now.
 func (a *Alteration) before(source *catalog.Table, d catalog.Dependent) (text string, unchanged bool) {
-	if now, noted := a.Texts[textKey(d)]; !noted || now != d.Replace {
+	unchanged = d.Kind == "view" && d.Version != "" && a.Versions[d.Name] == d.Version // even if its text has new names
+	if now, noted := a.Texts[textKey(d)]; !unchanged && (!noted || now != d.Replace) {
 		return "", false
 	}
 	for _, was := range source.Dependents {
@@ -170,12 +174,12 @@ func (a *Alteration) Changed(source, t *catalog.Table) *catalog.Table {
 	return &c
 }
 
-// Reread returns a with the names of the views that were created again, and the texts of dependents that the server prints otherwise on the new table
-// is than on the source was.
-func (a *Alteration) Reread(was, is *catalog.Table, recreated []string) *Alteration {
+// Reread returns a with the views that were created again, and with the texts of dependents that
+// the server prints otherwise on the new table is than on the source was.
+func (a *Alteration) Reread(was, is *catalog.Table, recreated []Recreated) *Alteration {
 	c := *a
 	c.Recreated = recreated
-	c.Texts = map[string]string{}
+	c.Texts, c.Versions = map[string]string{}, map[string]string{}
 	texts := map[string]string{}
 	for _, d := range was.Dependents {
 		texts[textKey(d)] = d.Replace
@@ -183,6 +187,9 @@ func (a *Alteration) Reread(was, is *catalog.Table, recreated []string) *Alterat
 	for _, d := range is.Dependents {
 		if texts[textKey(d)] != d.Replace {
 			c.Texts[textKey(d)] = d.Replace
+		}
+		if d.Kind == "view" {
+			c.Versions[d.Name] = d.Version
 		}
 	}
 	return &c
@@ -319,6 +326,25 @@ func (a *Alteration) RenameSQL(table catalog.Name) []string {
 		return nil
 	}
 	return renameSQL(table, a.Renames)
+}
+
+// RenamedLikeSQL returns the statements that make an empty table, under the name of table, with
+// the columns of the old table by which the new one has them. So views on the new table can be
+// tried on it.
+func (a *Alteration) RenamedLikeSQL(old, table catalog.Name) []string {
+	statements := []string{fmt.Sprintf("CREATE TABLE %s (LIKE %s INCLUDING INDEXES)", table, old)}
+	renames := maps.Clone(a.Renames)
+	for _, c := range a.Delta.Is.Columns {
+		if _, there := a.Delta.Was.Column(c.Name); !there {
+			delete(renames, c.Name)
+		}
+	}
+	for _, c := range a.Delta.Was.Columns {
+		if _, there := a.Delta.Is.Column(c.Name); !there {
+			statements = append(statements, fmt.Sprintf("ALTER TABLE %s DROP COLUMN %s", table, catalog.Quote(c.Name)))
+		}
+	}
+	return append(statements, renameSQL(table, renames)...)
 }
 
 // RenameBackSQL undoes RenameSQL.

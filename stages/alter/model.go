@@ -231,7 +231,7 @@ func (m *Model) make(ctx context.Context) (*Alteration, error) {
 		if err := m.arrange(ctx, a); err != nil || len(m.reasons) > 0 {
 			return err
 		}
-		a.Views, ofViews, err = m.Asked.FindViews(ctx, m.tx, m.Source, m.name(), m.Schema)
+		a.Views, ofViews, err = a.FindViews(ctx, m.tx, In{Table: m.Source, Copied: m.name(), Schema: m.Schema})
 		return err
 	})
 	if err == nil && len(m.reasons) == 0 {

@@ -22,7 +22,7 @@ func (w *Worker) learn(ctx context.Context, oid uint32) error {
 	if err != nil {
 		return w.GoneOr(err)
 	}
-	if w.Reprints.Knows(t) && w.Reprints.Knows(w.Becomes(t, oid)) {
+	if w.Knows(t, oid) {
 		return nil
 	}
 	err = w.learnOf(ctx, t, oid)
@@ -30,6 +30,23 @@ func (w *Worker) learn(ctx context.Context, oid uint32) error {
 		return err
 	}
 	return w.learnOf(ctx, w.Becomes(t, oid), oid) // the same texts may read otherwise there
+}
+
+// Knows reports whether it is known how the definitions of t read, and those of the table that
+// replaces it. oid is that of t.
+func (w *Worker) Knows(t *catalog.Table, oid uint32) bool {
+	return w.Reprints.Knows(w.compared(t)) && (w.Job == nil || w.Reprints.Knows(w.compared(w.Becomes(t, oid))))
+}
+
+// compared returns t with the definitions that an exchange compares. If the table is altered, what
+// depends on it may read otherwise: see catalog.Table.WithDependentsAs.
+func (w *Worker) compared(t *catalog.Table) *catalog.Table {
+	if w.Alteration == nil {
+		return t
+	}
+	c := *t
+	c.Dependents = nil
+	return &c
 }
 
 // Becomes returns the description that the table which replaces t must have. oid is that of t:
@@ -71,15 +88,18 @@ func (w *Worker) LearnOld(ctx context.Context) error {
 }
 
 func (w *Worker) learnOf(ctx context.Context, t *catalog.Table, oid uint32) error {
+	return w.TryBy(ctx, w.Locks, func(ctx context.Context, tx *lock.Tx) error { return w.LearnIn(ctx, tx, t, oid) })
+}
+
+// LearnIn is learn in a transaction, for t alone.
+func (w *Worker) LearnIn(ctx context.Context, tx *lock.Tx, t *catalog.Table, oid uint32) error {
 	free, _ := w.Places()
-	return w.TryBy(ctx, w.Locks, func(ctx context.Context, tx *lock.Tx) error {
-		return w.Reprints.Learn(ctx, tx, free, t, oid)
-	})
+	return w.Reprints.Learn(ctx, tx, free, w.compared(t), oid)
 }
 
 // Learned makes sure, under the lock, that no definition has been added or changed since.
 func (w *Worker) Learned(t *catalog.Table) error {
-	if !w.Reprints.Knows(t) || w.Job != nil && !w.Reprints.Knows(w.Becomes(t, w.InUse())) {
+	if !w.Knows(t, w.InUse()) {
 		return fmt.Errorf("a definition of %s has just been changed: %w", t.Name, ErrPutOff)
 	}
 	return nil
