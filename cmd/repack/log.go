@@ -29,7 +29,7 @@ func logger(c *cli.Context) (*slog.Logger, error) {
 	switch format := strings.ToLower(c.String("log-format")); format {
 	case "text":
 		if person(out) {
-			return slog.New(tint.NewHandler(out, &tint.Options{Level: level, TimeFormat: time.TimeOnly, NoColor: true, ReplaceAttr: bare})), nil
+			return slog.New(tint.NewTextHandler(out, &tint.Options{Level: level, TimeFormat: time.TimeOnly, NoColor: true, ReplaceAttr: bare})), nil
 		}
 		return slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: level, ReplaceAttr: bare})), nil
 	case "json":
