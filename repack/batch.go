@@ -396,7 +396,7 @@ func (b *budget) Check(ctx context.Context, _ Work) (Verdict, error) {
 	if b.written+written >= b.MaxWritten {
 		return Verdict{}, &StoppedError{Reason: fmt.Sprintf("%d bytes have been written", b.written+written)}
 	}
-	return Verdict{Utilisation: float64(b.written+written) / float64(b.MaxWritten)}, nil
+	return Verdict{}, nil // a budget is no reason for small chunks, however much of it is used
 }
 
 // measure returns the size of the copy that this process is writing.

@@ -9,8 +9,11 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/repack-go/repack/internal/catalog"
+	"github.com/repack-go/repack/internal/session"
 	"github.com/repack-go/repack/registry"
 	"github.com/repack-go/repack/stages"
+	"github.com/repack-go/repack/stages/checks"
 	"github.com/repack-go/repack/stages/throttle"
 )
 
@@ -181,12 +184,31 @@ func (r *Repack) mayBegin(ctx context.Context, e *stages.Env) error {
 	return e.Throttle.Wait(ctx, throttle.Copying)
 }
 
-// signalsReady makes sure that what work is to be stopped by can be read.
-func (r *Repack) signalsReady(ctx context.Context, e *stages.Env) error {
+// throttlersReady makes sure that what work is to be stopped by can be read.
+func (r *Repack) throttlersReady(ctx context.Context, e *stages.Env) error {
 	err := e.Signals.Ready(ctx)
 	var refused *RefusedError
 	if errors.As(err, &refused) {
 		refused.Table = e.Source.Name
 	}
+	for _, throttler := range r.options.Throttlers {
+		if err != nil {
+			return err
+		}
+		err = r.throttlerReady(ctx, throttler, e.Source.Name)
+	}
 	return err
+}
+
+// throttlerReady asks a throttler of the caller's for the first time. One that cannot tell then is
+// refused. A lost connection is no such reason.
+func (r *Repack) throttlerReady(ctx context.Context, throttler Throttler, table catalog.Name) error {
+	_, err := throttler.Check(ctx, Copying)
+	var ended *StoppedError
+	if err == nil || errors.As(err, &ended) || session.Lost(err) || ctx.Err() != nil {
+		return err
+	}
+	return &RefusedError{Table: table, Reasons: []checks.Reason{{
+		Object: "a throttler", Why: "it cannot tell whether work may begin: " + err.Error(), Remedy: "mend it, or run without it",
+	}}}
 }

@@ -125,7 +125,7 @@ func (r *Repack) runVisited(ctx context.Context, v *visit) error {
 		if e.Job != nil && e.Alter.Cascade && !r.member {
 			return errCascade
 		}
-		if err := r.signalsReady(ctx, e); err != nil {
+		if err := r.throttlersReady(ctx, e); err != nil {
 			return err
 		}
 		if e.Job == nil {

@@ -45,6 +45,21 @@ func New(ranges []registry.Chunk, blocks int64, target time.Duration, workers in
 // what a relation can have: added to the number of a block, a larger one may overflow.
 func (c *Chunker) Fix(blocks int64) { c.fixed, c.size = true, min(blocks, math.MaxUint32) }
 
+// Aim changes how long a chunk should take. The next chunk is smaller at once; chunks become
+// larger one by one, as they do at the beginning.
+func (c *Chunker) Aim(target time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.fixed {
+		return
+	}
+	if target < c.target {
+		c.size = max(c.size*int64(target)/int64(c.target), 1)
+		c.least = min(c.least, c.size)
+	}
+	c.target = target
+}
+
 // BlocksFor estimates how many blocks batch rows fill, in a table with the given numbers
 // of rows and blocks. If the number of rows is not known, because the table was never
 // analysed, it assumes fifty rows for each block.

@@ -61,6 +61,26 @@ func TestChunkGrowth(t *testing.T) {
 	}
 }
 
+// TestAim: the next chunk is smaller at once; then chunks grow.
+func TestAim(t *testing.T) {
+	t.Parallel()
+	c := New([]registry.Chunk{{End: 10_000}}, 300, target, 2)
+	for _, step := range []struct {
+		aim  time.Duration
+		want int64
+	}{{target, 300}, {target / 10, 30}, {target / 10, 30}, {target, 30}, {target / 1000, 1}} {
+		c.Aim(step.aim)
+		if chunk, _ := c.Next(); chunk.End-chunk.First != step.want {
+			t.Errorf("a chunk for %s has %d blocks, want %d", step.aim, chunk.End-chunk.First, step.want)
+		}
+	}
+	c.Fix(7)
+	c.Aim(target)
+	if chunk, _ := c.Next(); chunk.End-chunk.First != 7 {
+		t.Errorf("a fixed chunk has %d blocks", chunk.End-chunk.First)
+	}
+}
+
 // handedOut are the chunks that d has.
 func handedOut(d *Chunker) []registry.Chunk {
 	var chunks []registry.Chunk

@@ -126,6 +126,7 @@ func (c *Copier) copyWorker(ctx context.Context, chunks *chunker.Chunker, copyCh
 
 // copyNext copies the next chunk, if there is one.
 func (c *Copier) copyNext(ctx context.Context, chunks *chunker.Chunker, copyChunk func(*registry.Chunk) error) (more bool, err error) {
+	chunks.Aim(c.Throttle.PieceTime(c.chunkTime()))
 	chunk, ok := chunks.Next()
 	if !ok {
 		return false, nil
@@ -231,14 +232,22 @@ const (
 	firstLockedChunkBlocks = 16 // these may have thousands of rows
 )
 
+// chunkTime returns how long a chunk should take.
+func (c *Copier) chunkTime() time.Duration {
+	if c.Strategy.LocksRows() {
+		return lockedChunkTime
+	}
+	return throttle.ChunkTime
+}
+
 // chunks returns a Chunker for gaps. The chunks have the size for the strategy, or the
 // one that the user has asked for.
 func (c *Copier) chunks(gaps []registry.Chunk, done registry.Copied) *chunker.Chunker {
-	size, target := int64(firstChunkBlocks), throttle.ChunkTime
+	size := int64(firstChunkBlocks)
 	if c.Strategy.LocksRows() {
-		size, target = firstLockedChunkBlocks, lockedChunkTime
+		size = firstLockedChunkBlocks
 	}
-	chunks := chunker.New(gaps, size, target, c.Jobs)
+	chunks := chunker.New(gaps, size, c.chunkTime(), c.Jobs)
 	chunks.Progress = steps.Progress{
 		Rows: done.Rows, TotalRows: *c.Job.RowEstimate,
 		Blocks: done.Blocks, TotalBlocks: *c.Job.Blocks,

@@ -48,6 +48,8 @@ type Throttle struct {
 	waiting    Waiting       // if there are any
 	said       time.Time     // when the log was told last
 	replayed   time.Time     // when a batch was replayed although work was stopped
+	floorEnds  time.Time     // until when such a batch counts as waiting; zero: there was none
+	isNear     bool          // a limit is near: see PieceTime
 }
 
 // New returns a Throttle with up to most slots at the same time. With yield, there is
@@ -162,10 +164,7 @@ func (t *Throttle) rest() time.Duration {
 // work in it, and rests after it.
 // The rest is at most ChunkTime long, because the piece may have spent time waiting.
 func (t *Throttle) Chunk(ctx context.Context, work Work, piece func() (more bool, err error)) (more bool, err error) {
-	if err := t.Wait(ctx, work); err != nil {
-		return false, err
-	}
-	if err := t.Take(ctx); err != nil {
+	if err := t.allowed(ctx, work); err != nil {
 		return false, err
 	}
 	began := time.Now()
@@ -174,12 +173,39 @@ func (t *Throttle) Chunk(ctx context.Context, work Work, piece func() (more bool
 	return more, err
 }
 
+// allowed waits until the work may begin, and takes a slot. What was said before a wait for the
+// slot may hold no longer, so it asks again.
+func (t *Throttle) allowed(ctx context.Context, work Work) error {
+	for {
+		if err := t.Wait(ctx, work); err != nil {
+			return err
+		}
+		if t.rest() <= 0 && t.try(1) {
+			return nil
+		}
+		if err := t.Take(ctx); err != nil {
+			return err
+		}
+		verdict, err := t.verdict(ctx, work)
+		if err == nil && !verdict.Stop {
+			return nil
+		}
+		t.End()
+		if err != nil {
+			return err
+		}
+	}
+}
+
 // try takes a slot if fewer than most are taken. 0 stands for all.
 func (t *Throttle) try(most int) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if most == 0 {
 		most = t.most
+	}
+	if t.isNear {
+		most = 1
 	}
 	if t.taken >= most {
 		return false

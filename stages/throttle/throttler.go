@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 )
 
@@ -29,7 +30,8 @@ const (
 //
 // It is asked before every piece of work, by several goroutines, so it keeps its own clock:
 // it must answer at once most of the time. An error means that it cannot tell, and stops the
-// work until it can. A *StoppedError ends the run.
+// work until it can; the first time, before the work begins, it is a refusal. A *StoppedError
+// ends the run.
 type Throttler interface {
 	Check(ctx context.Context, work Work) (Verdict, error)
 }
@@ -41,8 +43,8 @@ type Verdict struct {
 	// Reason says what is waited for, and against which limit, such as "replica sb1 is
 	// 41 s behind, limit 30 s".
 	Reason string
-	// Utilisation is how much of the limit is used: 1 is all of it. It is 0 if there is no
-	// such measure.
+	// Utilisation is how much of the limit is used: 1 is all of it. From 0.8 on, rows are
+	// copied in smaller chunks, one at a time. It is 0 if there is no such measure.
 	Utilisation float64
 	// Pause says that a person has stopped the work. Then the replay rests too. Otherwise
 	// it replays a batch from time to time, so that the change log does not grow without
@@ -95,7 +97,7 @@ func (t *Throttle) GiveUpAfter(limit time.Duration) {
 func (t *Throttle) Waiting() *Waiting {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.waiters == 0 {
+	if !t.stopped(time.Now()) {
 		return nil
 	}
 	waiting := t.waiting
@@ -112,14 +114,13 @@ func (t *Throttle) Wait(ctx context.Context, work Work) error {
 func (t *Throttle) WaitDoing(ctx context.Context, work Work, meanwhile func(context.Context) error) error {
 	for waits := false; ; waits = true {
 		verdict, err := t.verdict(ctx, work)
-		if err != nil || !verdict.Stop || t.floor(work, verdict) {
-			if waits {
-				t.proceed()
-			}
+		isFloor := err == nil && verdict.Stop && t.floor(work, verdict)
+		if err != nil || !verdict.Stop || isFloor {
+			t.proceed(waits, isFloor)
 			return err
 		}
 		if err := t.wait(ctx, verdict.Reason, !waits, meanwhile); err != nil {
-			t.proceed()
+			t.proceed(true, false)
 			return err
 		}
 	}
@@ -151,11 +152,12 @@ func (t *Throttle) stop(reason string, first bool) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := time.Now()
+	begins := first && !t.stopped(now)
 	if first {
 		t.waiters++
 	}
 	switch {
-	case first && t.waiters == 1:
+	case begins:
 		t.waiting = Waiting{For: reason, Since: now}
 		t.said = now
 		t.log.Info("waiting", "for", reason)
@@ -170,11 +172,27 @@ func (t *Throttle) stop(reason string, first bool) error {
 	return nil
 }
 
-// proceed notes that a goroutine does not wait any more.
-func (t *Throttle) proceed() {
+// stopped reports whether work is stopped. A batch that is replayed nevertheless does not end
+// that. t.mu is held.
+func (t *Throttle) stopped(now time.Time) bool {
+	return t.waiters > 0 || now.Before(t.floorEnds)
+}
+
+// proceed notes that a goroutine begins its work, or ends. waited tells that stop has counted it,
+// and isFloor that work is still stopped.
+func (t *Throttle) proceed(waited, isFloor bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.waiters--; t.waiters == 0 {
+	if waited {
+		t.waiters--
+	}
+	switch {
+	case isFloor:
+		if waited {
+			t.floorEnds = time.Now().Add(2 * replayFloor)
+		}
+	case t.waiters == 0 && (waited || !t.floorEnds.IsZero()):
+		t.floorEnds = time.Time{}
 		t.log.Info("waiting is over", "for", t.waiting.For, "took", time.Since(t.waiting.Since).Round(time.Millisecond))
 	}
 }
@@ -193,21 +211,61 @@ func (t *Throttle) floor(work Work, verdict Verdict) bool {
 	return true
 }
 
-// verdict returns the first verdict that stops the work, or one that does not.
-func (t *Throttle) verdict(ctx context.Context, work Work) (Verdict, error) {
+// verdict returns what all throttlers say together. One that ends the run goes before those that
+// stop it.
+func (t *Throttle) verdict(ctx context.Context, work Work) (all Verdict, err error) {
 	t.mu.Lock()
 	throttlers := t.throttlers
 	t.mu.Unlock()
+	var reasons []string
 	for _, throttler := range throttlers {
 		verdict, err := throttler.Check(ctx, work)
 		var end *StoppedError
 		switch {
-		case err == nil && !verdict.Stop:
-		case err == nil, errors.As(err, &end), ctx.Err() != nil:
-			return verdict, err
+		case err == nil:
+		case errors.As(err, &end), ctx.Err() != nil:
+			return Verdict{}, err
 		default: // it was asked for, and cannot be read: that must not go unnoticed
-			return Verdict{Stop: true, Reason: err.Error()}, nil
+			verdict = Verdict{Stop: true, Reason: err.Error()}
+		}
+		all.Utilisation = max(all.Utilisation, verdict.Utilisation)
+		if verdict.Stop {
+			all.Stop = true
+			reasons = append(reasons, verdict.Reason)
+		}
+		if verdict.Pause { // the server need not be asked about more
+			all.Pause = true
+			break
 		}
 	}
-	return Verdict{}, nil
+	all.Reason = strings.Join(reasons, "; ")
+	t.near(work, all)
+	return all, nil
+}
+
+// nearly is the part of a limit from which on work is done in small pieces, one at a time.
+// Otherwise all workers could go beyond the limit with a large piece each.
+const nearly = 0.8
+
+// near notes whether a limit is near.
+func (t *Throttle) near(work Work, verdict Verdict) {
+	if work != Copying {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.isNear = verdict.Utilisation >= nearly
+}
+
+// smaller is how much smaller pieces are when a limit is near.
+const smaller = 10
+
+// PieceTime returns how long a piece should take that usually takes most.
+func (t *Throttle) PieceTime(most time.Duration) time.Duration {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.isNear {
+		return most / smaller
+	}
+	return most
 }

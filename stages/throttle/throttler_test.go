@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -60,11 +61,128 @@ func TestWait(t *testing.T) {
 			if took := time.Since(began); err != nil || took != c.want || waited == 0 {
 				t.Errorf("%s: waited for %s (%d times), want %s: %v", c.name, took, waited, c.want, err)
 			}
-			if w := slots.Waiting(); w != nil {
-				t.Errorf("%s: still waiting: %+v", c.name, w)
+			if w := slots.Waiting(); (w != nil) != (c.want == replayFloor) { // a floor does not end it
+				t.Errorf("%s: waiting afterwards: %+v", c.name, w)
 			}
 		})
 	}
+}
+
+// TestFloorIsStillWaiting: batches that are replayed while work is stopped neither begin the
+// waiting again, nor end it, nor keep the run from giving up.
+func TestFloorIsStillWaiting(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		slots, said := givenThrottle(stoppedFor(12*time.Second, Verdict{Reason: "lag"})), &spoken{}
+		slots.log = slog.New(said)
+		slots.replayed = time.Now()
+		began := time.Now()
+		for range 3 { // at 5 s, at 10 s, and when the work goes on
+			if err := slots.Wait(t.Context(), Replaying); err != nil {
+				t.Fatal(err)
+			}
+			if w := slots.Waiting(); time.Since(began) < 12*time.Second && (w == nil || !w.Since.Equal(began)) {
+				t.Errorf("after %s: waiting %+v, since %s", time.Since(began), w, began)
+			}
+		}
+		if took := time.Since(began); took != 12*time.Second || slots.Waiting() != nil {
+			t.Errorf("goes on after %s, waiting %+v", took, slots.Waiting())
+		}
+		if want := []string{"waiting", "waiting is over"}; !slices.Equal(said.messages, want) {
+			t.Errorf("said %q, want %q", said.messages, want)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		slots := givenThrottle(stoppedFor(time.Hour, Verdict{Reason: "lag"}))
+		slots.GiveUpAfter(time.Minute)
+		began := time.Now()
+		var err error
+		for err == nil {
+			err = slots.Wait(t.Context(), Replaying)
+		}
+		var ended *StoppedError
+		if took := time.Since(began); !errors.As(err, &ended) || took < time.Minute || took > time.Minute+replayFloor+askEvery {
+			t.Errorf("gives up after %s: %v", took, err)
+		}
+	})
+}
+
+// spoken is a slog.Handler that keeps messages.
+type spoken struct{ messages []string }
+
+func (s *spoken) Enabled(context.Context, slog.Level) bool { return true }
+func (s *spoken) WithAttrs([]slog.Attr) slog.Handler       { return s }
+func (s *spoken) WithGroup(string) slog.Handler            { return s }
+func (s *spoken) Handle(_ context.Context, r slog.Record) error {
+	s.messages = append(s.messages, r.Message)
+	return nil
+}
+
+// TestVerdicts: an end goes before a stop and a pause, however they are ordered; a pause holds
+// the replay although there is another stop; all reasons are told.
+func TestVerdicts(t *testing.T) {
+	t.Parallel()
+	says := func(v Verdict, err error) told { return func(Work) (Verdict, error) { return v, err } }
+	stop, pause := says(Verdict{Stop: true, Reason: "lag", Utilisation: 1.5}, nil), says(Verdict{Stop: true, Pause: true, Reason: "paused"}, nil)
+	end, goes := says(Verdict{}, &StoppedError{Reason: "told"}), says(Verdict{Utilisation: 0.5}, nil)
+	fails := says(Verdict{}, errors.New("unreadable"))
+	for _, c := range []struct {
+		name string
+		asks []Throttler
+		want Verdict
+		ends bool
+	}{
+		{"go", []Throttler{goes}, Verdict{Utilisation: 0.5}, false},
+		{"stop and end", []Throttler{stop, end}, Verdict{}, true},
+		{"stop and pause", []Throttler{stop, pause, fails}, Verdict{Stop: true, Pause: true, Reason: "lag; paused", Utilisation: 1.5}, false},
+		{"stop and failure", []Throttler{goes, stop, fails}, Verdict{Stop: true, Reason: "lag; unreadable", Utilisation: 1.5}, false},
+	} {
+		got, err := givenThrottle(c.asks...).verdict(t.Context(), Copying)
+		var ended *StoppedError
+		if got != c.want || errors.As(err, &ended) != c.ends {
+			t.Errorf("%s: %+v, %v; want %+v", c.name, got, err, c.want)
+		}
+	}
+}
+
+// TestNearALimit: near a limit, there is one slot, and pieces are small. A piece whose slot came
+// late is asked about again.
+func TestNearALimit(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		used, stopsAfter := 0.5, time.Now().Add(time.Hour)
+		slots := New(nil, 2, false)
+		slots.Obey(slog.New(slog.DiscardHandler), told(func(Work) (Verdict, error) {
+			return Verdict{Utilisation: used, Stop: time.Now().After(stopsAfter)}, nil
+		}))
+		next := func() (took time.Duration) {
+			began := time.Now()
+			if err := slots.allowed(t.Context(), Copying); err != nil {
+				t.Fatal(err)
+			}
+			return time.Since(began)
+		}
+		if next(); next() != 0 || slots.PieceTime(time.Second) != time.Second {
+			t.Error("far from the limit, there are not two slots for pieces of a second")
+		}
+		slots.End()
+		slots.End()
+		used = nearly
+		next()
+		if got := slots.PieceTime(time.Second); got != time.Second/smaller {
+			t.Errorf("near the limit, a piece should take %s", got)
+		}
+		go func() { time.Sleep(time.Minute); slots.End() }()
+		if took := next(); took != time.Minute {
+			t.Errorf("near the limit, a second slot after %s", took)
+		}
+		stopsAfter = time.Now().Add(time.Second) // while the next one waits for its slot
+		go func() { time.Sleep(time.Minute); slots.End() }()
+		go func() { time.Sleep(time.Hour); stopsAfter = time.Now().Add(time.Hour) }()
+		if took := next(); took < time.Hour {
+			t.Errorf("a piece begins after %s, though it is stopped when it gets its slot", took)
+		}
+	})
 }
 
 // TestWaitThatEnds: what cannot be read stops the work, and a budget, a limit on waiting, the
