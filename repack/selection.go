@@ -9,12 +9,12 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/docker/go-units"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/repack-go/repack/internal/bloat"
 	"github.com/repack-go/repack/internal/catalog"
 	"github.com/repack-go/repack/internal/pattern"
+	"github.com/repack-go/repack/internal/size"
 )
 
 // Selection says which tables to work on. Names and patterns are those of psql and pg_dump: *
@@ -75,17 +75,17 @@ type Chosen struct {
 type limits struct{ minSize, maxSize, minBytes, minPercent float64 }
 
 func (s Selection) limits() (l limits, err error) {
-	size := func(flag, text string) float64 {
+	read := func(flag, text string) float64 {
 		if text == "" || err != nil {
 			return 0
 		}
-		n, parseErr := units.RAMInBytes(text)
-		if parseErr != nil || n < 0 {
-			err = &UsageError{fmt.Errorf("%s %q is not a size, such as 100MB or 2GB", flag, text)}
+		n, parseErr := size.Parse(text)
+		if parseErr != nil {
+			err = &UsageError{fmt.Errorf("%s: %w", flag, parseErr)}
 		}
 		return float64(n)
 	}
-	l.minSize, l.maxSize = size("minimum size", s.MinSize), size("maximum size", s.MaxSize)
+	l.minSize, l.maxSize = read("minimum size", s.MinSize), read("maximum size", s.MaxSize)
 	if text, isPercent := strings.CutSuffix(s.MinBloat, "%"); isPercent {
 		percent, parseErr := strconv.ParseFloat(text, 64)
 		if parseErr != nil || percent < 0 || percent > 100 {
@@ -93,7 +93,7 @@ func (s Selection) limits() (l limits, err error) {
 		}
 		l.minPercent = percent
 	} else {
-		l.minBytes = size("minimum bloat", s.MinBloat)
+		l.minBytes = read("minimum bloat", s.MinBloat)
 	}
 	if !slices.Contains([]string{"", OrderGiven, OrderSmallest, OrderWasted, OrderPercent}, s.Order) {
 		return l, &UsageError{fmt.Errorf("unknown order %q: want %s, %s, %s or %s", s.Order, OrderGiven, OrderSmallest, OrderWasted, OrderPercent)}

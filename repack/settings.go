@@ -7,8 +7,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/docker/go-units"
-
+	"github.com/repack-go/repack/internal/size"
 	"github.com/repack-go/repack/internal/window"
 	"github.com/repack-go/repack/registry"
 	"github.com/repack-go/repack/stages/throttle"
@@ -78,11 +77,11 @@ func readDuration(d *time.Duration, value string) (err error) {
 }
 
 // readSize reads a size, such as 20GB; empty stands for none.
-func readSize(size *int64, value string) (err error) {
-	if *size = 0; value == "" || value == "0" {
+func readSize(bytes *int64, value string) (err error) {
+	if *bytes = 0; value == "" {
 		return nil
 	}
-	*size, err = units.RAMInBytes(value)
+	*bytes, err = size.Parse(value)
 	return err
 }
 

@@ -7,10 +7,10 @@ import (
 	"strings"
 	"text/tabwriter"
 
-	"github.com/docker/go-units"
 	"github.com/jackc/pgx/v5"
 	"github.com/urfave/cli/v2"
 
+	"github.com/repack-go/repack/internal/size"
 	"github.com/repack-go/repack/repack"
 )
 
@@ -76,11 +76,10 @@ func batch(c *cli.Context) (repack.Batch, error) {
 		return b, usagef("--on-error: want stop or continue, not %q", on)
 	}
 	if text := c.String("max-written"); text != "" {
-		size, err := units.RAMInBytes(text)
-		if err != nil || size <= 0 {
-			return b, usagef("--max-written %q is not a size, such as 300GB", text)
+		var err error
+		if b.MaxWritten, err = size.Parse(text); err != nil || b.MaxWritten == 0 {
+			return b, usagef("--max-written %q is not a size above zero, such as 300GB", text)
 		}
-		b.MaxWritten = size
 	}
 	return b, nil
 }
@@ -165,18 +164,18 @@ func planBatch(c *cli.Context, config *pgx.ConnConfig, o repack.Options) error {
 func writePlanned(w io.Writer, list []repack.PlannedTable) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "TABLE\tSIZE\tWOULD FREE\tNEEDS AT MOST\tREFUSED")
-	size := func(n *int64) string {
+	ifKnown := func(n *int64) string {
 		if n == nil {
 			return "not known"
 		}
-		return bytes(*n)
+		return size.Text(*n)
 	}
 	for _, p := range list {
-		refused, disk := "-", size(p.DiskBytes)
+		refused, disk := "-", ifKnown(p.DiskBytes)
 		if p.Refused != "" {
 			refused, disk = firstReason(p.Refused), "-"
 		}
-		fmt.Fprintf(table, "%s.%s\t%s\t%s\t%s\t%s\n", plain(p.Schema), plain(p.Name), bytes(p.SizeBytes), size(p.WastedBytes), disk, refused)
+		fmt.Fprintf(table, "%s.%s\t%s\t%s\t%s\t%s\n", plain(p.Schema), plain(p.Name), size.Text(p.SizeBytes), ifKnown(p.WastedBytes), disk, refused)
 	}
 	return table.Flush()
 }

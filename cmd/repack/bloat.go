@@ -10,6 +10,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/repack-go/repack/internal/size"
 	"github.com/repack-go/repack/repack"
 )
 
@@ -62,8 +63,8 @@ func writeBloat(w io.Writer, list []repack.Bloat) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "TABLE\tSIZE\tNEEDED\tWASTED\t%\tINDEXES\tWASTED\tANALYZED\tBY\tTHEN")
 	for _, b := range list {
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", bloatName(b), bytes(b.SizeBytes), known(b.NeededBytes), known(b.WastedBytes), part(b.WastedPercent),
-			bytes(b.Indexes.SizeBytes), known(b.Indexes.WastedBytes), ago(b.AnalyzedAt, time.Now()), b.By, then(b))
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", bloatName(b), size.Text(b.SizeBytes), known(b.NeededBytes), known(b.WastedBytes), part(b.WastedPercent),
+			size.Text(b.Indexes.SizeBytes), known(b.Indexes.WastedBytes), ago(b.AnalyzedAt, time.Now()), b.By, then(b))
 	}
 	if err := table.Flush(); err != nil {
 		return err
@@ -87,7 +88,7 @@ func known(n *int64) string {
 	if n == nil {
 		return "?"
 	}
-	return bytes(*n)
+	return size.Text(*n)
 }
 
 func part(percent *float64) string {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/repack-go/repack/internal/size"
 	"github.com/repack-go/repack/repack"
 )
 
@@ -61,7 +62,7 @@ func gained(o repack.Outcome) string {
 	text := "repacked"
 	if o.Before > 0 {
 		saved := o.Before - o.After
-		text = fmt.Sprintf("%s → %s (%s, %d %%)", bytes(o.Before), bytes(o.After), bytes(saved), int(math.Round(100*float64(saved)/float64(o.Before))))
+		text = fmt.Sprintf("%s → %s (%s, %d %%)", size.Text(o.Before), size.Text(o.After), size.Text(saved), int(math.Round(100*float64(saved)/float64(o.Before))))
 	}
 	text += " in " + seconds(o.Took)
 	if o.LongestLock != nil {

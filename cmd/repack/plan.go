@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"math"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/repack-go/repack/internal/size"
 	"github.com/repack-go/repack/repack"
 )
 
@@ -101,7 +101,7 @@ func (t planText) head(b *strings.Builder, plan *repack.Plan) {
 	}
 	d := plan.Disk
 	fmt.Fprintf(b, "\nDisk: at most %s (table %s, TOAST %s, indexes %s), and about as much write-ahead log: %s.\n",
-		bytes(d.AtMost), bytes(d.TableBytes), bytes(d.ToastBytes), bytes(d.IndexBytes), bytes(d.WAL))
+		size.Text(d.AtMost), size.Text(d.TableBytes), size.Text(d.ToastBytes), size.Text(d.IndexBytes), size.Text(d.WAL))
 	switch {
 	case d.LiveFraction != nil:
 		fmt.Fprintf(b, "      About %.0f%% of the table is live, by its statistics: %d rows.\n", *d.LiveFraction*100, d.Rows)
@@ -213,14 +213,4 @@ func statements(b *strings.Builder, sql []string) {
 	if len(sql) > 0 {
 		b.WriteString("\n")
 	}
-}
-
-// bytes returns a size as people read it.
-func bytes(n int64) string {
-	units := []string{"bytes", "kB", "MB", "GB", "TB"}
-	size, unit := float64(n), 0
-	for math.Abs(size) >= 10_000 && unit < len(units)-1 {
-		size, unit = size/1024, unit+1
-	}
-	return fmt.Sprintf("%.0f %s", size, units[unit])
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/repack-go/repack/internal/size"
 	"github.com/repack-go/repack/repack"
 )
 
@@ -163,7 +164,7 @@ func writeText(w io.Writer, list []repack.Status) error {
 			continue
 		}
 		batches[s.Batch.ID] = true
-		if _, err := fmt.Fprintf(w, "batch %d: %d of %d tables, %s of %s\n", s.Batch.ID, s.Batch.Done, s.Batch.Tables, bytes(s.Batch.BytesDone), bytes(s.Batch.Bytes)); err != nil {
+		if _, err := fmt.Fprintf(w, "batch %d: %d of %d tables, %s of %s\n", s.Batch.ID, s.Batch.Done, s.Batch.Tables, size.Text(s.Batch.BytesDone), size.Text(s.Batch.Bytes)); err != nil {
 			return err
 		}
 	}

@@ -9,19 +9,6 @@ import (
 	"github.com/repack-go/repack/repack"
 )
 
-// TestBytes: the next unit is taken from five digits on.
-func TestBytes(t *testing.T) {
-	t.Parallel()
-	for n, want := range map[int64]string{
-		0: "0 bytes", 1: "1 bytes", 9999: "9999 bytes", 10_000: "10 kB", -9999: "-9999 bytes", -10_240: "-10 kB",
-		9999 << 10: "9999 kB", 10_000 << 10: "10 MB", 418 << 30: "418 GB", 20_000 << 30: "20 TB", math.MaxInt64: "8388608 TB", math.MinInt64: "-8388608 TB",
-	} {
-		if got := bytes(n); got != want {
-			t.Errorf("%d bytes: %s, want %s", n, got, want)
-		}
-	}
-}
-
 // TestSeconds: never none, and no more than two units.
 func TestSeconds(t *testing.T) {
 	t.Parallel()
