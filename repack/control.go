@@ -186,11 +186,7 @@ func (r *Repack) mayBegin(ctx context.Context, e *stages.Env) error {
 
 // throttlersReady makes sure that what work is to be stopped by can be read.
 func (r *Repack) throttlersReady(ctx context.Context, e *stages.Env) error {
-	err := e.Signals.Ready(ctx)
-	var refused *RefusedError
-	if errors.As(err, &refused) {
-		refused.Table = e.Source.Name
-	}
+	err := e.LimitsReady(ctx)
 	for _, throttler := range r.options.Throttlers {
 		if err != nil {
 			return err

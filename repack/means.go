@@ -48,10 +48,11 @@ var functions = []string{
 }
 
 func (r *Repack) called() []string {
-	if r.options.KillBlockers <= 0 {
-		return functions
+	called := append(slices.Clone(functions), r.options.Limits.Functions()...)
+	if r.options.KillBlockers > 0 {
+		called = append(called, "pg_terminate_backend")
 	}
-	return append(slices.Clone(functions), "pg_terminate_backend")
+	return called
 }
 
 // missingFunctionsSQL calls only one function. So if the role may not call that
@@ -214,6 +215,9 @@ func (r *Repack) fit(ctx context.Context, conn *pgx.Conn, name catalog.Name) (in
 	}
 	beside := besidePool
 	if r.partitioned != nil { // and the connection that holds the lock of the partitioned table
+		beside++
+	}
+	if r.options.Limits.Any() { // they have one of their own
 		beside++
 	}
 	need := func(jobs int) int { return poolSize(jobs) + beside }

@@ -35,6 +35,8 @@ type (
 	PlannedServerRepack = stages.ServerRepack
 	// PlannedKeys says how foreign keys with other tables would be moved.
 	PlannedKeys = neighbours.PlannedKeys
+	// PlannedSignal is what now is of that by which work can be stopped.
+	PlannedSignal = signals.Reading
 	// PlannedLock is a lock that a step acquires.
 	PlannedLock = steps.Lock
 )
@@ -61,10 +63,18 @@ func (r *Repack) Plan(ctx context.Context) (*Plan, error) {
 }
 
 // readings says what is now of that by which work can be stopped, so that limits can be chosen.
-func (r *Repack) readings(ctx context.Context) []string {
-	set := signals.New(r.config, Limits{MaxReplicaLag: 1, MaxSlotRetained: 1, MaxActive: 1, MinFreeDisk: 1, DiskLimit: 1})
-	defer set.Close(context.WithoutCancel(ctx))
-	return set.Readings(ctx)
+// What has a limit already, such as a query, is read with it.
+func (r *Repack) readings(ctx context.Context) []signals.Reading {
+	l := r.options.Limits
+	set(&l.MaxReplicaLag, 1)
+	set(&l.MaxSlotRetained, 1)
+	set(&l.MaxWALRate, 1)
+	set(&l.MaxActive, 1)
+	set(&l.MinFreeDisk, 1)
+	set(&l.DiskLimit, 1)
+	around := signals.New(r.config, l)
+	defer around.Close(context.WithoutCancel(ctx))
+	return around.Readings(ctx)
 }
 
 func (r *Repack) plan(ctx context.Context) (*Plan, error) {
@@ -145,8 +155,9 @@ func (r *Repack) readOnlyEnv(ctx context.Context) (*stages.Env, func(), error) {
 		return nil, nil, fmt.Errorf("open connection pool: %w", err)
 	}
 	e.Locks.Pool = e.Pool
+	e.Signals = signals.New(r.config, r.options.Limits)
 	e.Throttle = throttle.New(e.Pool, e.Jobs, r.options.yield)
-	return e, e.Pool.Close, nil
+	return e, func() { e.Signals.Close(context.WithoutCancel(ctx)); e.Pool.Close() }, nil
 }
 
 // look is find without the upgrade of the registry.

@@ -10,6 +10,7 @@ import (
 	"github.com/repack-go/repack/stages/checks"
 	"github.com/repack-go/repack/stages/neighbours"
 	"github.com/repack-go/repack/stages/oids"
+	"github.com/repack-go/repack/stages/signals"
 	"github.com/repack-go/repack/stages/snapshots"
 	"github.com/repack-go/repack/stages/steps"
 )
@@ -32,8 +33,8 @@ type Plan struct {
 	Disk       Disk     `json:"disk"`
 	// Signals says what is now of that by which work can be stopped: replicas, slots, sessions
 	// and disks. What the role may not read is said, too.
-	Signals  []string  `json:"signals"`
-	WaitsFor []Session `json:"waits_for"`
+	Signals  []signals.Reading `json:"signals"`
+	WaitsFor []Session         `json:"waits_for"`
 	// NotSearched lists the columns in which repack did not look for OIDs that change, and
 	// the reasons.
 	NotSearched []string `json:"not_searched_for_oids"`
@@ -82,7 +83,7 @@ func NewPlan(ctx context.Context, e *Env, until registry.Stage, running bool) (*
 	plan := &Plan{
 		Table: e.Source.Name.String(), Schema: e.Source.Name.Schema, Name: e.Source.Name.Name,
 		Strategy: e.Strategy.Name(), Until: until, LockRetries: e.Locks.Retries, KillAfter: e.Locks.KillAfter.Seconds(),
-		Refused: []Refusal{}, Alteration: []string{}, WaitsFor: []Session{}, Signals: []string{}, NotSearched: []string{}, Standbys: []snapshots.Standby{}, Carried: []Carried{}, Stages: []PlannedStage{},
+		Refused: []Refusal{}, Alteration: []string{}, WaitsFor: []Session{}, Signals: []signals.Reading{}, NotSearched: []string{}, Standbys: []snapshots.Standby{}, Carried: []Carried{}, Stages: []PlannedStage{},
 	}
 	if e.Job == nil {
 		if err := plan.check(ctx, e); err != nil {
@@ -142,6 +143,12 @@ func (plan *Plan) check(ctx context.Context, e *Env) error {
 	if err == nil {
 		err = p.Alter(ctx)
 		e.bounded = p.Bounded
+	}
+	if err == nil {
+		err = e.LimitsReady(ctx)
+	}
+	if err == nil {
+		err = e.roomForCopy(ctx)
 	}
 	if err == nil {
 		return nil

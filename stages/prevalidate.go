@@ -15,7 +15,7 @@ func preValidate(ctx context.Context, e *Env) error {
 		return err
 	}
 	e.validated, e.bounded, e.key, e.capture, e.Alteration = true, p.Bounded, p.Key, p.Capture, p.Alteration
-	return nil
+	return e.roomForCopy(ctx)
 }
 
 func planPreValidate(ctx context.Context, p *planner) ([]steps.Step, error) {

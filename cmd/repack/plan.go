@@ -19,7 +19,7 @@ func planCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "plan",
 		Usage: "show what a run would do, and change nothing: locks, SQL, what is carried over, disk space",
-		Flags: slices.Concat([]cli.Flag{tableFlag()}, runFlags(), []cli.Flag{
+		Flags: slices.Concat([]cli.Flag{tableFlag()}, runFlags(), throttleFlags(), []cli.Flag{
 			&cli.StringFlag{Name: "format", Value: "text", Usage: "text or json"},
 			&cli.BoolFlag{Name: "sql", Usage: "also show the SQL statements and all names; json always has them"},
 		}, lockFlags(), connectionFlags()),
@@ -38,6 +38,9 @@ func planCommand() *cli.Command {
 
 func showPlan(c *cli.Context, write func(io.Writer, *repack.Plan) error) error {
 	config, o, err := options(c)
+	if err == nil {
+		err = readThrottle(c, &o)
+	}
 	if err != nil {
 		return err
 	}
@@ -125,8 +128,8 @@ func (t planText) head(b *strings.Builder, plan *repack.Plan) {
 	if len(plan.Signals) > 0 {
 		fmt.Fprintf(b, "\nWork can be stopped by these (docs/throttle.md). Now:\n")
 	}
-	for _, reading := range plan.Signals {
-		fmt.Fprintf(b, "  %s\n", reading)
+	for _, s := range plan.Signals {
+		fmt.Fprintf(b, "  %-19s  %s\n", s.Flag, s.Now)
 	}
 	for _, s := range plan.WaitsFor {
 		fmt.Fprintf(b, "\nWould have to wait for %s.\n", session(s))

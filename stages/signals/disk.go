@@ -1,18 +1,16 @@
 package signals
 
 import (
-	"bytes"
 	"context"
+	"encoding/binary"
 	"fmt"
-	"os/exec"
+	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	filesystem "github.com/shirou/gopsutil/v4/disk"
 
+	"github.com/repack-go/repack/internal/size"
 	"github.com/repack-go/repack/stages/throttle"
 )
 
@@ -22,6 +20,7 @@ type disk struct {
 	server  *server
 	limit   int64
 	percent float64
+	where   clock[[]string]
 	clock   clock[[]space]
 }
 
@@ -31,70 +30,120 @@ type space struct {
 	free, size int64
 }
 
+// directoriesSQL returns the data directory, and the directories of tablespaces.
 const directoriesSQL = `
 SELECT inet_client_addr() IS NULL OR inet_client_addr() = inet_server_addr(),
+       (SELECT system_identifier FROM pg_control_system()),
        current_setting('data_directory'),
-       ARRAY(SELECT pg_tablespace_location(oid) FROM pg_tablespace WHERE pg_tablespace_location(oid) <> '')`
+       ARRAY(SELECT   pg_tablespace_location(oid)
+             FROM     pg_tablespace
+             WHERE    pg_tablespace_location(oid) <> ''
+             ORDER BY oid)`
 
-const insteadOfDisk = "; or use --free-disk-command or --disk-limit"
+const insteadOfDisk = "use --free-disk-command or --disk-limit"
 
+// Flag implements Signal.
+func (d *disk) Flag() string { return "--min-free-disk" }
+
+// Ready implements Signal.
 func (d *disk) Ready(ctx context.Context) error {
-	if err := mayRead(ctx, d.server, "--min-free-disk", "pg_read_all_settings", "the role may not know the server's directories", insteadOfDisk); err != nil {
+	if err := mayRead(ctx, d.server, d.Flag(), "pg_read_all_settings", "the role may not know the server's directories", " Or "+insteadOfDisk); err != nil {
 		return err
 	}
 	if _, err := d.read(ctx); err != nil {
-		return refused("--min-free-disk", err.Error(), "use --free-disk-command or --disk-limit")
+		return refused(d.Flag(), err.Error(), insteadOfDisk)
 	}
 	return nil
 }
 
-func (d *disk) read(ctx context.Context) (list []space, err error) {
+// directories returns the directories in which the server writes.
+func (d *disk) directories(ctx context.Context) (list []string, err error) {
 	var here bool
+	var identifier int64
 	var data string
 	var tablespaces []string
 	err = d.server.ask(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		return conn.QueryRow(ctx, directoriesSQL).Scan(&here, &data, &tablespaces)
+		return conn.QueryRow(ctx, directoriesSQL).Scan(&here, &identifier, &data, &tablespaces)
 	})
 	if err != nil {
-		return nil, fmt.Errorf("--min-free-disk cannot be read: %w", err)
+		return nil, err
 	}
 	if !here {
 		return nil, fmt.Errorf("this process is not on the server's machine")
 	}
-	for _, path := range append([]string{data, filepath.Join(data, "pg_wal")}, tablespaces...) {
+	if err := belongs(data, identifier); err != nil {
+		return nil, err
+	}
+	return append([]string{data, filepath.Join(data, "pg_wal")}, tablespaces...), nil
+}
+
+// belongs makes sure that a directory is the server's. A directory of that name may also be there
+// for another server, in a container for example. The control file begins with the identifier.
+func belongs(data string, identifier int64) error {
+	file, err := os.Open(filepath.Join(data, "global", "pg_control"))
+	if err != nil {
+		return fmt.Errorf("this process may not look into the server's data directory: %w", err)
+	}
+	defer func() { _ = file.Close() }() // it is only read
+	var found int64
+	if err := binary.Read(file, binary.NativeEndian, &found); err != nil {
+		return fmt.Errorf("read %s: %w", file.Name(), err)
+	}
+	if found != identifier {
+		return fmt.Errorf("%s belongs to another server", data)
+	}
+	return nil
+}
+
+func (d *disk) read(ctx context.Context) ([]space, error) {
+	paths, err := d.where.read(ctx, rarely, d.directories)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", d.Flag(), err)
+	}
+	list := make([]space, len(paths))
+	for i, path := range paths {
 		usage, err := filesystem.UsageWithContext(ctx, path)
 		if err != nil {
-			return nil, fmt.Errorf("--min-free-disk cannot be read: %s: %w", path, err)
+			return nil, fmt.Errorf("%s: %s: %w", d.Flag(), path, err)
 		}
-		list = append(list, space{path, int64(usage.Free), int64(usage.Total)}) //nolint:gosec // no disk has 8 EB
+		list[i] = space{path, int64(usage.Free), int64(usage.Total)} //nolint:gosec // no disk has 8 EB
 	}
 	return list, nil
 }
 
+// keep is how much must stay free.
+func (d *disk) keep(s space) int64 { return max(d.limit, int64(d.percent/100*float64(s.size))) }
+
+// Check implements throttle.Throttler.
 func (d *disk) Check(ctx context.Context, work throttle.Work) (throttle.Verdict, error) {
 	if work == throttle.Comparing {
 		return throttle.Verdict{}, nil
 	}
-	list, err := d.clock.read(ctx, readEvery, d.read)
+	list, err := d.clock.read(ctx, lsnEvery, d.read)
 	if err != nil {
 		return throttle.Verdict{}, err
 	}
-	verdict := throttle.Verdict{}
-	for _, s := range list {
-		need := max(d.limit, int64(d.percent/100*float64(s.size)))
-		if s.free > 0 {
-			verdict.Utilisation = max(verdict.Utilisation, float64(need)/float64(s.free))
-		}
-		if s.free < need {
-			return throttle.Verdict{Stop: true, Reason: fmt.Sprintf("%d bytes are free in %s, limit %d", s.free, s.path, need), Utilisation: verdict.Utilisation}, nil
-		}
-	}
-	return verdict, nil
+	return d.verdict(list), nil
 }
 
-func (d *disk) Reading(ctx context.Context) (string, error) {
+func (d *disk) verdict(list []space) (v throttle.Verdict) {
+	for _, s := range list {
+		keep := d.keep(s)
+		v.Utilisation = max(v.Utilisation, float64(keep)/float64(max(s.free, 1)))
+		if s.free < keep && !v.Stop {
+			v.Stop, v.Reason = true, fmt.Sprintf("%s are free in %s, limit %s", size.Text(s.free), s.path, size.Text(keep))
+		}
+	}
+	return v
+}
+
+// Now implements Signal.
+func (d *disk) Now(ctx context.Context) (string, error) {
+	if err := d.Ready(ctx); err != nil {
+		return "", err
+	}
 	list, err := d.clock.read(ctx, readEvery, d.read)
-	if err != nil || len(list) == 0 {
+	if err != nil {
 		return "", err
 	}
 	least := list[0]
@@ -103,95 +152,5 @@ func (d *disk) Reading(ctx context.Context) (string, error) {
 			least = s
 		}
 	}
-	return fmt.Sprintf("%d bytes are free in %s", least.free, least.path), nil
-}
-
-// command stops work while a command says that too little is free.
-type command struct {
-	text  string
-	limit int64
-	clock clock[int64]
-}
-
-const (
-	commandEvery = 10 * time.Second
-	commandFor   = 10 * time.Second
-)
-
-func (c *command) Ready(ctx context.Context) error {
-	if c.limit <= 0 {
-		return refused("--free-disk-command", "it needs --min-free-disk, a size that its output is compared with", "give both")
-	}
-	if _, err := c.read(ctx); err != nil {
-		return refused("--free-disk-command", err.Error(), "its first line must be a number of bytes")
-	}
-	return nil
-}
-
-func (c *command) read(ctx context.Context) (int64, error) {
-	ctx, cancel := context.WithTimeout(ctx, commandFor)
-	defer cancel()
-	out, err := exec.CommandContext(ctx, "sh", "-c", c.text).Output()
-	if err != nil {
-		return 0, fmt.Errorf("--free-disk-command: %w", err)
-	}
-	first, _, _ := bytes.Cut(out, []byte("\n"))
-	free, err := strconv.ParseInt(strings.TrimSpace(string(first)), 10, 64)
-	if err != nil {
-		return 0, fmt.Errorf("--free-disk-command: the first line is no number of bytes: %q", first)
-	}
-	return free, nil
-}
-
-func (c *command) Check(ctx context.Context, work throttle.Work) (throttle.Verdict, error) {
-	if work == throttle.Comparing {
-		return throttle.Verdict{}, nil
-	}
-	free, err := c.clock.read(ctx, commandEvery, c.read)
-	if err != nil {
-		return throttle.Verdict{}, err
-	}
-	return throttle.Verdict{Stop: free < c.limit, Reason: fmt.Sprintf("%d bytes are free, limit %d", free, c.limit), Utilisation: float64(c.limit) / float64(max(free, 1))}, nil
-}
-
-func (c *command) Reading(ctx context.Context) (string, error) {
-	free, err := c.read(ctx)
-	return fmt.Sprintf("%d bytes are free", free), err
-}
-
-// diskLimit stops work while the database and the write-ahead log take too much together.
-type diskLimit struct {
-	server *server
-	limit  int64
-	clock  clock[int64]
-}
-
-const takenSQL = `SELECT pg_database_size(current_database()) + coalesce((SELECT sum(size) FROM pg_ls_waldir()), 0)::bigint`
-
-func (d *diskLimit) Ready(ctx context.Context) error {
-	return mayRead(ctx, d.server, "--disk-limit", "pg_monitor", "the role may not read the size of the write-ahead log", "")
-}
-
-func (d *diskLimit) read(ctx context.Context) (taken int64, err error) {
-	err = d.server.ask(ctx, func(ctx context.Context, conn *pgx.Conn) error { return conn.QueryRow(ctx, takenSQL).Scan(&taken) })
-	if err != nil {
-		return 0, fmt.Errorf("--disk-limit cannot be read: %w", err)
-	}
-	return taken, nil
-}
-
-func (d *diskLimit) Check(ctx context.Context, work throttle.Work) (throttle.Verdict, error) {
-	if work == throttle.Comparing {
-		return throttle.Verdict{}, nil
-	}
-	taken, err := d.clock.read(ctx, readEvery, d.read)
-	if err != nil {
-		return throttle.Verdict{}, err
-	}
-	return throttle.Verdict{Stop: taken > d.limit, Reason: fmt.Sprintf("database and WAL take %d bytes, limit %d", taken, d.limit), Utilisation: float64(taken) / float64(d.limit)}, nil
-}
-
-func (d *diskLimit) Reading(ctx context.Context) (string, error) {
-	taken, err := d.clock.read(ctx, readEvery, d.read)
-	return fmt.Sprintf("database and WAL take %d bytes", taken), err
+	return fmt.Sprintf("%s of %s are free in %s", size.Text(least.free), size.Text(least.size), least.path), nil
 }

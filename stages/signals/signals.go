@@ -4,14 +4,9 @@ package signals
 
 import (
 	"context"
-	"fmt"
-	"sync"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/repack-go/repack/internal/session"
-	"github.com/repack-go/repack/stages/checks"
 	"github.com/repack-go/repack/stages/throttle"
 )
 
@@ -43,56 +38,40 @@ type Limits struct {
 	DiskLimit int64
 }
 
+// Functions are the functions of pg_catalog that are called because of the limits.
+func (l Limits) Functions() []string {
+	var list []string
+	if l.MaxReplicaLag > 0 || l.ExpectReplicas > 0 || l.MaxSlotRetained > 0 || l.MaxWALRate > 0 {
+		list = append(list, "pg_current_wal_lsn", "pg_wal_lsn_diff")
+	}
+	if l.FreeDiskCommand != "" || l.MinFreeDisk > 0 || l.MinFreePercent > 0 {
+		list = append(list, "pg_control_system", "pg_tablespace_location")
+	}
+	if l.DiskLimit > 0 {
+		list = append(list, "pg_database_size")
+	}
+	return list
+}
+
+// Any reports whether there is a limit that is read on a connection of its own.
+func (l Limits) Any() bool { return len(New(nil, l).list) > 0 }
+
 // Signal is a throttler that can be asked beforehand.
 type Signal interface {
 	throttle.Throttler
+	// Flag is the name of the flag that sets the limit.
+	Flag() string
 	// Ready makes sure that the signal can be read. It returns *checks.RefusedError if it never
 	// could be.
 	Ready(ctx context.Context) error
-	// Reading says what the signal is now, such as "replica sb1 is 0.4 s behind".
-	Reading(ctx context.Context) (string, error)
+	// Now says what the signal is now, such as "replica sb1 is 0.4 s behind".
+	Now(ctx context.Context) (string, error)
 }
 
-// readEvery is how often a signal is read.
-const readEvery = time.Second
-
-// askFor is how long a query of a signal may take.
-const askFor = 2 * time.Second
-
-// server is a connection of the signals' own. It is opened when it is needed, and again after a
-// failure. One signal at a time uses it.
-type server struct {
-	target *session.Target
-	mu     sync.Mutex
-	conn   *pgx.Conn
-}
-
-// ask runs work on the connection, within askFor.
-func (s *server) ask(ctx context.Context, work func(context.Context, *pgx.Conn) error) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	ctx, cancel := context.WithTimeout(ctx, askFor)
-	defer cancel()
-	if s.conn == nil || s.conn.IsClosed() {
-		conn, err := session.Connect(ctx, s.target)
-		if err != nil {
-			return err
-		}
-		if _, err := conn.Exec(ctx, "SET default_transaction_read_only = on"); err != nil {
-			session.Close(ctx, conn)
-			return fmt.Errorf("make a session read-only: %w", err)
-		}
-		s.conn = conn
-	}
-	return work(ctx, s.conn)
-}
-
-func (s *server) close(ctx context.Context) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.conn != nil {
-		session.Close(ctx, s.conn)
-	}
+// Reading is what a signal is now.
+type Reading struct {
+	Flag string `json:"flag"` // that sets the limit of it
+	Now  string `json:"now"`  // what it is, or why it cannot be read
 }
 
 // Set are the signals of a run.
@@ -111,7 +90,7 @@ func New(target *session.Target, l Limits) *Set {
 		s.list = append(s.list, &slots{server: s.server, limit: l.MaxSlotRetained})
 	}
 	if l.MaxWALRate > 0 {
-		s.list = append(s.list, &walRate{server: s.server, limit: l.MaxWALRate})
+		s.list = append(s.list, &walRate{current: s.server.position, limit: l.MaxWALRate})
 	}
 	if l.MaxActive > 0 {
 		s.list = append(s.list, &active{server: s.server, limit: l.MaxActive})
@@ -152,60 +131,17 @@ func (s *Set) Ready(ctx context.Context) error {
 }
 
 // Readings says what each signal is now.
-func (s *Set) Readings(ctx context.Context) []string {
-	var list []string
+func (s *Set) Readings(ctx context.Context) []Reading {
+	list := []Reading{}
 	for _, signal := range s.list {
-		reading, err := signal.Reading(ctx)
+		now, err := signal.Now(ctx)
 		if err != nil {
-			reading = err.Error()
+			now = "cannot be read: " + err.Error()
 		}
-		list = append(list, reading)
+		list = append(list, Reading{signal.Flag(), now})
 	}
 	return list
 }
 
 // Close ends the connection.
 func (s *Set) Close(ctx context.Context) { s.server.close(ctx) }
-
-// clock keeps a reading until it is too old. A reading that fails is not kept.
-type clock[T any] struct {
-	mu    sync.Mutex
-	at    time.Time
-	value T
-}
-
-// read returns the kept reading, or a new one.
-func (c *clock[T]) read(ctx context.Context, every time.Duration, read func(context.Context) (T, error)) (T, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !c.at.IsZero() && time.Since(c.at) < every {
-		return c.value, nil
-	}
-	value, err := read(ctx)
-	if err != nil {
-		return value, err
-	}
-	c.at, c.value = time.Now(), value
-	return value, nil
-}
-
-// refused is the error for a signal that can never be read.
-func refused(flag, why, remedy string) error {
-	return &checks.RefusedError{Reasons: []checks.Reason{{Object: flag, Why: why, Remedy: remedy}}}
-}
-
-// mayRead makes sure that the role is a member of a role, or a superuser.
-func mayRead(ctx context.Context, s *server, flag, role, why, instead string) error {
-	var may bool
-	var grant string
-	err := s.ask(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		return conn.QueryRow(ctx, `SELECT pg_has_role(current_user, $1, 'USAGE'), format('GRANT %I TO %I;', $1::text, current_user)`, role).Scan(&may, &grant)
-	})
-	if err != nil {
-		return fmt.Errorf("check the rights for %s: %w", flag, err)
-	}
-	if !may {
-		return refused(flag, why, grant+instead)
-	}
-	return nil
-}

@@ -70,3 +70,22 @@ func TestEnough(t *testing.T) {
 		}
 	})
 }
+
+// TestWaitUntil: what does not fit into the window waits for its end, and for the next one.
+func TestWaitUntil(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		slots := givenThrottle(Hours{Work: windows(t, "00:00-02:00", "05:00-06:00"), Wait: true})
+		began := time.Now()
+		go func() {
+			time.Sleep(time.Minute)
+			if w := slots.Waiting(); w == nil || w.For != "too long" {
+				t.Errorf("waiting %+v", w)
+			}
+		}()
+		err := slots.WaitUntil(t.Context(), Copying, began.Add(2*time.Hour), "too long")
+		if took := time.Since(began); err != nil || took < 5*time.Hour || took > 5*time.Hour+2*askEvery {
+			t.Errorf("waited for %s: %v", took, err)
+		}
+	})
+}

@@ -13,6 +13,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/repack-go/repack/internal/catalog"
 )
 
 // ChunkTime is how long a chunk should take. For about this time, a chunk holds a
@@ -49,6 +51,8 @@ type Throttle struct {
 	said       time.Time     // when the log was told last
 	replayed   time.Time     // when a batch was replayed although work was stopped
 	floorEnds  time.Time     // until when such a batch counts as waiting; zero: there was none
+	used       float64       // Verdict.Utilisation of the last question
+	steps      []float64     // by which used has changed, the newest last
 	isNear     bool          // a limit is near: see PieceTime
 }
 
@@ -234,6 +238,25 @@ WHERE  a.datid IS NOT NULL
 AND    coalesce(a.backend_type, 'client backend') = 'client backend'
 AND    a.application_name <> current_setting('application_name')`
 
+func readActivity(ctx context.Context, q catalog.Querier) (a activity, err error) {
+	rows, err := q.Query(ctx, activitySQL)
+	if err == nil {
+		a, err = pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[activity])
+	}
+	if err != nil {
+		return a, fmt.Errorf("look for other sessions: %w", err)
+	}
+	a.at = time.Now()
+	return a, nil
+}
+
+// OthersAtWork returns how many other sessions are at work, and how many the server does not show
+// us.
+func OthersAtWork(ctx context.Context, q catalog.Querier) (active, hidden int, err error) {
+	a, err := readActivity(ctx, q)
+	return a.Active, a.Hidden, err
+}
+
 // Busy reports whether the application is at work. Without yield, it always returns
 // false.
 func (t *Throttle) Busy(ctx context.Context) (bool, error) {
@@ -258,15 +281,10 @@ func (t *Throttle) atWork(ctx context.Context) (bool, error) {
 	if seen := t.lately(); seen != nil { // another goroutine has asked
 		return busy(seen), nil
 	}
-	rows, err := t.pool.Query(ctx, activitySQL)
+	now, err := readActivity(ctx, t.pool)
 	if err != nil {
-		return false, fmt.Errorf("look for other sessions: %w", err)
+		return false, err
 	}
-	now, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[activity])
-	if err != nil {
-		return false, fmt.Errorf("look for other sessions: %w", err)
-	}
-	now.at = time.Now()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.seen = fresh(append(t.seen, now), now.at)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 )
@@ -107,13 +108,35 @@ func (t *Throttle) Waiting() *Waiting {
 // Wait returns when all throttlers let the work begin. It returns *StoppedError if one of
 // them ends the run.
 func (t *Throttle) Wait(ctx context.Context, work Work) error {
-	return t.WaitDoing(ctx, work, func(context.Context) error { return nil })
+	return t.waitDoing(ctx, work, nothing)
 }
+
+func nothing(context.Context) error { return nil }
 
 // WaitDoing is Wait that calls meanwhile about once a second while it waits.
 func (t *Throttle) WaitDoing(ctx context.Context, work Work, meanwhile func(context.Context) error) error {
+	return t.waitDoing(ctx, work, meanwhile)
+}
+
+// WaitUntil is Wait that also waits, for a reason, until it is later than a time.
+func (t *Throttle) WaitUntil(ctx context.Context, work Work, at time.Time, reason string) error {
+	return t.waitDoing(ctx, work, nothing, until{at, reason})
+}
+
+// until is a Throttler that stops work until it is later than a time.
+type until struct {
+	at     time.Time
+	reason string
+}
+
+func (u until) Check(context.Context, Work) (Verdict, error) {
+	return Verdict{Stop: !time.Now().After(u.at), Reason: u.reason}, nil
+}
+
+// waitDoing also asks more throttlers than those of t.
+func (t *Throttle) waitDoing(ctx context.Context, work Work, meanwhile func(context.Context) error, more ...Throttler) error {
 	for waits := false; ; waits = true {
-		verdict, err := t.verdict(ctx, work)
+		verdict, err := t.verdict(ctx, work, more...)
 		isFloor := err == nil && verdict.Stop && t.floor(work, verdict)
 		if err != nil || !verdict.Stop || isFloor {
 			t.proceed(waits, isFloor)
@@ -213,9 +236,9 @@ func (t *Throttle) floor(work Work, verdict Verdict) bool {
 
 // verdict returns what all throttlers say together. One that ends the run goes before those that
 // stop it.
-func (t *Throttle) verdict(ctx context.Context, work Work) (all Verdict, err error) {
+func (t *Throttle) verdict(ctx context.Context, work Work, more ...Throttler) (all Verdict, err error) {
 	t.mu.Lock()
-	throttlers := t.throttlers
+	throttlers := slices.Concat(t.throttlers, more)
 	t.mu.Unlock()
 	var reasons []string
 	for _, throttler := range throttlers {
@@ -247,14 +270,23 @@ func (t *Throttle) verdict(ctx context.Context, work Work) (all Verdict, err err
 // Otherwise all workers could go beyond the limit with a large piece each.
 const nearly = 0.8
 
-// near notes whether a limit is near.
+// fewSteps is how many of the last steps towards a limit tell what the next one may be.
+const fewSteps = 8
+
+// near notes whether a limit is near: also if two steps as large as the last ones would reach it,
+// because pieces may double.
 func (t *Throttle) near(work Work, verdict Verdict) {
 	if work != Copying {
 		return
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.isNear = verdict.Utilisation >= nearly
+	if step := verdict.Utilisation - t.used; step != 0 {
+		t.steps = append(t.steps, step)
+		t.steps = t.steps[max(len(t.steps)-fewSteps, 0):]
+	}
+	t.used = verdict.Utilisation
+	t.isNear = t.used >= nearly || t.used > 0 && t.used+2*slices.Max(t.steps) >= 1
 }
 
 // smaller is how much smaller pieces are when a limit is near.

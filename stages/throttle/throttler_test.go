@@ -150,7 +150,7 @@ func TestVerdicts(t *testing.T) {
 func TestNearALimit(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		used, stopsAfter := 0.5, time.Now().Add(time.Hour)
+		used, stopsAfter := 0.3, time.Now().Add(time.Hour)
 		slots := New(nil, 2, false)
 		slots.Obey(slog.New(slog.DiscardHandler), told(func(Work) (Verdict, error) {
 			return Verdict{Utilisation: used, Stop: time.Now().After(stopsAfter)}, nil
@@ -167,7 +167,7 @@ func TestNearALimit(t *testing.T) {
 		}
 		slots.End()
 		slots.End()
-		used = nearly
+		used = 0.6 // twice as much would be too much
 		next()
 		if got := slots.PieceTime(time.Second); got != time.Second/smaller {
 			t.Errorf("near the limit, a piece should take %s", got)
