@@ -90,6 +90,12 @@ const (
 	ForeignKeysOneByOne = neighbours.ForeignKeysOneByOne
 )
 
+// The values of OnChangeLogFull.
+const (
+	ChangeLogWarn  = "warn"
+	ChangeLogReset = "reset"
+)
+
 // The steps after which Hooks.AfterStep is called: see package stages.
 const (
 	StepLoggedKeysRemoved = steps.StepLoggedKeysRemoved
@@ -305,6 +311,12 @@ type Options struct {
 	// GiveUpAfter ends a run with *StoppedError when work has been stopped for that time. Default:
 	// never.
 	GiveUpAfter time.Duration
+	// MaxChangeLog is how large the change log may become before the swap, in bytes. Default: as
+	// large as it becomes. OnChangeLogFull says what a run does then: ChangeLogWarn (default) logs
+	// it once; ChangeLogReset removes the job, so that the log does not take space that the
+	// application needs, and returns *StoppedError.
+	MaxChangeLog    int64
+	OnChangeLogFull string
 	// Throttlers are asked before each piece of work whether it may begin: a chunk, the
 	// build of an index, a batch of the replay, the swap. Default: none.
 	Throttlers []Throttler
@@ -364,6 +376,7 @@ func (o Options) withDefaults() (Options, error) {
 	set(&o.Verify, VerifySample)
 	set(&o.Transfer, TransferAuto)
 	set(&o.ForeignKeys, ForeignKeysAuto)
+	set(&o.OnChangeLogFull, ChangeLogWarn)
 	set(&o.RegistrySchema, DefaultRegistrySchema)
 	set(&o.Logger, slog.New(slog.DiscardHandler))
 	if _, err := strategy.New(o.Strategy); err != nil {
@@ -393,6 +406,9 @@ func (o Options) withDefaults() (Options, error) {
 		return o, &UsageError{fmt.Errorf("unknown way of foreign keys %q: want %s, %s or %s",
 			o.ForeignKeys, ForeignKeysAuto, ForeignKeysTogether, ForeignKeysOneByOne)}
 	}
+	if o.OnChangeLogFull != ChangeLogWarn && o.OnChangeLogFull != ChangeLogReset {
+		return o, &UsageError{fmt.Errorf("when the change log is full: want %s or %s, not %q", ChangeLogWarn, ChangeLogReset, o.OnChangeLogFull)}
+	}
 	for _, n := range []struct {
 		name     string
 		negative bool
@@ -404,6 +420,7 @@ func (o Options) withDefaults() (Options, error) {
 		{"kill blockers", o.KillBlockers < 0},
 		{"nice", o.Nice < 0},
 		{"time to give up", o.GiveUpAfter < 0},
+		{"change log", o.MaxChangeLog < 0},
 	} {
 		if n.negative {
 			return o, &UsageError{fmt.Errorf("%s cannot be negative", n.name)}

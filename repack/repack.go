@@ -447,7 +447,9 @@ func (r *Repack) env(ctx context.Context) (*stages.Env, func(), error) {
 	slots := throttle.New(pool, o.Jobs, o.yield)
 	told := &control.Control{Worker: worker, Throttle: slots, WaitForSwap: o.WaitForSwap}
 	around := signals.New(r.config, o.Limits)
+	log := &stages.LogLimit{Reset: o.OnChangeLogFull == ChangeLogReset}
 	obey := func(o Options, around *signals.Set) {
+		log.Set(o.MaxChangeLog)
 		slots.AtMost(o.Jobs)
 		slots.RestFor(o.Nice)
 		slots.GiveUpAfter(o.GiveUpAfter)
@@ -476,7 +478,7 @@ func (r *Repack) env(ctx context.Context) (*stages.Env, func(), error) {
 		},
 		Jobs: o.Jobs, Throttle: slots, Control: told, Hours: o.hours, BatchSize: o.BatchSize, Transfer: o.Transfer,
 		Verify: o.Verify, MaintenanceWorkMem: o.MaintenanceWorkMem, ForeignKeys: o.ForeignKeys,
-		Signals: around,
+		Signals: around, LogLimit: log,
 	}, closeAll, nil
 }
 

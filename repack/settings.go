@@ -60,8 +60,14 @@ var settings = map[string]func(o *Options, value string) error{
 	"max-wal-rate": func(o *Options, value string) error {
 		return readSize(&o.Limits.MaxWALRate, strings.TrimSuffix(value, "/s"))
 	},
-	"disk-limit":     func(o *Options, value string) error { return readSize(&o.Limits.DiskLimit, value) },
-	"max-active":     func(o *Options, value string) (err error) { o.Limits.MaxActive, err = strconv.Atoi(value); return err },
+	"disk-limit": func(o *Options, value string) error { return readSize(&o.Limits.DiskLimit, value) },
+	"max-active": func(o *Options, value string) (err error) {
+		if o.Limits.MaxActive, err = strconv.Atoi(value); err == nil && o.Limits.MaxActive < 0 {
+			err = fmt.Errorf("cannot be negative")
+		}
+		return err
+	},
+	"max-change-log": func(o *Options, value string) error { return readSize(&o.MaxChangeLog, value) },
 	"throttle-query": func(o *Options, value string) error { o.Limits.Query = value; return nil },
 	"min-free-disk":  func(o *Options, value string) error { return readFree(&o.Limits, value) },
 	"window":         func(o *Options, value string) error { return o.readWindows(&o.Window, value) },
@@ -94,6 +100,9 @@ func readFree(l *Limits, value string) (err error) {
 	}
 	l.MinFreeDisk = 0
 	l.MinFreePercent, err = strconv.ParseFloat(text, 64)
+	if err == nil && (l.MinFreePercent < 0 || l.MinFreePercent > 100) {
+		err = fmt.Errorf("want a part of the disk, such as 15%%")
+	}
 	return err
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/repack-go/repack/internal/session"
 	"github.com/repack-go/repack/migrations"
 	"github.com/repack-go/repack/registry"
+	"github.com/repack-go/repack/stages"
 	"github.com/repack-go/repack/stages/alter"
 	"github.com/repack-go/repack/stages/builds"
 	"github.com/repack-go/repack/strategy"
@@ -228,7 +229,7 @@ func (r *Repack) status(ctx context.Context, conn *pgx.Conn, job *registry.Job) 
 	if s.PendingChanges, err = pending(ctx, conn, job); err != nil {
 		return s, err
 	}
-	if s.ChangeLogBytes, err = logBytes(ctx, conn, job); err != nil {
+	if s.ChangeLogBytes, err = stages.LogBytes(ctx, conn, job); err != nil {
 		return s, err
 	}
 	if s.IndexBuilds, err = builds.Read(ctx, conn, job); err != nil {
@@ -266,15 +267,6 @@ func state(job *registry.Job, running bool) string {
 	default:
 		return "stopped"
 	}
-}
-
-// logBytes measures the change log, which may just have been dropped.
-func logBytes(ctx context.Context, conn *pgx.Conn, job *registry.Job) (n int64, err error) {
-	log := catalog.Name{Schema: job.ShadowSchema, Name: job.ChangeLog}
-	if err := conn.QueryRow(ctx, `SELECT coalesce(pg_total_relation_size(to_regclass($1)), 0)`, log.String()).Scan(&n); err != nil {
-		return 0, fmt.Errorf("measure the change log of job %d: %w", job.ID, err)
-	}
-	return n, nil
 }
 
 // pending counts the rows of the change log. The change log may just have been dropped.

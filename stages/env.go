@@ -32,6 +32,7 @@ type Env struct {
 	Control     *control.Control   // what the run is told from elsewhere
 	Hours       throttle.Hours     // at which work may begin
 	Signals     *signals.Set       // limits of the server and around it
+	LogLimit    *LogLimit          // how large the change log may become; nil: as it likes
 	BatchSize   int                // about how many rows a chunk or batch has; 0: by time
 	Transfer    copier.Transfer    // how the backfill's rows are transferred
 	Verify      registry.VerifyMode

@@ -38,6 +38,18 @@ var order = []stage{
 
 // Run takes the job through its stages, from where it stands, up to and including until.
 func Run(ctx context.Context, e *Env, until registry.Stage) error {
+	work, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	err := e.runStages(work, end, until)
+	var full *logFull
+	if err != nil && ctx.Err() == nil && errors.As(context.Cause(work), &full) {
+		return e.removeFull(ctx, full, err)
+	}
+	return err
+}
+
+// runStages runs the stages. It calls end if the job is to be removed.
+func (e *Env) runStages(ctx context.Context, end context.CancelCauseFunc, until registry.Stage) error {
 	began := time.Now()
 	resumed, following := e.Job != nil, false
 	for _, s := range order {
@@ -50,6 +62,7 @@ func Run(ctx context.Context, e *Env, until registry.Stage) error {
 				return err
 			}
 			defer stop()
+			defer e.watchLog(ctx, e.Job.ID, end)()
 			following = true
 		}
 		if e.finished(s.name) {
