@@ -40,11 +40,5 @@ func (e *Env) fits(ctx context.Context, s registry.Stage) error {
 	if !e.Hours.Wait {
 		return e.stopped(ctx, &throttle.StoppedError{Reason: reason}, reason)
 	}
-	e.Log.Info("waiting", "for", reason)
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(time.Until(closes)):
-	}
-	return e.Throttle.Wait(ctx, throttle.Copying)
+	return e.Throttle.WaitUntil(ctx, throttle.Copying, closes, reason)
 }

@@ -23,7 +23,11 @@ func TestThrottleQuery(t *testing.T) {
 	db.Exec(t, `CREATE TABLE gate (closed boolean); INSERT INTO gate VALUES (true)`)
 	before := db.Dump(t)
 	for _, c := range []struct{ query, says string }{
-		{`SELECT nonsense`, "nonsense"}, {`SELECT 'text'`, "neither boolean nor a number"},
+		{`SELECT nonsense`, "nonsense"},
+		{`SELECT 'text'`, "neither boolean nor a number"},
+		{`SELECT`, "no columns"},
+		{`SELECT count(*) > 0 FROM pg_sleep(100)`, "longer than 2s"},
+		{`INSERT INTO public.gate VALUES (true) RETURNING true`, "read-only"},
 	} {
 		bad := o
 		bad.Limits.Query = c.query
@@ -68,29 +72,56 @@ func givenItemsAgain(t *testing.T, o repack.Options) repack.Options {
 	return again
 }
 
-// TestSlotRetained stops while a slot that nobody reads retains too much.
-func TestSlotRetained(t *testing.T) {
+// rowsSQL is a table of 42 MB.
+const rowsSQL = `
+CREATE TABLE @rows (id int PRIMARY KEY, note text NOT NULL);
+INSERT INTO @rows SELECT g, repeat(md5(g::text), 24) FROM generate_series(1, 48000) g`
+
+// TestWALLimits stops while a slot that nobody reads retains too much: it is no more than a chunk
+// for each of two connections beyond the limit. Then the server writes at most what it may in any ten seconds of the backfill.
+func TestWALLimits(t *testing.T) {
 	t.Parallel()
-	db := withRegistry.New(t)
-	o := givenItems(t, db, repack.ChangeLog)
-	db.Exec(t, `SELECT pg_create_physical_replication_slot('dead_' || pg_backend_pid(), true)`)
-	name := pgtest.Query[string](t, db.Pool, `SELECT slot_name FROM pg_replication_slots WHERE slot_name LIKE 'dead\_%' AND NOT active ORDER BY restart_lsn DESC LIMIT 1`)
-	dropped := false
-	drop := func() {
-		if !dropped {
-			db.Exec(t, `SELECT pg_drop_replication_slot($1)`, name)
-		}
-		dropped = true
-	}
-	t.Cleanup(drop)
-	db.Exec(t, `CREATE TABLE noise AS SELECT g, md5(g::text) FROM generate_series(1, 30000) g`)
-	o.Limits.MaxSlotRetained = 1 << 20
+	server := pgtest.NewServer(t, nil)
+	db := pgtest.NewOn(t, server)
+	twins(t, db, rowsSQL)
+	db.Exec(t, `CHECKPOINT`) // so that the slot begins here
+	db.Exec(t, `SELECT pg_create_physical_replication_slot('dead', true)`)
+	const limit, rate = 10 << 20, 2 << 20
+	o := options(t, "app.rows", repack.ChangeLog)
+	o.Jobs, o.Limits.MaxSlotRetained = 2, limit
 	stopped := watch(&o, workStopped)
 	done := startRun(t, db, o)
 	awaitLog(t, stopped, done)
-	drop()
+	pgtest.WaitFor(t, func() bool { return statusOf(t, db, "app.rows").WaitingFor != nil }, "the run to record what it waits for")
+	retained := pgtest.Query[int64](t, db.Pool, `SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint FROM pg_replication_slots`)
+	if copied := statusOf(t, db, "app.rows").RowsCopied; retained < limit || retained > 2*limit || copied == 0 || copied == 48000 {
+		t.Errorf("the slot retains %d bytes when %d rows are copied, limit %d", retained, copied, limit)
+	}
+	must(t, elsewhere(t, db, "app.rows").Set(testContext(t), map[string]string{"max-slot-retained": "0", "max-wal-rate": "2MB/s"}))
+	seen := everyTenth(t, db, func() bool { return statusOf(t, db, "app.rows").Stage == repack.Backfill })
+	for i := 100; i < len(seen); i++ {
+		if mean := (seen[i] - seen[i-100]) / 10; mean > rate*11/10 {
+			t.Fatalf("%d bytes a second were written in the ten seconds until %d s, limit %d", mean, i/10, rate)
+		}
+	}
+	if len(seen) < 100 {
+		t.Errorf("the rest of the backfill took %d tenths of a second", len(seen))
+	}
 	mustEnd(t, done)
-	alike(t, db, "items")
+	alike(t, db, "rows")
+}
+
+// everyTenth reads where the write-ahead log is, each tenth of a second as long as a condition
+// holds.
+func everyTenth(t *testing.T, db *pgtest.Database, holds func() bool) (seen []int64) {
+	t.Helper()
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for holds() {
+		seen = append(seen, pgtest.Query[int64](t, db.Pool, `SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint`))
+		<-tick.C
+	}
+	return seen
 }
 
 // TestLimitsNeedRights refuses what the role could never read, with the GRANT, before anything is
@@ -113,6 +144,17 @@ func TestLimitsNeedRights(t *testing.T) {
 		}
 		p.says(t, want)
 	}
+	plan := command(t, nil, "plan", "app.items", "--dsn", db.DSNAs(role))
+	plan.start(t)
+	if code := plan.wait(t); code != 0 {
+		t.Errorf("plan: exit code %d", code)
+	}
+	for _, reading := range []string{"--max-replica-lag    cannot be read", "--max-wal-rate       the server writes"} {
+		if !strings.Contains(plan.stdout.String(), reading) {
+			t.Errorf("plan does not say %q:\n%s", reading, plan.stdout.String())
+		}
+	}
+	cli(t, db, 3, "plan", "app.items", "--throttle-query", "SELECT nonsense").says(t, "nonsense")
 	cli(t, db, 2, "run", "app.items", "--max-replica-lag", "soon")
 	cli(t, db, 0, "run", "app.items", "--min-free-disk", "1MB", "--disk-limit", "10TB", "--max-active", "1000", "--max-wal-rate", "10GB", "--nice", "0.1", "--max-replica-lag", "1h")
 	cli(t, db, 0, "run", "app.items", "--min-free-disk", "1%", "--free-disk-command", "")
@@ -122,6 +164,9 @@ func TestLimitsNeedRights(t *testing.T) {
 type noticing struct{ kinds chan throttle.Work }
 
 func (g noticing) Check(_ context.Context, work repack.Work) (repack.Verdict, error) {
+	if g.kinds == nil {
+		return repack.Verdict{}, errors.New("not connected")
+	}
 	select {
 	case g.kinds <- work:
 	default:
@@ -137,6 +182,12 @@ func TestThrottlers(t *testing.T) {
 		g := noticing{make(chan throttle.Work, 1000)}
 		o.Throttlers, o.Verify = []repack.Throttler{g}, repack.VerifyFull
 		o = beforeStage(o, repack.PostSyncUpdate, func() { both(t, db.Pool, `UPDATE @items SET note = 'written'`) })
+		unable := o
+		unable.Throttlers = []repack.Throttler{g, noticing{}}
+		var refused *repack.RefusedError
+		if err := newRepack(t, db, unable).Run(testContext(t)); !errors.As(err, &refused) || !strings.Contains(err.Error(), "not connected") {
+			t.Errorf("a throttler that cannot tell: %v, want a refusal", err)
+		}
 		run(t, db, o)
 		close(g.kinds)
 		seen := map[repack.Work]bool{}
@@ -185,7 +236,49 @@ func TestReplicaLag(t *testing.T) {
 	o = givenItemsAgain(t, o)
 	o.Limits.ExpectReplicas, o.GiveUpAfter = 2, time.Second
 	var ended *repack.StoppedError
-	if err := newRepack(t, db, o).Run(testContext(t)); !errors.As(err, &ended) || !strings.Contains(err.Error(), "1 replicas are connected, 2 are expected") {
+	if err := newRepack(t, db, o).Run(testContext(t)); !errors.As(err, &ended) || !strings.Contains(err.Error(), "connected replicas: 1, expected: 2") {
 		t.Errorf("a standby is missing: %v", err)
 	}
+}
+
+// TestChangeLogFull: a change log that is larger than its limit is told once, or the job is removed
+// and nothing of it is left.
+func TestChangeLogFull(t *testing.T) {
+	t.Parallel()
+	db := withRegistry.New(t)
+	o := givenItems(t, db, repack.ChangeLog)
+	before := db.Dump(t)
+	o.Jobs, o.MaxChangeLog = 1, 16<<10
+	grow := func() { both(t, db.Pool, strings.Repeat(`UPDATE @items SET note = note || 'x';`, 20)) }
+	first := o
+	warned := watch(&first, "change log larger than its limit")
+	held := holdAtChunk(t, db, first)
+	grow()
+	awaitLog(t, warned, held.done)
+	held.release()
+	held.mustEnd(t)
+	alike(t, db, "items")
+
+	o.OnChangeLogFull = repack.ChangeLogReset
+	written := false
+	o.Hooks.AfterChunk = func(ctx context.Context, _ repack.Progress) error {
+		if !written {
+			written = true
+			grow()
+		}
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	var ended *repack.StoppedError
+	if err := newRepack(t, db, o).Run(testContext(t)); !errors.As(err, &ended) || !strings.Contains(err.Error(), "limit 16 kB") {
+		t.Errorf("a run whose change log is full: %v", err)
+	}
+	if got := statusOf(t, db, "app.items"); got.State != "reset" {
+		t.Errorf("status of the job that was removed: %+v", got)
+	}
+	sameDump(t, db, before)
+	noArtefacts(t, db)
+	o.MaxChangeLog, o.Hooks = 0, repack.Hooks{}
+	run(t, db, o)
+	alike(t, db, "items")
 }
