@@ -150,18 +150,20 @@ func TestVerdicts(t *testing.T) {
 func TestNearALimit(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		used, stopsAfter := 0.3, time.Now().Add(time.Hour)
+		began := time.Now()
+		used, stops := 0.3, [2]time.Duration{2 * time.Minute, 2 * time.Hour} // from when to when
 		slots := New(nil, 2, false)
 		slots.Obey(slog.New(slog.DiscardHandler), told(func(Work) (Verdict, error) {
-			return Verdict{Utilisation: used, Stop: time.Now().After(stopsAfter)}, nil
+			at := time.Since(began)
+			return Verdict{Utilisation: used, Stop: at > stops[0] && at < stops[1]}, nil
 		}))
-		next := func() (took time.Duration) {
-			began := time.Now()
+		next := func() time.Duration {
 			if err := slots.allowed(t.Context(), Copying); err != nil {
 				t.Fatal(err)
 			}
 			return time.Since(began)
 		}
+		endAt := func(at time.Duration) { time.AfterFunc(at-time.Since(began), slots.End) }
 		if next(); next() != 0 || slots.PieceTime(time.Second) != time.Second {
 			t.Error("far from the limit, there are not two slots for pieces of a second")
 		}
@@ -172,15 +174,13 @@ func TestNearALimit(t *testing.T) {
 		if got := slots.PieceTime(time.Second); got != time.Second/smaller {
 			t.Errorf("near the limit, a piece should take %s", got)
 		}
-		go func() { time.Sleep(time.Minute); slots.End() }()
-		if took := next(); took != time.Minute {
-			t.Errorf("near the limit, a second slot after %s", took)
+		endAt(time.Minute)
+		if at := next(); at != time.Minute {
+			t.Errorf("near the limit, a second slot after %s", at)
 		}
-		stopsAfter = time.Now().Add(time.Second) // while the next one waits for its slot
-		go func() { time.Sleep(time.Minute); slots.End() }()
-		go func() { time.Sleep(time.Hour); stopsAfter = time.Now().Add(time.Hour) }()
-		if took := next(); took < time.Hour {
-			t.Errorf("a piece begins after %s, though it is stopped when it gets its slot", took)
+		endAt(3 * time.Minute) // work is stopped before
+		if at := next(); at < stops[1] {
+			t.Errorf("a piece begins after %s, though it is stopped when it gets its slot", at)
 		}
 	})
 }
