@@ -7,6 +7,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/repack-go/repack/internal/size"
 	"github.com/repack-go/repack/repack"
 )
 
@@ -37,7 +38,7 @@ func reindexCommand() *cli.Command {
 				name := plain(i.Schema) + "." + plain(i.Name)
 				text := fmt.Sprintf("%s: skipped: %s", name, i.Reason)
 				if i.BytesAfter != nil {
-					text = fmt.Sprintf("%s: %s → %s in %.1f s", name, bytes(i.BytesBefore), bytes(*i.BytesAfter), i.Seconds)
+					text = fmt.Sprintf("%s: %s → %s in %.1f s", name, size.Text(i.BytesBefore), size.Text(*i.BytesAfter), i.Seconds)
 				}
 				tell.say(c.Context, text, i.Result, "index", name, "reason", i.Reason, "bytes_before", i.BytesBefore, "bytes_after", i.BytesAfter, "seconds", i.Seconds)
 			}})

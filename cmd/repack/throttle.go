@@ -20,17 +20,23 @@ func throttleFlags() []cli.Flag {
 		&cli.StringFlag{Name: "min-free-disk", Usage: "stop while less than this `SIZE`, or part such as 15%, is free in the server's directories; only on the server's machine"},
 		&cli.StringFlag{Name: "free-disk-command", Usage: "shell `COMMAND` whose first line is the number of bytes that --min-free-disk is compared with"},
 		&cli.StringFlag{Name: "disk-limit", Usage: "stop while database and write-ahead log take more than this `SIZE` together; the role needs pg_monitor"},
-		&cli.StringFlag{Name: "max-change-log", Usage: "`SIZE` that the change log may have before the swap, such as 10GB; it grows with each write while work is stopped or slow"},
-		&cli.StringFlag{Name: "on-change-log-full", Value: repack.ChangeLogWarn, Usage: "what a run does when the change log is larger than --max-change-log: warn (once, in the log), or reset (remove the job and end with exit code 5; the next run begins anew)"},
 		&cli.StringFlag{Name: "throttle-give-up", Usage: "end, with exit code 5, when work has been stopped for this `TIME` (default: never)"},
 	}
 }
 
-// readThrottle reads the flags of throttleFlags.
+// changeLogFlags say what is done about a change log that becomes large.
+func changeLogFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "max-change-log", Usage: "`SIZE` that the change log may have before the swap, such as 10GB; it grows with each write while work is stopped or slow"},
+		&cli.StringFlag{Name: "on-change-log-full", Value: repack.ChangeLogWarn, Usage: "what a run does when the change log is larger than --max-change-log: warn (once, in the log), or reset (remove the job and end with exit code 5; the next run begins anew)"},
+	}
+}
+
+// readThrottle reads the flags of throttleFlags and changeLogFlags.
 func readThrottle(c *cli.Context, o *repack.Options) error {
 	o.Limits.IgnoreReplicas, o.Limits.ExpectReplicas = c.StringSlice("ignore-replica"), c.Int("expect-replicas")
 	o.Limits.FreeDiskCommand, o.OnChangeLogFull = c.String("free-disk-command"), c.String("on-change-log-full")
-	for _, f := range throttleFlags() {
+	for _, f := range append(throttleFlags(), changeLogFlags()...) {
 		name := f.Names()[0]
 		if _, isText := f.(*cli.StringFlag); !isText || !c.IsSet(name) || name == "free-disk-command" || name == "on-change-log-full" {
 			continue

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sort"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -122,12 +123,17 @@ func (r *ring) note(now position) {
 	}
 }
 
+// passed is the number of positions that a standby has replayed.
+func (r ring) passed(replayed int64) int {
+	return sort.Search(len(r), func(i int) bool { return r[i].lsn > replayed })
+}
+
 // behind is the time since the server was at the position that a standby has replayed. A standby
 // that has replayed everything is not behind.
 func (r ring) behind(replayed int64, now time.Time) time.Duration {
-	passed := slices.IndexFunc(r, func(p position) bool { return p.lsn > replayed })
+	passed := r.passed(replayed)
 	switch {
-	case passed < 0:
+	case passed == len(r):
 		return 0
 	case passed == 0: // it was there before we looked for the first time
 		return now.Sub(r[0].at)
@@ -138,13 +144,8 @@ func (r ring) behind(replayed int64, now time.Time) time.Duration {
 // forget drops the positions from before a time that no standby is at any more: the newest that
 // all have replayed is enough.
 func (r *ring) forget(replayed int64, before time.Time) {
-	newest := 0
-	for i, p := range *r {
-		if p.lsn <= replayed && p.at.Before(before) {
-			newest = i
-		}
-	}
-	*r = slices.Delete(*r, 0, newest)
+	old := sort.Search(len(*r), func(i int) bool { return !(*r)[i].at.Before(before) })
+	*r = slices.Delete(*r, 0, max(min(old, r.passed(replayed))-1, 0))
 }
 
 // Check implements throttle.Throttler.
