@@ -8,9 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/repack-go/repack/internal/bloat"
 	"github.com/repack-go/repack/internal/catalog"
@@ -89,7 +87,8 @@ ORDER BY pg_relation_size(c.oid), n.nspname, c.relname`
 // alone.
 //
 // A rebuild takes SHARE UPDATE EXCLUSIVE on the table, and waits for transactions that have older
-// snapshots, each time at most for Options.MaxSnapshotWait.
+// snapshots, each time at most for Options.MaxSnapshotWait. If one of these waits for a lock on the
+// table, the rebuild gives way, and Reindex returns *LockTimeoutError.
 func (r *Repack) Reindex(ctx context.Context, b Rebuild) ([]Reindexed, error) {
 	chosen, minimum := b.Selection, b.Selection
 	chosen.MinBloat, chosen.MinSize = "", ""
@@ -240,35 +239,11 @@ func (x *rebuilding) rebuild(ctx context.Context, i index) error {
 		return err
 	}
 	x.options.Logger.Info("index is rebuilt", "index", i.name().String(), "bytes", i.Size)
-	failed := x.concurrently(ctx, "REINDEX INDEX CONCURRENTLY "+i.name().String())
+	failed := x.concurrently(ctx, x.conn, i.TableOID, i.name().String(), "REINDEX INDEX CONCURRENTLY "+i.name().String())
 	if failed == nil {
 		return x.registry.EndReindex(ctx, x.conn, noted.ID)
 	}
-	return errors.Join(x.explained(i, failed), x.after(ctx, noted))
-}
-
-// concurrently runs a statement that waits for other transactions, on a connection of its own: if
-// ctx ends, that connection ends, and what the statement has left is dropped on another.
-func (x *rebuilding) concurrently(ctx context.Context, sql string) error {
-	conn, err := session.Connect(ctx, x.config)
-	if err != nil {
-		return err
-	}
-	defer session.Close(ctx, conn)
-	if _, err := conn.Exec(ctx, fmt.Sprintf("SET lock_timeout = %d", x.options.MaxSnapshotWait.Milliseconds())); err != nil {
-		return err
-	}
-	_, err = conn.Exec(ctx, sql)
-	return err
-}
-
-// explained makes a lock that was not obtained a LockTimeoutError.
-func (x *rebuilding) explained(i index, err error) error {
-	var pgErr *pgconn.PgError
-	if errors.As(err, &pgErr) && pgErr.Code == pgerrcode.LockNotAvailable {
-		return &LockTimeoutError{Relation: i.name().String(), Attempts: 1, Waited: x.options.MaxSnapshotWait, Err: err}
-	}
-	return fmt.Errorf("rebuild index %s: %w", i.name(), err)
+	return errors.Join(fmt.Errorf("rebuild index %s: %w", i.name(), failed), x.after(ctx, noted))
 }
 
 // after drops what a rebuild has left. It does so also when ctx has ended.
@@ -290,7 +265,7 @@ func (x *rebuilding) drop(ctx context.Context, conn *pgx.Conn, noted registry.Re
 		return err
 	}
 	for _, name := range left {
-		if err := x.concurrently(ctx, "DROP INDEX CONCURRENTLY IF EXISTS "+name); err != nil {
+		if err := x.concurrently(ctx, conn, noted.TableOID, name, "DROP INDEX CONCURRENTLY IF EXISTS "+name); err != nil {
 			return fmt.Errorf("drop index %s, which a rebuild has left: %w; run again to drop it", name, err)
 		}
 		x.options.Logger.Info("index that a rebuild has left is dropped", "index", name)

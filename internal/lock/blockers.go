@@ -10,6 +10,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/repack-go/repack/internal/catalog"
 )
 
 // Blocker is a session or prepared transaction for which one of our sessions has
@@ -118,7 +120,7 @@ func (w *watch) run(ctx context.Context, stop <-chan struct{}, every time.Durati
 		}
 		// Ignore an error: the waiting session fails too, or ctx has ended. Only
 		// the names of blockers are lost.
-		found, err := blockers(ctx, w.pool, w.pid, w.oids)
+		found, err := Blockers(ctx, w.pool, w.pid, w.oids)
 		if err != nil || len(found) == 0 {
 			continue
 		}
@@ -140,13 +142,13 @@ func (w *watch) run(ctx context.Context, stop <-chan struct{}, every time.Durati
 // cancelWait cancels a wait that cannot succeed in time. It returns the reason, or nil
 // if it has cancelled nothing.
 func (w *watch) cancelWait(ctx context.Context, found []Blocker) error {
-	var cancelled bool
-	if err := w.pool.QueryRow(ctx, breakDeadlockSQL, int32(w.pid)).Scan(&cancelled); err == nil && cancelled {
+	if cancelled, err := BreakDeadlock(ctx, w.pool, w.pid); err == nil && cancelled {
 		return errDeadlock
 	}
 	if !slices.ContainsFunc(found, func(b Blocker) bool { return b.Age > w.maxAge }) {
 		return nil
 	}
+	var cancelled bool
 	if err := w.pool.QueryRow(ctx, cancelLockWaitSQL, int32(w.pid)).Scan(&cancelled); err == nil && cancelled {
 		return ErrHeld
 	}
@@ -173,6 +175,14 @@ WITH RECURSIVE blocking (pid) AS (
 SELECT CASE WHEN EXISTS (SELECT FROM blocking WHERE pid = $1)
             THEN pg_cancel_backend($1) ELSE false END`
 
+// BreakDeadlock cancels the statement of our backend pid if that backend is in a deadlock, and
+// reports whether it has. It must be called more often than once per deadlock_timeout: then the
+// server cancels no transaction of the application.
+func BreakDeadlock(ctx context.Context, q catalog.Querier, pid uint32) (cancelled bool, err error) {
+	err = q.QueryRow(ctx, breakDeadlockSQL, int32(pid)).Scan(&cancelled)
+	return cancelled, err
+}
+
 // seen returns the blockers of the last look and why the wait was cancelled.
 func (w *watch) seen() (blockers []Blocker, cancelReason error) {
 	w.mu.Lock()
@@ -180,9 +190,10 @@ func (w *watch) seen() (blockers []Blocker, cancelReason error) {
 	return w.blockers, w.cancelReason
 }
 
-// blockers runs blockersSQL.
-func blockers(ctx context.Context, pool *pgxpool.Pool, pid uint32, oids []uint32) ([]Blocker, error) {
-	rows, err := pool.Query(ctx, blockersSQL, int32(pid), oids)
+// Blockers lists the sessions for which backend pid waits, and the prepared transactions, if it
+// waits for one, that hold a lock on one of the tables oids.
+func Blockers(ctx context.Context, q catalog.Querier, pid uint32, oids []uint32) ([]Blocker, error) {
+	rows, err := q.Query(ctx, blockersSQL, int32(pid), oids)
 	if err != nil {
 		return nil, err
 	}
