@@ -93,7 +93,7 @@ func TestWALLimits(t *testing.T) {
 	done := startRun(t, db, o)
 	awaitLog(t, stopped, done)
 	pgtest.WaitFor(t, func() bool { return statusOf(t, db, "app.rows").WaitingFor != nil }, "the run to record what it waits for")
-	retained := pgtest.Query[int64](t, db.Pool, `SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint FROM pg_replication_slots`)
+	retained := pgtest.Query[int64](t, db.Pool, `SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), restart_lsn)::bigint FROM pg_replication_slots`)
 	if copied := statusOf(t, db, "app.rows").RowsCopied; retained < limit || retained > 2*limit || copied == 0 || copied == 48000 {
 		t.Errorf("the slot retains %d bytes when %d rows are copied, limit %d", retained, copied, limit)
 	}
@@ -118,7 +118,7 @@ func everyTenth(t *testing.T, db *pgtest.Database, holds func() bool) (seen []in
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	for holds() {
-		seen = append(seen, pgtest.Query[int64](t, db.Pool, `SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint`))
+		seen = append(seen, pgtest.Query[int64](t, db.Pool, `SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint`))
 		<-tick.C
 	}
 	return seen

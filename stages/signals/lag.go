@@ -49,6 +49,9 @@ FROM     pg_stat_replication r
 WHERE    coalesce(r.state, '') <> 'backup' AND r.application_name <> ALL ($1::text[])
 ORDER BY r.application_name, r.pid`
 
+// currentSQL is what standbys can have received.
+const currentSQL = `SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint`
+
 // Flag implements Signal.
 func (l *lag) Flag() string { return "--max-replica-lag" }
 

@@ -83,10 +83,12 @@ func one[T any](ctx context.Context, s *server, sql string) (value T, err error)
 	return value, err
 }
 
-const currentSQL = `SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint`
+// insertedSQL is where the write-ahead log ends. What commits without waiting for the disk may not
+// have been written yet.
+const insertedSQL = `SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint`
 
-// position returns where the write-ahead log is.
-func (s *server) position(ctx context.Context) (int64, error) { return one[int64](ctx, s, currentSQL) }
+// inserted returns where the write-ahead log ends.
+func (s *server) inserted(ctx context.Context) (int64, error) { return one[int64](ctx, s, insertedSQL) }
 
 // refused is the error for a signal that can never be read.
 func refused(flag, why, remedy string) error {

@@ -42,7 +42,7 @@ type Limits struct {
 func (l Limits) Functions() []string {
 	var list []string
 	if l.MaxReplicaLag > 0 || l.ExpectReplicas > 0 || l.MaxSlotRetained > 0 || l.MaxWALRate > 0 {
-		list = append(list, "pg_current_wal_lsn", "pg_wal_lsn_diff")
+		list = append(list, "pg_current_wal_insert_lsn", "pg_current_wal_lsn", "pg_wal_lsn_diff")
 	}
 	if l.FreeDiskCommand != "" || l.MinFreeDisk > 0 || l.MinFreePercent > 0 {
 		list = append(list, "pg_control_system", "pg_tablespace_location")
@@ -90,7 +90,7 @@ func New(target *session.Target, l Limits) *Set {
 		s.list = append(s.list, &slots{server: s.server, limit: l.MaxSlotRetained})
 	}
 	if l.MaxWALRate > 0 {
-		s.list = append(s.list, &walRate{current: s.server.position, limit: l.MaxWALRate})
+		s.list = append(s.list, &walRate{current: s.server.inserted, limit: l.MaxWALRate})
 	}
 	if l.MaxActive > 0 {
 		s.list = append(s.list, &active{server: s.server, limit: l.MaxActive})

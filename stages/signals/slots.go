@@ -24,9 +24,9 @@ type slot struct {
 }
 
 const slotsSQL = `
-SELECT   slot_name::text                                                         AS name,
-         coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0)::bigint AS retained,
-         coalesce(wal_status, '')                                                AS status
+SELECT   slot_name::text                                                                AS name,
+         coalesce(pg_wal_lsn_diff(pg_current_wal_insert_lsn(), restart_lsn), 0)::bigint AS retained,
+         coalesce(wal_status, '')                                                       AS status
 FROM     pg_replication_slots
 WHERE    restart_lsn IS NOT NULL OR wal_status IS NOT NULL
 ORDER BY retained DESC, name`
