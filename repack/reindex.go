@@ -205,7 +205,12 @@ func (x *rebuilding) all(ctx context.Context, list []index, after func(Reindexed
 			result.Reason = "it is partitioned: the indexes of its partitions are rebuilt"
 		default:
 			began := time.Now()
-			if err := x.rebuild(ctx, i); err != nil {
+			err := x.rebuild(ctx, i)
+			if errors.Is(err, registry.ErrNotFound) {
+				result.Reason = "it has been dropped"
+				break
+			}
+			if err != nil {
 				return results, err
 			}
 			var size int64

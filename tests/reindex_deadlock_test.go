@@ -39,3 +39,23 @@ func TestReindexGivesWayInADeadlock(t *testing.T) {
 		t.Errorf("invalid indexes are left: %v", left)
 	}
 }
+
+// TestReindexOfADroppedIndex drops an index while another is rebuilt.
+func TestReindexOfADroppedIndex(t *testing.T) {
+	t.Parallel()
+	db := withRegistry.New(t)
+	db.Exec(t, indexedSQL)
+	o := options(t, "", repack.ChangeLog)
+	o.Table = ""
+	results, err := newRepack(t, db, o).Reindex(testContext(t), repack.Rebuild{
+		Selection: repack.Selection{Tables: []string{"app.t"}}, Indexes: []string{"tight", "bloated"},
+		After: func(r repack.Reindexed) {
+			if r.Name == "bloated" {
+				db.Exec(t, `DROP INDEX app.tight`)
+			}
+		},
+	})
+	if err != nil || len(results) != 2 || results[0].Result != "rebuilt" || results[1].Reason != "it has been dropped" {
+		t.Errorf("%+v, %v", results, err)
+	}
+}
