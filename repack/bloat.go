@@ -26,13 +26,15 @@ type Bloat struct {
 }
 
 // BloatSpace is a size, and the part of it that a repack would free. The three figures are nil if
-// they are not known, and UnknownBecause says why.
+// they are not known; then UnknownBecause says why, and Remedy what would make them known: analyze
+// (ANALYZE), measure (Repack.Bloat with measure set), or nothing.
 type BloatSpace struct {
 	SizeBytes      int64    `json:"size_bytes"`
 	NeededBytes    *int64   `json:"needed_bytes"`
 	WastedBytes    *int64   `json:"wasted_bytes"`
 	WastedPercent  *float64 `json:"wasted_percent"`
 	UnknownBecause *string  `json:"unknown_because"`
+	Remedy         string   `json:"-"`
 }
 
 // MeasureError names the statements that allow Repack.Bloat to measure tables.
@@ -108,7 +110,7 @@ func compareWasted(a, b Bloat) int {
 }
 
 func spaceOf(s bloat.Space) BloatSpace {
-	space := BloatSpace{SizeBytes: s.Size, NeededBytes: s.Needed, WastedBytes: s.Wasted(), WastedPercent: s.Percent()}
+	space := BloatSpace{SizeBytes: s.Size, NeededBytes: s.Needed, WastedBytes: s.Wasted(), WastedPercent: s.Percent(), Remedy: s.Remedy}
 	if s.Unknown != "" {
 		space.UnknownBecause = &s.Unknown
 	}

@@ -201,9 +201,10 @@ func TestPlanOfSelection(t *testing.T) {
 func TestBloatCommand(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
-	db.Exec(t, manyTablesSQL+`; DELETE FROM app.orders WHERE id % 2 = 0; ANALYZE app.orders; ANALYZE app.items; CREATE TABLE app.never (id int)`)
+	db.Exec(t, manyTablesSQL+`; DELETE FROM app.orders WHERE id % 2 = 0; ANALYZE app.orders; ANALYZE app.items; CREATE TABLE app.never (id int);
+		CREATE TABLE app.docs (doc text); ALTER TABLE app.docs ALTER doc SET STORAGE external; INSERT INTO app.docs VALUES (repeat('x', 10000)); ANALYZE app.docs`)
 	p := cli(t, db, 0, "bloat", "--schema", "app")
-	for _, want := range []string{"repack run -t app.orders", "app.never: not known: it has never been analyzed", "app.part", "ANALYZE app.never"} {
+	for _, want := range []string{"repack run -t app.orders", "app.never: not known: it has never been analyzed", "app.part", "ANALYZE app.never", "repack bloat --measure -t app.docs"} {
 		if !strings.Contains(p.stdout.String(), want) {
 			t.Errorf("the report does not say %q:\n%s", want, p.stdout.String())
 		}

@@ -122,8 +122,10 @@ func then(b repack.Bloat) string {
 		return "repack run -t " + bloatName(b)
 	case b.Indexes.WastedPercent != nil && *b.Indexes.WastedPercent >= worthReindex:
 		return "repack reindex -t " + bloatName(b)
-	case b.UnknownBecause != nil:
+	case b.Remedy == "analyze":
 		return "ANALYZE " + bloatName(b)
+	case b.Remedy == "measure":
+		return "repack bloat --measure -t " + bloatName(b)
 	default:
 		return "-"
 	}

@@ -31,12 +31,19 @@ const (
 )
 
 // Space is the size of a relation, and how much it would need, in bytes. Needed is nil if that is
-// not known, and Unknown says why.
+// not known; then Unknown says why, and Remedy what would make it known.
 type Space struct {
 	Size    int64
 	Needed  *int64
 	Unknown string
+	Remedy  string // ByAnalyze, ByMeasuring, or empty if nothing would
 }
+
+// Remedies for a size that is not known.
+const (
+	ByAnalyze   = "analyze"
+	ByMeasuring = "measure"
+)
 
 // Wasted is the space that a repack would free, or nil if that is not known. It is never
 // negative.
@@ -241,25 +248,26 @@ const (
 	fewestPerPages = 1
 )
 
-// unknown says why nothing can be said of t by statistics, or returns an empty text.
-func (r relation) unknown() string {
+// unknown says why nothing can be said of r by statistics, and what would make it known, or returns
+// empty texts.
+func (r relation) unknown() (why, remedy string) {
 	switch {
 	case r.Heap && r.Method != "heap" || !r.Heap && r.Method != "btree":
-		return "access method " + r.Method
+		return "access method " + r.Method, ""
 	case r.Rows < 0:
-		return "it has never been analyzed"
+		return "it has never been analyzed", ByAnalyze
 	case r.Heap && r.Toast > 0:
-		return "it has TOASTed values, whose size statistics do not know"
+		return "it has TOASTed values, whose size statistics do not know", ByMeasuring
 	}
 	for _, c := range r.columns {
 		switch {
 		case !c.Readable:
-			return "the role may not read the statistics of column " + catalog.Quote(c.Name)
+			return "the role may not read the statistics of column " + catalog.Quote(c.Name), ByMeasuring
 		case c.Width == nil && r.Rows > 0:
-			return "there are no statistics of column " + catalog.Quote(c.Name)
+			return "there are no statistics of column " + catalog.Quote(c.Name), ByAnalyze
 		}
 	}
-	return ""
+	return "", ""
 }
 
 // stale reports whether the statistics are too old.
@@ -269,12 +277,19 @@ func (r relation) stale() bool {
 
 const staleText = "more than a fifth of the rows has changed since ANALYZE"
 
+// space is the size of r, and why more is not known of it: r is table t or an index of it.
+func (r relation) space(t relation) Space {
+	s := Space{Size: r.Size}
+	s.Unknown, s.Remedy = r.unknown()
+	if s.Unknown == "" && t.stale() {
+		s.Unknown, s.Remedy = staleText, ByAnalyze
+	}
+	return s
+}
+
 // heap estimates a table.
 func (r relation) heap() Space {
-	s := Space{Size: r.Size, Unknown: r.unknown()}
-	if s.Unknown == "" && r.stale() {
-		s.Unknown = staleText
-	}
+	s := r.space(r)
 	if s.Unknown != "" {
 		return s
 	}
@@ -295,10 +310,7 @@ func (r relation) heap() Space {
 
 // index estimates a btree index of t. Equal keys are stored once, which is not guessed.
 func (r relation) index(t relation) Space {
-	s := Space{Size: r.Size, Unknown: r.unknown()}
-	if s.Unknown == "" && t.stale() {
-		s.Unknown = staleText
-	}
+	s := r.space(t)
 	if s.Unknown != "" {
 		return s
 	}

@@ -156,12 +156,13 @@ func TestUnknown(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for table, want := range map[string]string{
-		"never": "never been analyzed", "toasted": "TOASTed", "changed": "fifth", "added": "no statistics of column \"extra\"", "secret": "may not read", "hashed": "",
+	for table, want := range map[string][2]string{
+		"never": {"never been analyzed", bloat.ByAnalyze}, "toasted": {"TOASTed", bloat.ByMeasuring}, "changed": {"fifth", bloat.ByAnalyze},
+		"added": {"no statistics of column \"extra\"", bloat.ByAnalyze}, "secret": {"may not read", bloat.ByMeasuring}, "hashed": {"", ""},
 	} {
 		for _, e := range list {
-			if e.Name.Name == table && (!strings.Contains(e.Heap.Unknown, want) || (e.Heap.Needed == nil) != (want != "")) {
-				t.Errorf("%s: unknown because %q, want %q", table, e.Heap.Unknown, want)
+			if e.Name.Name == table && (!strings.Contains(e.Heap.Unknown, want[0]) || e.Heap.Remedy != want[1] || (e.Heap.Needed == nil) != (want[0] != "")) {
+				t.Errorf("%s: unknown because %q, remedy %q, want %q", table, e.Heap.Unknown, e.Heap.Remedy, want)
 			}
 			if e.Name.Name == "hashed" && !strings.Contains(e.Indexes.Unknown, "access method hash") {
 				t.Errorf("hash index: %+v", e.Indexes)
