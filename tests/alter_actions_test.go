@@ -330,14 +330,31 @@ func TestAlterDependents(t *testing.T) {
 		t.Parallel()
 		inTurn(t, 1, func(t *testing.T, db *pgtest.Database, strategy string) {
 			db.Exec(t, ddl)
-			db.Exec(t, `UPDATE app.t SET n = 3 WHERE id = 4`)
+			db.Exec(t, `UPDATE app.t SET n = 3 WHERE id = 4; UPDATE app.t SET n = NULL WHERE id IN (8, 9)`)
 			o := options(t, "app.t", strategy)
-			o.Alter = []string{"ADD UNIQUE (n)"}
-			var unfit *repack.UnfitError
-			if err := newRepack(t, db, o).Run(testContext(t)); !errors.As(err, &unfit) || !unfit.Refused || !strings.Contains(err.Error(), "(n)=(3)") {
-				t.Fatalf("run: %v, want an *UnfitError that names the value", err)
+			o.Alter = []string{"ADD UNIQUE (n, parent, other)", "ALTER parent SET DEFAULT 7", "ADD UNIQUE (n)"}
+			names := func(lines ...string) {
+				t.Helper()
+				var unfit *repack.UnfitError
+				err := newRepack(t, db, o).Run(testContext(t))
+				if !errors.As(err, &unfit) || !unfit.Refused || len(unfit.Rows) != len(lines) {
+					t.Fatalf("run: %v, want an *UnfitError of %d rows", err, len(lines))
+				}
+				for _, line := range lines {
+					if !strings.Contains(err.Error(), "\n  "+line+"\n") {
+						t.Errorf("run: %v, want a line %q", err, line)
+					}
+				}
 			}
-			db.Exec(t, `UPDATE app.t SET n = 4 WHERE id = 4`)
+			const why = `: column n = 3: is not unique, and the index "t_n_key" must be`
+			names("id=3"+why, "id=4"+why) // in the sample
+			db.Exec(t, `UPDATE app.t SET n = 4 WHERE id = 4; INSERT INTO app.t (n, other) SELECT g, 1 FROM generate_series(51, 3000) g; UPDATE app.t SET n = 3 WHERE id > 2988`)
+			var lines []string
+			for id := 2989; id <= 2997; id++ { // and 3: ten at most
+				lines = append(lines, fmt.Sprintf("id=%d%s", id, why))
+			}
+			names(append(lines, "id=3"+why)...)
+			db.Exec(t, `UPDATE app.t SET n = id WHERE id > 2988`)
 			run(t, db, o)
 		})
 	})

@@ -26,8 +26,9 @@ type UnfitError struct {
 	// Refused is set if the rows were there before the job, or if revert was asked for:
 	// nothing was changed.
 	Refused bool
-	Unbegun bool  // there is no job
-	Err     error // what the server has said first; or nil
+	Unbegun bool   // there is no job
+	Index   string // that could not be made, because rows are not unique; or empty
+	Err     error  // what the server has said first; or nil
 }
 
 // Collided returns the error for a key that the job adds and rows violate, if err says so; or nil.
@@ -37,7 +38,7 @@ func (a *Alteration) Collided(table catalog.Name, err error) *UnfitError {
 	if a == nil || !strategy.Collision(err) || !errors.As(err, &pgErr) {
 		return nil
 	}
-	return &UnfitError{Table: table, Refused: true, Err: err, Rows: []strategy.Unfit{{Why: pgErr.Message + "; " + pgErr.Detail}}}
+	return &UnfitError{Table: table, Refused: true, Index: pgErr.ConstraintName, Err: err, Rows: []strategy.Unfit{{Why: pgErr.Message + "; " + pgErr.Detail}}}
 }
 
 // Refuse marks an UnfitError in err as a refusal, and returns err.

@@ -64,10 +64,6 @@ func (p *Inspector) dryBuild(ctx context.Context) (tried dryBuilt, err error) {
 		tried.reasons = append(tried.reasons, refused.Reasons...)
 		return tried, nil
 	}
-	if unfit = p.Alteration.Collided(p.Source.Name, err); unfit != nil {
-		unfit.Unbegun = true
-		return tried, unfit
-	}
 	reason, isReason := reasonOf(ctx, p.Pool, "a copy of the table", "cannot be made: ", err)
 	if !isReason {
 		return tried, fmt.Errorf("try to make a copy of %s: %w", p.Source.Name, err)
@@ -133,7 +129,7 @@ func (p *Inspector) buildDry(ctx context.Context, tx pgx.Tx, t *dryBuilt) (err e
 	if err := p.copyRow(ctx, tx, t); err != nil {
 		return err
 	}
-	if err := steps.ExecEach(ctx, tx, p.builder().CompleteSQL()); err != nil {
+	if err := p.complete(ctx, tx); err != nil {
 		return err
 	}
 	look := func(tx pgx.Tx) (err error) { t.reasons, err = p.unlike(ctx, tx); return err }
@@ -154,6 +150,23 @@ func (p *Inspector) buildDry(ctx context.Context, tx pgx.Tx, t *dryBuilt) (err e
 		return err
 	}
 	t.reasons, err = p.trySwap(ctx, tx)
+	return err
+}
+
+// complete gives the copy its indexes and constraints. If the table is altered, the copy has a
+// sample of its rows: those that are not unique are named.
+func (p *Inspector) complete(ctx context.Context, tx pgx.Tx) error {
+	complete := func(tx pgx.Tx) error { return steps.ExecEach(ctx, tx, p.builder().CompleteSQL()) }
+	if p.Alteration == nil {
+		return complete(tx)
+	}
+	err := p.Duplicates(ctx, pgx.BeginFunc(ctx, tx, complete), func(work func(tx pgx.Tx) error) error {
+		return catalog.Undone(ctx, tx, work)
+	})
+	var unfit *alter.UnfitError
+	if errors.As(err, &unfit) {
+		unfit.Unbegun = true
+	}
 	return err
 }
 

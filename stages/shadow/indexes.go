@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/repack-go/repack/internal/catalog"
+	"github.com/repack-go/repack/internal/lock"
 	"github.com/repack-go/repack/internal/session"
 	"github.com/repack-go/repack/stages/builds"
 	"github.com/repack-go/repack/stages/steps"
@@ -87,9 +88,9 @@ func (b *Builder) buildIndex(ctx context.Context, conn *pgxpool.Conn, build buil
 		}
 		return steps.ExecAll(ctx, tx, statements[last:])
 	})
-	if unfit := b.Alteration.Collided(b.Job.Table(), err); unfit != nil {
-		err = unfit
-	}
+	err = b.Duplicates(ctx, err, func(work func(tx pgx.Tx) error) error {
+		return b.TryBy(ctx, b.OfRows(), func(_ context.Context, tx *lock.Tx) error { return work(tx) })
+	})
 	if err != nil {
 		return fmt.Errorf("build index %q: %w", build.Name, err)
 	}

@@ -32,6 +32,31 @@ func (w *Worker) Unfit(ctx context.Context, err error, find func(tx pgx.Tx) ([]s
 	return unfit
 }
 
+// Duplicates returns an *alter.UnfitError that names rows, if err says that a unique index of the
+// copy could not be made because of them, and the job alters the table. Otherwise it returns err.
+// try runs work in a transaction that is rolled back.
+func (w *Worker) Duplicates(ctx context.Context, err error, try func(work func(tx pgx.Tx) error) error) error {
+	unfit := w.Alteration.Collided(w.Job.Table(), err)
+	if unfit == nil {
+		return err
+	}
+	index, there := w.Alteration.Target(w.Source).Index(unfit.Index)
+	if !there || !index.Unique { // an exclusion constraint: the server has named the values
+		return unfit
+	}
+	failed := try(func(tx pgx.Tx) error {
+		rows, err := w.Link.DuplicateRows(ctx, tx, index, alter.MostUnfit)
+		if len(rows) > 0 { // the server has named one of the values, otherwise
+			unfit.Rows, unfit.KeyColumns = rows, w.Link.KeyNames()
+		}
+		return err
+	})
+	if failed != nil {
+		w.Log.Warn("the rows that are not unique could not be looked for", "job", w.Job.ID, "index", unfit.Index, "error", failed)
+	}
+	return unfit
+}
+
 // UnfitChanges is Unfit for an error of a replay.
 func (w *Worker) UnfitChanges(ctx context.Context, err error) error {
 	return w.Unfit(ctx, err, func(tx pgx.Tx) ([]strategy.Unfit, error) {
