@@ -58,7 +58,9 @@ func (l *Link) DuplicateRows(ctx context.Context, tx pgx.Tx, index catalog.Index
 	if predicate != "" {
 		conditions = append(conditions, "("+predicate+")")
 	}
-	key := list(l.Key, ", ", func(_ int, k catalog.KeyColumn) string { return fmt.Sprintf("format('%%s', %s)", qualified("f", l.toName(k.Name))) })
+	key := list(l.Key, ", ", func(_ int, k catalog.KeyColumn) string {
+		return fmt.Sprintf("format('%%s', %s)", qualified("f", l.toName(k.Name)))
+	})
 	rows, err := tx.Query(ctx, fmt.Sprintf(duplicateRowsSQL, key, strings.Join(values, ", "), strings.Join(columns, ", "), l.To, strings.Join(conditions, " AND "), atMost, l.toKey("f")))
 	if err != nil {
 		return nil, fmt.Errorf("look for duplicates of index %q: %w", index.Name, err)

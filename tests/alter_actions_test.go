@@ -238,6 +238,39 @@ func TestAlterPlanByHand(t *testing.T) {
 	}
 }
 
+// TestPlanNamesFunctions: those whose text names the table, and that have the old type as an argument,
+// a result or a word.
+func TestPlanNamesFunctions(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	db.Exec(t, `CREATE SCHEMA app; CREATE TABLE app."my t" (id int PRIMARY KEY, v varchar(10), n int)`)
+	const body = ` LANGUAGE plpgsql AS $$ BEGIN RETURN QUERY EXECUTE 'SELECT 1 FROM app."my t"'; END $$`
+	db.Exec(t, `
+		CREATE FUNCTION app.argument(int) RETURNS SETOF bigint`+body+`;
+		CREATE FUNCTION app.outs(OUT a int, OUT b text) RETURNS SETOF record`+body+`;
+		CREATE FUNCTION app.list(ids int[]) RETURNS SETOF bigint`+body+`;
+		CREATE FUNCTION app.none(a bigint, b text) RETURNS SETOF bigint`+body+`;
+		CREATE FUNCTION app.elsewhere(int) RETURNS SETOF bigint`+strings.ReplaceAll(body, "my t", "my tt")+`;
+		CREATE FUNCTION app.variable() RETURNS void LANGUAGE plpgsql AS 'DECLARE x INT4; BEGIN SELECT id INTO x FROM app."my t"; END';
+		CREATE FUNCTION app.short() RETURNS void LANGUAGE plpgsql AS 'DECLARE x varchar(10); BEGIN SELECT v INTO x FROM app."my t"; END';
+		CREATE FUNCTION app.follows() RETURNS void LANGUAGE plpgsql AS 'DECLARE x app."my t".id%TYPE; BEGIN SELECT id INTO x FROM app."my t"; END'`)
+	o := options(t, `app."my t"`, repack.ChangeLog)
+	o.Alter = []string{"ALTER id TYPE bigint, ALTER v TYPE text"}
+	var named []string
+	for _, line := range planOf(t, db, o).Alteration {
+		if name, is := strings.CutSuffix(line, ": names the table and the old type, and is not changed"); is {
+			named = append(named, strings.TrimPrefix(name, "function app."))
+		}
+	}
+	if got, want := strings.Join(named, " "), "argument(integer) list(integer[]) outs() short() variable()"; got != want {
+		t.Errorf("named: %s, want %s", got, want)
+	}
+	o.Alter = []string{"ADD m int"}
+	if lines := planOf(t, db, o).Alteration; strings.Contains(strings.Join(lines, " "), "function") {
+		t.Errorf("no type changes, and the plan has %q", lines)
+	}
+}
+
 // TestRecompress: values that are stored take the method of their column, those that are written
 // during the job as well.
 func TestRecompress(t *testing.T) {

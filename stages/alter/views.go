@@ -300,12 +300,21 @@ func (a *Alteration) Again(t *catalog.Table) (oids []uint32) {
 // Lines describes what becomes of the views, a view on each line.
 func (v Views) Lines() (lines []string) {
 	for _, view := range v.Retyped {
-		c := view.Retyped()
-		if v.Asked == CastViews {
-			lines = append(lines, fmt.Sprintf("view %s: column %s stays %s, by a cast; a query fails when it returns a value that does not fit", view.View, catalog.Quote(c.Name), c.Was))
-		} else {
-			lines = append(lines, fmt.Sprintf("view %s: dropped and created again; column %s was %s, is %s", view.View, catalog.Quote(c.Name), c.Was, c.Is))
+		var columns []string
+		for _, c := range view.Columns {
+			switch {
+			case !c.Retyped():
+			case v.Asked == CastViews:
+				columns = append(columns, fmt.Sprintf("column %s stays %s", catalog.Quote(c.Name), c.Was))
+			default:
+				columns = append(columns, fmt.Sprintf("column %s was %s, is %s", catalog.Quote(c.Name), c.Was, c.Is))
+			}
 		}
+		becomes := "%s, by a cast; a query fails when it returns a value that does not fit"
+		if v.Asked != CastViews {
+			becomes = "dropped and created again; %s"
+		}
+		lines = append(lines, "view "+view.View+": "+fmt.Sprintf(becomes, strings.Join(columns, "; ")))
 	}
 	for _, s := range v.Stack.Views {
 		if !slices.ContainsFunc(v.Retyped, func(view catalog.RetypedView) bool { return view.OID == s.OID }) {
