@@ -147,7 +147,7 @@ type Registry struct {
 	partitioned, lastID string
 	control, heartbeat  string
 	batch, batchTable   string
-	reindex             string
+	reindex, event      string
 }
 
 // New returns the Registry in schema. It does not query whether the schema exists.
@@ -158,7 +158,7 @@ func New(schema string) *Registry {
 		partitioned: table("partitioned"), lastID: table("last_id"),
 		control: table("control"), heartbeat: table("heartbeat"),
 		batch: table("batch"), batchTable: table("batch_table"),
-		reindex: table("reindex"),
+		reindex: table("reindex"), event: table("event"),
 	}
 }
 

@@ -1,6 +1,7 @@
 package repack
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"runtime"
@@ -127,6 +128,9 @@ type Outcome = steps.Outcome
 
 // Progress is how far a backfill is, in rows and blocks.
 type Progress = steps.Progress
+
+// Event is something that has happened to a job. See Options.OnEvent.
+type Event = registry.Event
 
 // Limits say when work stops. See Options.Limits.
 type Limits = signals.Limits
@@ -317,6 +321,11 @@ type Options struct {
 	// application needs, and returns *StoppedError.
 	MaxChangeLog    int64
 	OnChangeLogFull string
+	// OnEvent is called with each event of the jobs that Run works on: in order, and once. If the
+	// process is killed, the run that continues the job calls it with the events that were not
+	// passed on; one under way may then be passed on again. The work does not wait for it, but Run
+	// does at the end, for at most 30 seconds. An error is logged. Default: nobody is told.
+	OnEvent func(ctx context.Context, event Event) error
 	// Throttlers are asked before each piece of work whether it may begin: a chunk, the
 	// build of an index, a batch of the replay, the swap. Default: none.
 	Throttlers []Throttler

@@ -20,6 +20,7 @@ import (
 	"github.com/repack-go/repack/stages"
 	"github.com/repack-go/repack/stages/checks"
 	"github.com/repack-go/repack/stages/control"
+	"github.com/repack-go/repack/stages/events"
 	"github.com/repack-go/repack/stages/oids"
 	"github.com/repack-go/repack/stages/preflight"
 	"github.com/repack-go/repack/stages/signals"
@@ -270,7 +271,9 @@ func (r *Repack) hold(ctx context.Context, v *visit, without func(context.Contex
 	}()
 	h.watch(context.WithoutCancel(ctx))
 	err = work(ctx, e)
-	if e.Job == nil {
+	if e.Job != nil {
+		e.Events.End(ctx, e.Job.ID)
+	} else {
 		err = preflight.Readable(name, err)
 	}
 	return e.WithHolders(ctx, oid, name, err)
@@ -478,8 +481,16 @@ func (r *Repack) env(ctx context.Context) (*stages.Env, func(), error) {
 		},
 		Jobs: o.Jobs, Throttle: slots, Control: told, Hours: o.hours, BatchSize: o.BatchSize, Transfer: o.Transfer,
 		Verify: o.Verify, MaintenanceWorkMem: o.MaintenanceWorkMem, ForeignKeys: o.ForeignKeys,
-		Signals: around, LogLimit: log,
+		Signals: around, LogLimit: log, Events: r.teller(pool),
 	}, closeAll, nil
+}
+
+// teller returns what passes on events, or nil if nobody wants them.
+func (r *Repack) teller(q catalog.Querier) *events.Teller {
+	if r.options.OnEvent == nil {
+		return nil
+	}
+	return events.New(r.registry, q, r.options.Logger, r.options.OnEvent)
 }
 
 const tryMemorySQL = `SELECT set_config('maintenance_work_mem', $1, true)`

@@ -12,6 +12,7 @@ import (
 	"github.com/repack-go/repack/stages/alter"
 	"github.com/repack-go/repack/stages/control"
 	"github.com/repack-go/repack/stages/copier"
+	"github.com/repack-go/repack/stages/events"
 	"github.com/repack-go/repack/stages/matviews"
 	"github.com/repack-go/repack/stages/neighbours"
 	"github.com/repack-go/repack/stages/preflight"
@@ -33,6 +34,7 @@ type Env struct {
 	Hours       throttle.Hours     // at which work may begin
 	Signals     *signals.Set       // limits of the server and around it
 	LogLimit    *LogLimit          // how large the change log may become; nil: as it likes
+	Events      *events.Teller     // nil: nobody is told of events
 	BatchSize   int                // about how many rows a chunk or batch has; 0: by time
 	Transfer    copier.Transfer    // how the backfill's rows are transferred
 	Verify      registry.VerifyMode

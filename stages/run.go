@@ -63,6 +63,7 @@ func (e *Env) runStages(ctx context.Context, end context.CancelCauseFunc, until 
 			}
 			defer stop()
 			defer e.watchLog(ctx, e.Job.ID, end)()
+			e.Events.Follow(ctx, e.Job.ID)
 			following = true
 		}
 		if e.finished(s.name) {

@@ -16,7 +16,7 @@ func runCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "run",
 		Usage: "repack tables, or continue a repack",
-		Flags: slices.Concat([]cli.Flag{tablesFlag()}, selectionFlags(), runFlags(), batchFlags(), windowFlags(), throttleFlags(), changeLogFlags(), metricsFlags(), []cli.Flag{
+		Flags: slices.Concat([]cli.Flag{tablesFlag()}, selectionFlags(), runFlags(), batchFlags(), windowFlags(), throttleFlags(), changeLogFlags(), metricsFlags(), eventFlags(), []cli.Flag{
 			&cli.BoolFlag{Name: "wait-for-swap", Usage: "when all is ready for the swap, stay at work and replay what is written, until: repack swap"},
 			&cli.DurationFlag{Name: "progress-every", Value: progressEvery, Usage: "log how far the run is at this `INTERVAL`, where there is no bar"},
 			&cli.BoolFlag{Name: "dry-run", Usage: "change nothing, and show what a run would do: see repack plan"},
@@ -38,6 +38,9 @@ func runCommand() *cli.Command {
 			}
 			if c.Bool("dry-run") {
 				return planBatch(c, config, o)
+			}
+			if o.OnEvent, err = onEvent(c); err != nil {
+				return err
 			}
 			stop, err := showMetrics(c, config, o)
 			if err != nil {
