@@ -149,12 +149,19 @@ func TestLimitsNeedRights(t *testing.T) {
 	if code := plan.wait(t); code != 0 {
 		t.Errorf("plan: exit code %d", code)
 	}
-	for _, reading := range []string{"--max-replica-lag    cannot be read", "--max-wal-rate       the server writes"} {
+	for _, reading := range []string{"--max-replica-lag    cannot be read: the role sees standbys, but not how far they are; GRANT pg_read_all_stats TO ", "--max-wal-rate       the server writes"} {
 		if !strings.Contains(plan.stdout.String(), reading) {
 			t.Errorf("plan does not say %q:\n%s", reading, plan.stdout.String())
 		}
 	}
 	cli(t, db, 3, "plan", "app.items", "--throttle-query", "SELECT nonsense").says(t, "nonsense")
+	db.Exec(t, `GRANT pg_monitor TO `+role)
+	granted := command(t, nil, "run", "app.items", "--dsn", db.DSNAs(role), "--max-replica-lag=1h", "--max-slot-retained=10TB", "--max-wal-rate=10TB",
+		"--max-active=1000", "--min-free-disk=1MB", "--disk-limit=100TB")
+	granted.start(t)
+	if code := granted.wait(t); code != 0 {
+		t.Errorf("with pg_monitor: exit code %d\n%s", code, granted.stderr.String())
+	}
 	cli(t, db, 2, "run", "app.items", "--max-replica-lag", "soon")
 	cli(t, db, 0, "run", "app.items", "--min-free-disk", "1MB", "--disk-limit", "10TB", "--max-active", "1000", "--max-wal-rate", "10GB", "--nice", "0.1", "--max-replica-lag", "1h")
 	cli(t, db, 0, "run", "app.items", "--min-free-disk", "1%", "--free-disk-command", "")

@@ -15,6 +15,9 @@ type RefusedError struct {
 
 func (e *RefusedError) Error() string {
 	lines := []string{fmt.Sprintf("%s cannot be repacked, nothing has been changed:", e.Table)}
+	if e.Table == (catalog.Name{}) { // it is not about a table
+		lines[0] = "refused, nothing has been changed:"
+	}
 	for _, r := range e.Reasons {
 		lines = append(lines, "  "+r.String())
 	}

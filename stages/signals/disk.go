@@ -47,7 +47,7 @@ func (d *disk) Flag() string { return "--min-free-disk" }
 
 // Ready implements Signal.
 func (d *disk) Ready(ctx context.Context) error {
-	if err := mayRead(ctx, d.server, d.Flag(), "pg_read_all_settings", "the role may not know the server's directories", " Or "+insteadOfDisk); err != nil {
+	if err := mayRead(ctx, d.server, d.Flag(), "pg_read_all_settings", "the role may not know the server's directories", " or "+insteadOfDisk); err != nil {
 		return err
 	}
 	if _, err := d.read(ctx); err != nil {

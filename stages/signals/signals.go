@@ -4,9 +4,12 @@ package signals
 
 import (
 	"context"
+	"errors"
+	"strings"
 	"time"
 
 	"github.com/repack-go/repack/internal/session"
+	"github.com/repack-go/repack/stages/checks"
 	"github.com/repack-go/repack/stages/throttle"
 )
 
@@ -136,11 +139,24 @@ func (s *Set) Readings(ctx context.Context) []Reading {
 	for _, signal := range s.list {
 		now, err := signal.Now(ctx)
 		if err != nil {
-			now = "cannot be read: " + err.Error()
+			now = "cannot be read: " + why(err)
 		}
 		list = append(list, Reading{signal.Flag(), now})
 	}
 	return list
+}
+
+// why says why a signal cannot be read, on one line.
+func why(err error) string {
+	var refused *checks.RefusedError
+	if !errors.As(err, &refused) {
+		return err.Error()
+	}
+	var reasons []string
+	for _, r := range refused.Reasons {
+		reasons = append(reasons, r.Why+"; "+r.Remedy)
+	}
+	return strings.Join(reasons, "; ")
 }
 
 // Close ends the connection.
