@@ -2,6 +2,7 @@ package tests
 
 import (
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
@@ -57,5 +58,40 @@ func TestReindexOfADroppedIndex(t *testing.T) {
 	})
 	if err != nil || len(results) != 2 || results[0].Result != "rebuilt" || results[1].Reason != "it has been dropped" {
 		t.Errorf("%+v, %v", results, err)
+	}
+}
+
+// TestReindexKilled kills the program while the server rebuilds. The next start drops what is left,
+// as soon as the server has given up. An invalid index of somebody else with such a name stays.
+func TestReindexKilled(t *testing.T) {
+	t.Parallel()
+	db := withRegistry.New(t)
+	db.Exec(t, indexedSQL+`; INSERT INTO app.t VALUES (30000, 1, 1)`)
+	if _, err := db.Connect(t).Exec(t.Context(), `CREATE UNIQUE INDEX CONCURRENTLY tight_ccnew ON app.t (a)`); err == nil {
+		t.Fatal("a unique index of equal values")
+	}
+	args := []string{"reindex", "app.t", "--index", "tight", "--max-snapshot-wait"}
+	reader := stillSnapshot(t, db, pgx.RepeatableRead)
+	p := command(t, []string{"REPACK_DSN=" + db.DSN}, append(args, "1m")...)
+	p.start(t)
+	orphan := pgtest.WaitBlockedBy(t, db.Pool, pid(reader))
+	if err := p.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	p.wait(t)
+	pgtest.WaitFor(t, func() bool {
+		return pgtest.Query[bool](t, db.Pool, `SELECT NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))`)
+	}, "the server to notice that the program is gone")
+	cli(t, db, 4, append(args, "300ms")...).says(t, "run again to drop it", "in the way", "REINDEX INDEX CONCURRENTLY")
+	if left := pgtest.Column[string](t, db.Pool, invalidSQL); !slices.Equal(left, []string{"tight_ccnew", "tight_ccnew1"}) {
+		t.Errorf("invalid indexes while the server still rebuilds: %v", left)
+	}
+	db.Exec(t, `SELECT pg_terminate_backend($1)`, int32(orphan))
+	commit(t, reader)
+	if got := rebuilt(t, db, func() { cli(t, db, 0, append(args, "1m")...) }); !slices.Equal(got, []string{"tight"}) {
+		t.Errorf("the next start has rebuilt %v", got)
+	}
+	if left := pgtest.Column[string](t, db.Pool, invalidSQL); !slices.Equal(left, []string{"tight_ccnew"}) {
+		t.Errorf("invalid indexes after the next start: %v", left)
 	}
 }
