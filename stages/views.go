@@ -31,8 +31,10 @@ func (e *Env) viewsFit(ctx context.Context, copied catalog.Name) error {
 	if !e.Job.Swapped() {
 		return &steps.DriftError{Table: e.Source.Name, Reasons: reasons}
 	}
-	for i := range reasons {
-		reasons[i].Remedy = "drop it, and create it again after the revert"
+	for i, r := range reasons {
+		if r.Object != checks.MissingPrivilege {
+			reasons[i].Remedy = "drop it, and create it again after the revert"
+		}
 	}
 	return &checks.RefusedError{Table: e.Source.Name, Reasons: reasons}
 }

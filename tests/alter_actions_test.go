@@ -189,7 +189,7 @@ func TestAlterOrder(t *testing.T) {
 // plain SQL.
 func TestAlterPlanByHand(t *testing.T) {
 	t.Parallel()
-	for n, name := range []string{"actions", "bigint", "views"} {
+	for n, name := range []string{"actions", "bigint", "views", "cast"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			inTurnIn(t, n, pgtest.New, func(t *testing.T, db *pgtest.Database, strategy string) {
@@ -209,6 +209,12 @@ func TestAlterPlanByHand(t *testing.T) {
 				if name == "views" {
 					ddl, plain = viewedSQL+viewsOfSQL, dropViewsSQL+`; ALTER TABLE app.t ALTER id TYPE bigint;`+viewsOfSQL
 					o.Alter, o.ToBigint, o.Views = nil, true, "recreate"
+				}
+				if name == "cast" {
+					const view = `CREATE VIEW app.v WITH (security_barrier) AS `
+					ddl = viewedSQL + view + `SELECT DISTINCT id, n FROM app.t`
+					plain = `DROP VIEW app.v; ALTER TABLE app.t ALTER id TYPE bigint; ` + view + `SELECT r.id::int AS id, r.n FROM (SELECT DISTINCT id, n FROM app.t) r`
+					o.Alter, o.ToBigint, o.Views = nil, true, "cast"
 				}
 				db.Exec(t, ddl)
 				control := controlDatabase(t, ddl, plain)

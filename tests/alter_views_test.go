@@ -115,10 +115,60 @@ func TestViewsCast(t *testing.T) {
 		if got := pgtest.Query[int64](t, db.Pool, `SELECT count(*) FROM app.reads()`); got != 51 {
 			t.Errorf("%d rows in the view after the swap", got)
 		}
+		other := o
+		other.Views = "recreate"
+		var usage *repack.UsageError
+		if err := newRepack(t, db, other).Run(testContext(t)); !errors.As(err, &usage) || !strings.Contains(err.Error(), "--views 'cast'") {
+			t.Errorf("run with --views recreate: %v, want a *UsageError", err)
+		}
 		revert(t, db, o)
 		sameDump(t, db, before)
 		run(t, db, o)
 		noArtefacts(t, db)
+	})
+}
+
+// TestViewsReadMeanwhile reads views all the while, by statements, by a function with cached plans, and
+// in transactions: none fails, and none sees fewer rows.
+func TestViewsReadMeanwhile(t *testing.T) {
+	t.Parallel()
+	inTurn(t, 1, func(t *testing.T, db *pgtest.Database, strategy string) {
+		db.Exec(t, viewedSQL+viewsOfSQL+`
+			CREATE FUNCTION app.counted() RETURNS text LANGUAGE plpgsql AS 'BEGIN RETURN (SELECT count(*)::text FROM app.three); END'`)
+		o := options(t, "app.t", strategy)
+		o.ToBigint, o.Views = true, "recreate"
+		over, failed := make(chan struct{}), make(chan error, 3)
+		for _, sql := range []string{`SELECT count(*)::text FROM app.three`, `SELECT app.counted()`, `BEGIN; SELECT count(*)::text FROM other.two; SELECT count(*)::text FROM app.three; COMMIT`} {
+			conn := db.Connect(t).PgConn()
+			go func() {
+				for {
+					select {
+					case <-over:
+						failed <- nil
+						return
+					case <-time.After(time.Millisecond):
+					}
+					results, err := conn.Exec(testContext(t), sql).ReadAll()
+					for _, r := range results {
+						if len(r.Rows) > 0 && string(r.Rows[0][0]) != "50" {
+							err = errors.Join(err, fmt.Errorf("%s: %s rows", sql, r.Rows[0][0]))
+						}
+					}
+					if err != nil {
+						failed <- err
+						return
+					}
+				}
+			}()
+		}
+		runUntil(t, db, o, repack.Swap)
+		revert(t, db, o)
+		close(over)
+		for range 3 {
+			if err := <-failed; err != nil {
+				t.Errorf("a reader: %v", err)
+			}
+		}
 	})
 }
 
@@ -204,7 +254,8 @@ func TestViewsOfRoles(t *testing.T) {
 		GRANT SELECT ON other.w TO {grantee} WITH GRANT OPTION;
 		SET ROLE {grantee};
 		GRANT SELECT ON other.w TO {runner};
-		RESET ROLE`))
+		RESET ROLE;
+		REVOKE USAGE ON SCHEMA other FROM {grantee}`))
 	before := db.Dump(t)
 	o := options(t, "app.t", repack.ChangeLog)
 	o.ToBigint, o.Views = true, "recreate"
@@ -221,6 +272,7 @@ func TestViewsOfRoles(t *testing.T) {
 	wanted := []string{
 		"GRANT " + owner + " TO " + runner + with + ";", "GRANT " + grantee + " TO " + runner + with + ";",
 		"GRANT CREATE ON SCHEMA other TO " + runner + ";", "GRANT CREATE ON SCHEMA other TO " + owner + ";",
+		"GRANT USAGE ON SCHEMA other TO " + grantee + ";",
 	}
 	var refused *repack.RefusedError
 	err = r.Run(testContext(t))
@@ -289,6 +341,38 @@ func TestViewsSinceSwap(t *testing.T) {
 				twin := controlDatabase(t, viewedSQL+c.before+c.want)
 				if got, want := db.Dump(t), twin.Dump(t); got != want {
 					t.Errorf("schema differs from a twin with the views:\n%s", textDiff(want, got))
+				}
+				noArtefacts(t, db)
+			})
+		})
+	}
+}
+
+// TestViewsOfCascade: a view of two tables that are altered one after the other, and back in reverse
+// order.
+func TestViewsOfCascade(t *testing.T) {
+	t.Parallel()
+	for n, views := range []string{"recreate", "cast"} {
+		t.Run(views, func(t *testing.T) {
+			t.Parallel()
+			inTurn(t, n, func(t *testing.T, db *pgtest.Database, strategy string) {
+				const joined = `CREATE VIEW app.joined AS SELECT DISTINCT t.id, c.t, c.id::bigint AS child FROM app.t JOIN app.child c ON c.t = t.id;
+					CREATE VIEW app.above AS SELECT id + t AS sum FROM app.joined`
+				ddl := viewedSQL + `CREATE TABLE app.child (id int PRIMARY KEY, t int REFERENCES app.t); INSERT INTO app.child SELECT id, id FROM app.t;` + joined
+				db.Exec(t, ddl)
+				before := db.Dump(t)
+				o := options(t, "app.t", strategy)
+				o.ToBigint, o.Cascade, o.Views = true, true, views
+				runUntil(t, db, o, repack.Swap)
+				if got := pgtest.Query[int64](t, db.Pool, `SELECT max(sum) FROM app.above`); got != 100 {
+					t.Errorf("the view shows %d", got)
+				}
+				revert(t, db, o)
+				sameDump(t, db, before)
+				if views == "recreate" {
+					run(t, db, o)
+					twin := controlDatabase(t, ddl, `DROP VIEW app.above, app.joined; ALTER TABLE app.t ALTER id TYPE bigint; ALTER TABLE app.child ALTER t TYPE bigint;`+joined)
+					sameDump(t, db, twin.Dump(t))
 				}
 				noArtefacts(t, db)
 			})

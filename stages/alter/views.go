@@ -109,14 +109,15 @@ func (v Views) tryStack(ctx context.Context, tx pgx.Tx, in In) ([]checks.Reason,
 }
 
 // missingSQL lists the statements that give the current role what it needs to create views again:
-// the rights of the roles $1, which own them or have granted privileges on them, and CREATE in their
-// schemas, for itself and for the owners. $2 are the views.
+// the rights of the roles $1, which own them or have granted privileges on them; CREATE in their
+// schemas, for itself and for the owners; and USAGE there for those who have granted. $2 are the
+// views.
 const missingSQL = `
 WITH me (role, version, super) AS (
     SELECT current_user::text, current_setting('server_version_num')::int, rolsuper
     FROM   pg_roles WHERE rolname = current_user
-), view (owner, namespace) AS (
-    SELECT relowner, relnamespace FROM pg_class WHERE oid = ANY ($2::oid[])
+), view (oid, owner, namespace, acl) AS (
+    SELECT oid, relowner, relnamespace, relacl FROM pg_class WHERE oid = ANY ($2::oid[])
 )
 SELECT format(CASE WHEN me.version >= 160000 THEN 'GRANT %I TO %I WITH INHERIT TRUE, SET TRUE;' ELSE 'GRANT %I TO %I;' END, r.name, me.role)
 FROM   unnest($1::text[]) r(name), me
@@ -131,6 +132,15 @@ SELECT format('GRANT CREATE ON SCHEMA %I TO %I;', n.nspname, pg_get_userbyid(v.o
 FROM   view v
 JOIN   pg_namespace n ON n.oid = v.namespace, me
 WHERE  NOT me.super AND pg_get_userbyid(v.owner) <> me.role AND NOT has_schema_privilege(v.owner, n.oid, 'CREATE')
+UNION
+SELECT format('GRANT USAGE ON SCHEMA %I TO %I;', n.nspname, pg_get_userbyid(g.grantor))
+FROM   view v
+JOIN   pg_namespace n ON n.oid = v.namespace
+CROSS  JOIN LATERAL (
+       SELECT grantor FROM aclexplode(v.acl)
+       UNION
+       SELECT x.grantor FROM pg_attribute a, aclexplode(a.attacl) x WHERE a.attrelid = v.oid) g
+WHERE  g.grantor <> v.owner AND NOT has_schema_privilege(g.grantor, n.oid, 'USAGE')
 ORDER  BY 1`
 
 // missing names the privileges that the current role lacks.

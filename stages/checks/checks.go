@@ -26,11 +26,14 @@ func (r Reason) String() string {
 	return s
 }
 
+// MissingPrivilege is the object of the reasons of MissingPrivileges.
+const MissingPrivilege = "missing privilege"
+
 // MissingPrivileges returns a reason to refuse for each GRANT that must be run.
 func MissingPrivileges(grants []string) []Reason {
 	var reasons []Reason
 	for _, grant := range grants {
-		reasons = append(reasons, Reason{Object: "missing privilege", Why: "have an administrator run", Remedy: grant})
+		reasons = append(reasons, Reason{Object: MissingPrivilege, Why: "have an administrator run", Remedy: grant})
 	}
 	return reasons
 }
