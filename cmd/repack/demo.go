@@ -11,7 +11,8 @@ const demoDescription = `Starts a temporary PostgreSQL server and creates a tabl
 empty. Four connections insert, update and delete, and the table is repacked at
 the same time. At the end, every row is compared with what the connections have
 recorded. With --to-bigint --cascade, the table's key and two columns that refer to it
-become bigint, and the connections write keys that an integer cannot take. Then the server and its files are removed, also after Ctrl-C.
+become bigint, and the connections write keys that an integer cannot take. Then
+the server and its files are removed, also after Ctrl-C.
 
 The server's programs must be installed. A million rows take about a minute, and
 2 GB in the directory for temporary files (TMPDIR).

@@ -5,7 +5,6 @@ import (
 	"io"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -90,11 +89,16 @@ func givenLoad(t *testing.T) (*show, *load, view) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = sleep(ctx, 300*time.Millisecond)
+	defer load.stop(ctx)
+	// A new payment comes with a new order and items. It is the rarest.
+	pgtest.WaitFor(t, func() bool {
+		var there bool
+		if err := conn.QueryRow(ctx, `SELECT max(id) > $1 FROM repack_demo.payments`, s.seed.orders/10+4).Scan(&there); err != nil {
+			t.Fatal(err)
+		}
+		return there
+	}, "the writers to insert payments")
 	load.stop(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
 	return s, load, before
 }
 
