@@ -7,7 +7,6 @@ package pattern
 import (
 	"fmt"
 	"strings"
-	"unicode"
 )
 
 // Pattern is a pattern of a table's name, or of a schema's.
@@ -50,6 +49,14 @@ func Schema(text string) (Pattern, error) {
 	return Pattern{Text: text, Schema: parts[0], Wild: wild}, nil
 }
 
+// lower folds a letter as the server does in names: those of ASCII only.
+func lower(c rune) rune {
+	if 'A' <= c && c <= 'Z' {
+		return c + 'a' - 'A'
+	}
+	return c
+}
+
 // split returns the regular expressions of the parts between dots.
 func split(text string) (parts []string, wild bool, err error) {
 	var part strings.Builder
@@ -77,7 +84,7 @@ func split(text string) (parts []string, wild bool, err error) {
 			part.WriteString(".")
 			wild = true
 		default:
-			part.WriteRune(unicode.ToLower(c))
+			part.WriteRune(lower(c))
 			wild = wild || strings.ContainsRune(special, c)
 		}
 	}

@@ -22,6 +22,7 @@ func TestTable(t *testing.T) {
 		{"*.*", "^(.*)$", "^(.*)$", true},
 		{"or[a-d]ers", "", "^(or[a-d]ers)$", true},
 		{"(orders|items)", "", "^((orders|items))$", true},
+		{"ÄRZTE", "", "^(Ärzte)$", false},
 		{"a$b", "", `^(a\$b)$`, false},
 		{"t[]", "", `^(t\[])$`, true},
 		{`FOO"BAR"baz`, "", "^(fooBARbaz)$", false},
