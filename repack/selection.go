@@ -127,7 +127,8 @@ func (s Selection) patterns() (p patterns, err error) {
 
 // chooseSQL runs with the role's own search_path, like resolveSQL. It lists the tables that a
 // selection may mean, each with the pattern by which it was chosen, and patterns that match no
-// table. A partition of a table that is chosen too is left out: it is repacked with that.
+// table. A partition of a table that is chosen too is left out: it is repacked with that. A
+// partitioned table of which a partition is excluded is replaced by its other partitions.
 //
 // Tables of the system, of extensions, of registries and of jobs are not meant.
 const chooseSQL = `
@@ -157,12 +158,33 @@ WITH candidate AS (
     WHERE  EXISTS (SELECT FROM matches m WHERE m.oid OPERATOR(pg_catalog.=) c.oid
                    AND (m.kind OPERATOR(pg_catalog.=) 't' OR m.kind OPERATOR(pg_catalog.=) 'n' AND NOT c.relispartition))
     OR     $4 AND NOT c.relispartition
-), kept AS (
+), excluded AS (
+    SELECT DISTINCT m.oid
+    FROM   matches m
+    WHERE  m.kind IN ('T', 'N')
+), divided AS (
+    SELECT c.oid, c.n
+    FROM   chosen c
+    WHERE  c.relkind OPERATOR(pg_catalog.=) 'p' AND c.oid NOT IN (SELECT e.oid FROM excluded e)
+    AND    EXISTS (SELECT FROM pg_catalog.pg_partition_tree(c.oid) t JOIN excluded e ON e.oid OPERATOR(pg_catalog.=) t.relid)
+), whole AS (
     SELECT c.*
     FROM   chosen c
-    WHERE  NOT EXISTS (SELECT FROM matches m WHERE m.oid OPERATOR(pg_catalog.=) c.oid AND m.kind IN ('T', 'N'))
+    WHERE  c.oid NOT IN (SELECT d.oid FROM divided d)
+    UNION  ALL
+    SELECT c.*, pg_catalog.min(d.n)
+    FROM   divided d
+    CROSS  JOIN LATERAL pg_catalog.pg_partition_tree(d.oid) t
+    JOIN   candidate c ON c.oid OPERATOR(pg_catalog.=) t.relid
+    WHERE  t.isleaf AND c.oid NOT IN (SELECT o.oid FROM chosen o)
+    AND    NOT EXISTS (SELECT FROM pg_catalog.pg_partition_ancestors(c.oid) a JOIN excluded e ON e.oid OPERATOR(pg_catalog.=) a.relid)
+    GROUP  BY c.oid, c.nspname, c.relname, c.relkind, c.relispartition
+), kept AS (
+    SELECT c.*
+    FROM   whole c
+    WHERE  c.oid NOT IN (SELECT e.oid FROM excluded e)
     AND    NOT EXISTS (SELECT FROM pg_catalog.pg_partition_ancestors(c.oid) a
-                       JOIN   chosen o ON o.oid OPERATOR(pg_catalog.=) a.relid
+                       JOIN   whole o ON o.oid OPERATOR(pg_catalog.=) a.relid
                        WHERE  c.relispartition AND o.oid OPERATOR(pg_catalog.<>) c.oid)
 )
 SELECT   k.oid, k.nspname::pg_catalog.text, k.relname::pg_catalog.text, k.relkind OPERATOR(pg_catalog.=) 'p', coalesce(k.n, 0)::pg_catalog.int4,

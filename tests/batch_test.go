@@ -64,6 +64,8 @@ func TestSelection(t *testing.T) {
 		{"-t app.part -t app.whole", 0, []string{"part"}, ""},
 		{"--schema app", 0, []string{"items", "oaders", "orders", "part"}, "skipped: app.keyless"},
 		{"--all -T app.o*", 0, []string{"items", "part"}, "skipped: app.viewed"},
+		{"--all -T app.part -T app.o*", 0, []string{"items"}, ""},
+		{"-t app.whole -t app.items -T app.part", 0, []string{"items"}, ""},
 		{"--all --strict", 3, nil, "keyless"},
 		{"app.orders app.keyless", 3, []string{"orders"}, "keyless"},
 		{"app.orders app.item", 3, nil, "items"},
@@ -186,6 +188,10 @@ func TestPlanOfSelection(t *testing.T) {
 	if err := json.Unmarshal(p.stdout.Bytes(), &plan); err != nil {
 		t.Fatal(err)
 	}
+	if p := cli(t, db, 0, "run", "--schema", "app", "--min-size", "1GB", "--format", "json"); !strings.Contains(p.stdout.String(), `"tables": []`) {
+		t.Errorf("summary of nothing to do: %s", p.stdout.String())
+	}
+	cli(t, db, 2, "run", "--all", "--format", "xml").says(t, "--format")
 	byName := map[string]repack.PlannedTable{}
 	for _, table := range plan.Tables {
 		byName[table.Name] = table
