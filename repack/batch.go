@@ -247,6 +247,7 @@ func (b *batchRun) each(t registry.BatchTable, until Stage) *Repack {
 	after := r.options.Hooks.AfterJob
 	r.options.Hooks.AfterJob = func(ctx context.Context, o Outcome) {
 		b.written += o.After
+		b.meter.reset() // the copy that it has measured is counted now
 		if after != nil {
 			after(ctx, o)
 		}

@@ -13,6 +13,13 @@ type meter struct {
 	value int64
 }
 
+// reset forgets the kept reading.
+func (m *meter) reset() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.at = time.Time{}
+}
+
 // read returns the kept reading, or that of measure if the kept one is too old.
 func (m *meter) read(ctx context.Context, measure func(context.Context) (int64, error)) (int64, error) {
 	m.mu.Lock()
