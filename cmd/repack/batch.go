@@ -68,6 +68,9 @@ func batch(c *cli.Context) (repack.Batch, error) {
 	if len(b.Tables)+len(b.Schemas) == 0 && !b.All {
 		return b, usagef("no table given: name tables, or give --schema or --all")
 	}
+	if format := c.String("format"); format != "text" && format != "json" {
+		return b, usagef("--format: want text or json, not %q", format)
+	}
 	switch on := c.String("on-error"); on {
 	case "stop":
 	case "continue":
@@ -110,10 +113,10 @@ func runBatch(c *cli.Context, config *pgx.ConnConfig, o repack.Options) error {
 		return err
 	}
 	results, err := r.RunBatch(c.Context, b)
-	if c.String("format") == "json" && results != nil {
+	if c.String("format") == "json" && (err == nil || results != nil) {
 		encoder := json.NewEncoder(c.App.Writer)
 		encoder.SetIndent("", "  ")
-		if writeErr := encoder.Encode(summary{results}); writeErr != nil {
+		if writeErr := encoder.Encode(summary{append([]repack.TableResult{}, results...)}); writeErr != nil {
 			return writeErr
 		}
 	}
