@@ -5,8 +5,10 @@ import (
 	"embed"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"io/fs"
 	"slices"
+	"time"
 
 	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
@@ -30,7 +32,7 @@ const schemaExistsSQL = `SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname =
 // alone: tern ends each migration with RESET ALL. Afterwards the session has our
 // settings again.
 //
-// Two processes may call Apply at the same time, because tern holds an advisory lock.
+// Processes may call Apply at the same time: they wait for each other, with an advisory lock.
 // Calling it again is safe. It returns ErrNewerRegistry.
 func Apply(ctx context.Context, conn *pgx.Conn, schema string) error {
 	exists, err := createSchema(ctx, conn, schema)
@@ -42,6 +44,14 @@ func Apply(ctx context.Context, conn *pgx.Conn, schema string) error {
 		if err != nil || current {
 			return err
 		}
+	}
+	return alone(ctx, conn, schema, func() error { return apply(ctx, conn, schema) })
+}
+
+// apply is Apply while no other process is in it.
+func apply(ctx context.Context, conn *pgx.Conn, schema string) error {
+	if current, err := Current(ctx, conn, schema); err != nil || current { // another process was faster
+		return err
 	}
 	before, err := tables(ctx, conn, schema)
 	if err != nil {
@@ -75,6 +85,42 @@ func Apply(ctx context.Context, conn *pgx.Conn, schema string) error {
 		return err
 	}
 	return finish(ctx, conn, schema, before)
+}
+
+const (
+	lockSQL   = `SELECT pg_advisory_lock($1)`
+	unlockSQL = `SELECT pg_advisory_unlock($1)`
+)
+
+// longest limits the time for which a process waits for another one. Migrations take milliseconds.
+const longest = time.Minute
+
+// alone runs work while no other process is in alone for the same schema. tern's own lock is held
+// only while it migrates: without this one, two processes would each undo what the other has done
+// to the new tables.
+func alone(ctx context.Context, conn *pgx.Conn, schema string, work func() error) error {
+	hash := fnv.New64a()
+	_, _ = hash.Write([]byte("repack: migrate " + schema)) // never fails
+	key := int64(hash.Sum64())
+	waiting, cancel := context.WithTimeout(ctx, longest)
+	defer cancel()
+	if _, err := conn.Exec(waiting, lockSQL, key); err != nil {
+		return fmt.Errorf("wait for another process that creates or upgrades registry schema %q: %w", schema, err)
+	}
+	if err := work(); err != nil {
+		return errors.Join(err, unlock(context.WithoutCancel(ctx), conn, key))
+	}
+	return unlock(ctx, conn, key)
+}
+
+func unlock(ctx context.Context, conn *pgx.Conn, key int64) error {
+	if conn.IsClosed() { // the lock has ended with the session
+		return nil
+	}
+	if _, err := conn.Exec(ctx, unlockSQL, key); err != nil {
+		return fmt.Errorf("give back the lock of migrations: %w", err)
+	}
+	return nil
 }
 
 // createSchema creates the schema, and reports whether it existed before.
