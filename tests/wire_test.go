@@ -28,9 +28,11 @@ func through(t *testing.T, db *pgtest.Database, latency time.Duration, o repack.
 	return proxy
 }
 
-// watching looks, while others work, at who waits for whom, as often as that takes
-// time: on a busy machine more often.
-func watching(sql string) bool { return strings.Contains(sql, "pg_blocking_pids") }
+// watching looks, while others work, at who waits for whom and at what the run is told, as often as
+// that takes time: on a busy machine more often.
+func watching(sql string) bool {
+	return strings.Contains(sql, "pg_blocking_pids") || strings.Contains(sql, `"repack_registry"."control"`) || strings.Contains(sql, `"repack_registry"."heartbeat"`)
+}
 
 // underLock is how many round trips the exchange has taken, at its first attempt.
 func underLock(t *testing.T, proxy *wire.Proxy, table string) int {
