@@ -218,6 +218,24 @@ func TestViewsRefused(t *testing.T) {
 	}
 }
 
+// TestViewsTogether: a view compares a converted column with that of another view. Neither works with
+// the other as it was.
+func TestViewsTogether(t *testing.T) {
+	t.Parallel()
+	db := withRegistry.New(t)
+	db.Exec(t, viewedSQL+`CREATE VIEW app.v AS SELECT id, n FROM app.t; CREATE VIEW app.both AS SELECT t.id FROM app.t JOIN app.v ON v.n = t.n`)
+	before := db.Dump(t)
+	o := options(t, "app.t", repack.ChangeLog)
+	o.Alter, o.Views = []string{`ALTER n DROP DEFAULT, ALTER n TYPE text`}, "recreate"
+	runUntil(t, db, o, repack.Swap)
+	if got := pgtest.Query[int](t, db.Pool, `SELECT count(*) FROM app.both`); got != 50 {
+		t.Errorf("the view shows %d rows", got)
+	}
+	revert(t, db, o)
+	sameDump(t, db, before)
+	noArtefacts(t, db)
+}
+
 // TestViewsLossyCast: the user allows that the values a view shows lose a part.
 func TestViewsLossyCast(t *testing.T) {
 	t.Parallel()

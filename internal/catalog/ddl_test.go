@@ -176,3 +176,17 @@ func TestDefaults(t *testing.T) {
 		t.Errorf("%q, want %q", got, drop)
 	}
 }
+
+// A label of a view is not that of a table: SECURITY LABEL ON TABLE refuses a view. No provider of
+// labels is at hand to try it with.
+func TestLabelsOfViews(t *testing.T) {
+	t.Parallel()
+	v := View{Relation: &Table{Name: Name{"app", "v"}, Labels: []Label{{Provider: "p", Label: "a'b"}, {Provider: "p", Column: "c d", Label: "x"}}}}
+	want := []string{
+		`SECURITY LABEL FOR "p" ON VIEW "app"."v" IS 'a''b'`,
+		`SECURITY LABEL FOR "p" ON COLUMN "app"."v"."c d" IS 'x'`,
+	}
+	if got := v.dressSQL(); !slices.Equal(got, want) {
+		t.Errorf("statements: %q, want %q", got, want)
+	}
+}

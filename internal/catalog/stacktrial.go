@@ -40,14 +40,14 @@ type stackText struct {
 // another schema, with all that they have but their owners and privileges, and drops them again.
 // They are created in schema, in a savepoint of tx that is rolled back. It returns the first that
 // the server does not take. A view whose name is hidden by another one is not tried, and neither
-// are those that come after it.
+// are those that come after it: then whole is false.
 //
 // The texts name views and table without their schemas: see RetypedViews.
-func (t *Table) TryStack(ctx context.Context, tx pgx.Tx, copied Name, schema string, stack []View) (failed *Failed, err error) {
+func (t *Table) TryStack(ctx context.Context, tx pgx.Tx, copied Name, schema string, stack []View) (failed *Failed, whole bool, err error) {
 	path := []string{t.Name.Schema}
 	for _, v := range stack {
 		if v.Depth >= stackDepth {
-			return &Failed{v.OID, "view " + v.Name(), "it reads itself, by way of other views"}, nil
+			return &Failed{v.OID, "view " + v.Name(), "it reads itself, by way of other views"}, true, nil
 		}
 		if !slices.Contains(path, v.Relation.Name.Schema) {
 			path = append(path, v.Relation.Name.Schema)
@@ -55,17 +55,18 @@ func (t *Table) TryStack(ctx context.Context, tx pgx.Tx, copied Name, schema str
 	}
 	texts, err := readStackTexts(ctx, tx, path, stack)
 	if err != nil {
-		return nil, fmt.Errorf("read views on %s: %w", t.Name, err)
+		return nil, false, fmt.Errorf("read views on %s: %w", t.Name, err)
 	}
+	whole = !slices.ContainsFunc(stack, func(v View) bool { return !texts[v.OID].Visible })
 	under := PathSQL(append([]string{schema, copied.Schema}, path...)...)
 	err = Undone(ctx, tx, func(tx pgx.Tx) error {
 		failed, err = tryStack(ctx, tx, under, schema, stack, texts)
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("try views on an altered table: %w", err)
+		return nil, false, fmt.Errorf("try views on an altered table: %w", err)
 	}
-	return failed, nil
+	return failed, whole, nil
 }
 
 func readStackTexts(ctx context.Context, tx pgx.Tx, path []string, stack []View) (map[uint32]stackText, error) {

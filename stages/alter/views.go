@@ -59,9 +59,10 @@ func (a *Alteration) FindViews(ctx context.Context, tx pgx.Tx, in In) (v Views, 
 			reasons = append(reasons, reason)
 		}
 	}
-	if len(reasons) > 0 {
+	if len(reasons) > 0 && v.Asked != RecreateViews {
 		return v, reasons, nil
 	}
+	apart := reasons // each view by itself: one that reads another one may work together with that
 	if err := v.ReadStack(ctx, tx, in.Again); err != nil {
 		return v, nil, err
 	}
@@ -77,7 +78,10 @@ func (a *Alteration) FindViews(ctx context.Context, tx pgx.Tx, in In) (v Views, 
 	if len(reasons) > 0 || len(v.Stack.Views) == 0 {
 		return v, reasons, nil
 	}
-	reasons, err = v.tryStack(ctx, tx, in)
+	reasons, whole, err := v.tryStack(ctx, tx, in)
+	if len(reasons) == 0 && !whole {
+		reasons = apart
+	}
 	return v, reasons, err
 }
 
@@ -92,20 +96,19 @@ func (v Views) tryOthers(ctx context.Context, tx pgx.Tx, in In) (reasons []check
 }
 
 // tryStack says which views could not be created again. Those of in.Again could: they were there
-// before.
-func (v Views) tryStack(ctx context.Context, tx pgx.Tx, in In) ([]checks.Reason, error) {
-	reasons, err := v.missing(ctx, tx)
-	if err != nil {
-		return nil, err
+// before. whole tells that all have been tried.
+func (v Views) tryStack(ctx context.Context, tx pgx.Tx, in In) (reasons []checks.Reason, whole bool, err error) {
+	if reasons, err = v.missing(ctx, tx); err != nil {
+		return nil, false, err
 	}
-	failed, err := in.Table.TryStack(ctx, tx, in.Copied, in.Schema, v.Stack.Views)
+	failed, whole, err := in.Table.TryStack(ctx, tx, in.Copied, in.Schema, v.Stack.Views)
 	if err == nil && failed != nil && !slices.Contains(in.Again, failed.OID) {
 		reasons = append(reasons, checks.Reason{
 			Object: failed.Object, Why: "could not be created again with the other type: " + failed.Why,
 			Remedy: "drop it for the time of the repack, or use --views " + CastViews,
 		})
 	}
-	return reasons, err
+	return reasons, whole, err
 }
 
 // missingSQL lists the statements that give the current role what it needs to create views again:
@@ -166,6 +169,9 @@ func (a *Alteration) refuses(asked string, view catalog.RetypedView) (checks.Rea
 	switch {
 	case view.Why != "":
 		r.Why = "would not work on the other table: " + view.Why
+		if asked == "" {
+			r.Remedy += ", or use --views " + RecreateViews + " if the cause is another view that it reads"
+		}
 		return r, true
 	case asked == "":
 		c := view.Retyped()
@@ -320,11 +326,16 @@ func (v Views) Lines() (lines []string) {
 				columns = append(columns, fmt.Sprintf("column %s was %s, is %s", catalog.Quote(c.Name), c.Was, c.Is))
 			}
 		}
-		becomes := "%s, by a cast; a query fails when it returns a value that does not fit"
-		if v.Asked != CastViews {
-			becomes = "dropped and created again; %s"
+		list := strings.Join(columns, "; ")
+		switch {
+		case v.Asked == CastViews:
+			list += ", by a cast; a query fails when it returns a value that does not fit"
+		case list == "":
+			list = "dropped and created again"
+		default:
+			list = "dropped and created again; " + list
 		}
-		lines = append(lines, "view "+view.View+": "+fmt.Sprintf(becomes, strings.Join(columns, "; ")))
+		lines = append(lines, "view "+view.View+": "+list)
 	}
 	for _, s := range v.Stack.Views {
 		if !slices.ContainsFunc(v.Retyped, func(view catalog.RetypedView) bool { return view.OID == s.OID }) {
