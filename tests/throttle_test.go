@@ -81,7 +81,7 @@ INSERT INTO @rows SELECT g, repeat(md5(g::text), 24) FROM generate_series(1, 480
 // for each of two connections beyond the limit. Then the server writes at most what it may in any ten seconds of the backfill.
 func TestWALLimits(t *testing.T) {
 	t.Parallel()
-	server := pgtest.NewServer(t, nil)
+	server := pgtest.NewServer(t, map[string]string{"autovacuum": "off"}) // which would write, too
 	db := pgtest.NewOn(t, server)
 	twins(t, db, rowsSQL)
 	db.Exec(t, `CHECKPOINT`) // so that the slot begins here

@@ -13,7 +13,7 @@ func throttleFlags() []cli.Flag {
 		&cli.StringSliceFlag{Name: "ignore-replica", Usage: "standby that --max-replica-lag does not look at: its application_name (`NAME`; can be given several times)"},
 		&cli.IntFlag{Name: "expect-replicas", Usage: "stop while fewer than this `NUMBER` of standbys are connected"},
 		&cli.StringFlag{Name: "max-slot-retained", Usage: "stop while a replication slot retains more write-ahead log than this `SIZE`, such as 20GB, or is about to be lost"},
-		&cli.StringFlag{Name: "max-wal-rate", Usage: "stop while the server writes more write-ahead log in a second than this `SIZE`, such as 50MB, on average of five seconds"},
+		&cli.StringFlag{Name: "max-wal-rate", Usage: "stop while the server writes more write-ahead log in a second than this `SIZE`, such as 50MB, also on average of ten seconds"},
 		&cli.StringFlag{Name: "max-active", Usage: "stop while more than this `NUMBER` of other sessions are at work; the role needs pg_read_all_stats"},
 		&cli.StringFlag{Name: "nice", Usage: "rest this `NUMBER` of times as long as each chunk took, always (default: 1, and only while other sessions are at work)"},
 		&cli.StringFlag{Name: "throttle-query", Usage: "stop while the first column of this `SQL` query is true, above zero or NULL, or the query fails; the second column is the reason"},

@@ -12,8 +12,8 @@ import (
 )
 
 // walRate stops work while the server writes too much write-ahead log. What the server has written
-// in the last walWindow, and what the next piece of work is expected to write, must be within the
-// limit. So it is not passed by a piece of work, but only by what others write.
+// in the last second, and what the next piece of work is expected to write, must be within the
+// limit. So must they be in the last ten seconds: a large piece is made up for by a longer rest.
 type walRate struct {
 	current func(context.Context) (int64, error) // where the log is
 	limit   int64                                // bytes a second
@@ -24,8 +24,11 @@ type walRate struct {
 	pieces  []int64    // what was written from one leave to the next question, the newest last
 }
 
+// walWindows are the times for which the limit holds on average.
+var walWindows = []time.Duration{time.Second, 10 * time.Second}
+
 const (
-	walWindow = 5 * time.Second
+	walLongest = 10 * time.Second
 	// lastPieces is how many pieces tell what the next one will write.
 	lastPieces = 8
 )
@@ -53,7 +56,7 @@ func (w *walRate) look(ctx context.Context) error {
 // at the beginning of the window.
 func (w *walRate) note(now position) {
 	w.ring = append(w.ring, now)
-	begin := now.at.Add(-walWindow)
+	begin := now.at.Add(-walLongest)
 	old := 0
 	for old+1 < len(w.ring) && !w.ring[old+1].at.After(begin) {
 		old++
@@ -98,17 +101,18 @@ func (w *walRate) Check(ctx context.Context, work throttle.Work) (throttle.Verdi
 
 // verdict decides by what was written. A piece of work that alone is too large may begin when half
 // of what may be written is left: otherwise it never could.
-func (w *walRate) verdict() throttle.Verdict {
-	budget := w.limit * int64(walWindow/time.Second)
-	used, next := w.since(walWindow), int64(0)
+func (w *walRate) verdict() (v throttle.Verdict) {
+	next := int64(0)
 	if len(w.pieces) > 0 {
 		next = slices.Max(w.pieces)
 	}
-	growth := 2 * max(next, w.since(throttle.ChunkTime)) // pieces may double while no limit is near
-	v := throttle.Verdict{Utilisation: float64(used+growth) / float64(budget)}
-	if used+min(next, budget/2) > budget {
-		v.Stop, v.Reason = true, fmt.Sprintf("the server has written %s of WAL in %s, limit %s a second",
-			size.Text(used), walWindow, size.Text(w.limit))
+	for _, window := range walWindows {
+		budget := w.limit * int64(window/time.Second)
+		used := w.since(window)
+		v.Utilisation = max(v.Utilisation, float64(used+2*next)/float64(budget)) // pieces may double
+		if used+min(next, budget/2) > budget && !v.Stop {
+			v.Stop, v.Reason = true, fmt.Sprintf("the server has written %s of WAL in %s, limit %s a second", size.Text(used), window, size.Text(w.limit))
+		}
 	}
 	return v
 }

@@ -53,7 +53,8 @@ type Throttle struct {
 	floorEnds  time.Time     // until when such a batch counts as waiting; zero: there was none
 	used       float64       // Verdict.Utilisation of the last question
 	steps      []float64     // by which used has changed, the newest last
-	isNear     bool          // a limit is near: see PieceTime
+	isNear     bool          // a limit is near: there is one slot
+	smaller    int           // how many times smaller pieces are then: see PieceTime
 }
 
 // New returns a Throttle with up to most slots at the same time. With yield, there is

@@ -287,17 +287,27 @@ func (t *Throttle) near(work Work, verdict Verdict) {
 	}
 	t.used = verdict.Utilisation
 	t.isNear = t.used >= nearly || t.used > 0 && t.used+2*slices.Max(t.steps) >= 1
+	switch {
+	case !t.isNear:
+		t.smaller = 1
+	case t.smaller < smaller:
+		t.smaller = smaller
+	case slices.Max(t.steps) > largeStep:
+		t.smaller = min(2*t.smaller, smallest)
+	}
 }
 
-// smaller is how much smaller pieces are when a limit is near.
-const smaller = 10
+// Near a limit, pieces are smaller times smaller, and up to smallest times as long as they still
+// use more than largeStep of the limit.
+const (
+	smaller   = 10
+	smallest  = 100
+	largeStep = 0.1
+)
 
 // PieceTime returns how long a piece should take that usually takes most.
 func (t *Throttle) PieceTime(most time.Duration) time.Duration {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.isNear {
-		return most / smaller
-	}
-	return most
+	return most / time.Duration(max(t.smaller, 1))
 }
