@@ -201,6 +201,23 @@ func TestPlanOfSelection(t *testing.T) {
 		t.Errorf("plan: %s", fmt.Sprint(plan))
 	}
 	sameDump(t, db, before)
+	db.Exec(t, `CREATE TABLE app.rest PARTITION OF app.whole DEFAULT PARTITION BY RANGE (id);
+		CREATE TABLE app.high PARTITION OF app.rest FOR VALUES FROM (200) TO (300); CREATE TABLE app.other PARTITION OF app.rest DEFAULT`)
+	for exclude, want := range map[string][]string{"app.part": {"high", "other"}, "app.rest": {"part"}, "app.high": {"other", "part"}, "app.whole": nil} {
+		list, err := newRepack(t, db, repack.Options{}).PlanBatch(testContext(t), repack.Batch{Selection: repack.Selection{
+			Tables: []string{"app.whole", "app.items"}, Exclude: []string{exclude},
+		}})
+		var names []string
+		for _, table := range list {
+			if table.Name != "items" {
+				names = append(names, table.Name)
+			}
+		}
+		slices.Sort(names)
+		if err != nil || !slices.Equal(names, want) {
+			t.Errorf("without %s: %v, want %v; %v", exclude, names, want, err)
+		}
+	}
 }
 
 // TestBloatCommand shows what is wasted, and what frees it. It reads no block of a table.
